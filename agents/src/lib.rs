@@ -1,0 +1,1 @@
+//! The member agent: enroll, link, observe, apply, export, relay.

@@ -1,0 +1,1 @@
+//! Accept and connect traits, and the dialer: directly or by way of an agent.

@@ -1,0 +1,1 @@
+//! The language: names, kinds, topology, routing and health rules. Pure.

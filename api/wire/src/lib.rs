@@ -1,0 +1,1 @@
+//! The messages between hub, agents and data planes, and their tonic stubs.

@@ -1,0 +1,1 @@
+//! The demo members of atoll up: controllers, echo backends, DNS, OCI registry.

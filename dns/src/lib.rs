@@ -1,0 +1,1 @@
+//! Hierarchical DNS: listeners, cache, hierarchy, forward, translate, geo answers, zones.

@@ -1,0 +1,1 @@
+//! The hub: membership, placement, services, approvals, topology, console.

@@ -1,0 +1,1 @@
+//! Five real Kubernetes clusters as plain processes, for tests.
