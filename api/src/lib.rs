@@ -1,1 +1,22 @@
-//! The language: names, kinds, topology, routing and health rules. Pure.
+//! The language of Atoll: names, kinds, facts, topology, health and routing rules.
+//!
+//! ```text
+//!   kinds (what people write)      facts (what parts tell each other)
+//!          \                        /
+//!           topology  (one versioned snapshot of everything a data plane needs)
+//!                |
+//!   health (whom to believe) → routing (which clusters, in which order)
+//! ```
+//!
+//! Everything here is pure: no clock, no randomness, no client, no log; time and keys are arguments. Remote input is
+//! parsed into checked types and never panics.
+
+pub mod copy;
+pub mod duration;
+pub mod facts;
+pub mod health;
+pub mod kinds;
+pub mod names;
+pub mod routing;
+pub mod selector;
+pub mod topology;

@@ -1,0 +1,195 @@
+//! Keyed facts and their deltas: the one form in which parts tell each other what they know.
+//!
+//! A set maps keys to JSON values. A sender keeps what it last sent; [`Facts::diff`] gives the change, [`Facts::apply`]
+//! takes it. A key that is absent from a change is never a deletion: removals are listed, or a full change replaces the set. An
+//! order-independent [`Digest`] tells both sides whether they agree.
+//!
+//! Keys are paths: `cluster/prod-eu`, `service/shop/web`, `endpoints/shop/web`, `bundle/shop/web`. [`key`] has the words.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
+
+/// The first word of a key, which says what the value is.
+pub mod key {
+    /// Topology: `cluster/<name>` → [`crate::topology::ClusterFacts`].
+    pub const CLUSTER: &str = "cluster";
+    /// Topology: `service/<set>/<namespace>/<name>` → [`crate::topology::ServiceFacts`]. Agent: `service/<namespace>/<name>` → [`crate::topology::MemberService`].
+    pub const SERVICE: &str = "service";
+    /// Topology: `endpoints/<cluster>/<namespace>/<name>`. Agent: `endpoints/<namespace>/<name>`. → [`crate::topology::Endpoints`].
+    pub const ENDPOINTS: &str = "endpoints";
+    /// Topology: `zone/<name>` → [`crate::topology::ZoneFacts`].
+    pub const ZONE: &str = "zone";
+    /// Topology: `records/<namespace>/<name>` → [`crate::topology::RecordsFacts`].
+    pub const RECORDS: &str = "records";
+    /// Topology: `traffic/<namespace>/<name>` → [`crate::topology::TrafficFacts`].
+    pub const TRAFFIC: &str = "traffic";
+    /// Topology and desired: `site/<instance>` → [`crate::topology::Site`].
+    pub const SITE: &str = "site";
+    /// Topology: `settings` → [`crate::topology::Settings`].
+    pub const SETTINGS: &str = "settings";
+    /// Agent: `member` → [`crate::topology::MemberFacts`].
+    pub const MEMBER: &str = "member";
+    /// Agent: `export/<namespace>/<name>` → [`crate::topology::ExportFacts`].
+    pub const EXPORT: &str = "export";
+    /// Desired and status: `bundle/<namespace>/<name>` → [`crate::topology::DesiredBundle`], [`crate::topology::BundleReport`].
+    pub const BUNDLE: &str = "bundle";
+    /// Desired and status: `copy/<namespace>/<request>` → [`crate::copy::CopyJob`], [`crate::copy::CopyReport`].
+    pub const COPY: &str = "copy";
+    /// Desired and status: `check/<namespace>/<request>` → [`crate::copy::CheckJob`], [`crate::copy::CheckReport`].
+    pub const CHECK: &str = "check";
+}
+
+/// A digest of a set of facts: the sum, modulo 2²⁵⁶ by lanes, of the SHA-256 of every (key, value). Independent of order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Digest([u64; 4]);
+
+impl Digest {
+    fn of(key: &str, json: &[u8]) -> Self {
+        let mut h = Sha256::new();
+        h.update((key.len() as u64).to_be_bytes());
+        h.update(key);
+        h.update(json);
+        let bytes = h.finalize();
+        let lane = |i: usize| u64::from_be_bytes(bytes[i * 8..i * 8 + 8].try_into().expect("SHA-256 has 32 bytes"));
+        Self([lane(0), lane(1), lane(2), lane(3)])
+    }
+
+    fn add(&mut self, other: Self) {
+        for (a, b) in self.0.iter_mut().zip(other.0) {
+            *a = a.wrapping_add(b);
+        }
+    }
+
+    fn sub(&mut self, other: Self) {
+        for (a, b) in self.0.iter_mut().zip(other.0) {
+            *a = a.wrapping_sub(b);
+        }
+    }
+
+    /// The digest as 32 bytes, big-endian lanes.
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut out = [0; 32];
+        for (i, lane) in self.0.iter().enumerate() {
+            out[i * 8..i * 8 + 8].copy_from_slice(&lane.to_be_bytes());
+        }
+        out
+    }
+}
+
+/// A set of keyed facts with its running digest.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    items: BTreeMap<String, Arc<[u8]>>,
+    digest: Digest,
+}
+
+/// A change of a set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The set is exactly `upserts`.
+    pub full: bool,
+    /// New or changed items.
+    pub upserts: BTreeMap<String, Arc<[u8]>>,
+    /// Keys that are gone.
+    pub removed: Vec<String>,
+}
+
+impl Change {
+    /// Whether the change changes nothing.
+    pub fn is_empty(&self) -> bool {
+        !self.full && self.upserts.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl Facts {
+    /// Puts `value` under `key`. Returns whether that changed anything.
+    ///
+    /// # Panics
+    /// When `value` can't be written as JSON, which a type of ours always can.
+    pub fn put<T: Serialize>(&mut self, key: impl Into<String>, value: &T) -> bool {
+        self.put_json(key.into(), serde_json::to_vec(value).expect("our facts are plain JSON").into())
+    }
+
+    /// Puts bytes under `key`. Returns whether that changed anything.
+    pub fn put_json(&mut self, key: String, json: Arc<[u8]>) -> bool {
+        if self.items.get(&key).is_some_and(|old| **old == *json) {
+            return false;
+        }
+        self.remove(&key);
+        self.digest.add(Digest::of(&key, &json));
+        self.items.insert(key, json);
+        true
+    }
+
+    /// Removes `key`. Returns whether it was there.
+    pub fn remove(&mut self, key: &str) -> bool {
+        let Some((key, json)) = self.items.remove_entry(key) else { return false };
+        self.digest.sub(Digest::of(&key, &json));
+        true
+    }
+
+    /// The value under `key`, parsed; `None` where it is absent or of another shape.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        serde_json::from_slice(self.items.get(key)?).ok()
+    }
+
+    /// Every item whose key starts with `prefix/`, with the rest of its key, in key order.
+    pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Arc<[u8]>)> {
+        self.items
+            .range(format!("{prefix}/")..)
+            .map_while(move |(k, v)| k.strip_prefix(prefix)?.strip_prefix('/').map(|rest| (rest, v)))
+    }
+
+    /// Every item, in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
+        self.items.iter().map(|(k, v)| (k.as_str(), v))
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The digest of the whole set. O(1).
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The change that makes `newer` out of `self`.
+    pub fn diff(&self, newer: &Self) -> Change {
+        let upserts = newer
+            .items
+            .iter()
+            .filter(|(k, v)| self.items.get(*k).is_none_or(|old| old != *v))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        let removed = self.items.keys().filter(|k| !newer.items.contains_key(*k)).cloned().collect();
+        Change { full: false, upserts, removed }
+    }
+
+    /// The whole set as a change.
+    pub fn full(&self) -> Change {
+        Change { full: true, upserts: self.items.clone(), removed: Vec::new() }
+    }
+
+    /// Takes a change. Applying the same change twice is the same as once.
+    pub fn apply(&mut self, change: &Change) {
+        if change.full {
+            *self = Self::default();
+        }
+        for (k, v) in &change.upserts {
+            self.put_json(k.clone(), v.clone());
+        }
+        for k in &change.removed {
+            self.remove(k);
+        }
+    }
+}

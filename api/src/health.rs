@@ -1,0 +1,1 @@
+//! Whose word on a cluster's health counts.

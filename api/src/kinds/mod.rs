@@ -1,0 +1,113 @@
+//! The kinds that people write: ours (group `atoll.dev`, version `v1alpha1`) and the standard ones we use as they are.
+//!
+//! Each file holds one family with its schema (schemars, CEL rules). [`crds`] prints ours, [`standard_crds`] the standard ones that
+//! a hub needs. A plugin is named in a kind by *string* and parsed through its table, so that a new plugin needs no new schema.
+
+mod assignment;
+mod bundle;
+mod catalog;
+mod cluster;
+mod mcs;
+mod placement;
+mod registry;
+mod route_policy;
+mod traffic;
+mod zone;
+
+pub use assignment::*;
+pub use bundle::*;
+pub use catalog::*;
+pub use cluster::*;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+pub use mcs::*;
+pub use placement::*;
+pub use registry::*;
+pub use route_policy::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+pub use traffic::*;
+pub use zone::*;
+
+/// The API group of our kinds.
+pub const GROUP: &str = "atoll.dev";
+/// The field manager of everything that Atoll applies.
+pub const FIELD_MANAGER: &str = "atoll";
+/// The namespace of Atoll's own objects, in the hub and in every member.
+pub const SYSTEM_NAMESPACE: &str = "atoll-system";
+/// Annotation: who created a ReplicationRequest, stamped by the API server.
+pub const REQUESTER: &str = "atoll.dev/requester";
+/// Annotation: groups of the requester, comma-separated.
+pub const REQUESTER_GROUPS: &str = "atoll.dev/requester-groups";
+/// Annotation: who created a ReplicationApproval, stamped by the API server.
+pub const VOTER: &str = "atoll.dev/voter";
+/// Annotation: groups of the voter, comma-separated.
+pub const VOTER_GROUPS: &str = "atoll.dev/voter-groups";
+/// Label of a Gateway (and others): the cluster set that it serves.
+pub const CLUSTER_SET_LABEL: &str = "atoll.dev/cluster-set";
+/// Label on everything that an agent applied in a member: the Bundle, `<namespace>.<name>`.
+pub const BUNDLE_LABEL: &str = "atoll.dev/bundle";
+
+/// The name of another object, in the same namespace or cluster-wide, as the field says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NameRef {
+    /// Its name.
+    pub name: String,
+}
+
+/// A Kubernetes condition; the shape of `metav1.Condition`.
+pub type Condition = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+/// Our CRDs, in the order in which they are applied.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        Cluster::crd(),
+        Bundle::crd(),
+        PlacementPolicy::crd(),
+        Assignment::crd(),
+        TrafficPolicy::crd(),
+        RoutePolicy::crd(),
+        Zone::crd(),
+        Catalog::crd(),
+        Registry::crd(),
+        ReplicationPolicy::crd(),
+        ReplicationRequest::crd(),
+        ReplicationApproval::crd(),
+    ]
+}
+
+/// The standard CRDs that a hub serves beside ours and that have Rust types here: MCS and DNSEndpoint.
+pub fn standard_crds() -> Vec<CustomResourceDefinition> {
+    vec![ServiceExport::crd(), ServiceImport::crd(), DNSEndpoint::crd()]
+}
+
+/// The CRDs that an agent brings to a member that lacks them.
+pub fn member_crds() -> Vec<CustomResourceDefinition> {
+    vec![ServiceExport::crd(), ServiceImport::crd()]
+}
+
+/// A schema for a list of Kubernetes manifests.
+pub(crate) fn manifests(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["apiVersion", "kind"],
+            "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"}},
+            "x-kubernetes-preserve-unknown-fields": true
+        }
+    })
+}
+
+/// A schema for a plugin's step: its name under `word`, any parameters beside it.
+pub(crate) fn steps(word: &str) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": [word],
+            "properties": {word: {"type": "string"}},
+            "x-kubernetes-preserve-unknown-fields": true
+        }
+    })
+}

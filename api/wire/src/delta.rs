@@ -1,0 +1,1 @@
+//! Converts changes of keyed facts to and from their messages.
