@@ -136,6 +136,11 @@ impl Facts {
         serde_json::from_slice(self.items.get(key)?).ok()
     }
 
+    /// The value under `key` as it is held.
+    pub fn json(&self, key: &str) -> Option<&Arc<[u8]>> {
+        self.items.get(key)
+    }
+
     /// Every item whose key starts with `prefix/`, with the rest of its key, in key order.
     pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Arc<[u8]>)> {
         self.items

@@ -1,0 +1,110 @@
+use atoll_api::facts::Facts;
+
+use super::*;
+
+fn facts(items: &[(&str, &str)]) -> Facts {
+    let mut facts = Facts::default();
+    for (key, value) in items {
+        facts.put(*key, value);
+    }
+    facts
+}
+
+fn pass(receiver: &mut Receiver, deltas: Vec<v1::Delta>) -> Result<Option<Change>, Refused> {
+    let mut last = Ok(None);
+    for delta in deltas {
+        last = receiver.take(delta);
+        if last.is_err() {
+            break;
+        }
+    }
+    last
+}
+
+#[test]
+fn a_receiver_ends_where_the_sender_is_and_only_changes_travel() {
+    let (mut sender, mut receiver) = (Sender::new(3), Receiver::default());
+    for (set, travels) in [
+        (vec![("a", "1"), ("b", "2")], 2),
+        (vec![("a", "1"), ("b", "3"), ("c", "4")], 2),
+        (vec![("c", "4")], 2),
+        (vec![("c", "4")], 0),
+        (vec![], 1),
+    ] {
+        let set = facts(&set);
+        let deltas = sender.update(&set);
+        assert_eq!(deltas.iter().map(|d| d.upserts.len() + d.removed.len()).sum::<usize>(), travels);
+        pass(&mut receiver, deltas).unwrap();
+        assert_eq!(receiver.facts().digest(), set.digest());
+        assert!(receiver.agrees(&sender.digest()));
+    }
+    assert_eq!(receiver.version(), Some(Version { epoch: 3, generation: 4 }));
+}
+
+#[test]
+fn an_empty_first_set_is_a_full_delta_too() {
+    let (mut sender, mut receiver) = (Sender::new(1), Receiver::with(facts(&[("old", "1")]), 1));
+    let deltas = sender.update(&Facts::default());
+    assert!(pass(&mut receiver, deltas).unwrap().is_some_and(|c| c.full));
+    assert!(receiver.facts().is_empty());
+}
+
+#[test]
+fn a_large_set_travels_in_chunks_that_fit_a_message() {
+    let mut set = Facts::default();
+    for i in 0..40 {
+        set.put(format!("k{i}"), &"x".repeat(100_000));
+    }
+    set.put("giant", &"x".repeat(ITEM_BYTES_MAX));
+    let (mut sender, mut receiver) = (Sender::new(1), Receiver::default());
+    let deltas = sender.update(&set);
+    assert!(deltas.len() >= 4, "{}", deltas.len());
+    for delta in &deltas {
+        assert!(prost::Message::encoded_len(delta) <= CHUNK_BYTES_MAX + 4096);
+    }
+    assert_eq!(receiver.take(deltas[0].clone()), Ok(None));
+    assert!(receiver.facts().is_empty(), "half a delta is never seen");
+    pass(&mut receiver, deltas[1..].to_vec()).unwrap();
+    assert_eq!(receiver.facts().len(), 40, "all but the one that no message holds");
+    assert!(sender.update(&set).is_empty());
+}
+
+#[test]
+fn a_delta_that_does_not_fit_is_refused_and_nothing_is_lost() {
+    let first = facts(&[("a", "1")]);
+    let second = facts(&[("a", "1"), ("b", "2")]);
+    type Spoil = fn(&mut v1::Delta);
+    let cases: [(&str, Spoil, fn(&Refused) -> bool); 4] = [
+        ("other base", |d| d.base = 77, |r| matches!(r, Refused::Base { .. })),
+        ("other digest", |d| d.digest = vec![0; 32].into(), |r| matches!(r, Refused::Digest)),
+        ("item lost", |d| d.upserts.clear(), |r| matches!(r, Refused::Digest)),
+        (
+            "older epoch",
+            |d| d.version.as_mut().unwrap().epoch = 4,
+            |r| matches!(r, Refused::OlderEpoch { have: 5, got: 4 }),
+        ),
+    ];
+    for (name, spoil, expected) in cases {
+        let (mut sender, mut receiver) = (Sender::new(5), Receiver::new(2));
+        pass(&mut receiver, sender.update(&first)).unwrap();
+        let mut deltas = sender.update(&second);
+        spoil(&mut deltas[0]);
+        let refused = pass(&mut receiver, deltas).unwrap_err();
+        assert!(expected(&refused), "{name}: {refused}");
+        assert_eq!(refused.wants_resync(), name != "older epoch", "{name}");
+        assert_eq!(receiver.facts().digest(), first.digest(), "{name}");
+        assert!(!receiver.agrees(&sender.digest()), "{name}");
+        sender.forget();
+        pass(&mut receiver, sender.update(&second)).unwrap();
+        assert!(receiver.agrees(&sender.digest()), "{name}: a full one heals");
+    }
+}
+
+#[test]
+fn chunks_of_two_deltas_are_not_mixed() {
+    let (mut sender, mut receiver) = (Sender::new(1), Receiver::default());
+    let mut half = sender.update(&facts(&[("a", "1")]));
+    half[0].more = true;
+    pass(&mut receiver, half).unwrap();
+    assert_eq!(pass(&mut receiver, sender.update(&facts(&[("a", "2")]))), Err(Refused::Mixed));
+}
