@@ -1,1 +1,50 @@
-//! Accept and connect traits, and the dialer: directly or by way of an agent.
+//! Who may be reached, and how: streams, identities, relays, and the dialer that puts them together.
+//!
+//! ```text
+//!   dial(cluster, host, port)
+//!        │ route? (spec, overlap, probes)
+//!        ├── direct ─────────► Connect ─────────────────────────────► host:port
+//!        └── relay ──► RelayTable ══ HTTP/2 over the agent's own mTLS ══► serve_relay ─► Connect ─► host:port
+//! ```
+//!
+//! Goes in: sockets opened by `src/`, identities issued by the hub, where members' addresses are. Comes out: byte
+//! streams. Never: reads configuration, issues certificates, knows what flows through a stream.
+
+mod stream;
+
+mod role;
+
+mod identity;
+
+mod revoke;
+
+mod verify;
+
+mod tls;
+
+mod tunnel;
+
+mod keepalive;
+
+mod relay;
+
+mod serve;
+
+mod dial;
+
+mod probe;
+
+#[cfg(test)]
+mod testing;
+
+pub use dial::{DialError, Dialer};
+pub use identity::{Identity, IdentityError, ca_pin};
+pub use keepalive::Keepalive;
+pub use probe::{Prober, Route, Routes, Target, Want};
+pub use relay::{RELAY_ALPN, RelayError, RelayTable, accept_relay};
+pub use revoke::{Cut, Revocations};
+pub use role::{Peer, Role, Serial};
+pub use serve::{Allow, REASON_HEADER, serve_relay};
+pub use stream::{Accept, BoxStream, Connect, Listen, Stream, System};
+pub use tls::{ClientAuth, Secured, TlsIdentity, pinned};
+pub use verify::Expect;
