@@ -1,1 +1,0 @@
-//! Which clusters serve an asker, in which order: one pure function for DNS and gateway.
