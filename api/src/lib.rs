@@ -17,6 +17,8 @@ pub mod facts;
 pub mod health;
 pub mod kinds;
 pub mod names;
+pub mod quantity;
 pub mod routing;
 pub mod selector;
+pub mod token;
 pub mod topology;
