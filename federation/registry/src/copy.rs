@@ -156,16 +156,21 @@ async fn list(courier: &Courier, job: &Job) -> Result<(Closure, Plan), Error> {
     Ok((closure, plan))
 }
 
+/// A stream of work. Made at once: a lazy map over borrowed items is not `Send` in the compiler's eyes (rust-lang/rust#102211).
+fn at_once<F: Future>(work: impl Iterator<Item = F>) -> stream::Iter<std::vec::IntoIter<F>> {
+    stream::iter(work.collect::<Vec<_>>())
+}
+
 /// What the destination has of a closure.
 async fn present(to: &dyn Push, closure: &Closure, limits: &Limits) -> Result<Present, Error> {
     let retry = &limits.retry;
-    let blobs = stream::iter(closure.blobs.iter().map(|b| async move {
+    let blobs = at_once(closure.blobs.iter().map(|b| async move {
         let size = retry.run(b.digest.as_str(), || to.stat(&b.to_repository, &b.digest)).await?;
         // of another size is not there: an upload that the registry cut off
         Ok::<_, Error>((size == Some(b.size)).then(|| (b.to_repository.clone(), b.digest.clone())))
     }));
     let blobs: Vec<_> = blobs.buffered(limits.requests_max).try_collect().await?;
-    let manifests = stream::iter(closure.manifests.iter().map(|n| async move {
+    let manifests = at_once(closure.manifests.iter().map(|n| async move {
         let digest = &n.manifest.digest;
         let found = retry.run(digest.as_str(), || to.resolve(&n.to_repository, digest.as_str())).await?;
         Ok::<_, Error>(found.map(|_| (n.to_repository.clone(), digest.clone())))
@@ -208,7 +213,7 @@ async fn all<F: Future<Output = Result<(), Error>>>(courier: &Courier, work: Vec
 /// Children first: one height after another, each height at once.
 async fn put_manifests(courier: &Courier, plan: &Plan) -> Result<(), Error> {
     for height in &plan.manifests {
-        let puts = stream::iter(height.iter().map(|n| put_manifest(courier, n)));
+        let puts = at_once(height.iter().map(|n| put_manifest(courier, n)));
         puts.buffer_unordered(courier.limits.requests_max).try_collect::<()>().await?;
     }
     Ok(())
@@ -226,7 +231,7 @@ async fn put_manifest(courier: &Courier, node: &Node) -> Result<(), Error> {
 /// Every manifest is read back and hashed, every blob asked for: a registry's 201 is a promise, not a proof.
 async fn verify(courier: &Courier, closure: &Closure) -> Result<(), Error> {
     let (to, limits) = (&courier.to, &courier.limits);
-    let blobs = stream::iter(closure.blobs.iter().map(|b| async move {
+    let blobs = at_once(closure.blobs.iter().map(|b| async move {
         let digest = b.digest.as_str();
         match limits.retry.run(digest, || to.stat(&b.to_repository, &b.digest)).await? {
             Some(size) if size == b.size => Ok(()),
@@ -238,7 +243,7 @@ async fn verify(courier: &Courier, closure: &Closure) -> Result<(), Error> {
         }
     }));
     blobs.buffer_unordered(limits.requests_max).try_collect::<()>().await?;
-    let manifests = stream::iter(closure.manifests.iter().map(|n| async move {
+    let manifests = at_once(closure.manifests.iter().map(|n| async move {
         let digest = n.manifest.digest.as_str();
         limits.retry.run(digest, || to.manifest(&n.to_repository, digest)).await.map(drop)
     }));
