@@ -1,1 +1,3 @@
 //! The hub: membership, placement, services, approvals, topology, console.
+
+pub mod placement;

@@ -1,0 +1,21 @@
+//! Where workloads run: filter → score → divide (pure), then a safe way from what is to what should be (pure), then objects.
+//!
+//! ```text
+//!   Bundle + policy ─→ model::Demand ┐
+//!   members' facts ──→ model::Site   ┴→ solve ─→ target ─→ transition ─→ what each member is told
+//! ```
+//!
+//! [`solve`] and [`transition`] know no clock and no client; the controller gives them what they need and writes what they say.
+
+pub mod divide;
+pub mod model;
+pub mod score;
+pub mod solve;
+pub mod transition;
+
+#[cfg(test)]
+mod tests;
+
+pub use model::{Demand, Member, Resources, Standing};
+pub use solve::{Verdict, solve};
+pub use transition::{Assigned, Seen, transition};
