@@ -1,3 +1,4 @@
 //! The hub: membership, placement, services, approvals, topology, console.
 
+pub mod approvals;
 pub mod placement;

@@ -1,0 +1,11 @@
+//! Image requests: from the wish to the copy, by votes. The hub never copies and holds no credentials for it.
+//!
+//! ```text
+//!   ReplicationRequest ─→ check (receiving agent) ─→ votes ─→ copy (receiving agent checks the votes again) ─→ done
+//! ```
+//!
+//! [`machine`] decides (pure); the controller reads objects and reports, writes status and hands jobs to sessions.
+
+pub mod machine;
+
+pub use machine::{Case, Job, Outcome, step};
