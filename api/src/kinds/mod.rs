@@ -10,6 +10,7 @@ mod assignment;
 mod bundle;
 mod catalog;
 mod cluster;
+pub mod gateway;
 mod mcs;
 mod placement;
 mod registry;
@@ -21,6 +22,7 @@ pub use assignment::*;
 pub use bundle::*;
 pub use catalog::*;
 pub use cluster::*;
+pub use gateway::gateway_api_crds;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 pub use mcs::*;
@@ -79,9 +81,11 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     ]
 }
 
-/// The standard CRDs that a hub serves beside ours and that have Rust types here: MCS and DNSEndpoint.
+/// The standard CRDs that a hub serves beside ours and that have Rust types here: MCS, DNSEndpoint and the Gateway API.
 pub fn standard_crds() -> Vec<CustomResourceDefinition> {
-    vec![ServiceExport::crd(), ServiceImport::crd(), DNSEndpoint::crd()]
+    let mut crds = vec![ServiceExport::crd(), ServiceImport::crd(), DNSEndpoint::crd()];
+    crds.extend(gateway_api_crds());
+    crds
 }
 
 /// The CRDs that an agent brings to a member that lacks them.

@@ -1,0 +1,80 @@
+//! The Gateway API v1 (sigs.k8s.io/gateway-api v1.6.1) as serde structs of ours, and its standard-channel CRDs as data.
+//!
+//! What a field may hold is the CRD's affair; here words are strings and everything that may be absent is an `Option` or an empty
+//! list, so that an object that the gateway can't serve still parses and gets a status that says why. The CRDs under `crds/` are
+//! the project's own, without descriptions, made by `api/examples/gateway_crds.rs`. Source and licence:
+//! <https://github.com/kubernetes-sigs/gateway-api>, Copyright The Kubernetes Authors, Apache-2.0.
+
+mod filter;
+mod gateway;
+mod grpc;
+mod http;
+mod l4;
+mod reference;
+
+pub use filter::*;
+pub use gateway::*;
+pub use grpc::*;
+pub use http::*;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+pub use l4::*;
+pub use reference::*;
+
+/// The API group of the Gateway API.
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// The name that our controller goes by in GatewayClasses and route statuses.
+pub const GATEWAY_CONTROLLER: &str = "atoll.dev/gateway";
+/// The GatewayClass that exists from the start.
+pub const GATEWAY_CLASS: &str = "atoll";
+
+/// The CRDs of the standard channel, as the project publishes them but without descriptions.
+///
+/// # Panics
+/// Never: a test parses what is carried.
+pub fn gateway_api_crds() -> Vec<CustomResourceDefinition> {
+    let parse = |json| serde_json::from_str(json).expect("the carried CRDs parse, a test shows it");
+    [
+        include_str!("crds/gatewayclasses.json"),
+        include_str!("crds/gateways.json"),
+        include_str!("crds/listenersets.json"),
+        include_str!("crds/httproutes.json"),
+        include_str!("crds/grpcroutes.json"),
+        include_str!("crds/tlsroutes.json"),
+        include_str!("crds/tcproutes.json"),
+        include_str!("crds/udproutes.json"),
+        include_str!("crds/referencegrants.json"),
+        include_str!("crds/backendtlspolicies.json"),
+    ]
+    .map(parse)
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_carried_crds_parse_and_serve_v1() {
+        let crds = gateway_api_crds();
+        assert_eq!(crds.len(), 10);
+        for crd in crds {
+            let name = crd.metadata.name.unwrap();
+            assert_eq!(crd.spec.group, GATEWAY_GROUP, "{name}");
+            assert!(crd.spec.versions.iter().any(|v| v.name == "v1" && v.served), "{name}");
+            let version = &crd.metadata.annotations.unwrap()["gateway.networking.k8s.io/bundle-version"];
+            assert_eq!(version, "v1.6.1", "{name}");
+        }
+    }
+
+    #[test]
+    fn a_route_with_more_than_we_know_still_parses() {
+        let route: HTTPRoute = serde_json::from_value(serde_json::json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "r", "namespace": "n"},
+            "spec": {"parentRefs": [{"name": "g"}], "rules": [{"matches": [{"path": {"type": "Odd", "value": "/"}}],
+                "filters": [{"type": "Unheard", "unheard": {}}], "backendRefs": [{"name": "s", "port": 80}]}]}
+        }))
+        .unwrap();
+        assert_eq!(route.spec.rules[0].filters[0].filter_type, "Unheard");
+        assert_eq!(route.spec.rules[0].backend_refs[0].target.port, Some(80));
+    }
+}
