@@ -5,15 +5,15 @@
 //! the project's own, without descriptions, made by `api/examples/gateway_crds.rs`. Source and licence:
 //! <https://github.com/kubernetes-sigs/gateway-api>, Copyright The Kubernetes Authors, Apache-2.0.
 
+mod entry;
 mod filter;
-mod gateway;
 mod grpc;
 mod http;
 mod l4;
 mod reference;
 
+pub use entry::*;
 pub use filter::*;
-pub use gateway::*;
 pub use grpc::*;
 pub use http::*;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
