@@ -1,3 +1,5 @@
+//! Cutting and folding deltas: what goes in comes out, in any size of piece.
+
 use atoll_api::facts::Facts;
 
 use super::*;

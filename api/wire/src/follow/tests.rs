@@ -1,3 +1,5 @@
+//! Following the hub through restarts, from a file, and with a hub that lies.
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Mutex;
