@@ -89,8 +89,8 @@ fn advance(case: &Case<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
         .clone()
         .ok_or_else(|| failed("the requester is not stamped: is the hub's webhook installed?"))?;
     let (policy, from, to) = ends(case)?;
-    let receiver = receiver(&to.0, &to.1)?;
-    let (from, to) = (endpoint(&from.0, &from.1), endpoint(&to.0, &to.1));
+    let receiver = receiver(&to.0, to.1)?;
+    let (from, to) = (endpoint(&from.0, from.1), endpoint(&to.0, to.1));
     // Check: the receiving agent resolves the images before anybody votes.
     let Some(report) = case.check.filter(|r| r.error.is_some() || !r.closure.is_empty()) else {
         outcome.job = Some((receiver, Job::Check(CheckJob { from, to, images: case.request.spec.images.clone() })));

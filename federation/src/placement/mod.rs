@@ -9,7 +9,9 @@
 
 pub mod divide;
 pub mod model;
+pub mod render;
 pub mod score;
+pub mod shards;
 pub mod solve;
 pub mod transition;
 

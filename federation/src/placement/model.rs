@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use atoll_api::kinds::{ClusterSpec, PlacementRules};
+use atoll_api::quantity::Milli;
 use serde_json::Value;
 
 /// An amount of what a node gives and a pod takes.
@@ -60,31 +61,9 @@ impl Resources {
     }
 }
 
-/// A Kubernetes quantity in thousandths: `100m` → 100, `1.5Gi` → 1.5 × 2³⁰ × 1000. `None` where it is none.
-pub fn quantity_milli(text: &str) -> Option<i64> {
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+')).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(split);
-    let number: f64 = number.parse().ok()?;
-    let factor = match suffix {
-        "n" => 1e-6,
-        "u" => 1e-3,
-        "m" => 1.0,
-        "" => 1e3,
-        "k" => 1e6,
-        "M" => 1e9,
-        "G" => 1e12,
-        "T" => 1e15,
-        "P" => 1e18,
-        "Ki" => 1024.0 * 1e3,
-        "Mi" => 1_048_576.0 * 1e3,
-        "Gi" => 1_073_741_824.0 * 1e3,
-        "Ti" => 1_099_511_627_776.0 * 1e3,
-        "Pi" => 1_125_899_906_842_624.0 * 1e3,
-        _ => return None,
-    };
-    let milli = number * factor;
-    #[allow(clippy::cast_possible_truncation)]
-    (milli.abs() < 9e18).then_some(milli.ceil() as i64)
+/// A Kubernetes quantity in thousandths; `None` where it is none.
+fn quantity_milli(text: &str) -> Option<i64> {
+    i64::try_from(Milli::parse(text)?.0).ok()
 }
 
 /// How a member stands with regard to taking work.

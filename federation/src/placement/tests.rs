@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use atoll_api::kinds::{ClusterSpec, DivisionMode, PlacementRules, Spread, Taint, TaintEffect};
 use proptest::prelude::*;
 
-use super::model::quantity_milli;
 use super::*;
 
 const EACH: Resources = Resources { cpu_milli: 100, memory_bytes: 1, pods: 1 };
@@ -32,22 +31,6 @@ fn placed(pairs: &[(&str, i32)]) -> BTreeMap<String, i32> {
 
 fn groups(demand: &mut Demand, groups: &[&[&str]]) {
     demand.rules.affinity_groups = groups.iter().map(|g| g.iter().map(|c| (*c).to_owned()).collect()).collect();
-}
-
-#[test]
-fn quantities_are_read_as_kubernetes_reads_them() {
-    for (text, want) in [
-        ("100m", Some(100)),
-        ("2", Some(2000)),
-        ("1.5", Some(1500)),
-        ("64Mi", Some(64 * 1_048_576 * 1000)),
-        ("1k", Some(1_000_000)),
-        ("x", None),
-        ("1Q", None),
-        ("", None),
-    ] {
-        assert_eq!(quantity_milli(text), want, "{text}");
-    }
 }
 
 #[test]
