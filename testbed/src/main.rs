@@ -1,2 +1,236 @@
-//! The testbed command.
-fn main() {}
+//! The command `cargo testbed`: up, down, env, status, build, and the faults. Answers on stdout, progress on stderr.
+#![allow(clippy::print_stdout, reason = "a command answers on its standard output")]
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use atoll_testbed::programs::Programs;
+use atoll_testbed::{MemberSpec, Options, Target, Testbed, packages};
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// Real Kubernetes clusters as plain processes, for tests. Needs root.
+#[derive(Parser)]
+#[command(name = "cargo testbed", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install the packages and build the programs that lack, and print the time of each.
+    Build,
+    /// Bring the clusters up and wait until all is ready.
+    Up {
+        /// Members, each `NAME[:cpu=2000][:memory=4096][:pods=60][:routed=false][:overlaps=OTHER][:registry=docker2|distribution3][:password=true]`.
+        #[arg(long, default_value = "dev,test,prod-eu,prod-us,dr")]
+        members: String,
+        /// Leave out the real API server for a hub.
+        #[arg(long)]
+        no_hub: bool,
+        /// Leave out Consul.
+        #[arg(long)]
+        no_lab: bool,
+        /// Leave everything as it is when something fails.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Take everything away, also what a crash left.
+    Down,
+    /// Print kubeconfigs and addresses.
+    Env {
+        #[arg(short, default_value = "text")]
+        output: Output,
+    },
+    /// Print what runs.
+    Status {
+        #[arg(short, default_value = "text")]
+        output: Output,
+    },
+    /// End processes at once, as a loss of power does.
+    Kill(Fault),
+    /// Stop processes where they are.
+    Pause(Fault),
+    /// Let paused processes go on.
+    Resume(Fault),
+    /// Let packets vanish.
+    Cut(Fault),
+    /// Undo the faults of the target, or all of the member's.
+    Heal(Fault),
+}
+
+#[derive(clap::Args)]
+struct Fault {
+    /// The member.
+    member: String,
+    /// `apiserver`, `dns`, `node`, `pod NAME` or `link`; nothing means all of it (cut: its link).
+    target: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "info,kube=off,kube_client=off,tower=off".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("testbed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    match cli.verb {
+        Verb::Build => build().await,
+        Verb::Up { members, no_hub, no_lab, keep } => {
+            let members = MemberSpec::parse_list(&members)?;
+            up(Options { members, hub: !no_hub, lab: !no_lab, keep }).await
+        }
+        Verb::Down => Ok(Testbed::clear().await?),
+        Verb::Env { output } => env(&Testbed::look().await?, output),
+        Verb::Status { output } => status(&Testbed::look().await?, output).await,
+        Verb::Kill(fault) => fault.apply(Word::Kill).await,
+        Verb::Pause(fault) => fault.apply(Word::Pause).await,
+        Verb::Resume(fault) => fault.apply(Word::Resume).await,
+        Verb::Cut(fault) => fault.apply(Word::Cut).await,
+        Verb::Heal(fault) => fault.apply(Word::Heal).await,
+    }
+}
+
+async fn build() -> Result<()> {
+    let started = Instant::now();
+    packages::ensure().await?;
+    println!("{:<12} {:>6.1} s", "packages", started.elapsed().as_secs_f32());
+    Programs::ensure(|built| {
+        let how = if built.cached { "cached" } else { "built" };
+        println!("{:<12} {:>6.1} s  {how}", built.name, built.took.as_secs_f32());
+    })
+    .await?;
+    println!("{:<12} {:>6.1} s", "all", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+async fn up(options: Options) -> Result<()> {
+    let started = Instant::now();
+    let testbed = tokio::select! {
+        testbed = Testbed::up(options) => testbed?,
+        _ = interrupted() => {
+            tracing::warn!("interrupted: taking away what is there");
+            Testbed::clear().await?;
+            bail!("interrupted");
+        }
+    };
+    println!("up in {:.1} s", started.elapsed().as_secs_f32());
+    env(&testbed, Output::Text)
+}
+
+async fn interrupted() {
+    let mut end =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals can be had");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = end.recv() => {}
+    }
+}
+
+fn env(testbed: &Testbed, output: Output) -> Result<()> {
+    let members: Vec<Value> = testbed.members().map(|member| {
+        let (plan, registry) = (member.plan(), member.registry());
+        json!({
+            "name": member.name(), "kubeconfig": member.kubeconfig(), "node": member.node(), "dns": member.dns(),
+            "pods": plan.pods(), "services": plan.services(), "routed": plan.routed(), "namespace": plan.namespace(),
+            "registry": registry.address, "credentials": registry.credentials,
+        })
+    }).collect();
+    let hub = testbed.hub().map(|hub| json!({"kubeconfig": hub.kubeconfig(), "address": hub.address()}));
+    let lab = testbed.lab().map(|lab| json!({"dns": lab.dns(), "http": lab.http(), "address": lab.address()}));
+    if output == Output::Json {
+        let all = json!({
+            "host": testbed.host(), "dir": testbed.dir(), "kubectl": testbed.kubectl(), "helm": testbed.helm(),
+            "members": members, "hub": hub, "lab": lab,
+        });
+        println!("{all}");
+        return Ok(());
+    }
+    println!("host       {}  (reachable from every member)", testbed.host());
+    for member in testbed.members() {
+        let routes = if member.plan().routed() { "" } else { "  no routes to pods and services" };
+        println!(
+            "{:<10} node {}  dns {}  registry {}{routes}",
+            member.name(),
+            member.node(),
+            member.dns(),
+            member.plan().registry()
+        );
+        println!("{:<10} export KUBECONFIG={}", "", member.kubeconfig().display());
+    }
+    if let Some(hub) = testbed.hub() {
+        println!("{:<10} export KUBECONFIG={}", "hub", hub.kubeconfig().display());
+    }
+    if let Some(lab) = testbed.lab() {
+        println!("{:<10} consul dns {}  http {}", "lab", lab.dns(), lab.http());
+    }
+    println!("{:<10} {}", "kubectl", testbed.kubectl().display());
+    Ok(())
+}
+
+async fn status(testbed: &Testbed, output: Output) -> Result<()> {
+    let rows = testbed.status().await?;
+    if output == Output::Json {
+        println!("{}", Value::Array(rows));
+        return Ok(());
+    }
+    for row in rows {
+        let parts = row["parts"].as_object().context("a status has parts")?;
+        let faulty: Vec<String> = parts
+            .iter()
+            .filter(|(_, word)| word.is_string() && *word != "running")
+            .map(|(part, word)| format!("{part} {}", word.as_str().unwrap_or_default()))
+            .collect();
+        let ready = if row["ready"] == true { "ready" } else { "not ready" };
+        let link = if row["linked"] == true { "" } else { "  link cut" };
+        println!(
+            "{:<10} {ready}{link}  {} {} {}",
+            row["name"].as_str().unwrap_or_default(),
+            faulty.join(", "),
+            row["cuts"],
+            row["message"]
+        );
+    }
+    Ok(())
+}
+
+enum Word {
+    Kill,
+    Pause,
+    Resume,
+    Cut,
+    Heal,
+}
+
+impl Fault {
+    async fn apply(&self, word: Word) -> Result<()> {
+        let target = Target::of_words(&self.target)?.unwrap_or(Target::Member);
+        let testbed = Testbed::look().await?;
+        let member = testbed.member(&self.member)?;
+        match word {
+            Word::Kill => member.kill(&target).await?,
+            Word::Pause => member.pause(&target).await?,
+            Word::Resume => member.resume(&target).await?,
+            Word::Cut => member.cut_off(&target).await?,
+            Word::Heal => member.heal(&target).await?,
+        }
+        Ok(())
+    }
+}

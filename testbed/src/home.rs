@@ -1,0 +1,160 @@
+//! Where a checkout's testbed keeps its things, and who may use it now.
+//! One folder and one lock a checkout, named by a hash of the checkout's path, so that two checkouts don't meet.
+//! The state file is written before anything is made, so that `down` finds what a crash left.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::plan::{Block, MemberPlan};
+
+/// Where every checkout's testbed lives; short, because socket paths have at most 107 bytes.
+const ROOT: &str = "/var/lib/atoll-testbed";
+
+/// The folder of one checkout's testbed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The checkout, for messages.
+    pub checkout: PathBuf,
+    /// Eight hexadecimal digits of the checkout's hash.
+    pub key: String,
+    /// The same hash as a number, for the choice of the block.
+    pub hash: u64,
+    /// The folder.
+    pub dir: PathBuf,
+}
+
+/// How far `up` came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// `up` is at work or died at it.
+    Starting,
+    /// All conditions held.
+    Up,
+}
+
+/// What a testbed consists of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The checkout that it belongs to.
+    pub checkout: PathBuf,
+    /// Its addresses.
+    pub block: Block,
+    /// How far it is.
+    pub phase: Phase,
+    /// Its members.
+    pub members: Vec<MemberPlan>,
+    /// Whether an API server for a hub is there.
+    pub hub: bool,
+    /// Whether Consul is there.
+    pub lab: bool,
+}
+
+/// Held while somebody uses a checkout's testbed; the system frees it when the holder dies.
+#[derive(Debug)]
+pub struct Lease {
+    _file: File,
+}
+
+impl Home {
+    /// The home of the checkout that this program was built from.
+    #[must_use]
+    pub fn here() -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Self::of(folder.parent().unwrap_or(folder))
+    }
+
+    /// The home of a checkout.
+    #[must_use]
+    pub fn of(checkout: &Path) -> Self {
+        let digest = Sha256::digest(checkout.as_os_str().as_encoded_bytes());
+        let key = hex::encode(&digest[..4]);
+        let hash = u64::from(u32::from_be_bytes([digest[4], digest[5], digest[6], digest[7]]));
+        Self { checkout: checkout.to_owned(), dir: Path::new(ROOT).join(&key), key, hash }
+    }
+
+    /// The folder of a member, of hub or of lab.
+    #[must_use]
+    pub fn member(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Where a failed start leaves its logs.
+    #[must_use]
+    pub fn failed(&self) -> PathBuf {
+        self.dir.with_extension("failed")
+    }
+
+    /// Takes the testbed for the caller alone.
+    ///
+    /// # Errors
+    /// Somebody of this checkout holds it, or the folder can't be made.
+    pub fn lease(&self) -> Result<Lease> {
+        fs::create_dir_all(ROOT).map_err(Error::on(Path::new(ROOT)))?;
+        let path = self.dir.with_extension("lock");
+        let file = File::options().create(true).append(true).open(&path).map_err(Error::on(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lease { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::Refused(format!(
+                "the testbed of {} is in use by another process (it holds {}): wait for it to end",
+                self.checkout.display(),
+                path.display()
+            ))),
+            Err(TryLockError::Error(source)) => Err(Error::on(&path)(source)),
+        }
+    }
+
+    /// The state on disk, if there is any.
+    ///
+    /// # Errors
+    /// The file is there and can't be read as a state.
+    pub fn state(&self) -> Result<Option<State>> {
+        let path = self.dir.join("state.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::on(&path)(error)),
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|error| {
+            Error::Refused(format!("{}: {error}; `cargo testbed down` clears it away", path.display()))
+        })
+    }
+
+    /// Writes the state, whole or not at all.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn save(&self, state: &State) -> Result<()> {
+        let text = serde_json::to_vec_pretty(state).expect("a state is plain data");
+        write(&self.dir.join("state.json.new"), &text)?;
+        let path = self.dir.join("state.json");
+        fs::rename(self.dir.join("state.json.new"), &path).map_err(Error::on(&path))
+    }
+
+    /// The blocks that other checkouts' testbeds hold.
+    #[must_use]
+    pub fn blocks_of_others(&self) -> Vec<Block> {
+        let folders = fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path());
+        let others = folders.filter(|path| path.is_dir() && *path != self.dir);
+        others
+            .filter_map(|path| fs::read(path.join("state.json")).ok())
+            .filter_map(|text| serde_json::from_slice::<State>(&text).ok())
+            .map(|state| state.block)
+            .collect()
+    }
+}
+
+/// Writes a file and the folders above it.
+///
+/// # Errors
+/// The disk.
+pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(Error::on(folder))?;
+    }
+    fs::write(path, content).map_err(Error::on(path))
+}
