@@ -1,0 +1,112 @@
+//! What a cluster has from the start. In: an empty (or older) store; out: namespaces, the Service range, the usual
+//! roles. What exists is left as it is.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::{
+    Error,
+    config::User,
+    http::{Options, Target, View},
+    object::{meta, text},
+    rbac::MASTERS,
+    server::Inner,
+    store::Key,
+    verbs::{self, Call},
+};
+
+/// Makes what is missing.
+pub(crate) async fn run(server: &Arc<Inner>) -> Result<(), Error> {
+    let user = User { name: "system:apiserver".into(), groups: vec![MASTERS.into()] };
+    let options = Options { manager: "apiserver".into(), ..Options::default() };
+    let kinds = server.kinds();
+    for body in objects(server) {
+        let (version, kind) = (text(&body, &["apiVersion"]), text(&body, &["kind"]));
+        let name = meta(&body, "name").to_owned();
+        let failed = |why: String| Error::Bootstrap { object: format!("{kind} {name}"), why };
+        let resource = kinds.of_kind(version, kind).ok_or_else(|| failed("unknown kind".into()))?;
+        if server.store.get(&Key::new(&resource.collection, "", &name)).is_some() {
+            continue;
+        }
+        let target = Target::of(resource.clone(), "", &name);
+        let call = Call { server, user: &user, target: &target, options: &options, view: View::Full, agent: "" };
+        verbs::create(&call, body.clone()).await.map_err(|refusal| failed(refusal.message))?;
+    }
+    Ok(())
+}
+
+fn objects(server: &Inner) -> Vec<Value> {
+    let namespaces = server.config.namespaces.iter();
+    let mut all: Vec<Value> =
+        namespaces.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).collect();
+    all.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [server.config.service_cidr]}}));
+    let rbac = "rbac.authorization.k8s.io/v1";
+    let role = |name: &str, rules: Value| {
+        json!({"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": name,
+        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}, "rules": rules})
+    };
+    let binding = |name: &str, group: &str| {
+        json!({"apiVersion": rbac, "kind": "ClusterRoleBinding",
+        "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}]})
+    };
+    let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+        {"nonResourceURLs": ["*"], "verbs": ["*"]}]);
+    let look = ["get", "list", "watch"];
+    let change = ["create", "delete", "deletecollection", "patch", "update", "get", "list", "watch"];
+    let shown = [
+        "configmaps",
+        "endpoints",
+        "events",
+        "limitranges",
+        "namespaces",
+        "persistentvolumeclaims",
+        "pods",
+        "pods/log",
+        "pods/status",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+        "services/status",
+    ];
+    let kept = [
+        "configmaps",
+        "endpoints",
+        "events",
+        "persistentvolumeclaims",
+        "pods",
+        "secrets",
+        "serviceaccounts",
+        "services",
+    ];
+    let groups = ["apps", "batch", "discovery.k8s.io", "networking.k8s.io", "policy"];
+    let view = json!([{"apiGroups": [""], "resources": shown, "verbs": look},
+        {"apiGroups": groups, "resources": ["*"], "verbs": look}]);
+    let edit = json!([{"apiGroups": [""], "resources": kept, "verbs": change},
+        {"apiGroups": [""], "resources": shown, "verbs": look},
+        {"apiGroups": groups, "resources": ["*"], "verbs": change},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": change}]);
+    let mut admin = edit.clone();
+    if let Some(rules) = admin.as_array_mut() {
+        rules.push(json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": change}));
+        rules.push(json!({"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}));
+    }
+    all.extend([
+        role("cluster-admin", everything),
+        binding("cluster-admin", MASTERS),
+        role("admin", admin),
+        role("edit", edit),
+        role("view", view),
+        role("system:basic-user", json!([
+            {"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], "verbs": ["create"]},
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]}])),
+        binding("system:basic-user", "system:authenticated"),
+        role("system:discovery", json!([{"nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez",
+            "/openapi", "/openapi/*", "/readyz", "/version", "/version/"], "verbs": ["get"]}])),
+        binding("system:discovery", "system:authenticated"),
+    ]);
+    all
+}

@@ -1,0 +1,146 @@
+//! The listener: TLS, HTTP/1.1 and HTTP/2, a user from the client certificate or a fixed token.
+//! In: a bound listener and its TLS; out: served requests until shutdown. Connections beyond the limit wait in the
+//! kernel's queue; on shutdown those open get a moment to finish.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::{
+    ApiServer, Error,
+    config::User,
+    http::{Body, full, handle},
+    refusal::Refusal,
+    server::{Inner, authenticated},
+};
+
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+impl ApiServer {
+    /// Serves HTTPS on a listener until `shutdown`. May be called for several listeners.
+    ///
+    /// # Errors
+    /// The listener fails for good.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let acceptor = TlsAcceptor::from(tls);
+        let permits = Arc::new(Semaphore::new(self.inner().config.connections_max));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                permit = permits.clone().acquire_owned() => {
+                    let Ok(permit) = permit else { break };
+                    tokio::select! {
+                        accepted = listener.accept() => accepted.map(|(stream, _)| (stream, permit)),
+                        () = shutdown.cancelled() => break,
+                        () = self.inner().shutdown.cancelled() => break,
+                    }
+                }
+                () = shutdown.cancelled() => break,
+                () = self.inner().shutdown.cancelled() => break,
+            };
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, permit)) => {
+                    let (inner, acceptor, shutdown) = (self.inner().clone(), acceptor.clone(), shutdown.clone());
+                    connections.spawn(async move {
+                        serve_connection(inner, acceptor, stream, shutdown).await;
+                        drop(permit);
+                    });
+                }
+                // Out of descriptors, or the peer left already: wait a little rather than spin.
+                Err(why) => {
+                    tracing::debug!(%why, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        // Those that don't end in time are cut when the set is dropped.
+        let _ = timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} }).await;
+        Ok(())
+    }
+}
+
+async fn serve_connection(server: Arc<Inner>, acceptor: TlsAcceptor, stream: TcpStream, shutdown: CancellationToken) {
+    // Without this small watch events wait for the peer's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let stream = match timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(why)) => return tracing::debug!(%why, "handshake failed"),
+        Err(_) => return tracing::debug!("handshake timed out"),
+    };
+    let user = user_of(&stream);
+    let closing = server.shutdown.clone();
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (server, user) = (server.clone(), user.clone());
+        async move { Ok::<Response<Body>, std::convert::Infallible>(respond(&server, user, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30)).max_concurrent_streams(250);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = shutdown.cancelled() => None,
+        () = closing.cancelled() => None,
+    };
+    if ended.is_none() {
+        connection.as_mut().graceful_shutdown();
+        // Watches never end by themselves: the peer gets a moment, then the connection goes.
+        let _ = timeout(DRAIN_MAX / 3, connection).await;
+    }
+}
+
+async fn respond(server: &Arc<Inner>, user: Option<User>, request: Request<Incoming>) -> Response<Body> {
+    match user.or_else(|| bearer(server, &request)) {
+        Some(user) => handle(server, authenticated(user), request).await,
+        // Health is for everybody; who asks for more has to say who they are.
+        None if matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz" | "/version") => {
+            let user = User { name: "system:anonymous".into(), groups: vec!["system:authenticated".into()] };
+            handle(server, user, request).await
+        }
+        None => {
+            let mut response = Response::new(full(Refusal::unauthorized().to_value().to_string().into()));
+            *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+            response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+            response
+        }
+    }
+}
+
+fn bearer(server: &Inner, request: &Request<Incoming>) -> Option<User> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| server.user_of_token(token.trim()))?
+}
+
+/// The user that a verified client certificate names: CN and Os.
+fn user_of(stream: &TlsStream<TcpStream>) -> Option<User> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+    let groups = parsed.subject().iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+    Some(User { name, groups })
+}
