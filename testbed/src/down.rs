@@ -98,6 +98,9 @@ pub(crate) fn clear_cgroups(ids: &BTreeSet<String>) {
             }
         }
     }
+    // The parent that runc makes for all of them; it stays while another testbed's are in it.
+    let controllers = names(Path::new("/sys/fs/cgroup")).into_iter();
+    ours.extend(controllers.map(|name| Path::new("/sys/fs/cgroup").join(name).join("k8s.io")));
     for group in ours {
         // A group that still has a process is not ours to remove; none has after `end`.
         let _ = fs::remove_dir(&group);

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
 use nix::sys::signal::Signal;
 
 use crate::cluster;
@@ -259,16 +259,30 @@ impl Member<'_> {
             Target::Pod(name) => vec![self.pod(name).await?],
             _ => return Ok(Vec::new()),
         };
-        let statuses = pods.into_iter().filter_map(|pod| pod.status?.container_statuses).flatten();
-        let ids: Vec<String> = statuses
-            .filter_map(|status| status.container_id?.strip_prefix("containerd://").map(str::to_owned))
-            .collect();
+        let ids: Vec<String> = pods.iter().flat_map(containers).collect();
         let mut found = processes(self.home);
         found.retain(|process| {
-            let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).unwrap_or_default();
+            let groups = control_groups(process.pid).unwrap_or_default();
             ids.iter().any(|id| groups.contains(id))
         });
         Ok(found)
+    }
+
+    /// Whether every pod that the API server calls Running has all of its containers on this machine.
+    pub(crate) async fn alive(&self, client: &Client) -> Result<(), String> {
+        let all = Api::<Pod>::all(client.clone());
+        let pods = all.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
+        let own = processes(self.home).into_iter().filter(|process| process.member == self.plan.name());
+        let groups: Vec<String> = own.filter_map(|found| control_groups(found.pid)).collect();
+        for pod in pods {
+            let running = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+            let ids = containers(&pod);
+            let lacks = |id: &String| !groups.iter().any(|group| group.contains(id));
+            if running && (ids.is_empty() || ids.iter().any(lacks)) {
+                return Err(format!("pod {} is not really running", pod.name_any()));
+            }
+        }
+        Ok(())
     }
 
     async fn pod(&self, name: &str) -> Result<Pod> {
@@ -280,4 +294,16 @@ impl Member<'_> {
             Error::Refused(format!("member `{}` has no pod `{name}`; see kubectl get pods -A", self.plan.name()))
         })
     }
+}
+
+/// The ids of a pod's containers, as its node last said.
+fn containers(pod: &Pod) -> Vec<String> {
+    let statuses = pod.status.iter().filter_map(|status| status.container_statuses.as_ref()).flatten();
+    let ids = statuses.filter_map(|status| status.container_id.as_ref()?.strip_prefix("containerd://"));
+    ids.map(str::to_owned).collect()
+}
+
+/// A process's control groups, whose paths hold its container's id.
+fn control_groups(pid: i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()
 }

@@ -29,6 +29,7 @@ pub mod plan;
 mod plane;
 pub mod process;
 pub mod programs;
+pub mod proxy;
 pub mod registry;
 mod shell;
 pub mod spec;

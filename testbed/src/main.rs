@@ -1,13 +1,16 @@
 //! The command `cargo testbed`: up, down, env, status, build, and the faults. Answers on stdout, progress on stderr.
 #![allow(clippy::print_stdout, reason = "a command answers on its standard output")]
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use atoll_testbed::programs::Programs;
+use atoll_testbed::proxy::{Link, Protocol, Proxy};
 use atoll_testbed::{MemberSpec, Options, Target, Testbed, packages};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::Instant;
 
 /// Real Kubernetes clusters as plain processes, for tests. Needs root.
@@ -66,6 +69,18 @@ enum Verb {
     Cut(Fault),
     /// Undo the faults of the target, or all of the member's.
     Heal(Fault),
+    /// Carry TCP or UDP over a bad link until interrupted; each line on stdin changes the link.
+    Proxy {
+        /// Carry UDP, not TCP.
+        #[arg(long)]
+        udp: bool,
+        /// Where to listen.
+        listen: SocketAddr,
+        /// Where to carry to.
+        target: SocketAddr,
+        /// `delay=100ms`, `loss=0.1`, `hold=target|client|both|none`.
+        link: Vec<String>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -105,6 +120,30 @@ async fn run(cli: Cli) -> Result<()> {
         Verb::Resume(fault) => fault.apply(Word::Resume).await,
         Verb::Cut(fault) => fault.apply(Word::Cut).await,
         Verb::Heal(fault) => fault.apply(Word::Heal).await,
+        Verb::Proxy { udp, listen, target, link } => {
+            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            let link: Link = link.join(" ").parse()?;
+            carry(&Proxy::start(protocol, listen, target, link).await?).await
+        }
+    }
+}
+
+async fn carry(proxy: &Proxy) -> Result<()> {
+    println!("{}", proxy.address());
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut open = true;
+    loop {
+        tokio::select! {
+            () = interrupted() => return Ok(()),
+            line = lines.next_line(), if open => match line? {
+                // Without an input it goes on as it is.
+                None => open = false,
+                Some(line) => match line.parse() {
+                    Ok(link) => proxy.set(link),
+                    Err(error) => eprintln!("testbed: {error}"),
+                },
+            },
+        }
     }
 }
 

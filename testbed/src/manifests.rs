@@ -21,6 +21,7 @@ const COREFILE: &str = ".:53 {
         ttl 5
     }
     cache 30
+    prometheus :9153
     reload 10s
     loadbalance
 }

@@ -279,8 +279,21 @@ impl Member<'_> {
     pub(crate) async fn settle(&self, client: &Client) -> Result<()> {
         let node = self.plan.node_name();
         self.wait_for("kubelet", || cluster::node_ready(client, &node)).await?;
+        // After a kill the API server still says what was true before: what counts is what runs and answers now.
+        self.wait_for("kubelet", || self.alive(client)).await?;
         self.wait_for("kubelet", || cluster::deployed(client, "kube-system", "coredns")).await?;
-        self.wait_for("kubelet", || cluster::deployed(client, ECHO, ECHO)).await
+        self.wait_for("kubelet", || cluster::deployed(client, ECHO, ECHO)).await?;
+        self.wait_for("kube-proxy", || self.serving()).await
+    }
+
+    async fn serving(&self) -> Result<(), String> {
+        let server = format!("@{}", self.plan.dns());
+        let asked = ["dig", "+short", "+time=1", "+tries=1", &server, "echo.echo.svc.cluster.local"];
+        let said = self.exec(&asked).await.map_err(|error| error.to_string())?;
+        let address: std::net::Ipv4Addr = said.trim().parse().map_err(|_| format!("DNS said `{}`", said.trim()))?;
+        let url = format!("http://{address}/");
+        let asked = ["curl", "--silent", "--fail", "--max-time", "2", "--output", "/dev/null", &url];
+        self.exec(&asked).await.map(drop).map_err(|error| error.to_string())
     }
 
     /// Waits for a condition that a part brings about; ends early with the part's last words if it died.
