@@ -1,1 +1,51 @@
-//! The member agent: enroll, link, observe, apply, export, relay.
+//! The agent of one member: the only part that touches what runs there.
+//!
+//! ```text
+//!   token ─► enrol ─► credentials (Secret atoll-system/atoll-agent) ─► link ══ gRPC over mTLS ══ hub
+//!                                                                      │  ▲
+//!      member's API ─► observe ─► facts ───────────────────────────────┼──┘ heartbeats, facts, status
+//!                                                                      ▼
+//!      member's API ◄─ apply ◄──────────────────────────────────── desired: bundles, checks, copies, sites
+//!                      copies ─► the copy engine behind a trait        │
+//!      member's pods, DNS ◄─ relay ══ HTTP/2 over mTLS ══ hub, DNS, gateways ◄┘
+//! ```
+//!
+//! Goes in: a client of the member's API, a connector, the copy engine. Comes out: what the hub decided, carried out,
+//! and what is really there. Never: listens, decides a placement, deletes what it does not own, or changes anything
+//! while it can't hear the hub.
+
+mod config;
+
+mod error;
+
+mod credentials;
+
+mod hub;
+
+mod enrol;
+
+mod rotate;
+
+mod desired;
+
+mod link;
+
+mod observe;
+
+mod health;
+
+mod apply;
+
+mod copies;
+
+mod allow;
+
+mod relay;
+
+mod run;
+
+pub use config::{Config, OptIn, Resources};
+pub use credentials::Credentials;
+pub use enrol::enrol;
+pub use error::AgentError;
+pub use run::run;

@@ -1,0 +1,140 @@
+//! Observation: what there is in the member, as facts.
+//!
+//! In: watches on nodes, pods, services, endpoint slices and exports, each trimmed to what is needed before it is kept. Out:
+//! keyed facts (`member`, `service/…`, `endpoints/…`, `export/…`), at most every 200 ms. Only exported services are told.
+
+mod member;
+mod ranges;
+mod services;
+mod table;
+mod trim;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::facts::Facts;
+use atoll_api::kinds::{MemberDns, ServiceExport};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::api::{Api, ListParams};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+pub(crate) use member::Slow;
+pub(crate) use table::{Table, follow};
+pub(crate) use trim::PodRow;
+use trim::{ExportRow, NodeRow, ServiceRow, SliceRow};
+
+/// Changes are gathered for this long.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// What has no watch is read again this often.
+const SLOW: Duration = Duration::from_secs(30);
+
+/// Everything that is watched.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) nodes: Table<NodeRow>,
+    pub(crate) pods: Table<PodRow>,
+    pub(crate) services: Table<ServiceRow>,
+    pub(crate) slices: Table<SliceRow>,
+    pub(crate) exports: Table<ExportRow>,
+}
+
+/// Watches the member until `shutdown`; publishes facts, and the DNS found for those who ask it.
+pub(crate) async fn run(
+    client: kube::Client,
+    config: Config,
+    seen: Arc<Seen>,
+    facts: watch::Sender<Arc<Facts>>,
+    dns: watch::Sender<Option<MemberDns>>,
+    shutdown: CancellationToken,
+) {
+    let changed = Arc::new(Notify::new());
+    let mut watches = JoinSet::new();
+    macro_rules! watch {
+        ($kind:ty, $table:ident, $trim:expr) => {{
+            let (seen, changed) = (Arc::clone(&seen), Arc::clone(&changed));
+            let api: Api<$kind> = Api::all(client.clone());
+            watches.spawn(async move { follow(api, "", &seen.$table, &changed, $trim).await });
+        }};
+    }
+    watch!(Node, nodes, trim::node);
+    watch!(Pod, pods, trim::pod);
+    watch!(Service, services, trim::service);
+    watch!(EndpointSlice, slices, trim::slice);
+    watch!(ServiceExport, exports, trim::export);
+    let tell = async {
+        let mut slow = Slow::default();
+        let mut read = Instant::now() - SLOW;
+        loop {
+            if read.elapsed() >= SLOW || slow.version.is_empty() {
+                slow = read_slow(&client, slow).await;
+                read = Instant::now();
+            }
+            let started = Instant::now();
+            if is_known(&seen) {
+                let found = compute(&seen, &slow, &config);
+                dns.send_if_modified(|was| {
+                    let changed = *was != found.1;
+                    was.clone_from(&found.1);
+                    changed
+                });
+                facts.send_if_modified(|was| {
+                    let changed = was.digest() != found.0.digest();
+                    *was = Arc::new(found.0);
+                    changed
+                });
+            }
+            // A big member is folded less often: at most a twentieth of the time goes into it.
+            let pause = DEBOUNCE.max(started.elapsed() * 20);
+            tokio::time::sleep(pause).await;
+            let _ = tokio::time::timeout(SLOW, changed.notified()).await;
+        }
+    };
+    tokio::select! {
+        () = tell => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Half a picture must not be told: what is missing in it would look deleted. A member without ServiceExports has none.
+fn is_known(seen: &Seen) -> bool {
+    seen.nodes.is_synced()
+        && seen.pods.is_synced()
+        && seen.services.is_synced()
+        && seen.slices.is_synced()
+        && seen.exports.is_synced()
+}
+
+fn compute(seen: &Seen, slow: &Slow, config: &Config) -> (Facts, Option<MemberDns>) {
+    let mut facts = Facts::default();
+    let member = member::fold(seen, slow, config);
+    let dns = member.dns.clone();
+    facts.put(atoll_api::facts::key::MEMBER, &member);
+    services::fold(seen, &mut facts);
+    (facts, dns)
+}
+
+/// What changes seldom, and what not every API server has. Where a read fails the last answer stays.
+async fn read_slow(client: &kube::Client, before: Slow) -> Slow {
+    let mut slow = before;
+    if let Ok(version) = client.apiserver_version().await {
+        slow.version = version.git_version;
+    }
+    let cidrs: Api<ServiceCIDR> = Api::all(client.clone());
+    if let Ok(found) = cidrs.list(&ListParams::default().limit(100)).await {
+        slow.service_cidrs = found.items.into_iter().filter_map(|c| c.spec?.cidrs).flatten().collect();
+    }
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    if let Ok(Some(map)) = maps.get_opt("coredns").await {
+        slow.corefile = map.data.and_then(|mut data| data.remove("Corefile")).unwrap_or_default();
+    }
+    slow
+}
+
+#[cfg(test)]
+mod tests;

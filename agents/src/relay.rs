@@ -1,0 +1,153 @@
+//! Relay connections: one to the hub, one to each DNS server and gateway that the hub names.
+//!
+//! In: the sites wanted. Out: connections on which we serve CONNECT into the member. They are kept while the hub is silent,
+//! and found again after a restart without it, from what was stored. After a renewal new ones are opened before the old end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::topology::Site;
+use atoll_reach::{Allow, Connect, Expect, Keepalive, RELAY_ALPN, TlsIdentity, serve_relay};
+use rand::RngExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::desired::Word;
+use crate::hub::split;
+use crate::rotate::Shared;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long streams of an old connection may go on after a renewal.
+const DRAIN: Duration = Duration::from_secs(60);
+/// More sites than this are not served.
+const SITES_MAX: usize = 64;
+
+/// Keeps the relay connections.
+#[derive(Clone)]
+pub(crate) struct Relays {
+    pub(crate) shared: Shared,
+    pub(crate) tls: TlsIdentity,
+    pub(crate) connect: Arc<dyn Connect>,
+    pub(crate) allow: Arc<dyn Allow>,
+    pub(crate) live: prometheus::IntGauge,
+}
+
+impl Relays {
+    /// Runs until `shutdown`, and ends with all its connections.
+    pub(crate) async fn run(
+        self,
+        mut word: watch::Receiver<Word>,
+        mut rotated: watch::Receiver<u64>,
+        shutdown: CancellationToken,
+    ) {
+        let tracker = TaskTracker::new();
+        let mut kept: BTreeMap<String, CancellationToken> = BTreeMap::new();
+        let mut sites = self.shared.get().sites;
+        loop {
+            self.keep(&sites, &mut kept, &tracker, &shutdown);
+            tokio::select! {
+                Ok(()) = word.changed() => {}
+                Ok(()) = rotated.changed() => {
+                    for (_, old) in std::mem::take(&mut kept) {
+                        tracker.spawn(later(old, DRAIN, shutdown.clone()));
+                    }
+                }
+                () = shutdown.cancelled() => break,
+            }
+            let desired = word.borrow_and_update().desired.clone();
+            let Some(desired) = desired else { continue };
+            let next: Vec<Site> = desired.sites.values().map(|site| (**site).clone()).collect();
+            if next != sites {
+                sites.clone_from(&next);
+                if let Err(error) = self.shared.change(|stored| stored.sites = next).await {
+                    tracing::warn!(%error, "the sites could not be stored");
+                }
+            }
+        }
+        tracker.close();
+        tracker.wait().await;
+    }
+
+    /// Starts what is wanted and missing, ends what is kept and not wanted.
+    fn keep(
+        &self,
+        sites: &[Site],
+        kept: &mut BTreeMap<String, CancellationToken>,
+        tracker: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) {
+        let mut wanted: BTreeMap<String, Expect> = sites
+            .iter()
+            .filter(|s| !s.relay.is_empty())
+            .take(SITES_MAX)
+            .map(|s| (s.relay.clone(), Expect::Site(None)))
+            .collect();
+        wanted.insert(self.shared.get().hub, Expect::Hub);
+        kept.retain(|address, token| {
+            let keep = wanted.contains_key(address);
+            if !keep {
+                token.cancel();
+            }
+            keep
+        });
+        for (address, expect) in wanted {
+            kept.entry(address.clone()).or_insert_with(|| {
+                let token = shutdown.child_token();
+                tracker.spawn(self.clone().one(address, expect, token.clone()));
+                token
+            });
+        }
+    }
+
+    /// One connection, opened again whenever it ends.
+    async fn one(self, address: String, expect: Expect, shutdown: CancellationToken) {
+        let mut backoff = BACKOFF_MIN;
+        while !shutdown.is_cancelled() {
+            let started = Instant::now();
+            let ended = self.once(&address, expect.clone(), &shutdown).await;
+            if let Err(error) = ended {
+                tracing::debug!(address, %error, "relay connection ended");
+            }
+            backoff =
+                if started.elapsed() > Duration::from_secs(30) { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::select! {
+                () = tokio::time::sleep(backoff.mul_f64(jitter)) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    async fn once(&self, address: &str, expect: Expect, shutdown: &CancellationToken) -> io::Result<()> {
+        let (host, port) = split(address).ok_or_else(|| io::Error::other("not host:port"))?;
+        let dial = async {
+            let tcp = self.connect.connect(host, port).await?;
+            self.tls.connect(tcp, host, expect, &[RELAY_ALPN]).await
+        };
+        let secured = tokio::select! {
+            secured = dial => secured?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        if secured.alpn.as_deref() != Some(RELAY_ALPN) {
+            return Err(io::Error::other("the site does not relay"));
+        }
+        self.live.inc();
+        let (allow, connect) = (Arc::clone(&self.allow), Arc::clone(&self.connect));
+        let ended = serve_relay(secured.stream, allow, connect, Keepalive::default(), shutdown.clone()).await;
+        self.live.dec();
+        ended
+    }
+}
+
+async fn later(token: CancellationToken, after: Duration, shutdown: CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(after) => {}
+        () = shutdown.cancelled() => {}
+    }
+    token.cancel();
+}
