@@ -1,7 +1,7 @@
 //! The copy engine against live registries, healthy and faulty: nothing wrong ever gets a tag, and what can be saved is.
 
 #![allow(clippy::unwrap_used)]
-mod common;
+mod faulty;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use common::Fixture;
+use faulty::Fixture;
 
 const MIB: usize = 1 << 20;
 

@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dns", &[]),
     ("gateway", &[]),
     ("agents", &[]),
-    ("demo", &["federation/apiserver"]),
+    ("demo", &["federation/apiserver", "federation/registry"]),
     ("testbed", &[]),
 ];
 

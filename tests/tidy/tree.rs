@@ -84,7 +84,7 @@ impl Tree {
 /// Whether a file is built for tests alone: by the folder or name it has.
 pub(crate) fn is_test(path: &str) -> bool {
     let mut parts = path.split('/');
-    parts.any(|part| ["tests", "tests.rs", "testing", "testing.rs", "benches", "fuzz"].contains(&part))
+    parts.any(|part| ["tests", "tests.rs", "testing", "testing.rs", "benches", "examples", "fuzz"].contains(&part))
 }
 
 /// The lines, from 1, in which one of the words stands with no letter before it.
