@@ -22,6 +22,11 @@ pub(crate) struct Custom {
 }
 
 impl Custom {
+    /// The revision of the definition.
+    pub(crate) fn revision(&self) -> u64 {
+        self.definition.revision
+    }
+
     /// The version's entry in `spec.versions`.
     pub(crate) fn entry(&self) -> Value {
         let mut definition = self.definition.value();

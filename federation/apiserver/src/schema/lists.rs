@@ -68,6 +68,17 @@ const ATOMIC: &[&str] = &[
     "rbac.v1.RoleRef", "rbac.v1.Subject", "meta.v1.OwnerReference",
 ];
 
+/// Types that hold whatever object they hold.
+const FREE: &[&str] = &["meta.v1.FieldsV1", "pkg.runtime.RawExtension"];
+
+/// Types that are one thing or another.
+const ANY: &[&str] = &[
+    "apiextensions.v1.JSON",
+    "apiextensions.v1.JSONSchemaPropsOrBool",
+    "apiextensions.v1.JSONSchemaPropsOrArray",
+    "apiextensions.v1.JSONSchemaPropsOrStringArray",
+];
+
 /// Maps that are one value.
 const ATOMIC_MAPS: &[(&str, &str)] = &[("core.v1.ServiceSpec", "selector"), ("core.v1.PodSpec", "nodeSelector")];
 
@@ -76,6 +87,13 @@ pub(crate) fn annotate(name: &str, schema: &mut Value) {
     let is = |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     if ATOMIC.iter().any(|suffix| is(suffix)) {
         schema["x-kubernetes-map-type"] = "atomic".into();
+    }
+    if ANY.iter().any(|suffix| is(suffix)) {
+        let description = schema["description"].take();
+        *schema = json!({"description": description});
+    }
+    if FREE.iter().any(|suffix| is(suffix)) {
+        schema["x-kubernetes-preserve-unknown-fields"] = true.into();
     }
     for (of, field) in ATOMIC_MAPS {
         if is(of)
