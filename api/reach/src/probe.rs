@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -133,11 +134,11 @@ impl Prober {
 
     async fn round(&mut self, targets: &HashMap<String, Target>) {
         let connect = &*self.connect;
-        let answers: Vec<(String, Option<bool>)> = futures::stream::iter(targets)
-            .map(|(name, target)| async move { (name.clone(), probe(connect, target).await) })
-            .buffer_unordered(PARALLEL_MAX)
-            .collect()
-            .await;
+        // Boxed: the compiler can't see that the closure's future is Send for every lifetime (rust-lang/rust#102211).
+        let probes: Vec<BoxFuture<'_, (String, Option<bool>)>> =
+            targets.iter().map(|(name, target)| probe_named(connect, name, target).boxed()).collect();
+        let answers: Vec<(String, Option<bool>)> =
+            futures::stream::iter(probes).buffer_unordered(PARALLEL_MAX).collect().await;
         self.seen.retain(|name, _| targets.contains_key(name));
         let mut routes = HashMap::with_capacity(targets.len());
         for (name, reached) in answers {
@@ -150,6 +151,10 @@ impl Prober {
     }
 }
 
+async fn probe_named(connect: &dyn Connect, name: &str, target: &Target) -> (String, Option<bool>) {
+    (name.to_owned(), probe(connect, target).await)
+}
+
 /// Whether every group has an address that answers; nothing if there is nothing to try or no need to.
 async fn probe(connect: &dyn Connect, target: &Target) -> Option<bool> {
     let groups: Vec<&Vec<SocketAddr>> = target.groups.iter().filter(|g| !g.is_empty()).collect();
@@ -157,7 +162,8 @@ async fn probe(connect: &dyn Connect, target: &Target) -> Option<bool> {
         return None;
     }
     for group in groups {
-        let tries = group.iter().take(SAMPLES_MAX).map(|addr| answers(connect, *addr));
+        let tries: Vec<BoxFuture<'_, bool>> =
+            group.iter().take(SAMPLES_MAX).map(|addr| answers(connect, *addr).boxed()).collect();
         let mut tries = futures::stream::iter(tries).buffer_unordered(SAMPLES_MAX);
         let mut any = false;
         while let Some(answered) = tries.next().await {
