@@ -1,4 +1,42 @@
 //! The hub: membership, placement, services, approvals, topology, console.
+//!
+//! ```text
+//!   agents ══ link (mTLS) ══► sessions ─┐
+//!   sites ═══ feed (mTLS) ══► sites    ─┼─► membership ─► topology ══ feed ══► DNS, gateway
+//!   hub's API ── watches ──► objects   ─┘       │
+//!                                               ├─► placement ─► Assignments ══ link ══► agents
+//!                                               └─► approvals ─► checks, copies ══ link ══► agents
+//! ```
+//! Controllers are level-triggered: a pass reads everything in memory, computes with pure functions, writes what differs. Everything
+//! durable is an object of the hub's API, reached through [`kube::Client`] alone.
+
+mod config;
+mod error;
+mod resources;
+
+mod authority;
+mod lead;
+pub mod tokens;
+
+mod hub;
+mod link;
+mod objects;
+mod pulse;
+mod reach;
+mod sessions;
+
+mod accept;
+mod conditions;
+mod membership;
+mod topology;
 
 pub mod approvals;
 pub mod placement;
+
+pub use config::{Config, WebhookTarget};
+pub use error::Error;
+pub use hub::run;
+pub use lead::HubFacts;
+pub use membership::{PushMember, StartPush};
+pub use resources::{Answer, DataPlaneView, Hub, NoView, Resources};
+pub use topology::Published;

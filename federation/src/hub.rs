@@ -1,0 +1,198 @@
+//! The hub's life: lead, load, listen, run the controllers, end together.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use atoll_reach::{Dialer, Identity, Revocations, Role, Routes, TlsIdentity};
+use atoll_wire::v1::{enrolment_server::EnrolmentServer, feed_server::FeedServer, link_server::LinkServer};
+use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authority::{Authority, LEAF, Revoked, keep_sites};
+use crate::config::Config;
+use crate::error::Error;
+use crate::lead;
+use crate::link::{EnrolmentService, FeedService, LinkService, Port, serve, server};
+use crate::membership::{Membership, Pushes};
+use crate::objects::Objects;
+use crate::resources::{Hub, Resources};
+use crate::sessions::Sessions;
+use crate::topology::{Publisher, Sites};
+
+/// Runs the hub until `shutdown`. With leader election it waits for the Lease first.
+///
+/// # Errors
+/// When its API server can't be used at the start, the CA is damaged, the listener fails, or another hub takes the lead
+/// (start again then, to stand in line).
+pub async fn run(config: Config, resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
+    let end = shutdown.child_token();
+    let mut tasks = JoinSet::new();
+    let work = live(config, resources, end.clone(), &mut tasks);
+    let ended = shutdown.run_until_cancelled(work).await;
+    // Everything that was started ends before we do.
+    end.cancel();
+    tasks.abort_all();
+    while tasks.join_next().await.is_some() {}
+    ended.unwrap_or(Ok(()))
+}
+
+async fn live(
+    config: Config,
+    mut resources: Resources,
+    end: CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), Error> {
+    let config = Arc::new(config);
+    let client = resources.client.clone();
+    // Lead.
+    lead::make_namespace(&client, atoll_api::kinds::SYSTEM_NAMESPACE).await?;
+    if config.leader_election {
+        lead::acquire(&client, &config.identity).await?;
+    }
+    // Load.
+    let now = Timestamp::now();
+    let authority = Arc::new(Authority::load_or_make(&client, now).await?);
+    let epoch = lead::take_epoch(&client, &authority, &config).await?;
+    tracing::info!(hub = authority.hub_id(), epoch, "leading");
+    let revocations = Revocations::none();
+    let revoked = Arc::new(Revoked::load(client.clone(), revocations.clone(), now).await?);
+    let tls = own_identity(&authority, &config, &revocations)?;
+    let objects = Objects::watch(&client, tasks).await;
+    let sites = Arc::new(Sites::load(&client, Instant::now()).await?);
+    let sessions = Arc::new(Sessions::new());
+    let routes = Routes::default();
+    let push_errors = Arc::new(Mutex::new(BTreeMap::new()));
+    let membership = Arc::new(Membership {
+        client: client.clone(),
+        objects: Arc::clone(&objects),
+        sessions: Arc::clone(&sessions),
+        sites: Arc::clone(&sites),
+        routes: routes.clone(),
+        revoked,
+        push_errors: Arc::clone(&push_errors),
+    });
+    let (published, topology) = watch::channel(None);
+    let hub = Hub {
+        hub_id: authority.hub_id().to_owned(),
+        ca_pin: authority.pin(),
+        ca_pem: authority.ca_pem().to_owned(),
+        epoch,
+        topology: topology.clone(),
+        dialer: Dialer::new(Arc::clone(&resources.connect), resources.relays.clone(), routes.clone()),
+    };
+    // Controllers.
+    let tracker = TaskTracker::new();
+    tasks.spawn(Arc::clone(&membership).run());
+    let publisher = Publisher {
+        membership: Arc::clone(&membership),
+        config: Arc::clone(&config),
+        hub_id: hub.hub_id.clone(),
+        epoch,
+        out: published,
+    };
+    tasks.spawn(publisher.run());
+    let pushes = Pushes {
+        client: client.clone(),
+        authority: Arc::clone(&authority),
+        start: Arc::clone(&resources.push),
+        objects: Arc::clone(&objects),
+        errors: push_errors,
+        tasks: tracker.clone(),
+    };
+    tasks.spawn(pushes.run(end.child_token()));
+    tasks.spawn(crate::reach::probe(Arc::clone(&resources.connect), topology.clone(), routes, end.clone()));
+    tasks.spawn(rotate_own(Arc::clone(&authority), Arc::clone(&config), tls.clone()));
+    let (first, sites_ready) = oneshot::channel();
+    spawn_sites(&config, &authority, &client, first, tasks);
+    // Listen.
+    let enrolment = EnrolmentService {
+        authority: Arc::clone(&authority),
+        client: client.clone(),
+        clusters: objects.clusters.clone(),
+    };
+    let link = LinkService {
+        hub_id: hub.hub_id.clone(),
+        epoch,
+        heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(5000),
+        sessions,
+        clusters: objects.clusters.clone(),
+        tasks: tracker.clone(),
+        shutdown: end.clone(),
+    };
+    let feed = FeedService { epoch, topology, sites, tasks: tracker.clone(), shutdown: end.clone() };
+    let services = server()
+        .add_service(EnrolmentServer::new(enrolment).max_decoding_message_size(256 * 1024))
+        .add_service(LinkServer::new(link))
+        .add_service(FeedServer::new(feed));
+    let clusters = objects.clusters.clone();
+    let mut port = Port {
+        listener: resources.listener,
+        tls,
+        relays: resources.relays,
+        is_member: Arc::new(move |name| clusters.get(&ObjectRef::new(name)).is_some()),
+    };
+    let _ = sites_ready.await;
+    if let Some(started) = resources.started.take() {
+        let _ = started.send(hub);
+    }
+    let address = port.listener.local_addr();
+    let serving =
+        async { serve(&mut port, services, end.clone()).await.map_err(|e| Error::Listener(address.to_string(), e)) };
+    let ended = if config.leader_election {
+        tokio::select! {
+            ended = serving => ended,
+            lost = lead::keep(&client, &config.identity) => Err(lost),
+        }
+    } else {
+        serving.await
+    };
+    end.cancel();
+    tracker.close();
+    let _ = tokio::time::timeout(Duration::from_secs(2), tracker.wait()).await;
+    ended
+}
+
+fn own_identity(authority: &Authority, config: &Config, revocations: &Revocations) -> Result<TlsIdentity, Error> {
+    let identity = issue_own(authority, config)?;
+    TlsIdentity::new(identity, revocations.clone()).map_err(|e| Error::Certificate("the hub".into(), e.to_string()))
+}
+
+fn issue_own(authority: &Authority, config: &Config) -> Result<Identity, Error> {
+    let host = config.advertise.rsplit_once(':').map_or(config.advertise.as_str(), |(host, _)| host);
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), host.trim_matches(['[', ']']).to_owned()];
+    names.extend(config.names.iter().cloned());
+    names.retain(|n| !n.is_empty());
+    let issued = authority.issue(&Role::Hub, &names, Timestamp::now())?;
+    Identity::from_pem(&issued.chain_pem, issued.key_pem.as_deref().unwrap_or_default(), authority.ca_pem())
+        .map_err(|e| Error::Certificate("the hub".into(), e.to_string()))
+}
+
+/// Shows a new certificate at half of each one's life.
+async fn rotate_own(authority: Arc<Authority>, config: Arc<Config>, tls: TlsIdentity) {
+    let half = Duration::try_from(LEAF / 2).unwrap_or(Duration::from_secs(3600));
+    loop {
+        tokio::time::sleep(half).await;
+        let swapped = issue_own(&authority, &config)
+            .and_then(|i| tls.swap(i).map_err(|e| Error::Certificate("the hub".into(), e.to_string())));
+        if let Err(error) = swapped {
+            tracing::error!(%error, "the hub's own certificate was not renewed");
+        }
+    }
+}
+
+fn spawn_sites(
+    config: &Config,
+    authority: &Arc<Authority>,
+    client: &kube::Client,
+    first: oneshot::Sender<()>,
+    tasks: &mut JoinSet<()>,
+) {
+    let (authority, client, sites) = (Arc::clone(authority), client.clone(), config.sites.clone());
+    tasks.spawn(async move { keep_sites(&authority, &client, &sites, first).await });
+}

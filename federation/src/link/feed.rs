@@ -1,0 +1,139 @@
+//! What data planes call: Follow (the topology as deltas) and Report (who they are, whom they reach).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::topology::Site;
+use atoll_wire::delta::Sender;
+use atoll_wire::v1::{self, feed_event::Event, feed_server::Feed};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+use crate::topology::{Published, Sites};
+
+/// So often a follower hears that the hub is alive.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+const SLOW_MAX: Duration = Duration::from_secs(30);
+/// A report longer than this is none.
+const SITE_LEN_MAX: usize = 64 * 1024;
+const PROBES_MAX: usize = 10_000;
+
+/// Feeds data planes.
+pub(crate) struct FeedService {
+    pub(crate) epoch: u64,
+    /// `None` until the hub has settled.
+    pub(crate) topology: watch::Receiver<Option<Published>>,
+    pub(crate) sites: Arc<Sites>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl Feed for FeedService {
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::FeedEvent, Status>> + Send>>;
+
+    async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let site = super::site(&request)?;
+        let (out, events) = mpsc::channel(16);
+        let (epoch, topology, shutdown) = (self.epoch, self.topology.clone(), self.shutdown.clone());
+        self.tasks.spawn(async move {
+            tracing::info!(site, "data plane follows");
+            let ended = shutdown.run_until_cancelled(feed(epoch, topology, &out)).await;
+            tracing::info!(site, "data plane follows no more");
+            if ended.is_none() {
+                let _ = out.try_send(Err(Status::unavailable("the hub stops")));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+    }
+
+    async fn report(&self, request: Request<v1::SiteReport>) -> Result<Response<v1::SiteAck>, Status> {
+        let name = super::site(&request)?;
+        let report = request.into_inner();
+        if report.site_json.len() > SITE_LEN_MAX || report.probes.len() > PROBES_MAX {
+            return Err(Status::invalid_argument("site report: too long"));
+        }
+        let mut site: Site = serde_json::from_slice(&report.site_json)
+            .map_err(|e| Status::invalid_argument(format!("site report: {e}")))?;
+        site.instance = instance_of(&name, &site.instance).ok_or_else(|| {
+            Status::invalid_argument(format!("site report: instance `{}` is not a name", site.instance))
+        })?;
+        if site.kind != "dns" && site.kind != "gateway" {
+            return Err(Status::invalid_argument(format!(
+                "site report: kind `{}` is neither dns nor gateway",
+                site.kind
+            )));
+        }
+        self.sites.report(site, report.probes.into_iter().collect(), Instant::now());
+        Ok(Response::new(v1::SiteAck {}))
+    }
+}
+
+/// A site speaks only for instances under the name of its certificate.
+fn instance_of(name: &str, instance: &str) -> Option<String> {
+    let fits = instance.len() <= 200 && instance.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    let own = instance == name || instance.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
+    match (fits, own) {
+        (false, _) => None,
+        (true, true) => Some(instance.to_owned()),
+        (true, false) if instance.is_empty() => Some(name.to_owned()),
+        (true, false) => Some(format!("{name}-{instance}")),
+    }
+}
+
+/// Sends the topology whenever it changes, and a word that all is well in between.
+async fn feed(
+    epoch: u64,
+    mut topology: watch::Receiver<Option<Published>>,
+    out: &mpsc::Sender<Result<v1::FeedEvent, Status>>,
+) -> Option<()> {
+    let mut sender = Sender::new(epoch);
+    let send = async |event: Event| {
+        let event = v1::FeedEvent { event: Some(event) };
+        timeout(SLOW_MAX, out.send(Ok(event))).await.ok()?.ok()
+    };
+    topology.wait_for(Option::is_some).await.ok()?;
+    loop {
+        let now = topology.borrow_and_update().clone();
+        if let Some(published) = now {
+            for delta in sender.update_to(&published.facts, published.version.generation) {
+                send(Event::Delta(delta)).await?;
+            }
+        }
+        let alive_at = Instant::now() + ALIVE_EVERY;
+        tokio::select! {
+            changed = topology.changed() => changed.ok()?,
+            () = sleep_until(alive_at) => {
+                let digest = sender.digest().to_vec().into();
+                send(Event::Alive(v1::Acknowledged { epoch, digest })).await?;
+            }
+            () = out.closed() => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::instance_of;
+
+    #[test]
+    fn a_site_speaks_only_under_the_name_of_its_certificate() {
+        for (name, instance, known_as) in [
+            ("dns", "dns", Some("dns")),
+            ("dns", "dns-1", Some("dns-1")),
+            ("dns", "gateway-1", Some("dns-gateway-1")),
+            ("dns", "dnsx", Some("dns-dnsx")),
+            ("dns", "", Some("dns")),
+            ("dns", "a/b", None),
+            ("dns", "<script>", None),
+        ] {
+            assert_eq!(instance_of(name, instance).as_deref(), known_as, "{name} {instance}");
+        }
+    }
+}

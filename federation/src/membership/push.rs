@@ -1,0 +1,160 @@
+//! Members that the hub dials (Push): the same agent, run inside this process. The root starts it; the hub says which.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use atoll_api::kinds::{SYSTEM_NAMESPACE, SyncMode};
+use atoll_api::names::ClusterName;
+use atoll_reach::Role;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authority::{Authority, LEAF};
+use crate::objects::Objects;
+use crate::pulse::Pulse;
+
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// What an in-process agent needs.
+#[derive(Clone)]
+pub struct PushMember {
+    /// Its name.
+    pub name: ClusterName,
+    /// The kubeconfig that its Secret holds.
+    pub kubeconfig: String,
+    /// Certificate chain, leaf first.
+    pub chain_pem: String,
+    /// Its key.
+    pub key_pem: String,
+    /// The hub's CA.
+    pub ca_pem: String,
+}
+
+/// Starts an agent inside this process.
+#[async_trait]
+pub trait StartPush: Send + Sync {
+    /// Runs the agent of `member` until `shutdown`.
+    ///
+    /// # Errors
+    /// Why it does not run, for people; it is tried again after a while.
+    async fn run(&self, member: PushMember, shutdown: CancellationToken) -> Result<(), String>;
+}
+
+/// The agents that run in this process.
+pub(crate) struct Pushes {
+    pub(crate) client: Client,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) start: Arc<dyn StartPush>,
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) errors: Arc<Mutex<BTreeMap<ClusterName, String>>>,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Pushes {
+    /// Keeps one agent running for each Push member.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut running: BTreeMap<ClusterName, (String, CancellationToken)> = BTreeMap::new();
+        let mut pulse = Pulse::new(vec![self.objects.changes()], Duration::from_secs(60));
+        loop {
+            let wanted = self.wanted();
+            running.retain(|name, (secret, token)| {
+                let keep = wanted.get(name) == Some(secret);
+                if !keep {
+                    token.cancel();
+                    self.say(name, None);
+                }
+                keep
+            });
+            for (name, secret) in wanted {
+                if !running.contains_key(&name) {
+                    let token = shutdown.child_token();
+                    self.spawn(name.clone(), secret.clone(), token.clone());
+                    running.insert(name, (secret, token));
+                }
+            }
+            tokio::select! {
+                () = pulse.next() => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    fn wanted(&self) -> BTreeMap<ClusterName, String> {
+        let clusters = self.objects.clusters.state();
+        let push = clusters.iter().filter(|c| c.spec.sync.mode == SyncMode::Push);
+        push.filter_map(|c| {
+            let name: ClusterName = c.metadata.name.as_ref()?.parse().ok()?;
+            let Some(secret) = &c.spec.sync.kubeconfig_ref else {
+                self.say(&name, Some("sync.kubeconfigRef is missing: name a Secret in atoll-system".into()));
+                return None;
+            };
+            Some((name, secret.name.clone()))
+        })
+        .collect()
+    }
+
+    fn spawn(&self, name: ClusterName, secret: String, token: CancellationToken) {
+        let (client, authority, start) = (self.client.clone(), Arc::clone(&self.authority), Arc::clone(&self.start));
+        let errors = Arc::clone(&self.errors);
+        self.tasks.spawn(async move {
+            let work = async {
+                loop {
+                    let ended = attempt(&client, &authority, start.as_ref(), &name, &secret, &token).await;
+                    let error = ended.err();
+                    if let Some(error) = &error {
+                        tracing::warn!(cluster = %name, error, "agent inside the hub ended");
+                    }
+                    say(&errors, &name, error);
+                    tokio::time::sleep(AGAIN).await;
+                }
+            };
+            token.run_until_cancelled(work).await;
+        });
+    }
+
+    fn say(&self, name: &ClusterName, error: Option<String>) {
+        say(&self.errors, name, error);
+    }
+}
+
+fn say(errors: &Mutex<BTreeMap<ClusterName, String>>, name: &ClusterName, error: Option<String>) {
+    let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
+    match error {
+        Some(error) => drop(errors.insert(name.clone(), error)),
+        None => drop(errors.remove(name)),
+    }
+}
+
+async fn attempt(
+    client: &Client,
+    authority: &Authority,
+    start: &dyn StartPush,
+    name: &ClusterName,
+    secret: &str,
+    token: &CancellationToken,
+) -> Result<(), String> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let held = secrets.get(secret).await.map_err(|e| format!("secret {SYSTEM_NAMESPACE}/{secret}: {e}"))?;
+    let kubeconfig = held.data.and_then(|mut d| d.remove("kubeconfig")).and_then(|k| String::from_utf8(k.0).ok());
+    let kubeconfig =
+        kubeconfig.ok_or_else(|| format!("secret {SYSTEM_NAMESPACE}/{secret}: key `kubeconfig` is missing"))?;
+    let issued = authority.issue(&Role::Cluster(name.to_string()), &[], Timestamp::now()).map_err(|e| e.to_string())?;
+    let member = PushMember {
+        name: name.clone(),
+        kubeconfig,
+        chain_pem: issued.chain_pem,
+        key_pem: issued.key_pem.unwrap_or_default(),
+        ca_pem: authority.ca_pem().to_owned(),
+    };
+    // Started anew at half of the certificate's life.
+    let half = Duration::try_from(LEAF / 2).unwrap_or(AGAIN);
+    match tokio::time::timeout(half, start.run(member, token.child_token())).await {
+        Ok(ended) => ended,
+        Err(_) => Ok(()),
+    }
+}

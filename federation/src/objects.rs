@@ -1,0 +1,126 @@
+//! The objects that the hub works on, as its API server last said: one watch a kind, read from memory.
+//!
+//! In: a client. Out: [`Objects`] and a signal at every change. Never writes.
+
+use std::sync::Arc;
+
+use atoll_api::kinds::{
+    Assignment, Bundle, Cluster, DNSEndpoint, PlacementPolicy, Registry, ReplicationApproval, ReplicationPolicy,
+    ReplicationRequest, ServiceImport, TrafficPolicy, Zone,
+};
+use futures::StreamExt as _;
+use k8s_openapi::NamespaceResourceScope;
+use kube::core::ClusterResourceScope;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Every kind that the hub follows.
+pub(crate) struct Objects {
+    pub(crate) clusters: Store<Cluster>,
+    pub(crate) bundles: Store<Bundle>,
+    pub(crate) placement_policies: Store<PlacementPolicy>,
+    pub(crate) assignments: Store<Assignment>,
+    pub(crate) traffic: Store<TrafficPolicy>,
+    pub(crate) zones: Store<Zone>,
+    pub(crate) records: Store<DNSEndpoint>,
+    pub(crate) imports: Store<ServiceImport>,
+    pub(crate) registries: Store<Registry>,
+    pub(crate) replication_policies: Store<ReplicationPolicy>,
+    pub(crate) requests: Store<ReplicationRequest>,
+    pub(crate) approvals: Store<ReplicationApproval>,
+    changed: watch::Receiver<u64>,
+}
+
+impl Objects {
+    /// Starts the watches in `tasks` and waits for the first list of every kind.
+    pub(crate) async fn watch(client: &Client, tasks: &mut JoinSet<()>) -> Arc<Self> {
+        let (changed, changes) = watch::channel(0);
+        let mut kinds = Kinds { client, tasks, changed };
+        let objects = Self {
+            clusters: kinds.follow(),
+            bundles: kinds.follow(),
+            placement_policies: kinds.follow(),
+            assignments: kinds.follow(),
+            traffic: kinds.follow(),
+            zones: kinds.follow(),
+            records: kinds.follow(),
+            imports: kinds.follow(),
+            registries: kinds.follow(),
+            replication_policies: kinds.follow(),
+            requests: kinds.follow(),
+            approvals: kinds.follow(),
+            changed: changes,
+        };
+        objects.wait().await;
+        Arc::new(objects)
+    }
+
+    async fn wait(&self) {
+        let (one, two) = tokio::join!(
+            async {
+                let _ = self.clusters.wait_until_ready().await;
+                let _ = self.bundles.wait_until_ready().await;
+                let _ = self.placement_policies.wait_until_ready().await;
+                let _ = self.assignments.wait_until_ready().await;
+                let _ = self.traffic.wait_until_ready().await;
+                self.zones.wait_until_ready().await
+            },
+            async {
+                let _ = self.records.wait_until_ready().await;
+                let _ = self.imports.wait_until_ready().await;
+                let _ = self.registries.wait_until_ready().await;
+                let _ = self.replication_policies.wait_until_ready().await;
+                let _ = self.requests.wait_until_ready().await;
+                self.approvals.wait_until_ready().await
+            }
+        );
+        if let Err(error) = one.and(two) {
+            tracing::error!(%error, "a watch ended before its first list");
+        }
+    }
+
+    /// Tells of every change of any kind.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+}
+
+struct Kinds<'a> {
+    client: &'a Client,
+    tasks: &'a mut JoinSet<()>,
+    changed: watch::Sender<u64>,
+}
+
+impl Kinds<'_> {
+    fn follow<K>(&mut self) -> Store<K>
+    where
+        K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+        K::Scope: Scope,
+    {
+        let (reader, writer) = reflector::store::<K>();
+        let api: Api<K> = Api::all(self.client.clone());
+        let changed = self.changed.clone();
+        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        self.tasks.spawn(async move {
+            let events = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(_) => changed.send_modify(|n| *n += 1),
+                    Err(error) => tracing::warn!(kind, %error, "watch interrupted, goes on"),
+                }
+            }
+        });
+        reader
+    }
+}
+
+/// Any scope.
+trait Scope {}
+impl Scope for NamespaceResourceScope {}
+impl Scope for ClusterResourceScope {}

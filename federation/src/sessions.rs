@@ -1,0 +1,215 @@
+//! What the hub holds of its members in memory: what they report, how they beat, what they are to do.
+//!
+//! A member's facts outlive its connection: an absent agent is no deletion. What it is to do is put together from parts (bundles,
+//! copies, sites), each with an owner that replaces it whole; nothing is sent before every owner has spoken once, so that
+//! a hub that has just started never takes away what it has not yet thought about.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use atoll_api::facts::Facts;
+use atoll_api::names::ClusterName;
+use atoll_reach::Peer;
+use atoll_wire::delta::Receiver;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A heartbeat later than this is missed: two intervals and a little.
+pub(crate) const MISSED: std::time::Duration = std::time::Duration::from_millis(10_500);
+
+/// The parts of what a member is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Bundles,
+    Copies,
+    Sites,
+}
+
+const PARTS: usize = 3;
+
+/// How a member beats.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Beat {
+    /// When anything was heard last.
+    pub(crate) heard: Option<Instant>,
+    /// When its API server last answered its agent.
+    pub(crate) good: Option<Instant>,
+    /// Since when it has been so without a gap.
+    pub(crate) good_since: Option<Instant>,
+    /// When its DNS last answered.
+    pub(crate) dns_good: Option<Instant>,
+    /// Why not, in the agent's words.
+    pub(crate) reason: String,
+}
+
+impl Beat {
+    /// Takes a heartbeat.
+    pub(crate) fn take(&mut self, api_ok: bool, dns_ok: bool, reason: String, now: Instant) {
+        self.heard = Some(now);
+        self.reason = reason;
+        if api_ok {
+            let gap = self.good.is_none_or(|good| now - good > MISSED);
+            if gap {
+                self.good_since = Some(now);
+            }
+            self.good = Some(now);
+        }
+        if dns_ok {
+            self.dns_good = Some(now);
+        }
+    }
+
+    /// Whether the member's API server answered within two intervals.
+    pub(crate) fn is_good(&self, now: Instant) -> bool {
+        self.good.is_some_and(|good| now.saturating_duration_since(good) <= MISSED)
+    }
+
+    /// Whether its DNS did.
+    pub(crate) fn is_dns_good(&self, now: Instant) -> bool {
+        self.dns_good.is_some_and(|good| now.saturating_duration_since(good) <= MISSED)
+    }
+}
+
+/// The connection of a member's agent.
+#[derive(Debug, Clone)]
+pub(crate) struct Connected {
+    pub(crate) id: u64,
+    pub(crate) agent_version: String,
+    pub(crate) peer: Peer,
+    /// Ends the session.
+    pub(crate) end: CancellationToken,
+}
+
+/// One member.
+#[derive(Debug, Default)]
+pub(crate) struct Member {
+    pub(crate) facts: Receiver,
+    pub(crate) status: Receiver,
+    pub(crate) beat: Beat,
+    pub(crate) connected: Option<Connected>,
+    desired: BTreeMap<Part, Facts>,
+}
+
+impl Member {
+    /// Whether it has reported in full since the hub started.
+    pub(crate) fn has_reported(&self) -> bool {
+        self.facts.version().is_some() || !self.facts.facts().is_empty()
+    }
+
+    /// What it is to do; `None` until every part was thought about.
+    pub(crate) fn desired(&self) -> Option<Facts> {
+        if self.desired.len() < PARTS {
+            return None;
+        }
+        let mut all = Facts::default();
+        for (key, json) in self.desired.values().flat_map(Facts::iter) {
+            all.put_json(key.to_owned(), json.clone());
+        }
+        Some(all)
+    }
+}
+
+/// All members. Locks are held for a moment and never over an await.
+pub(crate) struct Sessions {
+    members: Mutex<BTreeMap<ClusterName, Member>>,
+    changed: watch::Sender<u64>,
+    desired: watch::Sender<u64>,
+    next: std::sync::atomic::AtomicU64,
+    /// When the hub started to listen.
+    pub(crate) started: Instant,
+}
+
+impl Sessions {
+    pub(crate) fn new() -> Self {
+        Self {
+            members: Mutex::default(),
+            changed: watch::Sender::new(0),
+            desired: watch::Sender::new(0),
+            next: std::sync::atomic::AtomicU64::new(1),
+            started: Instant::now(),
+        }
+    }
+
+    /// The members, locked.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, BTreeMap<ClusterName, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of changes of facts, reports and connections (not of every heartbeat).
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Tells of changes of what members are to do.
+    pub(crate) fn desired_changes(&self) -> watch::Receiver<u64> {
+        self.desired.subscribe()
+    }
+
+    /// Says that something changed.
+    pub(crate) fn touch(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Registers the connection of a member's agent; an older one of the same member is ended.
+    pub(crate) fn connect(&self, name: &ClusterName, agent_version: String, peer: Peer, end: CancellationToken) -> u64 {
+        let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let old = {
+            let mut members = self.lock();
+            let member = members.entry(name.clone()).or_default();
+            member.connected.replace(Connected { id, agent_version, peer, end })
+        };
+        if let Some(old) = old {
+            old.end.cancel();
+        }
+        self.touch();
+        id
+    }
+
+    /// Takes the connection out again, unless another has taken its place.
+    pub(crate) fn disconnect(&self, name: &ClusterName, id: u64) {
+        if let Some(member) = self.lock().get_mut(name)
+            && member.connected.as_ref().is_some_and(|c| c.id == id)
+        {
+            member.connected = None;
+        }
+        self.touch();
+    }
+
+    /// Replaces one part of what each member is to do; members that are not named get an empty part.
+    pub(crate) fn set_desired(&self, part: Part, mut by_member: BTreeMap<ClusterName, Facts>) {
+        let mut changed = false;
+        {
+            let mut members = self.lock();
+            for name in by_member.keys() {
+                if !members.contains_key(name) {
+                    members.insert(name.clone(), Member::default());
+                }
+            }
+            for (name, member) in members.iter_mut() {
+                let facts = by_member.remove(name).unwrap_or_default();
+                let same = member.desired.get(&part).is_some_and(|old| old.digest() == facts.digest());
+                if !same {
+                    member.desired.insert(part, facts);
+                    changed = true;
+                }
+            }
+        }
+        if changed {
+            self.desired.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// Forgets members that are no longer wanted and ends their connections. Returns the certificates they used.
+    pub(crate) fn retain(&self, wanted: impl Fn(&ClusterName) -> bool) -> Vec<Peer> {
+        let gone: Vec<Member> = {
+            let mut members = self.lock();
+            members.extract_if(.., |name, _| !wanted(name)).map(|(_, member)| member).collect()
+        };
+        let connected: Vec<Connected> = gone.into_iter().filter_map(|m| m.connected).collect();
+        for c in &connected {
+            c.end.cancel();
+        }
+        connected.into_iter().map(|c| c.peer).collect()
+    }
+}

@@ -1,0 +1,199 @@
+//! Folds objects and reports into the facts of the topology. Pure.
+//!
+//! What a member says is taken for its own names only, and addresses that can't be a pod's (loopback, link-local, multicast,
+//! unspecified) are left out, for any member may be hostile. Exports never leave their cluster set.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use atoll_api::facts::{Facts, key};
+use atoll_api::kinds::{DNSEndpoint, TrafficPolicy, Zone};
+use atoll_api::names::ClusterName;
+use atoll_api::topology::{
+    ClusterFacts, Endpoints, ExportFacts, MemberService, ServiceFacts, Settings, Site, ZoneFacts,
+};
+use kube::ResourceExt as _;
+
+use crate::membership::Judged;
+
+/// Endpoints of one service in one member, at most.
+const ENDPOINTS_MAX: usize = 10_000;
+
+/// Everything that is folded.
+pub(crate) struct Inputs<'a> {
+    pub(crate) settings: Settings,
+    pub(crate) loopback_members: bool,
+    pub(crate) members: &'a BTreeMap<ClusterName, Judged>,
+    pub(crate) reported: &'a BTreeMap<ClusterName, Facts>,
+    pub(crate) zones: &'a [(std::sync::Arc<Zone>, u32)],
+    pub(crate) records: &'a [std::sync::Arc<DNSEndpoint>],
+    pub(crate) traffic: &'a [std::sync::Arc<TrafficPolicy>],
+    pub(crate) sites: &'a [Site],
+}
+
+/// One export of a member, valid or not.
+#[derive(Debug, Clone)]
+pub(crate) struct Export {
+    pub(crate) cluster: ClusterName,
+    pub(crate) facts: ExportFacts,
+    pub(crate) service: Option<MemberService>,
+}
+
+/// (set, namespace, name) → exports, the oldest first.
+pub(crate) type Exports = BTreeMap<(String, String, String), Vec<Export>>;
+
+/// The exports of all members by set and service.
+pub(crate) fn exports(members: &BTreeMap<ClusterName, Judged>, reported: &BTreeMap<ClusterName, Facts>) -> Exports {
+    let mut all = Exports::new();
+    for (cluster, judged) in members {
+        let Some(facts) = reported.get(cluster) else { continue };
+        for (rest, json) in facts.under(key::EXPORT) {
+            let (Some((namespace, name)), Ok(export)) = (rest.split_once('/'), serde_json::from_slice(json)) else {
+                continue;
+            };
+            let service = facts.get(&format!("{}/{rest}", key::SERVICE));
+            let at = (judged.cluster.spec.set().to_owned(), namespace.to_owned(), name.to_owned());
+            all.entry(at).or_default().push(Export { cluster: cluster.clone(), facts: export, service });
+        }
+    }
+    for exports in all.values_mut() {
+        exports.sort_by(|a, b| (&a.facts.created, &a.cluster).cmp(&(&b.facts.created, &b.cluster)));
+    }
+    all
+}
+
+/// The facts of the topology.
+pub(crate) fn fold(inputs: &Inputs<'_>) -> Facts {
+    let mut out = Facts::default();
+    out.put(key::SETTINGS, &inputs.settings);
+    for (name, judged) in inputs.members {
+        out.put(format!("{}/{name}", key::CLUSTER), &cluster(name, judged));
+        if let Some(facts) = inputs.reported.get(name) {
+            endpoints(name, facts, inputs.loopback_members, &mut out);
+        }
+    }
+    for ((set, namespace, name), exports) in exports(inputs.members, inputs.reported) {
+        if let Some(service) = service(&exports) {
+            out.put(format!("{}/{set}/{namespace}/{name}", key::SERVICE), &service);
+        }
+    }
+    for (zone, serial) in inputs.zones {
+        out.put(format!("{}/{}", key::ZONE, zone.name_any()), &ZoneFacts { spec: zone.spec.clone(), serial: *serial });
+    }
+    for records in inputs.records {
+        out.put(
+            format!("{}/{}/{}", key::RECORDS, records.namespace().unwrap_or_default(), records.name_any()),
+            &records.spec,
+        );
+    }
+    for policy in inputs.traffic {
+        out.put(
+            format!("{}/{}/{}", key::TRAFFIC, policy.namespace().unwrap_or_default(), policy.name_any()),
+            &policy.spec,
+        );
+    }
+    for site in inputs.sites {
+        out.put(format!("{}/{}", key::SITE, site.instance), site);
+    }
+    out
+}
+
+fn cluster(name: &ClusterName, judged: &Judged) -> ClusterFacts {
+    ClusterFacts {
+        name: name.clone(),
+        spec: judged.cluster.spec.clone(),
+        labels: judged.cluster.labels().clone(),
+        cidrs: judged.cidrs.clone(),
+        nodes: judged.member.nodes.clone(),
+        dns: judged.dns.clone(),
+        ready: judged.verdict.ready,
+        dns_ready: judged.verdict.dns_ready,
+        overlaps: judged.verdict.overlaps,
+    }
+}
+
+fn endpoints(cluster: &ClusterName, facts: &Facts, loopback: bool, out: &mut Facts) {
+    for (rest, json) in facts.under(key::ENDPOINTS) {
+        if rest.split('/').count() != 2 {
+            continue;
+        }
+        let Ok(mut found) = serde_json::from_slice::<Endpoints>(json) else { continue };
+        if let Some(service) = facts.get::<MemberService>(&format!("{}/{rest}", key::SERVICE)) {
+            if found.cluster_ips.is_empty() {
+                found.cluster_ips = service.cluster_ips;
+            }
+            if found.load_balancer.is_empty() {
+                found.load_balancer = service.load_balancer;
+            }
+        }
+        found.endpoints.retain(|e| is_pods(e.address, loopback));
+        found.cluster_ips.retain(|a| is_pods(*a, loopback));
+        found.endpoints.truncate(ENDPOINTS_MAX);
+        out.put(format!("{}/{cluster}/{rest}", key::ENDPOINTS), &found);
+    }
+}
+
+/// Whether an address can be a pod's or a service's.
+fn is_pods(address: IpAddr, loopback: bool) -> bool {
+    let link_local = match address {
+        IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
+        IpAddr::V6(a) => a.is_unicast_link_local() || a.to_ipv4_mapped().is_some(),
+    };
+    !(link_local || address.is_unspecified() || address.is_multicast() || (address.is_loopback() && !loopback))
+}
+
+/// A service of a set, as its oldest valid export has it (KEP-1645); nothing where none is valid.
+fn service(exports: &[Export]) -> Option<ServiceFacts> {
+    let valid: Vec<(&Export, &MemberService)> =
+        exports.iter().filter(|e| e.facts.valid).filter_map(|e| Some((e, e.service.as_ref()?))).collect();
+    let (_, oldest) = valid.first()?;
+    Some(ServiceFacts {
+        clusters: valid.iter().map(|(e, _)| e.cluster.to_string()).collect(),
+        ports: oldest.ports.clone(),
+        headless: oldest.cluster_ips.is_empty(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_cannot_be_a_pods_are_left_out() {
+        for (address, fits, in_demo) in [
+            ("10.1.2.3", true, true),
+            ("fd00::1", true, true),
+            ("127.1.2.3", false, true),
+            ("::1", false, true),
+            ("169.254.169.254", false, false),
+            ("fe80::1", false, false),
+            ("::ffff:127.0.0.1", false, false),
+            ("0.0.0.0", false, false),
+            ("224.0.0.1", false, false),
+            ("255.255.255.255", false, false),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!((is_pods(address, false), is_pods(address, true)), (fits, in_demo), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_what_its_oldest_valid_export_says() {
+        let export = |cluster: &str, created: &str, valid: bool, ips: &[&str]| Export {
+            cluster: cluster.parse().unwrap(),
+            facts: ExportFacts { created: created.into(), valid },
+            service: Some(MemberService {
+                cluster_ips: ips.iter().map(|i| i.parse().unwrap()).collect(),
+                ..MemberService::default()
+            }),
+        };
+        let all = [
+            export("c", "1", false, &["10.0.0.1"]),
+            export("a", "2", true, &[]),
+            export("b", "3", true, &["10.0.0.2"]),
+        ];
+        let service = service(&all).unwrap();
+        assert!(service.headless);
+        assert_eq!(service.clusters, ["a", "b"]);
+    }
+}

@@ -1,0 +1,16 @@
+//! The topology: everything that DNS and gateway need, folded from objects and reports into one versioned set of facts.
+//!
+//! ```text
+//!   objects ─┐
+//!   sessions ├─► fold (pure) ─► generation n+1 ─► Feed (deltas), watch in process, sites for agents
+//!   sites   ─┘
+//! ```
+
+mod fold;
+mod publish;
+mod sites;
+
+pub(crate) use fold::{exports, fold};
+pub use publish::Published;
+pub(crate) use publish::Publisher;
+pub(crate) use sites::Sites;

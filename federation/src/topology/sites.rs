@@ -1,0 +1,102 @@
+//! The DNS servers and gateways that report to the hub: who they are, which members they reach.
+//!
+//! Held in memory, and in ConfigMap `atoll-system/atoll-sites`, so that a hub that starts does not tell agents to drop the relay
+//! connections of sites that have not reported yet. A site that is silent for five minutes is forgotten.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use atoll_api::kinds::{FIELD_MANAGER, SYSTEM_NAMESPACE};
+use atoll_api::topology::Site;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::error::Error;
+
+const NAME: &str = "atoll-sites";
+const FORGOTTEN: Duration = Duration::from_secs(300);
+/// A probe's word counts for so long.
+const PROBE_FRESH: Duration = Duration::from_secs(15);
+const SITES_MAX: usize = 1024;
+
+struct Known {
+    site: Site,
+    probes: BTreeMap<String, bool>,
+    heard: Instant,
+    /// Since the hub started.
+    reported: bool,
+}
+
+/// Every site.
+pub(crate) struct Sites {
+    known: Mutex<BTreeMap<String, Known>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Sites {
+    pub(crate) async fn load(client: &Client, now: Instant) -> Result<Self, Error> {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+        let stored = maps.get_opt(NAME).await.map_err(Error::api("read the known sites"))?;
+        let text = stored.and_then(|m| m.data).and_then(|mut d| d.remove("sites")).unwrap_or_default();
+        let sites: Vec<Site> = serde_json::from_str(&text).unwrap_or_default();
+        let known = sites
+            .into_iter()
+            .map(|site| (site.instance.clone(), Known { site, probes: BTreeMap::new(), heard: now, reported: false }));
+        Ok(Self { known: Mutex::new(known.collect()), changed: watch::Sender::new(0) })
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Takes a report.
+    pub(crate) fn report(&self, site: Site, probes: BTreeMap<String, bool>, now: Instant) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= SITES_MAX && !known.contains_key(&site.instance) {
+            tracing::warn!(instance = site.instance, "too many sites, report dropped");
+            return;
+        }
+        let next = Known { site, probes, heard: now, reported: true };
+        let old = known.insert(next.site.instance.clone(), next);
+        let new = known.values().max_by_key(|k| k.heard).expect("one was put in");
+        let same = old.is_some_and(|old| old.reported && old.site == new.site && old.probes == new.probes);
+        drop(known);
+        if !same {
+            self.changed.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// The sites known now; those silent for long are forgotten.
+    pub(crate) fn list(&self, now: Instant) -> Vec<Site> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, k| now.saturating_duration_since(k.heard) < FORGOTTEN);
+        known.values().map(|k| k.site.clone()).collect()
+    }
+
+    /// Members by what sites say of them lately: one that reaches it is enough.
+    pub(crate) fn probes(&self, now: Instant) -> BTreeMap<String, bool> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said: BTreeMap<String, bool> = BTreeMap::new();
+        for k in known.values().filter(|k| k.reported && now.saturating_duration_since(k.heard) < PROBE_FRESH) {
+            for (member, up) in &k.probes {
+                *said.entry(member.clone()).or_default() |= up;
+            }
+        }
+        said
+    }
+
+    /// Stores the sites for the next start.
+    pub(crate) async fn store(client: &Client, sites: &[Site]) -> Result<(), Error> {
+        let text = serde_json::to_string(sites).expect("sites are plain JSON");
+        let body =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": {"sites": text}});
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        maps.patch(NAME, &params, &Patch::Apply(&body)).await.map(drop).map_err(Error::api("store the known sites"))
+    }
+}
