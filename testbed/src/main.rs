@@ -30,7 +30,7 @@ enum Output {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Install the packages and build the programs that lack, and print the time of each.
+    /// Install the packages and build the programs that lack, and print the time of each and where they are.
     Build,
     /// Bring the clusters up and wait until all is ready.
     Up {
@@ -151,12 +151,13 @@ async fn build() -> Result<()> {
     let started = Instant::now();
     packages::ensure().await?;
     println!("{:<12} {:>6.1} s", "packages", started.elapsed().as_secs_f32());
-    Programs::ensure(|built| {
+    let programs = Programs::ensure(|built| {
         let how = if built.cached { "cached" } else { "built" };
         println!("{:<12} {:>6.1} s  {how}", built.name, built.took.as_secs_f32());
     })
     .await?;
     println!("{:<12} {:>6.1} s", "all", started.elapsed().as_secs_f32());
+    println!("{:<12} {}", "programs", programs.path("").display());
     Ok(())
 }
 
