@@ -25,6 +25,7 @@ mod kinds;
 mod object;
 mod openapi;
 mod patch;
+mod proto;
 mod rbac;
 mod refusal;
 mod schema;

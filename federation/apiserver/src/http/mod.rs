@@ -103,8 +103,8 @@ where
         "create" => verbs::create(&call, decode(&media, &bytes)?).await,
         "update" => verbs::update(&call, decode(&media, &bytes)?).await,
         "patch" => verbs::patch(&call, &media, &bytes).await,
-        "delete" => verbs::delete(&call, &bytes).await,
-        "deletecollection" => verbs::delete_collection(&call, &bytes).await,
+        "delete" => verbs::delete(&call, &media, &bytes).await,
+        "deletecollection" => verbs::delete_collection(&call, &media, &bytes).await,
         _ => Err(Refusal::method_not_allowed(path)),
     }
 }

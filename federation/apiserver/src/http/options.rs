@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::refusal::Refusal;
+use crate::{proto, refusal::Refusal};
 
 /// How unknown fields are met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -111,7 +111,7 @@ pub(crate) fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Reads a body as JSON or YAML.
+/// Reads a body as JSON, YAML or protobuf.
 ///
 /// # Errors
 /// 415 for another media type, 400 for what does not parse.
@@ -120,9 +120,10 @@ pub(crate) fn decode(media: &str, bytes: &[u8]) -> Result<Value, Refusal> {
         "application/json" | "" | "*/*" => serde_json::from_slice(bytes)
             .map_err(|why| Refusal::bad_request(format!("couldn't get version/kind; json parse error: {why}"))),
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(bytes),
+        proto::MEDIA => proto::decode(bytes),
         other => Err(Refusal::unsupported_media(format!(
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml (got {other})"
+             application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other})"
         ))),
     }
 }

@@ -22,8 +22,8 @@ pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 pub(crate) const ORPHAN: &str = "orphan";
 
 /// Deletes one object.
-pub(crate) async fn delete(call: &Call<'_>, bytes: &[u8]) -> Result<Reply, Refusal> {
-    let (options, preconditions) = merged_options(call.options, bytes)?;
+pub(crate) async fn delete(call: &Call<'_>, media: &str, bytes: &[u8]) -> Result<Reply, Refusal> {
+    let (options, preconditions) = merged_options(call.options, media, bytes)?;
     let call = Call { options: &options, ..*call };
     let outcome = delete_one(&call, &preconditions).await?;
     let resource = call.resource();
@@ -41,12 +41,12 @@ pub(crate) async fn delete(call: &Call<'_>, bytes: &[u8]) -> Result<Reply, Refus
 }
 
 /// DeleteOptions come in the body and in the query; the body wins.
-fn merged_options(query: &Options, bytes: &[u8]) -> Result<(Options, Value), Refusal> {
+fn merged_options(query: &Options, media: &str, bytes: &[u8]) -> Result<(Options, Value), Refusal> {
     let mut options = query.clone();
     if bytes.is_empty() {
         return Ok((options, Value::Null));
     }
-    let body = decode("application/json", bytes)?;
+    let body = decode(media, bytes)?;
     match text(&body, &["propagationPolicy"]) {
         "" => {}
         given @ ("Background" | "Foreground" | "Orphan") => options.propagation = given.into(),
@@ -137,8 +137,8 @@ pub(super) async fn remove(call: &Call<'_>, stored: &Arc<Stored>) -> Result<Arc<
 }
 
 /// Deletes what a selection finds and answers with the list.
-pub(crate) async fn delete_collection(call: &Call<'_>, bytes: &[u8]) -> Result<Reply, Refusal> {
-    let (options, preconditions) = merged_options(call.options, bytes)?;
+pub(crate) async fn delete_collection(call: &Call<'_>, media: &str, bytes: &[u8]) -> Result<Reply, Refusal> {
+    let (options, preconditions) = merged_options(call.options, media, bytes)?;
     let selection = Selection::parse(&options.label_selector, &options.field_selector, call.resource())?;
     let found: Vec<Key> = {
         let memory = call.server.store.read();

@@ -63,8 +63,14 @@ pub(super) fn service(before: Option<&Value>, new: &mut Value) {
     }
     for port in list_mut(new, "/spec/ports") {
         or(port, "protocol", "TCP");
-        let number = port.get("port").cloned().unwrap_or_default();
-        or(port, "targetPort", number);
+        // Zero is how the binary encoding says "absent".
+        if port.get("targetPort").is_none_or(|target| *target == json!(0)) {
+            let number = port.get("port").cloned().unwrap_or_default();
+            port.insert("targetPort".into(), number);
+        }
+        if port.get("nodePort") == Some(&json!(0)) {
+            port.shift_remove("nodePort");
+        }
     }
     let ports: Vec<Value> = held.and_then(|b| b["spec"]["ports"].as_array().cloned()).unwrap_or_default();
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
