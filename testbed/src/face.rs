@@ -70,11 +70,13 @@ impl Member<'_> {
     }
 
     /// A command that will run in its network namespace, beside its node; the caller gives it arguments and starts it.
+    /// It ends with its handle, with a kill of the whole member, and with `down`.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.plan.namespace())).arg("--").arg(program);
         command.stdin(Stdio::null()).kill_on_drop(true);
+        command.env(crate::process::MARK, format!("{}/{}/guest", self.home.key, self.name()));
         command
     }
 

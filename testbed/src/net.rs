@@ -76,11 +76,10 @@ pub(crate) async fn make_namespace(block: Block, name: &str, address: std::net::
 /// A member's routes to the others, forwarding for its pods, and masquerading where nobody has a route back.
 pub(crate) async fn make_routes(member: &MemberPlan, members: &[MemberPlan]) -> Result<()> {
     let namespace = member.namespace();
-    let mut batch = String::new();
+    // Its own services need some route, else the node itself would not even send to where kube-proxy takes over.
+    let mut batch = format!("route add {} dev eth0\n", member.services());
     routes(&mut batch, members, Some(member));
-    if !batch.is_empty() {
-        ip(&["ip", "-n", &namespace, "-batch", "-"], &batch).await?;
-    }
+    ip(&["ip", "-n", &namespace, "-batch", "-"], &batch).await?;
     let net = format!("--net=/run/netns/{namespace}");
     run(&["nsenter", &net, "--", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]).await?;
     let masquerade = if member.routed() {

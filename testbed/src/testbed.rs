@@ -61,7 +61,9 @@ impl Testbed {
         require_root()?;
         let home = Home::here();
         let lease = home.lease()?;
-        if home.state().is_ok_and(|state| state.is_some_and(|state| state.phase == Phase::Up)) {
+        let up = home.state().is_ok_and(|state| state.is_some_and(|state| state.phase == Phase::Up));
+        // After a restart of the machine the state says up and nothing is.
+        if up && !processes(&home).is_empty() {
             return Err(Error::Refused("a testbed of this checkout is up: `cargo testbed down` takes it away".into()));
         }
         packages::ensure().await?;
