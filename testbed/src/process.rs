@@ -164,6 +164,11 @@ fn parent(pid: i32) -> Option<i32> {
     rest.next()?.parse().ok()
 }
 
+/// Whether nothing of a process is left but a zombie: its first thread dies before the others, which hold its sockets.
+fn ended(pid: i32) -> bool {
+    parent(pid).is_none() && fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1
+}
+
 fn mark(pid: i32, key: &str) -> Option<(String, String)> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let prefix = format!("{MARK}={key}/");
@@ -202,7 +207,7 @@ pub async fn end(home: &Home, chosen: impl Fn(&Process) -> bool) -> Result<()> {
     wait("the processes end", Duration::from_secs(60), || async {
         let left = pick();
         signal(&left, Signal::SIGKILL);
-        let gone = known.iter().all(|pid| parent(*pid).is_none());
+        let gone = known.iter().all(|pid| ended(*pid));
         if left.is_empty() && gone { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await
