@@ -1,15 +1,25 @@
 //! What is computed from its arguments alone, and what serves without asking the control plane.
 //!
 //! In: what is product in each file. `PURE` and `DATA_PATHS` name files or folders; a name that is gone is a breach, so that
-//! the lists stay true.
+//! the lists stay true. A file whose module doc says "Pure." is held to it as well.
 
 use crate::{
     Breach,
     tree::{Tree, lines_with},
 };
 
-/// Modules that are functions of their arguments.
-const PURE: &[&str] = &["api/src/"];
+/// Modules that must be functions of their arguments; others say of themselves that they are.
+const PURE: &[&str] = &[
+    "api/src/",
+    "federation/src/approvals/machine.rs",
+    "federation/src/placement/divide.rs",
+    "federation/src/placement/score/",
+    "federation/src/placement/shards.rs",
+    "federation/src/placement/solve.rs",
+    "federation/src/placement/transition.rs",
+    "federation/src/topology/fold.rs",
+    "federation/registry/src/plan.rs",
+];
 
 /// What a pure module never uses: runtime, client, clock, chance, log.
 const IMPURE: &[&str] = &[
@@ -41,19 +51,35 @@ const CONTROL: &[&str] = &["kube::", "tonic::", "atoll_wire::"];
 
 /// Time, randomness and what lies outside are arguments.
 pub(crate) fn pure_stays_pure(tree: &Tree) -> Vec<Breach> {
-    never(tree, PURE, IMPURE, "make it an argument, or move the impure part out to the caller")
+    let says_so = tree.sources().filter(|source| claims(source.text)).map(|source| source.path);
+    let places: Vec<&str> = PURE.iter().copied().chain(says_so).collect();
+    gone(tree, PURE)
+        .into_iter()
+        .chain(never(tree, &places, IMPURE, "make it an argument, or move the impure part out to the caller"))
+        .collect()
+}
+
+/// Whether the module doc says that the file is pure.
+fn claims(text: &str) -> bool {
+    let mut doc = text.lines().take_while(|line| line.starts_with("//!"));
+    doc.any(|line| ["Pure.", "Pure:", "Pure,"].iter().any(|word| line.contains(word)))
 }
 
 /// A query or a request never waits for the control plane.
 pub(crate) fn data_paths(tree: &Tree) -> Vec<Breach> {
-    never(tree, DATA_PATHS, CONTROL, "read it from the snapshot (ArcSwap) that the control side swaps")
+    let todo = "read it from the snapshot (ArcSwap) that the control side swaps";
+    gone(tree, DATA_PATHS).into_iter().chain(never(tree, DATA_PATHS, CONTROL, todo)).collect()
+}
+
+fn gone(tree: &Tree, places: &[&str]) -> Vec<Breach> {
+    let gone = places.iter().filter(|place| !tree.has(place));
+    let breach = |place: &&str| {
+        Breach::new("tests/tidy/purity.rs", format!("names `{place}`, which is gone"), "name what took its place")
+    };
+    gone.map(breach).collect()
 }
 
 fn never(tree: &Tree, places: &[&str], words: &[&str], todo: &'static str) -> Vec<Breach> {
-    let gone = places.iter().filter(|place| !tree.has(place));
-    let gone = gone.map(|place| {
-        Breach::new("tests/tidy/purity.rs", format!("names `{place}`, which is gone"), "name what took its place")
-    });
     let sources = tree.sources().filter(|source| places.iter().any(|place| source.path.starts_with(place)));
     let found = sources.flat_map(|source| {
         let lines = lines_with(&source.product, words);
@@ -61,7 +87,7 @@ fn never(tree: &Tree, places: &[&str], words: &[&str], todo: &'static str) -> Ve
             .map(|(line, word)| Breach::new(format!("{}:{line}", source.path), format!("`{word}`"), todo))
             .collect::<Vec<_>>()
     });
-    gone.chain(found).collect()
+    found.collect()
 }
 
 #[test]
@@ -76,10 +102,12 @@ fn impurity_is_found() {
         ("tracing::info!(\"x\");", 1),
     ];
     for (text, expected) in cases {
-        assert_eq!(pure_stays_pure(&Tree::of(&[("api/src/a.rs", text)])).len(), expected, "{text}");
+        let tree = |path, head: &str| Tree::of(&[(path, &format!("{head}{text}"))]);
+        let found = |tree: &Tree| pure_stays_pure(tree).iter().filter(|breach| breach.at.contains("a.rs")).count();
+        assert_eq!(found(&tree("api/src/a.rs", "//! One.\n")), expected, "listed: {text}");
+        assert_eq!(found(&tree("dns/src/a.rs", "//! One.\n//! Pure.\n")), expected, "says so: {text}");
+        assert_eq!(found(&tree("dns/src/a.rs", "//! One.\n")), 0, "neither: {text}");
     }
-    let elsewhere = [("api/src/lib.rs", ""), ("dns/src/a.rs", "use tokio::sync::Mutex;")];
-    assert_eq!(pure_stays_pure(&Tree::of(&elsewhere)).len(), 0);
 }
 
 #[test]
@@ -87,5 +115,11 @@ fn a_data_path_that_asks_the_control_plane_is_found() {
     let tree = |text| Tree::of(&[("dns/src/answer/a.rs", text)]);
     assert_eq!(never(&tree("use kube::Api;"), &["dns/src/answer/"], CONTROL, "").len(), 1);
     assert_eq!(never(&tree("use arc_swap::ArcSwap;"), &["dns/src/answer/"], CONTROL, "").len(), 0);
-    assert_eq!(never(&tree(""), &["dns/src/gone.rs"], CONTROL, "").len(), 1, "a stale list is a breach");
+}
+
+#[test]
+fn a_list_that_names_what_is_gone_is_found() {
+    let tree = Tree::of(&[("dns/src/a.rs", "")]);
+    assert_eq!(gone(&tree, &["dns/src/", "dns/src/a.rs"]).len(), 0);
+    assert_eq!(gone(&tree, &["dns/src/b.rs"]).len(), 1);
 }

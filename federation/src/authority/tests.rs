@@ -1,3 +1,5 @@
+//! What the hub signs, and what it doesn't.
+
 use atoll_reach::{Identity, Peer};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! A member's way through its phases, told by heartbeats and the clock.
+
 use super::*;
 
 fn s(n: u64) -> Duration {
