@@ -136,13 +136,14 @@ pub(crate) struct Bounds {
 }
 
 /// One rule of `x-kubernetes-validations`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct Rule {
     pub(crate) rule: Box<str>,
     pub(crate) message: Option<Box<str>>,
     pub(crate) message_expression: Option<Box<str>>,
     pub(crate) reason: Option<Box<str>>,
     pub(crate) field_path: Option<Box<str>>,
+    compiled: OnceLock<Option<rules::Compiled>>,
 }
 
 /// One node of the tree.

@@ -194,6 +194,7 @@ fn rules(source: &Value) -> Vec<Rule> {
                 message_expression: text(rule, "messageExpression"),
                 reason: text(rule, "reason"),
                 field_path: text(rule, "fieldPath"),
+                ..Rule::default()
             })
         })
         .collect()
