@@ -1,4 +1,4 @@
-//! The engine as the agent knows it: the trait of `api` over [`crate::copy`].
+//! The engine as the agent knows it: the trait of `api` over [`mod@crate::copy`].
 //!
 //! In: jobs in the words of the language, credentials from the agent's own member. Out: reports that never fail, they say why.
 //! Never: an approval; the agent has checked it before it calls.

@@ -5,7 +5,7 @@
 //!   members' facts ──→ model::Site   ┴→ solve ─→ target ─→ transition ─→ what each member is told
 //! ```
 //!
-//! [`solve`] and [`transition`] know no clock and no client; the controller gives them what they need and writes what they say.
+//! [`solve()`] and [`transition()`] know no clock and no client; the controller gives them what they need and writes what they say.
 
 pub mod divide;
 pub mod model;
