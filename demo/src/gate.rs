@@ -16,7 +16,7 @@ use atoll_reach::{Accept, BoxStream, Connect, System};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
 };
 
@@ -125,6 +125,54 @@ impl Accept for Door {
 
     fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// A listener that nobody but this process is told of, on a port of the system's choice.
+///
+/// # Errors
+/// As `bind`'s.
+pub(crate) async fn private_listener() -> io::Result<TcpListener> {
+    TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await
+}
+
+/// A UDP socket behind a gate.
+pub(crate) struct Hatch {
+    socket: UdpSocket,
+    gate: Gate,
+}
+
+impl Hatch {
+    /// Binds `address`.
+    ///
+    /// # Errors
+    /// As `bind`'s.
+    pub(crate) async fn bind(address: SocketAddr, gate: &Gate) -> io::Result<Self> {
+        Ok(Self { socket: UdpSocket::bind(address).await?, gate: gate.clone() })
+    }
+
+    /// Where it listens.
+    #[cfg(test)]
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The next packet that gets through. Cancel safe.
+    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        loop {
+            let got = self.socket.recv_from(buffer).await?;
+            if !self.gate.is_shut() {
+                return Ok(got);
+            }
+        }
+    }
+
+    /// Sends a packet, or loses it.
+    pub(crate) async fn send(&self, packet: &[u8], to: SocketAddr) {
+        if !self.gate.is_shut() {
+            // the receiver may be gone: that is UDP
+            let _ = self.socket.send_to(packet, to).await;
+        }
     }
 }
 

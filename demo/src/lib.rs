@@ -10,7 +10,19 @@
 //! In: a member's name, index and nodes. Out: a [`kube::Client`], addresses, a switch to break it. Never: a file, a privilege, a
 //! process, anything but loopback.
 
+mod controllers;
+mod dns;
+mod echo;
+mod error;
 mod gate;
+mod image;
+mod member;
+mod network;
+mod objects;
 pub mod registry;
 
+pub use error::Error;
 pub use gate::{Door, Gate, Gated, Outward};
+pub use member::{Member, MemberSpec};
+pub use network::{INDEX_MAX, Network};
+pub use objects::REGISTRY_SECRET;

@@ -16,6 +16,7 @@ pub mod backend;
 mod blob;
 mod closure;
 
+mod audit;
 mod copy;
 mod endpoint;
 mod engine;
@@ -28,6 +29,7 @@ mod progress;
 mod retry;
 
 pub use atoll_reach::Connect;
+pub use audit::audit;
 pub use closure::{Blob, Closure, Node, closure_digest};
 pub use copy::{End, Job, Limits, Report, closure, copy, missing, resolve};
 pub use endpoint::{Credentials, Endpoint, Root};
