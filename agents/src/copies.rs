@@ -177,4 +177,21 @@ fn is_at(url: &str, server: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::is_at;
+
+    #[test]
+    fn a_server_is_the_host_of_the_url_and_nothing_that_looks_like_it() {
+        for (url, server, same) in [
+            ("https://prod.example/v2", "prod.example", true),
+            ("http://prod.example:5000", "prod.example:5000", true),
+            ("http://prod.example:5000", "prod.example", true),
+            ("http://prod.example:5000", "prod.example:443", false),
+            ("https://prod.example@evil.example", "prod.example", false),
+            ("https://evil.example/prod.example", "prod.example", false),
+            ("https://evil.example#@prod.example", "prod.example", false),
+        ] {
+            assert_eq!(is_at(url, server), same, "{url} {server}");
+        }
+    }
+}

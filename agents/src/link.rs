@@ -79,6 +79,8 @@ impl Link {
 
     async fn connect_once(&mut self, instance: &str, desired: &mut Receiver) -> Result<&'static str, AgentError> {
         let hub = self.shared.get().hub;
+        // A renewal from here on is one that this connection does not show yet.
+        self.rotated.mark_unchanged();
         let mut client = LinkClient::new(hub::channel(&self.connect, &self.tls, &hub).await?);
         let (say, queue) = mpsc::channel(QUEUE_LEN_MAX);
         let hello =
@@ -95,7 +97,6 @@ impl Link {
         self.up.set(1);
         tracing::info!(hub, epoch = welcome.epoch, "link open");
         self.word.send_modify(|word| word.heard = true);
-        self.rotated.mark_unchanged();
         let mut talk = Talk {
             say,
             facts: Sender::new(0),

@@ -38,7 +38,7 @@ const PARALLEL_MAX: usize = 4;
 const PERIOD: Duration = Duration::from_secs(300);
 /// After this long an applied object must show in its watch, else it was deleted.
 const SHOWS_WITHIN: Duration = Duration::from_secs(2);
-const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How often a brought namespace is looked at before it is left to its other contents.
 const NAMESPACE_TRIES: u32 = 60;
@@ -161,7 +161,7 @@ impl Applier {
         let due: Vec<(String, Arc<DesiredBundle>, Inventory)> = desired
             .bundles
             .iter()
-            .filter(|(name, bundle)| is_due(self.held.get(*name), &self.live, bundle))
+            .filter(|(name, bundle)| need(self.held.get(*name), &self.live, bundle) == Need::Now)
             .filter(|(_, bundle)| self.status_of_dependencies(bundle).is_none())
             .map(|(name, bundle)| {
                 (name.clone(), Arc::clone(bundle), inventories.get(name).cloned().unwrap_or_default())
@@ -179,10 +179,7 @@ impl Applier {
         for (name, bundle, outcome) in outcomes {
             self.hold(name, &bundle, outcome);
         }
-        desired.bundles.iter().any(|(name, bundle)| {
-            !bundle.suspend
-                && self.held.get(name).is_none_or(|h| h.revision != bundle.revision || !h.failures.is_empty())
-        })
+        desired.bundles.iter().any(|(name, bundle)| need(self.held.get(name), &self.live, bundle) != Need::None)
     }
 
     fn hold(&mut self, name: String, bundle: &DesiredBundle, outcome: Result<Outcome, crate::error::AgentError>) {
@@ -353,24 +350,34 @@ impl Applier {
     }
 }
 
-/// Whether a Bundle needs hands now: new, changed, drifted, failed before, or not looked at for long.
-fn is_due(held: Option<&Held>, live: &Live, bundle: &DesiredBundle) -> bool {
-    if bundle.suspend {
-        return false;
-    }
-    let Some(held) = held else { return true };
-    if held.revision != bundle.revision {
-        // A new revision waits for nothing but a failing member.
-        return held.streak < 3 || held.rested();
-    }
-    let age = held.at.map_or(PERIOD, |at| at.elapsed());
-    let drifted = held.objects.iter().any(|object| match live.sight(object) {
-        Sight::Missing => age >= SHOWS_WITHIN,
-        Sight::Drifted(_) => true,
-        Sight::Unknown | Sight::AsApplied(_) => false,
-    });
-    (drifted || !held.failures.is_empty()) && held.rested() || age >= PERIOD
+/// Whether a Bundle needs hands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It is as it should be.
+    None,
+    /// It does, but not so soon after the last time.
+    Soon,
+    /// Now.
+    Now,
 }
 
-#[cfg(test)]
-mod tests;
+/// New, changed, drifted, failed before, or not looked at for long.
+fn need(held: Option<&Held>, live: &Live, bundle: &DesiredBundle) -> Need {
+    let rested = |held: &Held| if held.rested() { Need::Now } else { Need::Soon };
+    match held {
+        _ if bundle.suspend => Need::None,
+        None => Need::Now,
+        // A new revision waits for nothing but a failing member.
+        Some(held) if held.revision != bundle.revision && held.streak < 3 => Need::Now,
+        Some(held) if held.revision != bundle.revision || !held.failures.is_empty() => rested(held),
+        Some(held) => {
+            let age = held.at.map_or(PERIOD, |at| at.elapsed());
+            let sights = held.objects.iter().map(|object| live.sight(object));
+            sights.fold(if age >= PERIOD { Need::Now } else { Need::None }, |need, sight| match sight {
+                Sight::Missing if age < SHOWS_WITHIN && need == Need::None => Need::Soon,
+                Sight::Missing | Sight::Drifted(_) if need != Need::Now => rested(held),
+                _ => need,
+            })
+        }
+    }
+}

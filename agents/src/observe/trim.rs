@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use atoll_api::kinds::ServiceExport;
 use atoll_api::quantity::Milli;
 use atoll_api::topology::{Endpoint, EndpointPort, ServicePort};
 use k8s_openapi::api::core::v1::{Container, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::DynamicObject;
 
 /// Amounts by resource.
 pub(crate) type Amounts = BTreeMap<String, Milli>;
@@ -183,7 +183,7 @@ pub(super) fn slice(slice: EndpointSlice) -> Option<SliceRow> {
     })
 }
 
-pub(super) fn export(export: ServiceExport) -> Option<ExportRow> {
+pub(super) fn export(export: DynamicObject) -> Option<ExportRow> {
     Some(ExportRow { created: export.metadata.creation_timestamp.map(|t| t.0.to_string()).unwrap_or_default() })
 }
 

@@ -1,6 +1,7 @@
 //! `ServiceExport` and `ServiceImport` of the multi-cluster services API (KEP-1645), group `multicluster.x-k8s.io`, v1beta1.
 
-use kube::CustomResource;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResource, CustomResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,19 @@ pub struct ServiceExportSpec {
     /// Annotations to put on the import.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub exported_annotations: std::collections::BTreeMap<String, String>,
+}
+
+/// The definition of `ServiceExport`. KEP-1645: an export is its name, `spec` may be absent, which the derived schema does
+/// not know.
+pub fn service_export_crd() -> CustomResourceDefinition {
+    let mut crd = ServiceExport::crd();
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        if let Some(required) = schema.and_then(|schema| schema.required.as_mut()) {
+            required.retain(|field| field != "spec");
+        }
+    }
+    crd
 }
 
 /// What became of an export.

@@ -83,14 +83,14 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 
 /// The standard CRDs that a hub serves beside ours and that have Rust types here: MCS, DNSEndpoint and the Gateway API.
 pub fn standard_crds() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![ServiceExport::crd(), ServiceImport::crd(), DNSEndpoint::crd()];
+    let mut crds = vec![service_export_crd(), ServiceImport::crd(), DNSEndpoint::crd()];
     crds.extend(gateway_api_crds());
     crds
 }
 
 /// The CRDs that an agent brings to a member that lacks them.
 pub fn member_crds() -> Vec<CustomResourceDefinition> {
-    vec![ServiceExport::crd(), ServiceImport::crd()]
+    vec![service_export_crd(), ServiceImport::crd()]
 }
 
 /// A schema for a list of Kubernetes manifests.
