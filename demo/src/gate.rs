@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use atoll_reach::{Accept, BoxStream, Connect, System};
@@ -22,6 +23,9 @@ use tokio::{
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
+
+/// How long a connect out of a cut member hangs.
+const CUT_CONNECT: Duration = Duration::from_secs(3);
 
 /// A switch that cuts a member off. Clones share it.
 #[derive(Clone)]
@@ -109,7 +113,7 @@ impl Door {
     async fn stand_dead(&mut self) -> io::Result<()> {
         SockRef::from(&self.listener).listen(0)?;
         // whoever was in the queue already fills it too; else a connect of our own does
-        let filler = tokio::time::timeout(std::time::Duration::from_millis(50), TcpStream::connect(self.address)).await;
+        let filler = tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(self.address)).await;
         self.gate.wait(false).await;
         drop(filler);
         SockRef::from(&self.listener).listen(BACKLOG)
@@ -192,11 +196,10 @@ impl Outward {
 #[async_trait::async_trait]
 impl Connect for Outward {
     async fn connect(&self, host: &str, port: u16) -> io::Result<BoxStream> {
-        if self.gate.is_shut() {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("connect to {host}:{port}: the member is cut off"),
-            ));
+        // as a connect over a cut cable: it hangs, and goes through if the cut is mended in time
+        if tokio::time::timeout(CUT_CONNECT, self.gate.wait(false)).await.is_err() {
+            let why = format!("connect to {host}:{port}: the member is cut off");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
         }
         Ok(Box::new(self.gate.guard(self.system.connect(host, port).await?)))
     }
@@ -257,8 +260,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

@@ -140,9 +140,9 @@ impl Member {
         make_objects(&client, &spec, network, &at).await?;
 
         // DNS and controllers
-        let (sender, zone) = watch::channel(Arc::new(Zone::default()));
+        let (sender, mut zone) = watch::channel(Arc::new(Zone::default()));
         tasks.spawn(dns::udp(hatch, zone.clone(), shutdown.clone()));
-        tasks.spawn(dns::tcp(dns_door, zone, shutdown.clone()));
+        tasks.spawn(dns::tcp(dns_door, zone.clone(), shutdown.clone()));
         let host = at.registry.to_string();
         let puller = Puller::new(registry, &host, spec.registry_credentials.clone(), tasks.clone(), shutdown.clone())
             .map_err(|source| Error::Registry { member: member.clone(), source })?;
@@ -157,6 +157,8 @@ impl Member {
         };
         let (domain, end) = (spec.domain.clone(), shutdown.clone());
         tasks.spawn(async move { controllers::run(client, Kubelet::new(ground), sender, &domain, end).await });
+        // a name asked for before the controllers have looked would wrongly not be there; an end comes before that only by shutdown
+        let _ = zone.wait_for(|zone| zone.is_known()).await;
         Ok(Self { spec, network, at, api, authority, store, gate, tasks })
     }
 

@@ -107,7 +107,7 @@ fn open(address: SocketAddr, pods: Arc<Pods>, ground: &Ground) -> Option<Served>
     let door = match Door::bind(address, &ground.gate) {
         Ok(door) => door,
         Err(why) => {
-            tracing::info!(%address, %why, "a Service's own address is not served");
+            tracing::debug!(%address, %why, "a Service's own address is not served");
             return None;
         }
     };

@@ -68,6 +68,12 @@ pub(super) struct Reply {
     pub(super) additionals: Vec<Record>,
 }
 
+impl Reply {
+    fn empty(code: ResponseCode) -> Self {
+        Self { code, answers: vec![], authorities: vec![], additionals: vec![] }
+    }
+}
+
 impl Zone {
     /// Puts together what is known. `serial` tells this zone from those before.
     pub(crate) fn new<'a>(
@@ -134,6 +140,11 @@ impl Zone {
         self.services.insert((namespace.clone(), name.clone()), entry);
     }
 
+    /// Whether anything was looked at yet.
+    pub(crate) fn is_known(&self) -> bool {
+        self.serial > 0
+    }
+
     /// Which version this is.
     pub(crate) fn serial(&self) -> u32 {
         self.serial
@@ -141,11 +152,14 @@ impl Zone {
 
     /// What this zone says of `name`.
     pub(super) fn answer(&self, name: &Name, kind: RecordType) -> Reply {
+        if !self.is_known() {
+            return Reply::empty(ResponseCode::ServFail);
+        }
         if let Ok(net) = name.parse_arpa_name() {
             return self.answer_reverse(name, kind, net.addr(), net.prefix_len() == net.max_prefix_len());
         }
         if !self.domain.zone_of(name) {
-            return Reply { code: ResponseCode::Refused, answers: vec![], authorities: vec![], additionals: vec![] };
+            return Reply::empty(ResponseCode::Refused);
         }
         let below = usize::from(name.num_labels() - self.domain.num_labels());
         let labels: Vec<String> =
@@ -235,7 +249,7 @@ impl Zone {
 
     fn answer_reverse(&self, name: &Name, kind: RecordType, ip: IpAddr, whole: bool) -> Reply {
         if !self.network.contains(ip) {
-            return Reply { code: ResponseCode::Refused, answers: vec![], authorities: vec![], additionals: vec![] };
+            return Reply::empty(ResponseCode::Refused);
         }
         match self.reverse.get(&ip).filter(|_| whole) {
             Some(names) if kind == RecordType::PTR => {

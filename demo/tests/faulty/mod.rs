@@ -1,5 +1,7 @@
 //! A registry that misbehaves as told, for tests of the copy engine.
 
+#![allow(dead_code, reason = "no test uses all of it")]
+
 use std::{
     convert::Infallible,
     net::SocketAddr,
