@@ -1,9 +1,22 @@
-//! Whether an object of ours makes sense beyond its schema: unknown plugin names, bad durations, names that are none. Pure.
+//! Whether an object of ours makes sense beyond its schema: unknown plugin names, bad durations, names that are none.
 //!
 //! A bad object is rejected alone: it gets a condition that says why, and the others go on.
 
-use atoll_api::kinds::{TrafficPolicySpec, ZoneSpec};
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::kinds::{PolicyStatus, ReplicationPolicySpec, TrafficPolicySpec, ZoneSpec};
 use atoll_api::names::is_label;
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client, Resource, ResourceExt as _};
+
+use crate::conditions::{Found, merge};
+use crate::membership::patch_status;
+use crate::objects::Objects;
+use crate::placement::check as placement_rules;
+use crate::pulse::Pulse;
 
 /// Whether a domain name is one (letters, digits, `-`, `_`; labels of at most 63 octets; at most 253).
 fn is_domain(name: &str) -> bool {
@@ -31,4 +44,78 @@ pub(crate) fn traffic(spec: &TrafficPolicySpec) -> Result<(), String> {
         return Err(format!("host `{bad}` is not a domain name"));
     }
     atoll_api::routing::Chain::parse(&spec.strategy, spec.all_down).map(drop).map_err(|e| e.to_string())
+}
+
+/// Checks a ReplicationPolicy.
+fn replication(spec: &ReplicationPolicySpec, there: impl Fn(&str) -> bool) -> Result<(), String> {
+    if spec.from == spec.to {
+        return Err(format!("from and to are both `{}`", spec.from));
+    }
+    if let Some(missing) = [&spec.from, &spec.to].into_iter().find(|r| !there(r)) {
+        return Err(format!("registry `{missing}`: there is none"));
+    }
+    if spec.repositories.is_empty() {
+        return Err("`repositories` is empty: nothing may flow".into());
+    }
+    Ok(())
+}
+
+/// Writes the condition Accepted of every object that has nobody else to judge it.
+pub(crate) struct Accept {
+    pub(crate) client: Client,
+    pub(crate) objects: Arc<Objects>,
+}
+
+impl Accept {
+    /// Runs until cancelled.
+    pub(crate) async fn run(self) {
+        let mut pulse = Pulse::new(vec![self.objects.changes()], Duration::from_secs(60));
+        loop {
+            let o = &self.objects;
+            for zone_ in o.zones.state() {
+                self.judge(Api::all(self.client.clone()), &*zone_, zone_.status.as_ref(), zone(&zone_.spec)).await;
+            }
+            for policy in o.traffic.state() {
+                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), traffic(&policy.spec)).await;
+            }
+            for policy in o.placement_policies.state() {
+                let verdict = placement_rules(&policy.spec.rules);
+                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), verdict).await;
+            }
+            for policy in o.replication_policies.state() {
+                let there = |name: &str| o.registries.get(&ObjectRef::new(name)).is_some();
+                let verdict = replication(&policy.spec, there);
+                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), verdict).await;
+            }
+            pulse.next().await;
+        }
+    }
+
+    fn of<K>(&self, object: &K) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default())
+    }
+
+    async fn judge<K>(&self, api: Api<K>, object: &K, old: Option<&PolicyStatus>, verdict: Result<(), String>)
+    where
+        K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let found = match verdict {
+            Ok(()) => Found::new("Accepted", true, "Accepted", ""),
+            Err(why) => Found::new("Accepted", false, "Invalid", why),
+        };
+        let generation = object.meta().generation;
+        let before = old.cloned().unwrap_or_default();
+        let conditions = merge(&before.conditions, [found], generation, Timestamp::now());
+        let status = PolicyStatus { observed_generation: generation, conditions };
+        if old == Some(&status) {
+            return;
+        }
+        if let Err(error) = patch_status(&api, &object.name_any(), &status).await {
+            tracing::warn!(object = object.name_any(), %error, "condition Accepted not written");
+        }
+    }
 }

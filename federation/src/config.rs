@@ -29,8 +29,6 @@ pub struct Config {
     pub heartbeat: Duration,
     /// After a start, so long at most the hub keeps still until the members it knows have reported.
     pub settle: Duration,
-    /// A request that nobody decides expires.
-    pub request_ttl: Duration,
 }
 
 /// Where the API server finds the webhook.
@@ -56,7 +54,6 @@ impl Default for Config {
             loopback_members: false,
             heartbeat: Duration::from_secs(5),
             settle: Duration::from_secs(15),
-            request_ttl: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }

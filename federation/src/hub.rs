@@ -14,6 +14,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::accept::Accept;
+use crate::approvals::Approvals;
 use crate::authority::{Authority, LEAF, Revoked, keep_sites};
 use crate::config::Config;
 use crate::error::Error;
@@ -21,7 +23,9 @@ use crate::lead;
 use crate::link::{EnrolmentService, FeedService, LinkService, Port, serve, server};
 use crate::membership::{Membership, Pushes};
 use crate::objects::Objects;
+use crate::placement::Placement;
 use crate::resources::{Hub, Resources};
+use crate::services::Services;
 use crate::sessions::Sessions;
 use crate::topology::{Publisher, Sites};
 
@@ -65,7 +69,7 @@ async fn live(
     let tls = own_identity(&authority, &config, &revocations)?;
     let objects = Objects::watch(&client, tasks).await;
     let sites = Arc::new(Sites::load(&client, Instant::now()).await?);
-    let sessions = Arc::new(Sessions::new());
+    let sessions = Arc::new(Sessions::new(config.heartbeat));
     let routes = Routes::default();
     let push_errors = Arc::new(Mutex::new(BTreeMap::new()));
     let membership = Arc::new(Membership {
@@ -97,6 +101,17 @@ async fn live(
         out: published,
     };
     tasks.spawn(publisher.run());
+    tasks.spawn(Placement::new(Arc::clone(&membership), epoch).run());
+    let services = Services {
+        membership: Arc::clone(&membership),
+        default_set: config.default_set.clone(),
+        settle: config.settle,
+    };
+    tasks.spawn(services.run());
+    let approvals =
+        Approvals { client: client.clone(), objects: Arc::clone(&objects), sessions: Arc::clone(&sessions) };
+    tasks.spawn(approvals.run());
+    tasks.spawn(Accept { client: client.clone(), objects: Arc::clone(&objects) }.run());
     let pushes = Pushes {
         client: client.clone(),
         authority: Arc::clone(&authority),

@@ -28,6 +28,7 @@ mod sessions;
 mod accept;
 mod conditions;
 mod membership;
+mod services;
 mod topology;
 
 pub mod approvals;

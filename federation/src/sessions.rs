@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use atoll_api::facts::Facts;
 use atoll_api::names::ClusterName;
@@ -14,9 +15,6 @@ use atoll_wire::delta::Receiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// A heartbeat later than this is missed: two intervals and a little.
-pub(crate) const MISSED: std::time::Duration = std::time::Duration::from_millis(10_500);
 
 /// The parts of what a member is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,11 +43,11 @@ pub(crate) struct Beat {
 
 impl Beat {
     /// Takes a heartbeat.
-    pub(crate) fn take(&mut self, api_ok: bool, dns_ok: bool, reason: String, now: Instant) {
+    pub(crate) fn take(&mut self, api_ok: bool, dns_ok: bool, reason: String, now: Instant, missed: Duration) {
         self.heard = Some(now);
         self.reason = reason;
         if api_ok {
-            let gap = self.good.is_none_or(|good| now - good > MISSED);
+            let gap = !self.is_good(now, missed);
             if gap {
                 self.good_since = Some(now);
             }
@@ -61,13 +59,13 @@ impl Beat {
     }
 
     /// Whether the member's API server answered within two intervals.
-    pub(crate) fn is_good(&self, now: Instant) -> bool {
-        self.good.is_some_and(|good| now.saturating_duration_since(good) <= MISSED)
+    pub(crate) fn is_good(&self, now: Instant, missed: Duration) -> bool {
+        self.good.is_some_and(|good| now.saturating_duration_since(good) <= missed)
     }
 
     /// Whether its DNS did.
-    pub(crate) fn is_dns_good(&self, now: Instant) -> bool {
-        self.dns_good.is_some_and(|good| now.saturating_duration_since(good) <= MISSED)
+    pub(crate) fn is_dns_good(&self, now: Instant, missed: Duration) -> bool {
+        self.dns_good.is_some_and(|good| now.saturating_duration_since(good) <= missed)
     }
 }
 
@@ -118,16 +116,20 @@ pub(crate) struct Sessions {
     next: std::sync::atomic::AtomicU64,
     /// When the hub started to listen.
     pub(crate) started: Instant,
+    /// A heartbeat later than this is missed: two intervals and a little.
+    pub(crate) missed: Duration,
 }
 
 impl Sessions {
-    pub(crate) fn new() -> Self {
+    /// Nobody yet; agents are asked to beat each `heartbeat`.
+    pub(crate) fn new(heartbeat: Duration) -> Self {
         Self {
             members: Mutex::default(),
             changed: watch::Sender::new(0),
             desired: watch::Sender::new(0),
             next: std::sync::atomic::AtomicU64::new(1),
             started: Instant::now(),
+            missed: heartbeat * 2 + heartbeat / 10,
         }
     }
 

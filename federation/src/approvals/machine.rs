@@ -53,6 +53,8 @@ pub struct Outcome {
     pub status: ReplicationRequestStatus,
     /// The receiving member and its job, while there is one.
     pub job: Option<(ClusterName, Job)>,
+    /// The receiving member and the check that it is to keep reporting until the request is decided and done.
+    pub check: Option<(ClusterName, CheckJob)>,
     /// For each approval by name: whether it counts, and why not.
     pub votes: BTreeMap<String, Result<(), String>>,
 }
@@ -61,7 +63,7 @@ pub struct Outcome {
 pub fn step(case: &Case<'_>) -> Outcome {
     let mut status = case.request.status.clone().unwrap_or_default();
     status.requester = annotation(&case.request.metadata.annotations, REQUESTER).map(str::to_owned);
-    let mut outcome = Outcome { status, job: None, votes: BTreeMap::new() };
+    let mut outcome = Outcome { status, job: None, check: None, votes: BTreeMap::new() };
     if outcome.status.state.is_final() {
         return outcome;
     }
@@ -69,7 +71,7 @@ pub fn step(case: &Case<'_>) -> Outcome {
         outcome.status.state = state;
         outcome.status.message = Some(message);
         if state.is_final() {
-            outcome.job = None;
+            (outcome.job, outcome.check) = (None, None);
         }
     }
     outcome
@@ -91,9 +93,11 @@ fn advance(case: &Case<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
     let (policy, from, to) = ends(case)?;
     let receiver = receiver(&to.0, to.1)?;
     let (from, to) = (endpoint(&from.0, from.1), endpoint(&to.0, to.1));
+    let check = CheckJob { from: from.clone(), to: to.clone(), images: case.request.spec.images.clone() };
+    outcome.check = Some((receiver.clone(), check.clone()));
     // Check: the receiving agent resolves the images before anybody votes.
     let Some(report) = case.check.filter(|r| r.error.is_some() || !r.closure.is_empty()) else {
-        outcome.job = Some((receiver, Job::Check(CheckJob { from, to, images: case.request.spec.images.clone() })));
+        outcome.job = Some((receiver, Job::Check(check)));
         return Err((
             RequestState::PendingChecks,
             format!("the images are being resolved by the agent of `{}`", policy.1),

@@ -6,6 +6,8 @@
 //!
 //! [`machine`] decides (pure); the controller reads objects and reports, writes status and hands jobs to sessions.
 
+mod controller;
 pub mod machine;
 
+pub(crate) use controller::Approvals;
 pub use machine::{Case, Job, Outcome, step};

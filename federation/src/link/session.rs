@@ -123,10 +123,10 @@ impl Session {
     fn beat(&self, beat: &v1::Heartbeat) -> Vec<&'static str> {
         let mut members = self.sessions.lock();
         let Some(member) = members.get_mut(&self.name) else { return Vec::new() };
-        let now = Instant::now();
-        let before = (member.beat.is_good(now), member.beat.is_dns_good(now));
-        member.beat.take(beat.api_ok, beat.dns_ok, beat.reason.chars().take(500).collect(), now);
-        let turned = before != (member.beat.is_good(now), member.beat.is_dns_good(now));
+        let (now, missed) = (Instant::now(), self.sessions.missed);
+        let before = (member.beat.is_good(now, missed), member.beat.is_dns_good(now, missed));
+        member.beat.take(beat.api_ok, beat.dns_ok, beat.reason.chars().take(500).collect(), now, missed);
+        let turned = before != (member.beat.is_good(now, missed), member.beat.is_dns_good(now, missed));
         let mut asks = Vec::new();
         if !member.facts.agrees(&beat.facts_digest) {
             asks.push("facts");

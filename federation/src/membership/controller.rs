@@ -55,9 +55,9 @@ pub(crate) fn verdicts(membership: &Membership, now: Instant) -> BTreeMap<Cluste
     for (name, looked) in &mut seen {
         looked.seen.overlaps = overlapping.remove(name.as_str()).unwrap_or_default();
     }
-    let started = membership.sessions.started;
+    let (started, missed) = (membership.sessions.started, membership.sessions.missed);
     let judged = seen.into_iter().map(|(name, l)| {
-        let verdict = judge(&l.seen, started, now);
+        let verdict = judge(&l.seen, started, missed, now);
         (name, Judged { cluster: l.cluster, member: l.member, cidrs: l.cidrs, dns: l.dns, verdict })
     });
     judged.collect()
@@ -142,7 +142,7 @@ impl Membership {
         };
         new.cidrs = Some(judged.cidrs.clone()).filter(|c| *c != Cidrs::default()).or(old.cidrs.clone());
         new.dns = judged.dns.clone().or(old.dns.clone());
-        self.from_session(name, &judged.member, &mut new);
+        self.take_session(name, &judged.member, &mut new);
         let urgent = ClusterStatus { free: old.free.clone(), ..new.clone() } != old;
         let written: Option<Timestamp> = old.last_heartbeat.as_ref().and_then(|t| t.parse().ok());
         let due = judged.verdict.ready && written.is_none_or(|at| now.duration_since(at) >= REWRITTEN);
@@ -155,7 +155,7 @@ impl Membership {
         (new != old).then_some(new)
     }
 
-    fn from_session(&self, name: &ClusterName, facts: &MemberFacts, status: &mut ClusterStatus) {
+    fn take_session(&self, name: &ClusterName, facts: &MemberFacts, status: &mut ClusterStatus) {
         let members = self.sessions.lock();
         let Some(member) = members.get(name) else { return };
         if member.has_reported() {
@@ -197,9 +197,9 @@ impl Membership {
         }
         let is_there = |name: &ClusterName| clusters.iter().any(|c| c.metadata.name.as_deref() == Some(name.as_str()));
         let peers = self.sessions.retain(is_there);
-        let from_sessions = peers.into_iter().map(|p| (p.serial, Timestamp::try_from(p.not_after).unwrap_or(now)));
+        let take_sessions = peers.into_iter().map(|p| (p.serial, Timestamp::try_from(p.not_after).unwrap_or(now)));
         let gone: Vec<_> = known.extract_if(.., |name, _| !is_there(name)).flat_map(|(_, serials)| serials).collect();
-        for (serial, until) in from_sessions.chain(gone) {
+        for (serial, until) in take_sessions.chain(gone) {
             tracing::info!(%serial, "certificate of a member that was removed is revoked");
             if let Err(error) = self.revoked.add(&serial, until, now).await {
                 tracing::warn!(%serial, %error, "revocation counts here but is not stored");

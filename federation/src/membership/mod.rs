@@ -16,7 +16,7 @@ pub use push::{PushMember, StartPush};
 use tokio::time::Instant;
 
 use crate::conditions::Found;
-use crate::sessions::{Beat, MISSED};
+use crate::sessions::Beat;
 
 /// Where a member is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,22 +66,22 @@ pub(crate) struct Verdict {
     pub(crate) conditions: Vec<Found>,
 }
 
-/// Judges one member. `started`: when the hub began to listen.
-pub(crate) fn judge(seen: &Seen, started: Instant, now: Instant) -> Verdict {
+/// Judges one member. `started`: when the hub began to listen; `missed`: a heartbeat later than this is missed.
+pub(crate) fn judge(seen: &Seen, started: Instant, missed: Duration, now: Instant) -> Verdict {
     if seen.mode == SyncMode::None {
         return judge_names_only(seen);
     }
     let since = |at: Option<Instant>| now.saturating_duration_since(at.unwrap_or(started));
     let silent_for = since(seen.beat.good);
     let phase = match (seen.beat.good, silent_for) {
-        (Some(_), s) if s <= MISSED => Phase::Ready,
-        (None, s) if s <= MISSED || seen.before.0.is_none() => Phase::Joining,
+        (Some(_), s) if s <= missed => Phase::Ready,
+        (None, s) if s <= missed || seen.before.0.is_none() => Phase::Joining,
         (_, s) if s <= LOST_AFTER => Phase::Suspect,
         _ => Phase::Lost,
     };
     let undecided = phase == Phase::Joining && seen.before.0.is_some();
     let ready = if undecided { seen.before.0.unwrap_or(false) } else { phase == Phase::Ready };
-    let dns_good = seen.beat.is_dns_good(now);
+    let dns_good = seen.beat.is_dns_good(now, missed);
     let dns_ready = if undecided { seen.before.1.unwrap_or(false) } else { ready && dns_good };
     let conditions = if undecided {
         Vec::new()

@@ -71,11 +71,11 @@ impl Pushes {
                 keep
             });
             for (name, secret) in wanted {
-                if !running.contains_key(&name) {
+                running.entry(name).or_insert_with_key(|name| {
                     let token = shutdown.child_token();
                     self.spawn(name.clone(), secret.clone(), token.clone());
-                    running.insert(name, (secret, token));
-                }
+                    (secret, token)
+                });
             }
             tokio::select! {
                 () = pulse.next() => {}

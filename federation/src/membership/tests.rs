@@ -2,6 +2,8 @@
 
 use super::*;
 
+const MISSED: Duration = Duration::from_millis(10_500);
+
 fn s(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -127,7 +129,7 @@ async fn a_member_goes_from_joining_to_lost_by_its_heartbeats() {
         let at = |n: u64| started + s(n);
         let beat = Beat { heard: case.heard.map(at), good: case.good.map(at), ..Beat::default() };
         let seen = Seen { beat, before: (case.before, case.before), ..Seen::default() };
-        let verdict = judge(&seen, started, at(case.now));
+        let verdict = judge(&seen, started, MISSED, at(case.now));
         assert_eq!((verdict.phase, verdict.ready), (case.phase, case.ready), "{}", case.name);
         assert_eq!(verdict.conditions.first().map(|c| c.reason), case.reason, "{}", case.name);
     }
@@ -138,9 +140,9 @@ async fn a_gap_starts_the_time_of_being_good_anew() {
     let started = Instant::now();
     let mut beat = Beat::default();
     for at in [0, 5, 10, 40, 45] {
-        beat.take(true, true, String::new(), started + s(at));
+        beat.take(true, true, String::new(), started + s(at), MISSED);
     }
-    let verdict = judge(&Seen { beat, ..Seen::default() }, started, started + s(46));
+    let verdict = judge(&Seen { beat, ..Seen::default() }, started, MISSED, started + s(46));
     assert_eq!(verdict.good_for, s(6));
     assert!(verdict.dns_ready);
 }
@@ -150,6 +152,6 @@ async fn a_member_of_names_only_is_what_the_dns_servers_say_of_it() {
     let now = Instant::now();
     for (probed, ready) in [(None, true), (Some(true), true), (Some(false), false)] {
         let seen = Seen { mode: SyncMode::None, probed, ..Seen::default() };
-        assert_eq!(judge(&seen, now, now).ready, ready, "{probed:?}");
+        assert_eq!(judge(&seen, now, MISSED, now).ready, ready, "{probed:?}");
     }
 }

@@ -7,17 +7,24 @@
 //!
 //! [`solve()`] and [`transition()`] know no clock and no client; the controller gives them what they need and writes what they say.
 
+mod controller;
 pub mod divide;
+mod gather;
 pub mod model;
 pub mod render;
 pub mod score;
 pub mod shards;
 pub mod solve;
+mod status;
 pub mod transition;
+mod waves;
+mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use controller::Placement;
+pub(crate) use gather::accept as check;
 pub use model::{Demand, Member, Resources, Standing};
 pub use solve::{Verdict, solve};
 pub use transition::{Assigned, Seen, transition};

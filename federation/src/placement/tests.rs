@@ -97,16 +97,17 @@ fn skew_holds_over_regions() {
 #[test]
 fn the_last_ready_copy_stays_until_the_new_one_is_ready() {
     let (current, target) = (placed(&[("prod-eu", 3)]), placed(&[("dr", 3)]));
-    let standing = BTreeMap::from([("prod-eu".to_owned(), Standing::Lost), ("dr".to_owned(), Standing::Ready)]);
-    let step = |ready, keep| {
+    let step = |eu, ready, keep| {
+        let standing = BTreeMap::from([("prod-eu".to_owned(), eu), ("dr".to_owned(), Standing::Ready)]);
         let seen = BTreeMap::from([("dr".to_owned(), Seen { ready, applied: true })]);
         transition(&current, &target, &seen, &standing, keep)
     };
     let dr = ("dr".to_owned(), Assigned { replicas: 3, leaving: false });
     let eu = ("prod-eu".to_owned(), Assigned { replicas: 3, leaving: true });
-    assert_eq!(step(2, true), BTreeMap::from([dr.clone(), eu]));
-    assert_eq!(step(3, true), BTreeMap::from([dr.clone()]));
-    assert_eq!(step(0, false), BTreeMap::from([dr]), "the policy may say otherwise");
+    assert_eq!(step(Standing::Ready, 2, true), BTreeMap::from([dr.clone(), eu.clone()]));
+    assert_eq!(step(Standing::Ready, 3, true), BTreeMap::from([dr.clone()]));
+    assert_eq!(step(Standing::Ready, 0, false), BTreeMap::from([dr.clone()]), "the policy may say otherwise");
+    assert_eq!(step(Standing::Lost, 3, true), BTreeMap::from([dr, eu]), "it serves again when it is back");
 }
 
 #[test]

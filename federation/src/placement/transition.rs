@@ -1,7 +1,8 @@
 //! From what clusters run to what they should run, without ever removing the last ready copy. Pure.
 //!
 //! A cluster that gains gets its new number at once. A cluster that loses keeps what it has until the gaining clusters have made good
-//! for it; then it shrinks or leaves. A lost cluster keeps its assignment too (nobody can tell it anything), marked so.
+//! for it; then it shrinks or leaves. A lost cluster keeps its assignment (nobody can tell it anything), marked so, until it has been
+//! back for long enough: then it either is in the target again or leaves.
 
 use std::collections::BTreeMap;
 
@@ -45,8 +46,8 @@ pub fn transition(
         let held = match standing.get(cluster) {
             // Gone for good: its Cluster object was removed.
             None => false,
-            // Ready again after a loss: what still runs there stays until it is known to be placed for good.
-            Some(Standing::Stabilising) => true,
+            // Nobody can tell it anything, and what it still runs when it is back serves until it is placed for good.
+            Some(Standing::Lost | Standing::Stabilising) => true,
             Some(_) => !settled,
         };
         if held {

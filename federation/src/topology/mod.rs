@@ -10,7 +10,7 @@ mod fold;
 mod publish;
 mod sites;
 
-pub(crate) use fold::{exports, fold};
+pub(crate) use fold::{Export, exports};
 pub use publish::Published;
 pub(crate) use publish::Publisher;
 pub(crate) use sites::Sites;
