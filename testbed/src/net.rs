@@ -40,6 +40,8 @@ pub(crate) async fn choose_block(home: &Home) -> Result<Block> {
 
 /// Makes the bridge and the routes of the root namespace.
 pub(crate) async fn make_bridge(block: Block, members: &[MemberPlan]) -> Result<()> {
+    // Where they are modules; where they are built in there may be no modprobe at all.
+    let _ = run(&["modprobe", "--all", "bridge", "veth", "overlay", "nf_tables", "nf_conntrack"]).await;
     let (bridge, host) = (block.prefix(), block.host());
     let mut batch = format!("link add {bridge} type bridge\naddr add {host}/24 dev {bridge}\nlink set {bridge} up\n");
     // Without it what has no route of its own would leave by the machine's default route.

@@ -20,7 +20,7 @@ pub(crate) fn containerd(dir: &Path, registry: &Registry) -> String {
             registry.address
         )
     });
-    // No hugetlb and no OOM score: a cgroup v1 without that controller, and containers in containers. Pods' network
+    // No hugetlb, no OOM score, no AppArmor: a cgroup v1 without that controller, and machines that are containers. Pods' network
     // namespaces under our folder, so that they are known to be ours.
     format!(
         r#"version = 2
@@ -35,6 +35,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "docker.io/{PAUSE_IMAGE}"
   disable_hugetlb_controller = true
+  disable_apparmor = true
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
   max_concurrent_downloads = 3
