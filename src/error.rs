@@ -1,0 +1,109 @@
+//! How the process ends: 0 done, 1 failed, 2 usage, 3 refused by policy (RBAC included), 4 unreachable.
+//!
+//! In: an error with its causes. Out: one line on stderr, an exit code. Commands give the code by [`Exit`] in the chain; kube's own
+//! errors are read as what they are.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Says how the process is to end; put into an error's chain by `.context(Exit::…)` or as the error itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 1.
+    Failed(String),
+    /// 2: what was typed or configured makes no sense.
+    Usage(String),
+    /// 3: somebody who decides said no.
+    Refused(String),
+    /// 4: nobody answered.
+    Unreachable(String),
+}
+
+impl Exit {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Refused(_) => 3,
+            Self::Unreachable(_) => 4,
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Failed(why) | Self::Usage(why) | Self::Refused(why) | Self::Unreachable(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+/// The exit code that an error stands for.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        return exit.code();
+    }
+    error.chain().find_map(of_cause).unwrap_or(1)
+}
+
+fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if let Some(exit) = cause.downcast_ref::<Exit>() {
+        return Some(exit.code());
+    }
+    match cause.downcast_ref::<kube::Error>()? {
+        kube::Error::Api(status) if status.code == 401 || status.code == 403 => Some(3),
+        kube::Error::HyperError(_) | kube::Error::Service(_) => Some(4),
+        _ => None,
+    }
+}
+
+/// Says an error on stderr, each cause once, and gives the exit code.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("atoll: {}", line(error));
+    ExitCode::from(code(error))
+}
+
+/// An error and its causes in one line; a cause that its effect has said already is left out.
+pub(crate) fn line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn an_error_ends_the_process_with_its_code() {
+        let forbidden = || kube::Error::Api(Status::failure("no", "Forbidden").with_code(403).boxed());
+        let missing = || kube::Error::Api(Status::failure("gone", "NotFound").with_code(404).boxed());
+        let unreachable = kube::Error::Service("connection refused".into());
+        for (error, expected) in [
+            (anyhow::anyhow!("x"), 1),
+            (Exit::Usage("x".into()).into(), 2),
+            (Err::<(), _>(Exit::Refused("x".into())).context("y").unwrap_err(), 3),
+            (Err::<(), _>(std::io::Error::other("x")).context(Exit::Usage("y".into())).unwrap_err(), 2),
+            (forbidden().into(), 3),
+            (missing().into(), 1),
+            (anyhow::Error::new(unreachable).context("list clusters"), 4),
+        ] {
+            assert_eq!(code(&error), expected, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn a_cause_that_was_said_is_not_said_again() {
+        let error = anyhow::anyhow!("disk full").context("write x: disk full").context("start");
+        assert_eq!(line(&error), "start: write x: disk full");
+    }
+}
