@@ -235,6 +235,24 @@ pub struct Site {
     pub cluster_set: Option<String>,
 }
 
+/// Where somebody stands: a replica, or users by their address range.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Standing {
+    /// In this member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// In this region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// In this zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// In this cluster set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_set: Option<String>,
+}
+
 /// What an agent says of its member as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
