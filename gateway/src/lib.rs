@@ -1,1 +1,9 @@
-//! The L4/L7 gateway: listeners, route table, filters, balance, upstream pools.
+//! The gateway: one entry in front of many clusters.
+
+mod config;
+mod error;
+mod run;
+
+pub use config::{Config, Limits, Resources};
+pub use error::Error;
+pub use run::{Server, run};

@@ -1,0 +1,102 @@
+//! What the gateway is told, and what it is given: the face that `src/` wires.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::topology::Standing;
+use atoll_reach::{Accept, Connect, Dialer, Listen};
+use atoll_wire::follow::{Report, Snapshot};
+use ipnet::IpNet;
+use tokio::sync::{oneshot, watch};
+
+use crate::Server;
+
+/// What a gateway is told at its start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This replica's name, the same over its restarts.
+    pub instance: String,
+    /// Where it stands: what is near is preferred. Loopback clients and those that nothing is known of count as there too.
+    pub standing: Standing,
+    /// Where clients stand, by address range; the longest range counts.
+    pub clients: Vec<(IpNet, Standing)>,
+    /// What the status of Gateways gives as their addresses; empty: the address that HTTP is served at.
+    pub addresses: Vec<String>,
+    /// Bounds on what clients may do.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            instance: "gateway".to_owned(),
+            standing: Standing::default(),
+            clients: Vec::new(),
+            addresses: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Bounds on what clients may do.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once, over all listeners; more wait to be accepted.
+    pub connections_max: usize,
+    /// A request head must be there within this time, and so long a connection may be idle.
+    pub header_timeout: Duration,
+    /// A TLS handshake must be done within this time.
+    pub handshake_timeout: Duration,
+    /// A request head is at most this long.
+    pub header_bytes_max: usize,
+    /// And has at most so many headers.
+    pub headers_max: usize,
+    /// The target of a request is at most this long.
+    pub uri_bytes_max: usize,
+    /// Streams at once on one HTTP/2 connection.
+    pub streams_max: u32,
+    /// How long open requests may take at the end.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            header_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            header_bytes_max: 64 * 1024,
+            headers_max: 100,
+            uri_bytes_max: 16 * 1024,
+            streams_max: 128,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a gateway is given.
+pub struct Resources {
+    /// The topology, as followed from the hub.
+    pub topology: watch::Receiver<Snapshot>,
+    /// The way into members.
+    pub dialer: Dialer,
+    /// What this site tells the hub: the root fills `site`, the gateway `probes`.
+    pub report: watch::Sender<Report>,
+    /// The way to the hub's own network: endpoints of Services in the hub's API.
+    pub connect: Arc<dyn Connect>,
+    /// Opens listeners of Gateways on further ports.
+    pub listen: Arc<dyn Listen>,
+    /// Where HTTP is served.
+    pub http: Box<dyn Accept>,
+    /// Where HTTPS is served.
+    pub https: Box<dyn Accept>,
+    /// The hub's API: Gateway API objects, Secrets, Services.
+    pub client: kube::Client,
+    /// Where metrics are registered.
+    pub metrics: prometheus::Registry,
+    /// A directory of its own, for the last good objects; `None`: kept nowhere.
+    pub dir: Option<PathBuf>,
+    /// Gets the handle once the gateway runs.
+    pub started: Option<oneshot::Sender<Server>>,
+}
