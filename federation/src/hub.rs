@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use atoll_reach::{Dialer, Identity, Revocations, Role, Routes, TlsIdentity};
+use atoll_reach::{Dialer, Identity, Revocations, Role, Routes, TlsIdentity, probe_members};
 use atoll_wire::v1::{enrolment_server::EnrolmentServer, feed_server::FeedServer, link_server::LinkServer};
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
@@ -27,7 +27,7 @@ use crate::placement::Placement;
 use crate::resources::{Hub, Resources};
 use crate::services::Services;
 use crate::sessions::Sessions;
-use crate::topology::{Publisher, Sites};
+use crate::topology::{Published, Publisher, Sites};
 
 /// Runs the hub until `shutdown`. With leader election it waits for the Lease first.
 ///
@@ -121,7 +121,8 @@ async fn live(
         tasks: tracker.clone(),
     };
     tasks.spawn(pushes.run(end.child_token()));
-    tasks.spawn(crate::reach::probe(Arc::clone(&resources.connect), topology.clone(), routes, end.clone()));
+    let of = |published: &Option<Published>| published.as_ref().map(|p| Arc::clone(&p.topology));
+    tasks.spawn(probe_members(Arc::clone(&resources.connect), topology.clone(), of, routes, end.clone()));
     tasks.spawn(rotate_own(Arc::clone(&authority), Arc::clone(&config), tls.clone()));
     let (first, sites_ready) = oneshot::channel();
     spawn_sites(&config, &authority, &client, first, tasks);

@@ -22,7 +22,6 @@ mod hub;
 mod link;
 mod objects;
 mod pulse;
-mod reach;
 mod sessions;
 
 mod accept;

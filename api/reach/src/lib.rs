@@ -34,6 +34,8 @@ mod dial;
 
 mod probe;
 
+mod targets;
+
 #[cfg(test)]
 mod testing;
 
@@ -46,5 +48,6 @@ pub use revoke::{Cut, Revocations};
 pub use role::{Peer, Role, Serial};
 pub use serve::{Allow, REASON_HEADER, serve_relay};
 pub use stream::{Accept, BoxStream, Connect, Listen, Stream, System};
+pub use targets::{probe_members, targets_of};
 pub use tls::{ClientAuth, Secured, TlsIdentity, pinned};
 pub use verify::Expect;
