@@ -78,7 +78,7 @@ async fn value_of(member: &Member, name: &str) -> Option<String> {
 #[tokio::test]
 async fn a_bundle_is_brought_with_its_namespace_and_exports_and_is_ready_when_its_pods_are() {
     let web = bundle("web", &[deployment("web"), service("web")], &["web"]);
-    let (_authority, member, hub, agent) = joined_with(&[web.clone()]).await;
+    let (_authority, member, hub, agent) = joined_with(std::slice::from_ref(&web)).await;
     applied(&hub, &web).await;
     let deployments: Api<Deployment> = Api::namespaced(member.client(), "shop");
     let live = deployments.get("web").await.unwrap();
@@ -103,7 +103,7 @@ async fn a_bundle_is_brought_with_its_namespace_and_exports_and_is_ready_when_it
 #[tokio::test]
 async fn drift_is_corrected_and_what_others_added_stays() {
     let web = bundle("web", &[config_map("web", "1"), deployment("web")], &[]);
-    let (_authority, member, hub, agent) = joined_with(&[web.clone()]).await;
+    let (_authority, member, hub, agent) = joined_with(std::slice::from_ref(&web)).await;
     applied(&hub, &web).await;
     let change = json!({"data": {"x": "mine", "y": "theirs"}});
     maps(&member).patch("web", &PatchParams::default(), &Patch::Merge(&change)).await.unwrap();
@@ -124,12 +124,12 @@ async fn drift_is_corrected_and_what_others_added_stays() {
 #[tokio::test]
 async fn a_new_revision_prunes_what_it_no_longer_holds_and_nothing_else() {
     let first = bundle("web", &[config_map("a", "1"), config_map("b", "1")], &[]);
-    let (_authority, member, hub, agent) = joined_with(&[first.clone()]).await;
+    let (_authority, member, hub, agent) = joined_with(std::slice::from_ref(&first)).await;
     applied(&hub, &first).await;
     let foreign: ConfigMap = serde_json::from_value(config_map("foreign", "theirs")).unwrap();
     maps(&member).create(&PostParams::default(), &foreign).await.unwrap();
     let second = bundle("web", &[config_map("a", "2")], &[]);
-    hub.desired.send_replace(desired(&[second.clone()]));
+    hub.desired.send_replace(desired(std::slice::from_ref(&second)));
     applied(&hub, &second).await;
     assert_eq!(value_of(&member, "a").await.as_deref(), Some("2"));
     assert_eq!(value_of(&member, "b").await, None);
@@ -140,7 +140,7 @@ async fn a_new_revision_prunes_what_it_no_longer_holds_and_nothing_else() {
 #[tokio::test]
 async fn removal_takes_what_is_ours_and_the_namespace_only_when_it_is_empty() {
     let web = bundle("web", &[config_map("a", "1")], &[]);
-    let (_authority, member, hub, agent) = joined_with(&[web.clone()]).await;
+    let (_authority, member, hub, agent) = joined_with(std::slice::from_ref(&web)).await;
     applied(&hub, &web).await;
     let namespaces: Api<Namespace> = Api::all(member.client());
     let foreign: ConfigMap = serde_json::from_value(config_map("foreign", "theirs")).unwrap();
@@ -162,7 +162,7 @@ async fn a_namespace_that_was_there_before_stays() {
     let shop = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
     namespaces.create(&PostParams::default(), &serde_json::from_value(shop).unwrap()).await.unwrap();
     let web = bundle("web", &[config_map("a", "1")], &[]);
-    let hub = Hub::start(&authority, 1, desired(&[web.clone()])).await;
+    let hub = Hub::start(&authority, 1, desired(std::slice::from_ref(&web))).await;
     let agent = member.start(&hub.address.to_string(), Some(authority.token("dev")));
     applied(&hub, &web).await;
     hub.desired.send_replace(Facts::default());
@@ -229,7 +229,7 @@ async fn a_bundle_waits_for_what_it_depends_on() {
 #[tokio::test]
 async fn cut_off_from_its_hub_the_agent_changes_nothing_and_afterwards_catches_up() {
     let web = bundle("web", &[config_map("a", "1")], &[]);
-    let (authority, member, hub, agent) = joined_with(&[web.clone()]).await;
+    let (authority, member, hub, agent) = joined_with(std::slice::from_ref(&web)).await;
     applied(&hub, &web).await;
     let address = hub.kill().await;
     // The link is down once the agent tries anew; then the member is left alone.
@@ -247,7 +247,7 @@ async fn cut_off_from_its_hub_the_agent_changes_nothing_and_afterwards_catches_u
 async fn an_older_hub_is_not_obeyed_even_after_a_restart() {
     let authority = Authority::new();
     let (member, web) = (Member::new().await, bundle("web", &[config_map("a", "1")], &[]));
-    let hub = Hub::start(&authority, 7, desired(&[web.clone()])).await;
+    let hub = Hub::start(&authority, 7, desired(std::slice::from_ref(&web))).await;
     let agent = member.start(&hub.address.to_string(), Some(authority.token("dev")));
     applied(&hub, &web).await;
     agent.stop().await.unwrap();
@@ -266,7 +266,7 @@ async fn an_older_hub_is_not_obeyed_even_after_a_restart() {
 #[tokio::test]
 async fn what_an_agent_applied_before_its_restart_is_removed_after_it() {
     let web = bundle("web", &[config_map("a", "1")], &[]);
-    let (_authority, member, hub, agent) = joined_with(&[web.clone()]).await;
+    let (_authority, member, hub, agent) = joined_with(std::slice::from_ref(&web)).await;
     applied(&hub, &web).await;
     agent.stop().await.unwrap();
     hub.desired.send_replace(Facts::default());

@@ -1,5 +1,7 @@
 //! An agent between a member (the embedded API server) and a hub that does as the test tells it, over real mutual TLS.
 
+#![allow(clippy::unwrap_used)]
+
 mod apply;
 mod copies;
 mod hub;

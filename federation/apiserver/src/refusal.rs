@@ -161,10 +161,6 @@ impl Refusal {
         Self::new(405, "MethodNotAllowed", format!("the server does not allow this method on {what}"))
     }
 
-    pub(crate) fn not_acceptable(message: impl Into<String>) -> Self {
-        Self::new(406, "NotAcceptable", message)
-    }
-
     pub(crate) fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }

@@ -47,14 +47,6 @@ impl Selection {
     fn fields_match(&self, object: &Value) -> bool {
         self.fields.iter().all(|(field, want, equal)| (field_value(object, field) == *want) == *equal)
     }
-
-    /// The one name that can match, if the fields say so.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.fields
-            .iter()
-            .find(|(field, _, equal)| field == "metadata.name" && *equal)
-            .map(|(_, want, _)| want.as_str())
-    }
 }
 
 impl Requirement {

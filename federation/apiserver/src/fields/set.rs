@@ -70,19 +70,6 @@ impl FieldSet {
         rest
     }
 
-    /// What is here but neither there nor below anything that is there.
-    pub(super) fn outside(&self, other: &Self) -> Self {
-        if other.owned {
-            return Self::default();
-        }
-        let mut rest = Self { owned: self.owned, children: BTreeMap::new() };
-        for (element, child) in &self.children {
-            let child = other.children.get(element).map_or_else(|| child.clone(), |o| child.outside(o));
-            rest.put(element.clone(), child);
-        }
-        rest
-    }
-
     /// What is in both.
     pub(super) fn common(&self, other: &Self) -> Self {
         let mut both = Self { owned: self.owned && other.owned, children: BTreeMap::new() };

@@ -190,7 +190,7 @@ fn merge_lists(live: &[Value], applied: &[Value], shape: Shape<'_>) -> Vec<Value
             continue;
         }
         // The next applied item takes this place, after the new ones before it.
-        while let Some(next) = waiting.next() {
+        for next in waiting.by_ref() {
             merged.push(merge_item(next));
             if element_of(next, shape).is_some_and(|element| in_live.contains(&element)) {
                 break;

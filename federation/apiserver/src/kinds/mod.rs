@@ -16,7 +16,6 @@ pub(crate) use self::{
     custom::{Custom, check_definition, established},
 };
 use crate::{
-    refusal::qualified,
     schema::{Schema, of_builtin},
     store::Stored,
 };
@@ -71,11 +70,6 @@ impl Resource {
         api_version(&self.group, &self.version)
     }
 
-    /// `deployments.apps`.
-    pub(crate) fn qualified(&self) -> String {
-        qualified(&self.group, &self.plural)
-    }
-
     /// The schema, made at first use.
     pub(crate) fn schema(&self) -> &Arc<Schema> {
         self.schema.get_or_init(|| match &self.source {
@@ -115,12 +109,15 @@ pub(crate) fn api_version(group: &str, version: &str) -> String {
 
 static BUILTIN: LazyLock<Vec<Arc<Resource>>> = LazyLock::new(|| builtin::rows().iter().map(Row::resource).collect());
 
+/// Group, version and plural.
+type Served = (Box<str>, Box<str>, Box<str>);
+
 /// Everything served at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Kinds {
     /// In discovery's order.
     pub(crate) all: Vec<Arc<Resource>>,
-    index: HashMap<(Box<str>, Box<str>, Box<str>), usize>,
+    index: HashMap<Served, usize>,
 }
 
 impl Kinds {

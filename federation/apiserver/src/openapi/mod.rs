@@ -44,7 +44,7 @@ fn index(kinds: &Kinds) -> Value {
 
 fn one(kinds: &Kinds, place: &str, headers: &HeaderMap) -> Option<Reply> {
     for (group, versions) in kinds.groups() {
-        for version in versions.iter().filter(|version| place_of(&group, version) == place) {
+        if let Some(version) = versions.iter().find(|version| place_of(&group, version) == place) {
             let etag = format!("\"{}\"", hash(kinds, &group, version));
             let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(&etag);
             let mut reply = if known {

@@ -46,8 +46,9 @@ pub(super) fn check(value: &Value, before: Option<&Value>, schema: &Schema, path
     }
     let is_root = path.is_empty();
     let mut context = Context::default();
-    context.add_function("isIP", |text: Arc<String>| text.parse::<std::net::IpAddr>().is_ok());
-    context.add_function("isCIDR", |text: Arc<String>| is_cidr(&text));
+    // A function is refused only when its name is there already.
+    let _ = context.add_function("isIP", |text: Arc<String>| text.parse::<std::net::IpAddr>().is_ok());
+    let _ = context.add_function("isCIDR", |text: Arc<String>| is_cidr(&text));
     context.add_variable_from_value("self", convert(value, Some(schema), is_root));
     if let Some(before) = before {
         context.add_variable_from_value("oldSelf", convert(before, Some(schema), is_root));

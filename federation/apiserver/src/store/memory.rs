@@ -79,10 +79,6 @@ impl Collection {
         Self { objects: BTreeMap::new(), history: VecDeque::new(), history_bytes: 0, compacted, changed }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.objects.len()
-    }
-
     /// All objects, or those of one namespace, in order.
     pub(crate) fn iter<'a>(
         &'a self,

@@ -153,10 +153,9 @@ pub(crate) fn restore(snapshot: &Path, file: &Path) -> Result<(), Error> {
     let limits = Limits { history_len_max: 0, history_bytes_max: 0, batch_len_max: 1 };
     Disk::open(snapshot)?.load(&mut Memory::new(limits, 1))?;
     if file.exists() {
-        match Disk::open(file) {
-            Err(locked @ Error::Locked { .. }) => return Err(locked),
-            // A damaged file is what a restore is for.
-            Ok(_) | Err(_) => {}
+        // A damaged file is what a restore is for; one in use is not.
+        if let Err(locked @ Error::Locked { .. }) = Disk::open(file) {
+            return Err(locked);
         }
         std::fs::rename(file, file.with_extension("before-restore")).map_err(failed(file))?;
     }

@@ -56,7 +56,7 @@ fn walk<'a>(value: &'a Value, steps: &[Step]) -> Option<&'a Value> {
             let have = path.iter().try_fold(item, |value, name| value.get(name))?;
             let same = match have {
                 Value::String(text) => text == want,
-                other => other.to_string() == *want,
+                other => serde_json::from_str::<Value>(want).is_ok_and(|want| *other == want),
             };
             if same { walk(item, rest) } else { None }
         }),

@@ -58,10 +58,10 @@ pub(super) fn check(call: &Call<'_>, before: Option<&Value>, new: &Value) -> Vec
                 causes.push(Cause::forbidden("data", "field is immutable when `immutable` is set"));
             }
         }
-        "rbac.authorization.k8s.io/rolebindings" | "rbac.authorization.k8s.io/clusterrolebindings" => {
-            if before.is_some_and(|b| b["roleRef"] != new["roleRef"]) {
-                causes.push(Cause::invalid("roleRef", &new["roleRef"], "cannot change roleRef"));
-            }
+        "rbac.authorization.k8s.io/rolebindings" | "rbac.authorization.k8s.io/clusterrolebindings"
+            if before.is_some_and(|b| b["roleRef"] != new["roleRef"]) =>
+        {
+            causes.push(Cause::invalid("roleRef", &new["roleRef"], "cannot change roleRef"));
         }
         _ => {}
     }

@@ -154,11 +154,14 @@ fn list_bytes(call: &Call<'_>, items: &[Arc<Stored>], meta: &serde_json::Value) 
     out.freeze()
 }
 
-fn encode_continue(revision: u64, (namespace, name): &(Box<str>, Box<str>)) -> String {
+/// Namespace and name of the last object of a page.
+type Last = (Box<str>, Box<str>);
+
+fn encode_continue(revision: u64, (namespace, name): &Last) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("{revision}\0{namespace}\0{name}"))
 }
 
-fn decode_continue(token: &str) -> Result<(u64, (Box<str>, Box<str>)), Refusal> {
+fn decode_continue(token: &str) -> Result<(u64, Last), Refusal> {
     let bad = || Refusal::bad_request("continue key is not valid");
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
     let text = String::from_utf8(bytes).map_err(|_| bad())?;
