@@ -24,6 +24,9 @@ pub enum Error {
     /// The link port's listener failed.
     #[error("listener {0}: {1}")]
     Listener(String, #[source] std::io::Error),
+    /// The webhook can't be served.
+    #[error("webhook: {0}")]
+    Webhook(&'static str),
     /// Metrics that are registered twice.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),

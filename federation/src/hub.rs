@@ -18,6 +18,7 @@ use crate::accept::Accept;
 use crate::approvals::Approvals;
 use crate::authority::{Authority, LEAF, Revoked, keep_sites};
 use crate::config::Config;
+use crate::console::Console;
 use crate::error::Error;
 use crate::lead;
 use crate::link::{EnrolmentService, FeedService, LinkService, Port, serve, server};
@@ -28,6 +29,7 @@ use crate::resources::{Hub, Resources};
 use crate::services::Services;
 use crate::sessions::Sessions;
 use crate::topology::{Published, Publisher, Sites};
+use crate::webhook::{self, Webhook};
 
 /// Runs the hub until `shutdown`. With leader election it waits for the Lease first.
 ///
@@ -124,6 +126,22 @@ async fn live(
     let of = |published: &Option<Published>| published.as_ref().map(|p| Arc::clone(&p.topology));
     tasks.spawn(probe_members(Arc::clone(&resources.connect), topology.clone(), of, routes, end.clone()));
     tasks.spawn(rotate_own(Arc::clone(&authority), Arc::clone(&config), tls.clone()));
+    if let Some(listener) = resources.console {
+        let view = Arc::clone(&resources.view);
+        let console =
+            Console { membership: Arc::clone(&membership), view, hub: hub.clone(), config: Arc::clone(&config) };
+        tasks.spawn(console.run(listener, end.clone()));
+    }
+    webhook::check(config.webhook.as_ref(), resources.webhook.is_some())?;
+    let (told, registered) = oneshot::channel();
+    match (config.webhook.clone(), resources.webhook) {
+        (Some(target), Some(listener)) => {
+            let stamps =
+                Webhook { client: client.clone(), target, ca_pem: authority.ca_pem().to_owned(), tls: tls.clone() };
+            tasks.spawn(stamps.run(listener, told, end.clone()));
+        }
+        _ => drop(told.send(())),
+    }
     let (first, sites_ready) = oneshot::channel();
     spawn_sites(&config, &authority, &client, first, tasks);
     // Listen.
@@ -154,6 +172,7 @@ async fn live(
         is_member: Arc::new(move |name| clusters.get(&ObjectRef::new(name)).is_some()),
     };
     let _ = sites_ready.await;
+    let _ = registered.await;
     if let Some(started) = resources.started.take() {
         let _ = started.send(hub);
     }
@@ -183,6 +202,7 @@ fn issue_own(authority: &Authority, config: &Config) -> Result<Identity, Error> 
     let host = config.advertise.rsplit_once(':').map_or(config.advertise.as_str(), |(host, _)| host);
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), host.trim_matches(['[', ']']).to_owned()];
     names.extend(config.names.iter().cloned());
+    names.extend(config.webhook.iter().flat_map(webhook::names));
     names.retain(|n| !n.is_empty());
     let issued = authority.issue(&Role::Hub, &names, Timestamp::now())?;
     Identity::from_pem(&issued.chain_pem, issued.key_pem.as_deref().unwrap_or_default(), authority.ca_pem())

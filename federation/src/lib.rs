@@ -5,7 +5,8 @@
 //!   sites ═══ feed (mTLS) ══► sites    ─┼─► membership ─► topology ══ feed ══► DNS, gateway
 //!   hub's API ── watches ──► objects   ─┘       │
 //!                                               ├─► placement ─► Assignments ══ link ══► agents
-//!                                               └─► approvals ─► checks, copies ══ link ══► agents
+//!                                               ├─► approvals ─► checks, copies ══ link ══► agents
+//!                                               └─► console
 //! ```
 //! Controllers are level-triggered: a pass reads everything in memory, computes with pure functions, writes what differs. Everything
 //! durable is an object of the hub's API, reached through [`kube::Client`] alone.
@@ -23,6 +24,10 @@ mod link;
 mod objects;
 mod pulse;
 mod sessions;
+
+mod console;
+mod web;
+mod webhook;
 
 mod accept;
 mod conditions;

@@ -42,6 +42,8 @@ pub enum ClientAuth {
     Required,
     /// A certificate is checked if shown; without one the peer is nobody (enrolment).
     Optional,
+    /// None is asked for: the peer is nobody (an API server that calls a webhook).
+    None,
 }
 
 /// A stream after its handshake.
@@ -111,11 +113,14 @@ impl TlsIdentity {
     /// How to answer as this identity. TLS 1.3 only.
     #[must_use]
     pub fn server(&self, clients: ClientAuth, alpn: &[&[u8]]) -> Arc<ServerConfig> {
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
-            .expect("the provider has TLS 1.3")
-            .with_client_cert_verifier(Arc::new(self.verifier(None, clients == ClientAuth::Required)))
-            .with_cert_resolver(Arc::new(Shown(Arc::clone(&self.material))));
+            .expect("the provider has TLS 1.3");
+        let builder = match clients {
+            ClientAuth::None => builder.with_no_client_auth(),
+            asked => builder.with_client_cert_verifier(Arc::new(self.verifier(None, asked == ClientAuth::Required))),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(Shown(Arc::clone(&self.material))));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
