@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 use crate::cluster;
 use crate::error::{Error, Result};
+use crate::faults::Target;
 use crate::member::Member;
 use crate::plan::MemberPlan;
 use crate::spec::MemberSpec;
@@ -78,6 +79,21 @@ impl Member<'_> {
         command.stdin(Stdio::null()).kill_on_drop(true);
         command.env(crate::process::MARK, format!("{}/{}/guest", self.home.key, self.name()));
         command
+    }
+
+    /// A command that will run in the network of one of its pods, `NAME` or `NAMESPACE/NAME`.
+    ///
+    /// # Errors
+    /// A pod of that name is not there or does not run.
+    pub async fn command_in_pod(&self, pod: &str, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+        let found = self.pids(&Target::Pod(pod.to_owned())).await?;
+        let first = found.first().ok_or_else(|| {
+            Error::Refused(format!("member `{}`: pod `{pod}` has no process that runs", self.plan.name()))
+        })?;
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", first.pid)).arg("--").arg(program);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        Ok(command)
     }
 
     /// Runs a command in its network namespace to its end and returns what it wrote.

@@ -245,7 +245,7 @@ impl Member<'_> {
     }
 
     /// The processes of targets that are pods; nothing for the others.
-    async fn pids(&self, target: &Target) -> Result<Vec<Process>> {
+    pub(crate) async fn pids(&self, target: &Target) -> Result<Vec<Process>> {
         let pods = match target {
             Target::Link => {
                 return Err(Error::Refused("a link can be cut and healed, not killed, paused or resumed".into()));

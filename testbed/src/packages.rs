@@ -30,6 +30,16 @@ pub fn missing() -> Vec<&'static str> {
     PACKAGES.iter().filter(|(program, _)| !Path::new(program).exists()).map(|(_, package)| *package).collect()
 }
 
+/// Installs what lacks of these programs, for those who need a few of them and no testbed.
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn ensure_some(programs: &[&str]) -> Result<()> {
+    let lacks = |program: &str| programs.contains(&program) && !Path::new(program).exists();
+    let missing: Vec<&str> = PACKAGES.iter().filter(|(p, _)| lacks(p)).map(|(_, package)| *package).collect();
+    if missing.is_empty() { Ok(()) } else { install(&missing).await }
+}
+
 /// Installs what lacks.
 ///
 /// # Errors

@@ -87,12 +87,16 @@ impl Programs {
     /// # Errors
     /// No Go and no way to get one, no network, or a build fails.
     pub async fn ensure(mut each: impl FnMut(&Built)) -> Result<Self> {
+        Self::of(PROGRAMS, &mut each).await
+    }
+
+    async fn of(programs: &[Program], each: &mut impl FnMut(&Built)) -> Result<Self> {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
         let cache = cache_dir()?;
         let mut go = None;
         let mut digests = Sha256::new();
         let mut files = Vec::new();
-        for program in PROGRAMS {
+        for program in programs {
             let started = Instant::now();
             let key = key(&sources, program)?;
             digests.update(&key);
@@ -118,6 +122,16 @@ impl Programs {
         }
         Ok(Self { dir })
     }
+}
+
+/// kubectl alone, for those who need no testbed.
+///
+/// # Errors
+/// As [`Programs::ensure`].
+pub async fn kubectl() -> Result<PathBuf> {
+    let holds = |program: &&Program| program.links.contains(&"kubectl");
+    let one = PROGRAMS.iter().find(holds).expect("one of them is kubectl");
+    Ok(Programs::of(std::slice::from_ref(one), &mut |_| {}).await?.path("kubectl"))
 }
 
 fn cache_dir() -> Result<PathBuf> {
