@@ -1,1 +1,76 @@
-//! Hierarchical DNS: listeners, cache, hierarchy, forward, translate, geo answers, zones.
+//! Hierarchical DNS: one server for the names of all members, of the federation, and of its own zones.
+//!
+//! ```text
+//!   UDP, TCP ──► respond ──► client (who asks) ──► resolve ──► hierarchy (whose name)
+//!   (transport)                                       │
+//!        ┌──────────────┬──────────────────┬──────────┴──────────┬────────────────┐
+//!      Here           Below              Beside                 Host           Outside
+//!      zones     lookup ── cache    federated: policy,     gateways of the     lookup ──► upstreams,
+//!                   │               health, reach          chosen cluster      or REFUSED
+//!                forward ─ dialer ─► the member's DNS
+//!                   │
+//!                translate (both ways)
+//!
+//!   topology (watch) ──► table ─┐
+//!   probes (health) ────────────┴─► world, swapped whole; a query keeps the one it began with
+//! ```
+//!
+//! Goes in: sockets, the topology as it is followed, the way into members. Comes out: answers, metrics, [`Server::explain`]. Never:
+//! waits for the hub; says NXDOMAIN for a member that is down; lets a member's own domain out; asks a member for more than its names.
+
+mod config;
+
+mod error;
+
+mod run;
+
+pub mod transport;
+
+mod respond;
+
+mod client;
+
+mod resolve;
+
+mod explain;
+
+mod world;
+
+mod table;
+
+mod hierarchy;
+
+mod zones;
+
+mod policy;
+
+mod federated;
+
+mod gateways;
+
+mod lookup;
+
+mod cache;
+
+mod forward;
+
+mod translate;
+
+mod rdata;
+
+mod health;
+
+mod answer;
+
+mod prefixes;
+
+mod names;
+
+mod metrics;
+
+#[cfg(test)]
+mod testing;
+
+pub use config::{Ask, Config, Resources};
+pub use error::Error;
+pub use run::{Server, run};

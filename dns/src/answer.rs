@@ -1,0 +1,109 @@
+//! What is answered, before it becomes a message: code, records by section, extended errors, and where the chain goes on. Pure.
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::{Name, Record};
+
+use crate::zones::Zone;
+
+/// RFC 8914 §4: the extended errors that we give.
+pub(crate) mod ede {
+    /// Other Error.
+    pub(crate) const OTHER: u16 = 0;
+    /// Stale Answer.
+    pub(crate) const STALE: u16 = 3;
+    /// Not Ready.
+    pub(crate) const NOT_READY: u16 = 14;
+    /// Prohibited.
+    pub(crate) const PROHIBITED: u16 = 18;
+    /// Stale NXDOMAIN Answer.
+    pub(crate) const STALE_NXDOMAIN: u16 = 19;
+    /// Not Supported.
+    pub(crate) const NOT_SUPPORTED: u16 = 21;
+    /// No Reachable Authority.
+    pub(crate) const NO_AUTHORITY: u16 = 22;
+    /// Network Error.
+    pub(crate) const NETWORK: u16 = 23;
+}
+
+/// An extended error: its code, and a sentence that names the object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ede {
+    pub(crate) code: u16,
+    pub(crate) text: String,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) rcode: ResponseCode,
+    pub(crate) answers: Vec<Record>,
+    pub(crate) authorities: Vec<Record>,
+    pub(crate) additionals: Vec<Record>,
+    /// Whether it is ours to say.
+    pub(crate) authoritative: bool,
+    pub(crate) edes: Vec<Ede>,
+    /// The chain goes on at this name.
+    pub(crate) next: Option<Name>,
+}
+
+impl Answer {
+    fn new(rcode: ResponseCode) -> Self {
+        Self {
+            rcode,
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            additionals: Vec::new(),
+            authoritative: true,
+            edes: Vec::new(),
+            next: None,
+        }
+    }
+
+    /// Records that are there.
+    pub(crate) fn records(answers: Vec<Record>) -> Self {
+        Self { answers, ..Self::new(ResponseCode::NoError) }
+    }
+
+    /// No such name (RFC 2308 §2.1).
+    pub(crate) fn no_name(soa: Record) -> Self {
+        Self { authorities: vec![soa], ..Self::new(ResponseCode::NXDomain) }
+    }
+
+    /// No data of this type (RFC 2308 §2.2).
+    pub(crate) fn no_data(soa: Record) -> Self {
+        Self { authorities: vec![soa], ..Self::new(ResponseCode::NoError) }
+    }
+
+    /// No such name in a zone of ours, to be forgotten soon: it may come with the next change.
+    pub(crate) fn no_name_in(zone: &Zone) -> Self {
+        Self::no_name(brief(zone))
+    }
+
+    /// No data of this type in a zone of ours, to be forgotten soon.
+    pub(crate) fn no_data_in(zone: &Zone) -> Self {
+        Self::no_data(brief(zone))
+    }
+
+    /// We can't say.
+    pub(crate) fn failure(code: u16, text: impl Into<String>) -> Self {
+        Self { authoritative: false, ..Self::new(ResponseCode::ServFail) }.because(code, text)
+    }
+
+    /// We won't say.
+    pub(crate) fn refused(code: u16, text: impl Into<String>) -> Self {
+        Self { authoritative: false, ..Self::new(ResponseCode::Refused) }.because(code, text)
+    }
+
+    /// With an extended error.
+    pub(crate) fn because(mut self, code: u16, text: impl Into<String>) -> Self {
+        self.edes.push(Ede { code, text: text.into() });
+        self
+    }
+}
+
+/// The zone's SOA with a time to live that suits what changes by the second.
+fn brief(zone: &Zone) -> Record {
+    let mut soa = zone.soa();
+    soa.ttl = soa.ttl.min(crate::table::NEGATIVE_TTL);
+    soa
+}

@@ -1,0 +1,144 @@
+//! Our own probes of the members: what counts when the hub is silent, and what the hub is told.
+//!
+//! In: the members of the newest table. Out: a [`Probe`] for each, with hysteresis. A member is well when its DNS answers, or when its agent
+//! opens streams for us: pods may serve while DNS is ill. Members that have neither are not probed; the hub's last word counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::health::{Probe, Rules};
+use atoll_api::names::ClusterName;
+use atoll_reach::RelayError;
+use atoll_wire::follow::Report;
+use futures::StreamExt as _;
+use hickory_proto::op::Query;
+use hickory_proto::rr::RecordType;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::forward::{Failed, Forwarder};
+use crate::metrics::Metrics;
+use crate::resolve::Shared;
+use crate::table::Member;
+
+/// Between two rounds. Three failed ones take a member out: 3 × 2 s and one answer's time are well within 15 s.
+const EVERY: Duration = Duration::from_secs(2);
+/// One probe.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+/// Probes at once.
+const PARALLEL_MAX: usize = 64;
+
+/// The state of every probe.
+pub(crate) type Probes = BTreeMap<ClusterName, Probe>;
+
+/// Probes until `shutdown`, and tells `probes` and `report` what changed.
+pub(crate) async fn run(
+    resolver: Shared,
+    metrics: Metrics,
+    probes: watch::Sender<Arc<Probes>>,
+    report: watch::Sender<Report>,
+    shutdown: CancellationToken,
+) {
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+        let members: Vec<Arc<Member>> = resolver.world.load().table.members.values().cloned().collect();
+        let forwarder = resolver.lookups.forwarder();
+        let Some(results) = shutdown.run_until_cancelled(round(forwarder, members)).await else { return };
+        let before = Arc::clone(&probes.borrow());
+        let after = observe(&before, results);
+        for (name, probe) in &after {
+            metrics.member_up(name.as_str(), probe.up());
+        }
+        for gone in before.keys().filter(|name| !after.contains_key(*name)) {
+            metrics.member_gone(gone.as_str());
+        }
+        report.send_if_modified(|report| {
+            let told: BTreeMap<String, bool> = after.iter().map(|(n, p)| (n.as_str().to_owned(), p.up())).collect();
+            let changed = report.probes != told;
+            report.probes = told;
+            changed
+        });
+        probes.send_if_modified(|known| {
+            let changed = **known != after;
+            *known = Arc::new(after);
+            changed
+        });
+    }
+}
+
+/// One probe of every member that can be probed.
+async fn round(forwarder: &Arc<Forwarder>, members: Vec<Arc<Member>>) -> Vec<(ClusterName, bool)> {
+    let probing = members.into_iter().map(|member| {
+        let forwarder = Arc::clone(forwarder);
+        async move { Some((member.name.clone(), probe(&forwarder, &member).await?)) }
+    });
+    futures::stream::iter(probing).buffer_unordered(PARALLEL_MAX).filter_map(std::future::ready).collect().await
+}
+
+/// Whether a member is well; `None` when there is nothing to tell it by.
+async fn probe(forwarder: &Forwarder, member: &Member) -> Option<bool> {
+    let relays = forwarder.dialer().relays();
+    let live = relays.is_live(member.name.as_str());
+    if member.servers.is_empty() && !live {
+        return None;
+    }
+    let dns = async {
+        // The domain's own SOA: every server of every kind has an answer to it, be it a refusal.
+        let question = Query::query(member.rename.native().clone(), RecordType::SOA);
+        let reply = forwarder.member(member, &question, Instant::now() + PROBE_MAX).await;
+        matches!(reply, Ok(_) | Err(Failed::Code(_) | Failed::Busy))
+    };
+    let agent = async {
+        if !live {
+            return false;
+        }
+        let server = member.servers.first();
+        let (host, port) = server.map_or_else(|| ("127.0.0.1".to_owned(), 53), |s| (s.ip().to_string(), s.port()));
+        // An agent that refuses, or that tried in vain, is there.
+        let opened = timeout(PROBE_MAX, relays.open(member.name.as_str(), &host, port)).await;
+        matches!(opened, Ok(Ok(_) | Err(RelayError::Refused { .. } | RelayError::Unreachable { .. })))
+    };
+    tokio::pin!(dns, agent);
+    // Whoever says yes first; a no waits for the other.
+    tokio::select! {
+        true = &mut dns => Some(true),
+        true = &mut agent => Some(true),
+        else => Some(false),
+    }
+}
+
+/// The probes after one more round; those of members that are gone, or that nothing is known of, are dropped.
+fn observe(before: &Probes, results: Vec<(ClusterName, bool)>) -> Probes {
+    let rules = Rules::default();
+    let next = results.into_iter().map(|(name, ok)| {
+        let mut probe = before.get(&name).copied().unwrap_or_default();
+        if probe.observe(ok, &rules) {
+            tracing::info!(cluster = name.as_str(), up = ok, "our probe of a member changed");
+        }
+        (name, probe)
+    });
+    next.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_failures_take_a_member_out_and_two_successes_bring_it_back() {
+        let name: ClusterName = "prod-eu".parse().unwrap();
+        let mut probes = Probes::new();
+        for (round, (ok, up)) in
+            [(true, true), (false, true), (false, true), (false, false), (true, false), (true, true)]
+                .into_iter()
+                .enumerate()
+        {
+            probes = observe(&probes, vec![(name.clone(), ok)]);
+            assert_eq!(probes[&name].up(), up, "round {round}");
+        }
+        assert!(observe(&probes, vec![]).is_empty());
+    }
+}

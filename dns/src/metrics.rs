@@ -1,0 +1,101 @@
+//! What is counted. Labels are bounded: transports, codes, members, outcomes.
+
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// A code's word, bounded in number.
+pub(crate) fn code(rcode: ResponseCode) -> &'static str {
+    match rcode {
+        ResponseCode::NoError => "NOERROR",
+        ResponseCode::NXDomain => "NXDOMAIN",
+        ResponseCode::ServFail => "SERVFAIL",
+        ResponseCode::Refused => "REFUSED",
+        ResponseCode::FormErr => "FORMERR",
+        ResponseCode::NotImp => "NOTIMP",
+        ResponseCode::BADVERS => "BADVERS",
+        _ => "OTHER",
+    }
+}
+
+/// The counters; clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    queries: IntCounterVec,
+    seconds: HistogramVec,
+    forwards: IntCounterVec,
+    cache: IntCounterVec,
+    refused: IntCounterVec,
+    dropped: IntCounterVec,
+    up: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// When something of the same name is registered already.
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let buckets = vec![0.000_05, 0.000_2, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0];
+        let opts = HistogramOpts::new("atoll_dns_query_seconds", "From a query to its answer.").buckets(buckets);
+        let seconds = HistogramVec::new(opts, &["transport"])?;
+        registry.register(Box::new(seconds.clone()))?;
+        let up =
+            IntGaugeVec::new(Opts::new("atoll_dns_member_up", "Whether a member answers our probes."), &["member"])?;
+        registry.register(Box::new(up.clone()))?;
+        Ok(Self {
+            queries: counter("atoll_dns_queries_total", "Queries answered.", &["transport", "rcode"])?,
+            forwards: counter(
+                "atoll_dns_forwards_total",
+                "Questions asked of members and upstreams.",
+                &["member", "outcome"],
+            )?,
+            cache: counter("atoll_dns_cache_total", "Look-ups in the cache of forwarded answers.", &["outcome"])?,
+            refused: counter(
+                "atoll_dns_refused_records_total",
+                "Records of members that were left out.",
+                &["member", "why"],
+            )?,
+            dropped: counter("atoll_dns_dropped_total", "Packets that got no answer.", &["transport", "why"])?,
+            seconds,
+            up,
+        })
+    }
+
+    pub(crate) fn query(&self, transport: &str, rcode: ResponseCode, took: Duration) {
+        let code = code(rcode);
+        self.queries.with_label_values(&[transport, code]).inc();
+        self.seconds.with_label_values(&[transport]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn forward(&self, member: &str, outcome: &str) {
+        self.forwards.with_label_values(&[member, outcome]).inc();
+    }
+
+    pub(crate) fn cache(&self, outcome: &str) {
+        self.cache.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn refused(&self, member: &str, why: &str) {
+        self.refused.with_label_values(&[member, why]).inc();
+    }
+
+    pub(crate) fn dropped(&self, transport: &str, why: &str) {
+        self.dropped.with_label_values(&[transport, why]).inc();
+    }
+
+    pub(crate) fn member_up(&self, member: &str, up: bool) {
+        self.up.with_label_values(&[member]).set(i64::from(up));
+    }
+
+    pub(crate) fn member_gone(&self, member: &str) {
+        // It was never probed when there is nothing to remove.
+        let _ = self.up.remove_label_values(&[member]);
+    }
+}

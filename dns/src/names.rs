@@ -1,0 +1,73 @@
+//! Names as this crate compares and cuts them: absolute, by label, without regard to case. Pure.
+
+use hickory_proto::rr::Name;
+
+/// An absolute lower-case name out of text, with or without the last dot.
+pub(crate) fn absolute(text: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(text).ok()?.to_lowercase();
+    name.set_fqdn(true);
+    Some(name)
+}
+
+/// Whether `name` is `zone` or lies below it.
+pub(crate) fn within(name: &Name, zone: &Name) -> bool {
+    zone.zone_of(name)
+}
+
+/// The labels of `name` left of `zone`, leftmost first; `None` when it does not lie in it.
+pub(crate) fn left_of<'n>(name: &'n Name, zone: &Name) -> Option<Vec<&'n [u8]>> {
+    let more = name.iter().len().checked_sub(zone.iter().len())?;
+    within(name, zone).then(|| name.iter().take(more).collect())
+}
+
+/// `labels` put in front of `zone`; `None` when that is longer than 255 octets (RFC 1035 §2.3.4).
+pub(crate) fn below<L: AsRef<[u8]>>(labels: &[L], zone: &Name) -> Option<Name> {
+    let labels = labels.iter().map(AsRef::as_ref).chain(zone.iter());
+    Name::from_labels(labels).ok()
+}
+
+/// The name and its ancestors up to the root, nearest first.
+pub(crate) fn ancestors(name: &Name) -> impl Iterator<Item = Name> + '_ {
+    (0..=name.iter().len()).rev().map(|n| name.trim_to(n))
+}
+
+/// A label as text, where it is text.
+pub(crate) fn text(label: &[u8]) -> Option<&str> {
+    std::str::from_utf8(label).ok()
+}
+
+/// Without the last dot, for people and JSON.
+pub(crate) fn show(name: &Name) -> String {
+    let text = name.to_ascii();
+    if text.len() > 1 { text.trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_and_joined_by_label_without_regard_to_case() {
+        let zone = absolute("Atoll.Internal").unwrap();
+        for (name, left) in [
+            ("atoll.internal", Some(vec![])),
+            ("Web.PROD.atoll.INTERNAL", Some(vec!["Web", "PROD"])),
+            ("xatoll.internal", None),
+            ("internal", None),
+        ] {
+            let name = Name::from_ascii(format!("{name}.")).unwrap();
+            let labels = left_of(&name, &zone);
+            let texts = labels.as_ref().map(|l| l.iter().map(|b| text(b).unwrap()).collect::<Vec<_>>());
+            assert_eq!(texts, left, "{name}");
+            if let Some(labels) = labels {
+                assert_eq!(below(&labels, &zone).unwrap(), name, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_would_be_too_long_is_none() {
+        let zone = absolute(&["a"; 100].join(".")).unwrap();
+        assert!(below(&["b"; 30], &zone).is_none());
+    }
+}

@@ -1,0 +1,263 @@
+//! From a question to an answer: each link of the chain is placed and answered by whoever it belongs to.
+//!
+//! In: the world, who asks, the question. Out: an [`Answer`] within [`BUDGET`]. The chain is followed over members and zones up to
+//! [`CHAIN_MAX`] links. Never: asks the control plane; answers a name of a member that is down with NXDOMAIN.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use atoll_api::kinds::Soa;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::HINFO;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::answer::{Answer, ede};
+use crate::client::Asker;
+use crate::explain::Trace;
+use crate::federated::{self, Case};
+use crate::forward::Failed;
+use crate::gateways;
+use crate::hierarchy::{Below, Place, place};
+use crate::lookup::{Lookups, Outcome};
+use crate::names::show;
+use crate::rdata::{hides_names, is_dnssec};
+use crate::table::{NEGATIVE_TTL, Table};
+use crate::translate::{Asked, CHAIN_MAX};
+use crate::world::World;
+use crate::zones::{Found, Zone};
+
+/// From question to answer, all links together; the rest of the two seconds that clients wait is for the way.
+pub(crate) const BUDGET: Duration = Duration::from_millis(1800);
+/// How long a stale answer may be kept (RFC 8767 §4 recommends 30 s; members come back faster).
+const STALE_TTL: u32 = 5;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    /// Lower case.
+    pub(crate) name: Name,
+    pub(crate) kind: RecordType,
+    /// RD.
+    pub(crate) recursion: bool,
+    /// DO.
+    pub(crate) dnssec: bool,
+    /// Evenly distributed, new for every question.
+    pub(crate) dice: u64,
+}
+
+/// Answers questions.
+pub(crate) struct Resolver {
+    pub(crate) world: ArcSwap<World>,
+    pub(crate) lookups: Lookups,
+}
+
+impl Resolver {
+    /// The answer to `question`.
+    pub(crate) async fn resolve(&self, world: &World, asker: &Asker, question: &Question, trace: &mut Trace) -> Answer {
+        let deadline = Instant::now() + BUDGET;
+        let mut whole = self.link(world, asker, question, &question.name, deadline, trace).await;
+        let mut seen = vec![question.name.clone()];
+        while let Some(next) = whole.next.take() {
+            if question.kind == RecordType::CNAME {
+                break;
+            }
+            let next = next.to_lowercase();
+            if seen.len() > CHAIN_MAX || seen.contains(&next) {
+                return Answer::failure(
+                    ede::OTHER,
+                    format!("the chain from {} goes round or is too long", show(&question.name)),
+                );
+            }
+            let outside = matches!(place(&world.table, asker, &next, question.kind), Place::Outside);
+            if outside && !(asker.recursion && question.recursion && self.lookups.forwarder().has_upstreams()) {
+                // The client's own resolver goes on from here.
+                break;
+            }
+            let link = self.link(world, asker, question, &next, deadline, trace).await;
+            seen.push(next);
+            join(&mut whole, link);
+        }
+        whole
+    }
+
+    /// One link of the chain.
+    async fn link(
+        &self,
+        world: &World,
+        asker: &Asker,
+        question: &Question,
+        name: &Name,
+        deadline: Instant,
+        trace: &mut Trace,
+    ) -> Answer {
+        let place = place(&world.table, asker, name, question.kind);
+        trace.place(name, &place);
+        if question.kind == RecordType::ANY && !matches!(place, Place::Outside | Place::Unknown) {
+            // RFC 8482 §4.2.
+            let hinfo = RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()));
+            return Answer::records(vec![Record::from_rdata(name.clone(), 60, hinfo)]);
+        }
+        let case = |zone| Case {
+            table: &world.table,
+            view: world.view(),
+            asker,
+            zone,
+            name,
+            kind: question.kind,
+            dice: question.dice,
+        };
+        let mut why = Vec::new();
+        let answer = match place {
+            Place::Here(zone) => here(&world.table, zone, name, question.kind),
+            Place::Beside(zone, beside) => federated::answer(&case(zone), &beside, &mut why),
+            Place::Host(zone, policy) => {
+                why.push(format!("policy {}", policy.name));
+                gateways::answer(&case(zone), policy, Some(&policy.chain), &mut why)
+            }
+            Place::Below(below) => self.below(world, &below, name, question.kind, deadline, trace).await,
+            Place::Inner(_) => Answer::no_data(reverse_soa(&world.table, name)),
+            Place::Unaskable(member, refused) => {
+                Answer::failure(ede::OTHER, format!("cluster `{}`: {refused}", member.name))
+            }
+            Place::Outside => self.outside(asker, question, name, deadline).await,
+            Place::Unknown => Answer::failure(ede::NOT_READY, "no topology yet: the hub was never heard"),
+        };
+        trace.decided(why, &answer);
+        answer
+    }
+
+    async fn below(
+        &self,
+        world: &World,
+        below: &Below<'_>,
+        name: &Name,
+        kind: RecordType,
+        deadline: Instant,
+        trace: &mut Trace,
+    ) -> Answer {
+        let member = below.member;
+        let soa = if below.reverse { reverse_soa(&world.table, name) } else { member.soa() };
+        if is_dnssec(kind) {
+            return Answer::no_data(soa);
+        }
+        if hides_names(kind) {
+            return Answer::refused(ede::NOT_SUPPORTED, format!("type {kind} holds names that can't be translated"));
+        }
+        if matches!(kind, RecordType::AXFR | RecordType::IXFR) {
+            return Answer::refused(ede::PROHIBITED, "no transfers of members");
+        }
+        let asked = Asked { native: below.native.clone(), qtype: kind, reverse: below.reverse };
+        let down = world.down.contains(&member.name);
+        let outcome = self.lookups.below(member, name, asked, soa, down, deadline).await;
+        trace.step("forward", || json!({"member": member.name.as_str(), "outcome": word(&outcome), "down": down}));
+        let (kept, failed) = match outcome {
+            Outcome::Fresh(kept) => (kept, None),
+            Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
+            Outcome::Failed(failed) => {
+                return Answer::failure(code(&failed), format!("cluster `{}`: {failed}", member.name));
+            }
+        };
+        // The subtree's own name has names below it: it exists (RFC 8020).
+        let nxdomain = kept.nxdomain && !(below.top && kept.answers.is_empty());
+        let mut answer = Answer::records(kept.answers);
+        answer.rcode = if nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
+        (answer.authorities, answer.additionals, answer.next) = (kept.authorities, kept.additionals, kept.next);
+        let Some(failed) = failed else { return answer };
+        answer.authoritative = false;
+        let stale = if nxdomain { ede::STALE_NXDOMAIN } else { ede::STALE };
+        let text = format!("cluster `{}`: {failed}", member.name);
+        answer.because(stale, "answered before, kept").because(code(&failed), text)
+    }
+
+    async fn outside(&self, asker: &Asker, question: &Question, name: &Name, deadline: Instant) -> Answer {
+        if !asker.recursion {
+            return Answer::refused(ede::PROHIBITED, "not a name of ours, and no recursion for this client");
+        }
+        if !question.recursion || !self.lookups.forwarder().has_upstreams() {
+            return Answer::refused(
+                ede::OTHER,
+                "not a name of ours, and recursion was not desired or is not configured",
+            );
+        }
+        let (kept, failed) = match self.lookups.outside(name, question.kind, question.dnssec, deadline).await {
+            Outcome::Fresh(kept) => (kept, None),
+            Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
+            Outcome::Failed(failed) => return Answer::failure(code(&failed), format!("upstream resolvers: {failed}")),
+        };
+        let mut answer = Answer::records(kept.answers);
+        answer.authoritative = false;
+        answer.rcode = if kept.nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
+        (answer.authorities, answer.additionals) = (kept.authorities, kept.additionals);
+        match failed {
+            None => answer,
+            Some(failed) => answer.because(ede::STALE, format!("upstream resolvers: {failed}")),
+        }
+    }
+}
+
+/// The answer of a zone of ours.
+fn here(table: &Table, zone: &Zone, name: &Name, kind: RecordType) -> Answer {
+    match zone.find(name, kind) {
+        Found::Records(records) => Answer::records(records),
+        Found::Alias(record, target) => Answer { next: Some(target), ..Answer::records(vec![record]) },
+        Found::Delegated(servers, glue) => {
+            let mut answer = Answer::records(Vec::new());
+            answer.authoritative = false;
+            (answer.authorities, answer.additionals) = (servers, glue);
+            answer
+        }
+        // Members come and go below the apex: what is not there may be in a moment.
+        Found::NoData if Some(zone.apex()) == table.apex.as_ref() => Answer::no_data_in(zone),
+        Found::NoName if Some(zone.apex()) == table.apex.as_ref() => Answer::no_name_in(zone),
+        Found::NoData => Answer::no_data(zone.soa()),
+        Found::NoName => Answer::no_name(zone.soa()),
+    }
+}
+
+/// The SOA of the reverse zone that a member's range makes.
+fn reverse_soa(table: &Table, name: &Name) -> Record {
+    let net = name.parse_arpa_name().ok().and_then(|net| Some(table.owners(net.addr())?.0));
+    // One label for each octet, or each half of one, and two for `in-addr.arpa` or `ip6.arpa`.
+    let labels = net.map_or(2, |net| 2 + usize::from(net.prefix_len() / if net.addr().is_ipv4() { 8 } else { 4 }));
+    let zone = name.trim_to(labels.min(name.iter().len()));
+    Zone::new(zone, &Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() }, &[], 1).soa()
+}
+
+/// Appends a link to the chain.
+fn join(whole: &mut Answer, link: Answer) {
+    if !matches!(link.rcode, ResponseCode::NoError | ResponseCode::NXDomain) {
+        let edes = std::mem::take(&mut whole.edes);
+        *whole = link;
+        whole.answers.clear();
+        whole.edes.extend(edes);
+        return;
+    }
+    whole.rcode = link.rcode;
+    whole.answers.extend(link.answers);
+    whole.authorities = link.authorities;
+    whole.additionals.extend(link.additionals);
+    whole.edes.extend(link.edes);
+    whole.next = link.next;
+}
+
+fn code(failed: &Failed) -> u16 {
+    match failed {
+        Failed::Network(_) => ede::NETWORK,
+        Failed::Unusable(_) | Failed::Busy => ede::OTHER,
+        Failed::NoServers | Failed::Code(_) | Failed::TimedOut => ede::NO_AUTHORITY,
+    }
+}
+
+fn word(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Fresh(_) => "answered".to_owned(),
+        Outcome::Stale(_, failed) => format!("stale: {failed}"),
+        Outcome::Failed(failed) => format!("failed: {failed}"),
+    }
+}
+
+/// A resolver that all share.
+pub(crate) type Shared = Arc<Resolver>;

@@ -1,0 +1,141 @@
+//! Starts the DNS server, keeps its world current, and ends it.
+//!
+//! In: [`Config`], [`Resources`], a token. Out: queries answered until the token ends; then every task is awaited. The world is made anew
+//! at every word of the hub's, every change of a probe, and every second for the time that passes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use atoll_wire::follow::Snapshot;
+use hickory_proto::rr::RecordType;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client::Asker;
+use crate::config::{Ask, Config, Resources};
+use crate::error::Error;
+use crate::explain::{Trace, document};
+use crate::forward::Forwarder;
+use crate::health::{self, Probes};
+use crate::lookup::Lookups;
+use crate::metrics::Metrics;
+use crate::names::absolute;
+use crate::resolve::{Question, Resolver, Shared};
+use crate::respond::Responder;
+use crate::transport::{Sockets, TRANSPORTS};
+use crate::world::World;
+
+/// How often the world is looked at when nothing else happens: health changes by silence, routes by probes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Answers queries until `shutdown`.
+///
+/// # Errors
+/// When it can't start, see [`Error`]. Nothing that happens later ends it.
+pub async fn run(config: Config, resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
+    let Resources { mut topology, dialer, report, connect, listen, udp, tcp, metrics, dir: _, started } = resources;
+    let metrics = Metrics::new(&metrics)?;
+    let tasks = TaskTracker::new();
+    let config = Arc::new(config);
+    let upstreams = config.upstreams.clone();
+    let forwarder = Forwarder::new(dialer, listen, connect, upstreams, metrics.clone(), &tasks, &shutdown);
+    let forwarder = Arc::new(forwarder);
+    let (probes, probed) = watch::channel(Arc::new(Probes::new()));
+    let snapshot = topology.borrow_and_update().clone();
+    let world = World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), &config, Instant::now());
+    let lookups = Lookups::new(Arc::clone(&forwarder), metrics.clone(), tasks.clone());
+    let resolver: Shared = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups });
+    let mut sockets = Sockets { udp, tcp: Some(tcp) };
+    let responder = Responder { resolver: Arc::clone(&resolver), metrics: metrics.clone() };
+    for transport in TRANSPORTS {
+        for serving in (transport.serve)(&mut sockets, &responder, &shutdown)? {
+            tasks.spawn(serving);
+        }
+    }
+    tasks.spawn(health::run(Arc::clone(&resolver), metrics, probes, report, shutdown.clone()));
+    tracing::info!(instance = config.instance, "DNS answers");
+    if let Some(started) = started {
+        // Whoever waited may have given up.
+        let _ = started.send(Server { resolver: Arc::clone(&resolver) });
+    }
+    shutdown.run_until_cancelled(keep_current(&resolver, &forwarder, &config, topology, probed)).await;
+    shutdown.cancelled().await;
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+/// Swaps the world whenever something in it changed.
+async fn keep_current(
+    resolver: &Resolver,
+    forwarder: &Forwarder,
+    config: &Config,
+    mut topology: watch::Receiver<Snapshot>,
+    mut probed: watch::Receiver<Arc<Probes>>,
+) {
+    let mut tick = interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut followed, mut probing) = (true, true);
+    loop {
+        let snapshot = topology.borrow_and_update().clone();
+        let probes = Arc::clone(&probed.borrow_and_update());
+        let before = resolver.world.load_full();
+        let world = World::new(Some(&before), &snapshot, &probes, forwarder.dialer(), config, Instant::now());
+        if !Arc::ptr_eq(&world.table, &before.table) {
+            for why in world.table.bad_records().iter().filter(|w| !before.table.bad_records().contains(w)) {
+                tracing::warn!(why, "left out");
+            }
+            forwarder.keep(|name| world.table.members.contains_key(name));
+        }
+        if world.health.source() != before.health.source() {
+            tracing::info!(source = ?world.health.source(), "whose word on health counts has changed");
+        }
+        resolver.world.store(Arc::new(world));
+        // Who has gone changes nothing any more; what it said last stays.
+        tokio::select! {
+            changed = topology.changed(), if followed => followed = changed.is_ok(),
+            changed = probed.changed(), if probing => probing = changed.is_ok(),
+            _ = tick.tick() => {}
+        }
+    }
+}
+
+/// A handle on the running server, for the console, the admin port and commands.
+#[derive(Clone)]
+pub struct Server {
+    resolver: Shared,
+}
+
+impl Server {
+    /// Whether it has a topology, be it the last good one: true for good once it is.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.resolver.world.load().table.apex.is_some()
+    }
+
+    /// The whole decision on a question, and its answer. What is wrong with the question is said under `error`.
+    pub async fn explain(&self, ask: Ask) -> Value {
+        let world = self.resolver.world.load_full();
+        let Some(name) = absolute(&ask.name) else { return json!({"error": format!("`{}` is no name", ask.name)}) };
+        let qtype = if ask.qtype.is_empty() { "A".to_owned() } else { ask.qtype.to_ascii_uppercase() };
+        let Ok(kind) = qtype.parse::<RecordType>() else { return json!({"error": format!("`{qtype}` is no type")}) };
+        let asker = asker(&world, &ask);
+        let question = Question { name: name.clone(), kind, recursion: true, dnssec: false, dice: rand::random() };
+        let mut trace = Trace::on();
+        let answer = self.resolver.resolve(&world, &asker, &question, &mut trace).await;
+        document(&world, &asker, (&name, &qtype), &answer, trace)
+    }
+}
+
+fn asker(world: &World, ask: &Ask) -> Asker {
+    let (clients, topology) = (&world.table.clients, &world.table.topology);
+    match (&ask.ecs, &ask.from) {
+        (Some(net), _) => clients.asker(topology, net.addr()),
+        (None, Some(region)) => clients.from_region(topology, region),
+        (None, None) => clients.asker(topology, std::net::IpAddr::from([127, 0, 0, 1])),
+    }
+}

@@ -1,0 +1,283 @@
+//! The look-up table that queries are answered from: built whole out of one topology, never changed. Pure.
+//!
+//! In: a topology and the configuration. Out: zones, members with their renaming, policies by service and host, address ranges. A bad
+//! object is left out alone and named in [`Table::bad_records`]; the others go on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use atoll_api::kinds::{DnsKind, DnsProtocol, MemberDns, Soa};
+use atoll_api::names::{ClusterName, ServiceName};
+use atoll_api::topology::{ClusterFacts, Topology, Version};
+use hickory_proto::rr::{Name, RData, Record};
+use ipnet::IpNet;
+
+use crate::client::Clients;
+use crate::config::Config;
+use crate::names::{absolute, ancestors, below};
+use crate::policy::Policy;
+use crate::prefixes::Prefixes;
+use crate::translate::Rename;
+use crate::zones::{self, TTL_DEFAULT, Zone};
+
+/// How long a negative answer of ours may be kept where no Zone says it: what is absent now may be there in a moment.
+pub(crate) const NEGATIVE_TTL: u32 = 5;
+/// The zone of the multi-cluster services API.
+const CLUSTERSET: &str = "clusterset.local";
+
+/// A member as names see it.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) name: ClusterName,
+    pub(crate) rename: Rename,
+    pub(crate) servers: Vec<SocketAddr>,
+    /// Asked by TCP always.
+    pub(crate) tcp_only: bool,
+    /// Another number whenever what its names mean may be different.
+    pub(crate) fingerprint: u64,
+}
+
+impl Member {
+    fn new(facts: &ClusterFacts, apex: &Name) -> Option<Self> {
+        let hub = below(&[facts.name.as_str()], apex)?;
+        let none = MemberDns::default();
+        let dns = facts.dns.as_ref().unwrap_or(&none);
+        let native = match (dns.domain.as_str(), dns.kind) {
+            ("", DnsKind::Kubernetes) => absolute("cluster.local")?,
+            ("", DnsKind::MesosDNS) => absolute("mesos")?,
+            ("", DnsKind::Consul) => absolute("consul")?,
+            // It has the names that we give it.
+            ("", DnsKind::Generic) => hub.clone(),
+            (domain, _) => absolute(domain)?,
+        };
+        let aliases: Vec<(String, Name)> =
+            dns.aliases.iter().filter_map(|a| Some((a.name.clone(), absolute(&a.domain)?))).collect();
+        let mut hasher = DefaultHasher::new();
+        (facts.name.as_str(), &native, &aliases, &dns.servers).hash(&mut hasher);
+        Some(Self {
+            name: facts.name.clone(),
+            rename: Rename::new(hub, native, &aliases),
+            servers: dns.servers.iter().filter_map(|s| server(s)).collect(),
+            // Consul cuts UDP answers to three records and does not say so (hashicorp/consul#3355).
+            tcp_only: dns.protocol == DnsProtocol::TCP || dns.kind == DnsKind::Consul,
+            fingerprint: hasher.finish(),
+        })
+    }
+
+    /// The SOA of its subtree, for negative answers that bring none of their own.
+    pub(crate) fn soa(&self) -> Record {
+        Zone::new(self.rename.hub().clone(), &Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() }, &[], 1).soa()
+    }
+}
+
+fn server(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)))
+}
+
+/// Everything that queries are answered from.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) topology: Arc<Topology>,
+    /// The federation's domain; `None` before the first topology.
+    pub(crate) apex: Option<Name>,
+    pub(crate) clusterset: Option<Name>,
+    pub(crate) members: BTreeMap<ClusterName, Arc<Member>>,
+    pub(crate) clients: Clients,
+    zones: HashMap<Name, Arc<Zone>>,
+    reverse: Prefixes<ClusterName>,
+    services: BTreeMap<ServiceName, Arc<Policy>>,
+    hosts: HashMap<Name, Arc<Policy>>,
+    nearest: Arc<Policy>,
+    bad: Vec<String>,
+}
+
+impl Table {
+    /// Out of a topology.
+    pub(crate) fn new(topology: &Arc<Topology>, config: &Config) -> Self {
+        let apex = Some(topology.settings.apex.as_str()).filter(|a| !a.is_empty()).and_then(absolute);
+        let mut table = Self {
+            topology: Arc::clone(topology),
+            clusterset: absolute(CLUSTERSET),
+            members: BTreeMap::new(),
+            clients: Clients::new(topology, config),
+            zones: HashMap::new(),
+            reverse: Prefixes::default(),
+            services: BTreeMap::new(),
+            hosts: HashMap::new(),
+            nearest: Arc::new(Policy::nearest()),
+            bad: Vec::new(),
+            apex: apex.clone(),
+        };
+        let Some(apex) = apex else { return table };
+        for facts in topology.clusters.values() {
+            table.member(facts, &apex);
+        }
+        table.policies();
+        table.own_zones(&apex);
+        table
+    }
+
+    /// Which topology it is.
+    pub(crate) fn version(&self) -> Version {
+        self.topology.version
+    }
+
+    /// The zone that `name` lies in, the longest.
+    pub(crate) fn zone_of(&self, name: &Name) -> Option<&Arc<Zone>> {
+        ancestors(name).find_map(|above| self.zones.get(&above))
+    }
+
+    /// The policy of a service; the nearest where none was written.
+    pub(crate) fn policy(&self, service: &ServiceName) -> &Arc<Policy> {
+        self.services.get(service).unwrap_or(&self.nearest)
+    }
+
+    /// The policy of a host, or of the wildcard above it.
+    pub(crate) fn host(&self, name: &Name) -> Option<&Arc<Policy>> {
+        self.hosts.get(name).or_else(|| {
+            let above = ancestors(name).skip(1).take_while(|n| !n.is_root());
+            above.filter_map(|n| below(&["*"], &n)).find_map(|wild| self.hosts.get(&wild))
+        })
+    }
+
+    /// The members whose ranges hold `ip`, and the range.
+    pub(crate) fn owners(&self, ip: IpAddr) -> Option<(IpNet, &[ClusterName])> {
+        self.reverse.find(ip)
+    }
+
+    /// Whether a member has addresses in `net`.
+    pub(crate) fn has_within(&self, net: &IpNet) -> bool {
+        self.reverse.touches(net)
+    }
+
+    /// What was left out, and why.
+    pub(crate) fn bad_records(&self) -> &[String] {
+        &self.bad
+    }
+
+    fn member(&mut self, facts: &ClusterFacts, apex: &Name) {
+        let Some(member) = Member::new(facts, apex) else {
+            self.bad.push(format!("cluster `{}`: its DNS domain is no name", facts.name));
+            return;
+        };
+        for net in facts.cidrs.pods.iter().chain(&facts.cidrs.services).filter_map(|c| c.parse::<IpNet>().ok()) {
+            self.reverse.insert(net, member.name.clone());
+        }
+        self.members.insert(member.name.clone(), Arc::new(member));
+    }
+
+    fn policies(&mut self) {
+        let topology = Arc::clone(&self.topology);
+        for (name, facts) in &topology.traffic {
+            let policy = Arc::new(Policy::new(name, facts));
+            self.bad.extend(policy.bad.clone());
+            if let Some(service) = &facts.service {
+                let service = ServiceName::new(name.namespace.clone(), service.clone());
+                self.services.entry(service).or_insert_with(|| Arc::clone(&policy));
+            }
+            for host in facts.hosts.iter().filter_map(|h| absolute(h)) {
+                self.hosts.entry(host).or_insert_with(|| Arc::clone(&policy));
+            }
+        }
+    }
+
+    fn own_zones(&mut self, apex: &Name) {
+        let topology = Arc::clone(&self.topology);
+        let serial = u32::try_from(topology.version.generation & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        let brief = Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() };
+        let mut zones: HashMap<Name, Zone> = HashMap::new();
+        for own in [Some(apex.clone()), self.clusterset.clone()].into_iter().flatten() {
+            zones.insert(own.clone(), Zone::new(own, &brief, &[], serial));
+        }
+        for (object, facts) in &topology.zones {
+            let Some(name) = absolute(&facts.spec.apex) else {
+                self.bad.push(format!("zone `{object}`: apex `{}` is no name", facts.spec.apex));
+                continue;
+            };
+            zones.insert(name.clone(), Zone::new(name, &facts.spec.soa, &facts.spec.ns, facts.serial));
+        }
+        for record in self.records(&topology) {
+            let home = ancestors(&record.name).find(|n| zones.contains_key(n));
+            // A name that lies in no zone of ours is one of its own, so that what we don't know around it stays unknown.
+            let home = home.unwrap_or_else(|| record.name.clone());
+            let zone = zones.entry(home.clone()).or_insert_with(|| Zone::new(home, &brief, &[], serial));
+            zone.insert(record);
+        }
+        for host in self.hosts.keys() {
+            let host = if host.is_wildcard() { host.base_name() } else { host.clone() };
+            if !ancestors(&host).any(|n| zones.contains_key(&n)) {
+                zones.insert(host.clone(), Zone::new(host, &brief, &[], serial));
+            }
+        }
+        if let Some(zone) = zones.get_mut(apex) {
+            name_servers(zone, &topology);
+        }
+        self.zones = zones.into_iter().map(|(name, zone)| (name, Arc::new(zone))).collect();
+    }
+
+    /// Every record that was written, the zones' own first.
+    fn records(&mut self, topology: &Topology) -> Vec<Record> {
+        let mut found = Vec::new();
+        for (object, facts) in &topology.zones {
+            let Some(apex) = absolute(&facts.spec.apex) else { continue };
+            for r in &facts.spec.records {
+                let owner = match r.name.as_str() {
+                    "@" | "" => Some(apex.clone()),
+                    relative => absolute(relative).and_then(|n| below(&n.iter().collect::<Vec<_>>(), &apex)),
+                };
+                let ttl = r.ttl.unwrap_or(TTL_DEFAULT);
+                self.take(&format!("zone `{object}`"), owner, &r.name, &r.record_type, ttl, &r.values, &mut found);
+            }
+        }
+        for (object, facts) in &topology.records {
+            for r in &facts.endpoints {
+                let ttl = r.record_ttl.and_then(|t| u32::try_from(t).ok()).filter(|t| *t > 0).unwrap_or(TTL_DEFAULT);
+                let owner = absolute(&r.dns_name);
+                self.take(
+                    &format!("DNSEndpoint `{object}`"),
+                    owner,
+                    &r.dns_name,
+                    &r.record_type,
+                    ttl,
+                    &r.targets,
+                    &mut found,
+                );
+            }
+        }
+        found
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one record set, as its object spells it")]
+    fn take(
+        &mut self,
+        object: &str,
+        owner: Option<Name>,
+        written: &str,
+        kind: &str,
+        ttl: u32,
+        values: &[String],
+        found: &mut Vec<Record>,
+    ) {
+        let Some(owner) = owner else {
+            self.bad.push(format!("{object}: `{written}` is no name"));
+            return;
+        };
+        for value in values {
+            match zones::record(owner.clone(), kind, ttl, value) {
+                Ok(record) => found.push(record),
+                Err(why) => self.bad.push(format!("{object}: {why}")),
+            }
+        }
+    }
+}
+
+/// Gives the apex's name server the addresses of our DNS servers, where nothing was written for it.
+fn name_servers(zone: &mut Zone, topology: &Topology) {
+    let Some(server) = below(&["ns"], zone.apex()).filter(|s| !zone.owns(s)) else { return };
+    let sites = topology.sites.values().filter(|s| s.kind == "dns").flat_map(|s| &s.addresses);
+    for ip in sites.filter_map(|a| crate::policy::address(a)) {
+        zone.insert(Record::from_rdata(server.clone(), NEGATIVE_TTL, RData::from(ip)));
+    }
+}
