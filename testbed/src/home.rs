@@ -4,15 +4,19 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::plan::{Block, MemberPlan};
 
 /// Where every checkout's testbed lives; short, because socket paths have at most 107 bytes.
 const ROOT: &str = "/var/lib/atoll-testbed";
+/// How long a killed process may take to let go of its lock.
+const HELD_MAX: Duration = Duration::from_secs(1);
 
 /// The folder of one checkout's testbed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,22 +93,28 @@ impl Home {
         self.dir.with_extension("failed")
     }
 
-    /// Takes the testbed for the caller alone.
+    /// Takes the testbed for the caller alone. A holder that was just killed is given a moment to be gone.
     ///
     /// # Errors
     /// Somebody of this checkout holds it, or the folder can't be made.
-    pub fn lease(&self) -> Result<Lease> {
+    pub async fn lease(&self) -> Result<Lease> {
         fs::create_dir_all(ROOT).map_err(Error::on(Path::new(ROOT)))?;
         let path = self.dir.with_extension("lock");
         let file = File::options().create(true).append(true).open(&path).map_err(Error::on(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lease { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Refused(format!(
-                "the testbed of {} is in use by another process (it holds {}): wait for it to end",
-                self.checkout.display(),
-                path.display()
-            ))),
-            Err(TryLockError::Error(source)) => Err(Error::on(&path)(source)),
+        let end = Instant::now() + HELD_MAX;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lease { _file: file }),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => tokio::time::sleep(HELD_MAX / 20).await,
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::Refused(format!(
+                        "the testbed of {} is in use by another process (it holds {}): wait for it to end",
+                        self.checkout.display(),
+                        path.display()
+                    )));
+                }
+                Err(TryLockError::Error(source)) => return Err(Error::on(&path)(source)),
+            }
         }
     }
 

@@ -60,7 +60,7 @@ impl Testbed {
     pub async fn up(options: Options) -> Result<Self> {
         require_root()?;
         let home = Home::here();
-        let lease = home.lease()?;
+        let lease = home.lease().await?;
         let up = home.state().is_ok_and(|state| state.is_some_and(|state| state.phase == Phase::Up));
         // After a restart of the machine the state says up and nothing is.
         if up && !processes(&home).is_empty() {
@@ -104,7 +104,7 @@ impl Testbed {
     /// # Errors
     /// None is up, or another process uses it.
     pub async fn attach() -> Result<Self> {
-        let lease = Home::here().lease()?;
+        let lease = Home::here().lease().await?;
         let mut testbed = Self::look().await?;
         testbed.lease = Some(lease);
         Ok(testbed)
@@ -162,7 +162,7 @@ impl Testbed {
     pub async fn clear() -> Result<()> {
         require_root()?;
         let home = Home::here();
-        let _lease = home.lease()?;
+        let _lease = home.lease().await?;
         let block = home.state().ok().flatten().map(|state| state.block);
         down::down(&home).await?;
         let Some(block) = block else { return Ok(()) };

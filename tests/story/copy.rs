@@ -57,7 +57,7 @@ async fn no_credentials_in_the_hub(world: &World) -> Result<()> {
 /// Who asked can't approve, administrators included.
 async fn refused(world: &World) -> Result<()> {
     let approve = ["image", "approve", "to-eu", "-n", NAMESPACE];
-    world.atoll_as(&world.people.dev, &approve).await?.refused(3, "dev")?;
+    world.atoll_as(&world.people.dev, &approve).await?.refused(3, "own request")?;
     world.proves("the requester may not approve: refused with the reason, exit code 3");
     world.apply(&objects::request("own", "prod-eu", "")).await?;
     let request = state(world, "own", "PendingApproval").await?;

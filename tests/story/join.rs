@@ -171,7 +171,7 @@ async fn foreign_certificate(world: &World, hub: &str, secret: &serde_json::Valu
 async fn members(world: &World, bed: &Bed) -> Result<()> {
     let archive = world.dir.join("atoll.tar");
     let mut export = world.atoll_command(&["image", "export"]);
-    export.arg(&archive).args(["--image", IMAGE]);
+    export.arg(&archive).args(["--name", IMAGE]);
     run(export).await?.ok()?;
     world.proves("`atoll image export` writes an image of the binary and its libraries");
     for (member, standing) in STANDING {
