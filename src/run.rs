@@ -40,7 +40,6 @@ pub(crate) async fn agent(options: AgentOptions) -> anyhow::Result<()> {
 }
 
 /// Our CRDs, and with `standard` also those of others that we use.
-#[expect(dead_code, reason = "for the command `crds`")]
 pub(crate) fn crds(standard: bool) -> Vec<CustomResourceDefinition> {
     let mut crds = atoll_api::kinds::crds();
     if standard {

@@ -16,7 +16,6 @@ pub(crate) struct Options {
 }
 
 /// What `atoll demo` does.
-#[expect(dead_code, reason = "for the command `demo`")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Cuts a member off, or stops a part.
@@ -32,7 +31,6 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
 
 /// Asks the running `atoll up` below `home` (or of exactly this run directory) to break or heal a member (by name), `hub`, `dns` or
 /// `gateway`. Returns what was done, for people.
-#[expect(dead_code, reason = "for the command `demo`")]
 pub(crate) async fn control(home: &Path, action: Action, what: &str) -> anyhow::Result<String> {
     anyhow::bail!("{home:?} {action:?} {what}")
 }

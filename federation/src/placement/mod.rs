@@ -9,6 +9,7 @@
 
 mod controller;
 pub mod divide;
+mod foresee;
 mod gather;
 pub mod model;
 pub mod render;
@@ -24,6 +25,7 @@ mod write;
 mod tests;
 
 pub(crate) use controller::Placement;
+pub use foresee::{Foreseen, World, foresee};
 pub(crate) use gather::accept as check;
 pub use model::{Demand, Member, Resources, Standing};
 pub use solve::{Verdict, solve};

@@ -1,0 +1,124 @@
+//! The commands that run something: `up`, and one part each: `hub`, `dns`, `gateway`, `agent`.
+
+use std::path::PathBuf;
+
+use super::failure::{Failure, Outcome};
+use super::output::Output;
+use super::{Globals, dns, gateway};
+use crate::{run, up};
+
+/// Start a whole federation on this machine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// Demo members by name, for example dev,test,prod-eu; 0 for none
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    members: Option<Vec<String>>,
+    /// Keep the state in this directory, and go on from it the next time
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Listen and advertise as this file says, so that agents elsewhere can join
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Up {
+    /// Runs until a signal.
+    pub(crate) async fn run(self, globals: &Globals) -> Outcome {
+        let json = match globals.output {
+            Output::Json => true,
+            Output::Text | Output::Wide => false,
+            Output::Yaml | Output::Name => {
+                return Err(Failure::usage("`atoll up` prints text, or one line with -o json"));
+            }
+        };
+        let members = self.members.map(|names| if names == ["0"] { Vec::new() } else { names });
+        let options = up::Options { members, data_dir: self.data_dir, config: self.config, json };
+        Ok(up::run(options).await?)
+    }
+}
+
+/// Run the hub.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Hub {
+    /// The configuration (docs/configuration.md)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Hub {
+    /// Runs until a signal.
+    pub(crate) async fn run(self) -> Outcome {
+        Ok(run::hub(self.config).await?)
+    }
+}
+
+/// Run a DNS server, or ask one.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Dns {
+    #[command(subcommand)]
+    verb: Option<DnsVerb>,
+    /// The configuration (docs/configuration.md)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum DnsVerb {
+    /// Ask for a name, and say how the answer came about
+    Query(dns::Query),
+}
+
+impl Dns {
+    /// Runs it.
+    pub(crate) async fn run(self, globals: &Globals) -> Outcome {
+        match self.verb {
+            Some(DnsVerb::Query(query)) => query.run(globals).await,
+            None => Ok(run::dns(self.config).await?),
+        }
+    }
+}
+
+/// Run the gateway, or ask where it would send a request.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Gateway {
+    #[command(subcommand)]
+    verb: Option<GatewayVerb>,
+    /// The configuration (docs/configuration.md)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum GatewayVerb {
+    /// Say which route, cluster and endpoint a request would get
+    Explain(gateway::Explain),
+}
+
+impl Gateway {
+    /// Runs it.
+    pub(crate) async fn run(self, globals: &Globals) -> Outcome {
+        match self.verb {
+            Some(GatewayVerb::Explain(explain)) => explain.run(globals).await,
+            None => Ok(run::gateway(self.config).await?),
+        }
+    }
+}
+
+/// Run the agent of a member that has joined, or that its configuration has a token for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Agent {
+    /// The configuration (docs/configuration.md)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Agent {
+    /// Runs until a signal.
+    pub(crate) async fn run(self, globals: &Globals) -> Outcome {
+        let (kubeconfig, context) = (globals.kubeconfig.clone(), globals.context.clone());
+        let options = run::AgentOptions { config: self.config, kubeconfig, context, ..run::AgentOptions::default() };
+        Ok(run::agent(options).await?)
+    }
+}
