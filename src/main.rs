@@ -6,9 +6,18 @@
 //!      └─► up: all of them and the demo members in one process
 //! ```
 
+mod admin;
+mod bind;
 mod cli;
+mod config;
+mod crds;
+mod embedded;
 mod error;
+mod files;
 mod run;
+mod signals;
+mod site;
+mod telemetry;
 mod up;
 
 use std::process::ExitCode;

@@ -1,6 +1,34 @@
-//! `atoll up`: a whole federation in one process.
+//! `atoll up`: a whole federation in one process, on loopback, without root.
+//!
+//! ```text
+//!   ports ─► store, kinds ─┬─► hub ─► tokens ─► agents ═ mTLS ═► hub, DNS, gateway
+//!                          ├─► DNS server, gateway                  │
+//!                          └─► objects of the demo                  │
+//!   demo members (API servers, pods, DNS, registries) ──────────────┘
+//! ```
+//!
+//! In: what was typed, a configuration. Out: a ready line or a page of commands to try; an empty home after the end, unless a data
+//! directory was given. Everything starts at once and nothing waits for what it does not need.
 
-use std::path::{Path, PathBuf};
+mod control;
+mod federation;
+mod members;
+mod ports;
+mod rundir;
+mod seed;
+mod show;
+mod view;
+
+use std::path::PathBuf;
+
+pub(crate) use control::{Action, control};
+use federation::Federation;
+use ports::Ports;
+use rundir::RunDir;
+
+use crate::config::Config;
+use crate::error::Exit;
+use crate::{signals, telemetry};
 
 /// What was typed.
 #[derive(Debug, Default)]
@@ -15,22 +43,43 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
-/// What `atoll demo` does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Cuts a member off, or stops a part.
-    Break,
-    /// Mends it.
-    Heal,
-}
-
 /// Runs it until a signal.
+///
+/// # Errors
+/// A configuration, port, directory or store that can't be used; a part that ended.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    anyhow::bail!("{options:?}")
+    telemetry::log("error");
+    let mut config = Config::read(options.config.as_deref())?;
+    if config.kubeconfig.is_some() || config.embedded == Some(false) {
+        let why = "`atoll up` brings its own API server: leave kubeconfig and embedded out, or run `atoll hub`";
+        return Err(Exit::Usage(why.into()).into());
+    }
+    let specs = members::specs(options.members, &mut config)?;
+    // From here on there is something to clean up.
+    let shutdown = signals::shutdown()?;
+    let run_dir = RunDir::make(options.data_dir.as_deref().or(config.data_dir.as_deref()))?;
+    let ports = Ports::bind(&config)?;
+    let mut federation = Federation::new(config, ports, &run_dir, shutdown.clone());
+    let ended = live(&mut federation, specs, options.json, &run_dir).await;
+    shutdown.cancel();
+    let closed = federation.end().await;
+    run_dir.leave();
+    ended.and(closed)
 }
 
-/// Asks the running `atoll up` below `home` (or of exactly this run directory) to break or heal a member (by name), `hub`, `dns` or
-/// `gateway`. Returns what was done, for people.
-pub(crate) async fn control(home: &Path, action: Action, what: &str) -> anyhow::Result<String> {
-    anyhow::bail!("{home:?} {action:?} {what}")
+async fn live(
+    federation: &mut Federation,
+    specs: Vec<members::Spec>,
+    json: bool,
+    run_dir: &RunDir,
+) -> anyhow::Result<()> {
+    let shutdown = federation.shutdown().clone();
+    let Some(started) = shutdown.run_until_cancelled(federation.start(specs, run_dir)).await else { return Ok(()) };
+    started?;
+    let control = control::listen(run_dir)?;
+    show::ready(federation, json, run_dir)?;
+    tokio::select! {
+        () = control::serve(control, federation) => Ok(()),
+        () = shutdown.cancelled() => Ok(()),
+    }
 }

@@ -64,7 +64,10 @@ impl Credentials {
     }
 
     /// What the member holds; nothing if it never joined.
-    pub(crate) async fn load(client: &kube::Client) -> Result<Option<Self>, AgentError> {
+    ///
+    /// # Errors
+    /// When the member's API can't be asked, or what it holds is broken.
+    pub async fn load(client: &kube::Client) -> Result<Option<Self>, AgentError> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
         let found = secrets.get_opt(SECRET).await.map_err(AgentError::member("reading the agent's Secret"))?;
         let Some(data) = found.and_then(|secret| secret.data) else { return Ok(None) };
@@ -94,7 +97,10 @@ impl Credentials {
     }
 
     /// Writes them into the member, bringing the namespace if it is missing.
-    pub(crate) async fn save(&self, client: &kube::Client) -> Result<(), AgentError> {
+    ///
+    /// # Errors
+    /// When the member's API refuses or can't be reached.
+    pub async fn save(&self, client: &kube::Client) -> Result<(), AgentError> {
         bring_namespace(client, SYSTEM_NAMESPACE).await?;
         let sites = serde_json::to_string(&self.sites).expect("sites are plain JSON");
         let data: BTreeMap<String, ByteString> = [

@@ -34,19 +34,20 @@ pub(crate) struct Health {
 pub(crate) async fn run(
     client: kube::Client,
     connect: Arc<dyn Connect>,
-    dns: watch::Receiver<Option<MemberDns>>,
+    mut dns: watch::Receiver<Option<MemberDns>>,
     health: watch::Sender<Health>,
     shutdown: CancellationToken,
 ) {
     loop {
-        let found = dns.borrow().clone();
+        let found = dns.borrow_and_update().clone();
         let round = async { tokio::join!(ask_api(&client), ask_dns(&*connect, found.as_ref())) };
-        let (api, dns) = tokio::select! {
+        let (api, name_server) = tokio::select! {
             answers = round => answers,
             () = shutdown.cancelled() => return,
         };
-        let reason = [&api, &dns].into_iter().filter_map(|a| a.as_ref().err().cloned()).collect::<Vec<_>>().join("; ");
-        let now = Health { api_ok: api.is_ok(), dns_ok: dns.is_ok(), reason };
+        let reason =
+            [&api, &name_server].into_iter().filter_map(|a| a.as_ref().err().cloned()).collect::<Vec<_>>().join("; ");
+        let now = Health { api_ok: api.is_ok(), dns_ok: name_server.is_ok(), reason };
         health.send_if_modified(|was| {
             let changed = *was != now;
             if changed && !now.reason.is_empty() {
@@ -57,6 +58,8 @@ pub(crate) async fn run(
         });
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
+            // Found, or found elsewhere.
+            Ok(()) = dns.changed() => {}
             () = shutdown.cancelled() => return,
         }
     }

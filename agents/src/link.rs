@@ -146,7 +146,7 @@ impl Link {
                     self.take(talk, desired, message).await?
                 }
                 _ = beat.tick() => {
-                    let health = self.health.borrow().clone();
+                    let health = self.health.borrow_and_update().clone();
                     talk.heartbeat(&health).await
                 }
                 Ok(()) = self.facts.changed() => {
@@ -158,6 +158,11 @@ impl Link {
                     let status = Arc::clone(&self.status.borrow_and_update());
                     let deltas = talk.status.update(&status);
                     talk.all(deltas.into_iter().map(Say::Status)).await
+                }
+                // Word of a change does not wait for the next beat; changes come at most once a round of checks.
+                Ok(()) = self.health.changed() => {
+                    let health = self.health.borrow_and_update().clone();
+                    talk.heartbeat(&health).await
                 }
                 Ok(()) = self.rotated.changed() => return Ok("the certificate was renewed"),
                 () = tokio::time::sleep_until(heard + SILENCE_MAX) => return Err(silent(hub)),

@@ -103,13 +103,17 @@ impl Member {
             let member = member.clone();
             move |source| Error::Port { member, what, from, source }
         };
+        let door = |at| std::future::ready(Door::bind(at, &gate));
         let from = SocketAddr::from((network.service(1), API_PORT));
-        let api_door = bind_free(from, async |at| Door::bind(at, &gate)).await.map_err(find("API server", from))?;
+        let api_door = bind_free(from, door).await.map_err(find("API server", from))?;
         let from = SocketAddr::from((network.service(10), DNS_PORT));
-        let dns_pair = async |at| Ok((Hatch::bind(at, &gate).await?, Door::bind(at, &gate)?));
+        let dns_pair = |at| {
+            let gate = gate.clone();
+            async move { Ok((Hatch::bind(at, &gate).await?, Door::bind(at, &gate)?)) }
+        };
         let (hatch, dns_door) = bind_free(from, dns_pair).await.map_err(find("DNS", from))?;
         let from = SocketAddr::from((network.service(20), REGISTRY_PORT));
-        let registry_door = bind_free(from, async |at| Door::bind(at, &gate)).await.map_err(find("registry", from))?;
+        let registry_door = bind_free(from, door).await.map_err(find("registry", from))?;
         let at = Addresses { api: api_door.address(), dns: dns_door.address(), registry: registry_door.address() };
 
         // registry
@@ -246,7 +250,10 @@ impl Member {
 }
 
 /// Binds the first free port from `from` on.
-async fn bind_free<T>(from: SocketAddr, bind: impl AsyncFn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+async fn bind_free<T, F>(from: SocketAddr, bind: impl Fn(SocketAddr) -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
     let mut at = from;
     loop {
         match bind(at).await {

@@ -101,6 +101,16 @@ impl Listen for System {
     }
 }
 
+/// A listener that was bound before, for the traits' users. To be called inside a runtime.
+///
+/// # Errors
+/// When the system refuses to make it non-blocking.
+pub fn listener(bound: std::net::TcpListener) -> io::Result<Box<dyn Accept>> {
+    bound.set_nonblocking(true)?;
+    let local = bound.local_addr()?;
+    Ok(Box::new(Listener { listener: TcpListener::from_std(bound)?, local }))
+}
+
 struct Listener {
     listener: TcpListener,
     local: SocketAddr,

@@ -1,0 +1,195 @@
+//! Every socket that listens is bound here.
+//!
+//! In: an address, and whether it must be that one. Out: a bound socket, or an error that names the key, the address and what to do.
+//! Never with SO_REUSEPORT: two programs would silently share the port. UDP and TCP of a DNS port go together, with one UDP socket for
+//! each address of this machine, so that an answer leaves from the address that was asked. Where the port was not asked for, the
+//! next free one is taken and said.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+
+use anyhow::Context as _;
+use atoll_reach::{Accept, listener};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::Listen;
+use crate::error::Exit;
+
+/// Ports tried after a taken one.
+const TRIED_MAX: u16 = 100;
+const BACKLOG: i32 = 1024;
+
+/// Whether a taken port is an error or the next one will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strict {
+    /// It is.
+    Always,
+    /// Only where the file names the port.
+    Chosen,
+}
+
+/// A DNS port.
+pub(crate) struct DnsPort {
+    /// Non-blocking, one for each local address.
+    pub(crate) udp: Vec<UdpSocket>,
+    /// Non-blocking.
+    pub(crate) tcp: TcpListener,
+    /// Where both are.
+    pub(crate) at: SocketAddr,
+}
+
+impl DnsPort {
+    /// The TCP half as the parts take it.
+    pub(crate) fn split(self) -> anyhow::Result<(Vec<UdpSocket>, Box<dyn Accept>)> {
+        Ok((self.udp, listener(self.tcp)?))
+    }
+}
+
+/// Binds a TCP port.
+pub(crate) fn tcp(listen: Listen, strict: Strict) -> anyhow::Result<TcpListener> {
+    bind(listen, strict, tcp_at)
+}
+
+/// Binds a TCP port for a part.
+pub(crate) fn accept(listen: Listen, strict: Strict) -> anyhow::Result<Box<dyn Accept>> {
+    Ok(listener(tcp(listen, strict)?)?)
+}
+
+/// Binds UDP and TCP of one port.
+pub(crate) fn dns(listen: Listen, strict: Strict) -> anyhow::Result<DnsPort> {
+    bind(listen, strict, dns_at)
+}
+
+fn bind<T>(listen: Listen, strict: Strict, bind: impl Fn(SocketAddr) -> io::Result<T>) -> anyhow::Result<T> {
+    let must = strict == Strict::Always || listen.chosen;
+    let mut at = listen.at;
+    loop {
+        match bind(at) {
+            Ok(bound) => {
+                if at != listen.at {
+                    eprintln!("atoll: {}: {} is taken, using {at}", listen.key, listen.at);
+                }
+                return Ok(bound);
+            }
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && !must && at.port() - listen.at.port() < TRIED_MAX => {
+                at.set_port(at.port().checked_add(1).context("no port is left")?);
+            }
+            Err(e) => return Err(refused(listen, &e)),
+        }
+    }
+}
+
+fn refused(listen: Listen, error: &io::Error) -> anyhow::Error {
+    let Listen { key, at, .. } = listen;
+    let what = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("another program listens there; stop it, or set {key} to another port"),
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need a right that this process has not; set {key} to a higher one")
+        }
+        io::ErrorKind::AddrNotAvailable => format!("no interface of this machine has that address; correct {key}"),
+        _ => error.to_string(),
+    };
+    Exit::Failed(format!("{key}: can't listen on {at}: {what}")).into()
+}
+
+fn tcp_at(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of an earlier life in TIME_WAIT are no reason; one that listens still is.
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn udp_at(at: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    Ok(socket.into())
+}
+
+fn dns_at(at: SocketAddr) -> io::Result<DnsPort> {
+    let mut at = at;
+    let tcp = tcp_at(at)?;
+    at.set_port(tcp.local_addr()?.port());
+    let udp = local(at)?.into_iter().map(udp_at).collect::<io::Result<Vec<_>>>()?;
+    Ok(DnsPort { udp, tcp, at })
+}
+
+/// The addresses that an address to listen on stands for: itself, or every one of this machine.
+fn local(at: SocketAddr) -> io::Result<Vec<SocketAddr>> {
+    if !at.ip().is_unspecified() {
+        return Ok(vec![at]);
+    }
+    let mut all: Vec<SocketAddr> = nix::ifaddrs::getifaddrs()?
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+        })
+        // Link-local addresses need a zone, which an answer could not name.
+        .filter(|ip| match ip {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(v6) => at.is_ipv6() && !v6.is_unicast_link_local(),
+        })
+        .map(|ip| SocketAddr::new(ip, at.port()))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(at: SocketAddr, chosen: bool) -> Listen {
+        Listen { key: "listen.dns", at, chosen }
+    }
+
+    fn free() -> SocketAddr {
+        tcp_at("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_where_it_was_asked_for_and_else_the_next_one_is_used() {
+        let theirs = tcp_at("127.0.0.1:0".parse().unwrap()).unwrap();
+        let at = theirs.local_addr().unwrap();
+        for (chosen, strict) in [(true, Strict::Chosen), (false, Strict::Always)] {
+            let error = tcp(listen(at, chosen), strict).unwrap_err().to_string();
+            assert!(error.contains("listen.dns") && error.contains("another program"), "{error}");
+        }
+        let other = tcp(listen(at, false), Strict::Chosen).unwrap().local_addr().unwrap();
+        assert!(other.port() > at.port() && other.ip() == at.ip());
+    }
+
+    #[test]
+    fn a_dns_port_is_free_only_if_both_its_halves_are() {
+        let at = free();
+        let shared = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+        shared.set_reuse_port(true).unwrap();
+        shared.bind(&at.into()).unwrap();
+        let error = dns(listen(at, true), Strict::Chosen).err().unwrap().to_string();
+        assert!(error.contains("another program"), "a shared UDP port counts as taken: {error}");
+        assert_ne!(dns(listen(at, false), Strict::Chosen).unwrap().at, at);
+        drop(shared);
+        let ours = dns(listen(at, true), Strict::Chosen).unwrap();
+        assert!(!ours.udp.is_empty() && ours.udp.iter().all(|u| u.local_addr().unwrap() == ours.at));
+        assert!(dns(listen(at, true), Strict::Chosen).is_err(), "nobody can join our sockets");
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_every_address_of_this_machine() {
+        let ours = dns(listen("0.0.0.0:0".parse().unwrap(), true), Strict::Chosen).unwrap();
+        let at: Vec<SocketAddr> = ours.udp.iter().map(|u| u.local_addr().unwrap()).collect();
+        assert!(at.contains(&SocketAddr::from(([127, 0, 0, 1], ours.at.port()))), "{at:?}");
+        assert!(at.iter().all(|at| !at.ip().is_unspecified() && at.port() == ours.at.port()), "{at:?}");
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_says_which_key_to_correct() {
+        let error = tcp(listen("192.0.2.1:5353".parse().unwrap(), true), Strict::Chosen).unwrap_err().to_string();
+        assert!(error.contains("192.0.2.1:5353") && error.contains("correct listen.dns"), "{error}");
+    }
+}

@@ -1,0 +1,137 @@
+//! The one configuration file: YAML in, checked values out. Paths, addresses and the environment stop here.
+//!
+//! In: a file (docs/configuration.md), `ATOLL_HOME` and `HOME`. Out: [`Config`], or an error that names file, key, value and what to do.
+//! An unknown key is an error. Never opens a socket and never changes the file.
+
+mod file;
+mod home;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use atoll_api::names::ClusterName;
+use atoll_api::topology::Standing;
+pub(crate) use home::{data_dir, home, host_name};
+use ipnet::IpNet;
+
+use crate::error::Exit;
+
+/// An address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen {
+    /// The key, for messages.
+    pub(crate) key: &'static str,
+    /// Where.
+    pub(crate) at: SocketAddr,
+    /// The file says so; else it is the default.
+    pub(crate) chosen: bool,
+}
+
+/// Every address to listen on.
+#[derive(Debug, Clone)]
+pub(crate) struct Listens {
+    pub(crate) api: Listen,
+    pub(crate) hub: Listen,
+    pub(crate) dns: Listen,
+    pub(crate) http: Listen,
+    pub(crate) https: Listen,
+    pub(crate) console: Listen,
+    /// No default.
+    pub(crate) webhook: Option<Listen>,
+    pub(crate) dns_relay: Listen,
+    pub(crate) gateway_relay: Listen,
+    pub(crate) admin: Listen,
+}
+
+/// host:port under which others find a port; absent: what is listened on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Advertise {
+    pub(crate) api: Option<String>,
+    pub(crate) hub: Option<String>,
+    pub(crate) dns: Option<String>,
+    pub(crate) http: Option<String>,
+    pub(crate) https: Option<String>,
+    pub(crate) webhook: Option<String>,
+    pub(crate) dns_relay: Option<String>,
+    pub(crate) gateway_relay: Option<String>,
+}
+
+/// Who stands where, by address range.
+pub(crate) type Clients = Vec<(IpNet, Standing)>;
+
+/// What the DNS server is told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Dns {
+    pub(crate) upstreams: Vec<SocketAddr>,
+    pub(crate) recursion: Vec<IpNet>,
+    pub(crate) clients: Clients,
+}
+
+/// What the gateway is told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gateway {
+    pub(crate) clients: Clients,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// What the agent is told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Agent {
+    pub(crate) cluster: Option<ClusterName>,
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// The checked configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) apex: String,
+    pub(crate) default_set: String,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// As written; absent: as it fits.
+    pub(crate) embedded: Option<bool>,
+    pub(crate) hub: Option<String>,
+    pub(crate) site: Option<String>,
+    pub(crate) standing: Standing,
+    pub(crate) listen: Listens,
+    pub(crate) advertise: Advertise,
+    pub(crate) dns: Dns,
+    pub(crate) gateway: Gateway,
+    pub(crate) agent: Agent,
+}
+
+impl Config {
+    /// Reads and checks the file; without one, the defaults.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`]: the file can't be read, is no YAML, has an unknown key or a value that can't be meant.
+    pub(crate) fn read(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Self::parse("") };
+        let usage = || Exit::Usage(format!("configuration {}", path.display()));
+        let text = std::fs::read_to_string(path).with_context(usage)?;
+        Self::parse(&text).with_context(usage)
+    }
+
+    /// Checks the text of a file.
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+        // An empty document is null, which is no map.
+        let empty = text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'));
+        let file = if empty { file::File::default() } else { serde_saphyr::from_str(text).map_err(one_line)? };
+        file.check()
+    }
+
+    /// The advertised form of a port: as written, else what is listened on.
+    pub(crate) fn advertised(said: &Option<String>, at: SocketAddr) -> String {
+        said.clone().unwrap_or_else(|| at.to_string())
+    }
+}
+
+/// The parser draws the place under the line; a message has one line.
+fn one_line(error: serde_saphyr::Error) -> anyhow::Error {
+    let text = error.without_snippet().to_string();
+    anyhow::Error::msg(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests;

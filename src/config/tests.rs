@@ -1,0 +1,90 @@
+//! Cases of the configuration file.
+
+use super::*;
+
+/// The file of docs/configuration.md.
+fn documented() -> String {
+    let page = include_str!("../../docs/configuration.md");
+    let (_, from) = page.split_once("```yaml\n").unwrap();
+    from.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_documented_file_reads_as_it_is_meant() {
+    let c = Config::parse(&documented()).unwrap();
+    assert_eq!((c.apex.as_str(), c.default_set.as_str()), ("atoll.internal", "prod"));
+    assert_eq!(c.embedded, Some(false));
+    assert_eq!(c.hub.as_deref(), Some("hub.example.com:7443"));
+    assert_eq!(c.standing.cluster_set.as_deref(), Some("prod"));
+    assert_eq!(c.listen.webhook.unwrap().at, "0.0.0.0:9443".parse().unwrap());
+    assert_eq!(c.advertise.gateway_relay.as_deref(), Some("gateway.example.com:7454"));
+    assert_eq!(c.dns.upstreams, ["9.9.9.9:53".parse().unwrap()]);
+    assert_eq!(c.dns.clients[0].1.region.as_deref(), Some("eu-central"));
+    assert_eq!(c.gateway.addresses, ["192.0.2.80".parse::<IpAddr>().unwrap()]);
+    assert_eq!(c.agent.token_file.unwrap(), Path::new("/run/token"));
+}
+
+#[test]
+fn the_documented_listen_addresses_are_the_defaults() {
+    let (said, default) = (Config::parse(&documented()).unwrap().listen, Config::parse("").unwrap().listen);
+    let all = |l: &Listens| {
+        [l.api, l.hub, l.dns, l.http, l.https, l.console, l.dns_relay, l.gateway_relay, l.admin].map(|l| l.at)
+    };
+    assert_eq!(all(&said), all(&default));
+    assert!(said.api.chosen && !default.api.chosen);
+    assert!(all(&default).iter().all(|at| at.ip().is_loopback()), "nothing but loopback unless asked for");
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_key_and_what_fits() {
+    for (text, words) in [
+        ("apx: a", vec!["apx", "apex"]),
+        ("listen: {dns: 127.0.0.1:53, dnss: x}", vec!["dnss"]),
+        ("listen: {http: localhost:80}", vec!["listen.http", "localhost:80", "address:port"]),
+        ("listen: {http: 80}", vec!["listen.http", "`80`"]),
+        ("advertise: {hub: hub.example.com}", vec!["advertise.hub", "host:port"]),
+        ("advertise: {api: \"https://x:1\"}", vec!["advertise.api", "https://x:1"]),
+        ("hub: \"hub:0\"", vec!["hub", "hub:0"]),
+        ("apex: \"a..b\"", vec!["apex", "a..b"]),
+        ("defaultSet: Prod_1", vec!["defaultSet", "Prod_1"]),
+        ("dns: {upstreams: [9.9.9.9]}", vec!["dns.upstreams", "9.9.9.9:53"]),
+        ("dns: {recursion: [10.0.0.0/99]}", vec!["dns.recursion", "10.0.0.0/99"]),
+        ("dns: {clients: {ten: {}}}", vec!["dns.clients", "ten"]),
+        ("dns: {clients: {10.0.0.0/8: {planet: mars}}}", vec!["planet"]),
+        ("gateway: {addresses: [gw.example.com]}", vec!["gateway.addresses", "gw.example.com"]),
+        ("agent: {cluster: svc}", vec!["agent.cluster", "svc"]),
+        ("embedded: perhaps", vec!["embedded", "perhaps", "true nor false"]),
+        ("apex: [", vec!["line"]),
+        ("- a\n- b\n", vec![]),
+    ] {
+        let error = crate::error::line(&Config::parse(text).expect_err(text));
+        for word in words {
+            assert!(error.contains(word), "{text}: {error}");
+        }
+        assert!(!error.contains('\n'), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_as_a_mistake_of_usage() {
+    let error = Config::read(Some(Path::new("/nowhere/atoll.yaml"))).unwrap_err();
+    assert!(crate::error::line(&error).contains("/nowhere/atoll.yaml"), "{error:#}");
+    assert_eq!(crate::error::code(&error), 2);
+}
+
+#[test]
+fn the_charts_files_have_no_unknown_key() {
+    for (part, text) in [
+        (
+            "hub",
+            "apex: a.b\ndefaultSet: prod\ndataDir: /var/lib/atoll\nstanding: {}\nembedded: false\nlisten: {hub: 0.0.0.0:7443, console: 127.0.0.1:7070, webhook: 0.0.0.0:9443, admin: 0.0.0.0:7071}\nadvertise: {hub: r-hub.atoll-system.svc:7443, webhook: r-hub.atoll-system.svc:443}",
+        ),
+        (
+            "dns",
+            "hub: r-hub.atoll-system.svc:7443\nlisten: {dns: 0.0.0.0:5353, dnsRelay: \"[::]:7453\"}\nadvertise: {dnsRelay: r:7453}\ndns: {upstreams: [], recursion: [], clients: {}}",
+        ),
+        ("agent", "hub: h:7443\nagent: {cluster: prod-eu, tokenFile: /etc/atoll-token/token}"),
+    ] {
+        Config::parse(text).unwrap_or_else(|e| panic!("{part}: {e:#}"));
+    }
+}

@@ -1,0 +1,131 @@
+//! `atoll gateway`: the gateway.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use atoll_reach::{Accept, Connect, System};
+use kube::Client;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Part, dns::hub_api, own};
+use crate::admin::{self, Admin, Slot};
+use crate::bind::{self, Strict};
+use crate::config::{self, Config};
+use crate::site::{self, Setup};
+use crate::telemetry::Metrics;
+use crate::{signals, telemetry};
+
+/// With what a gateway is started, alone or in `atoll up`.
+pub(crate) struct GatewayParts {
+    pub(crate) instance: String,
+    /// host:port of the hub.
+    pub(crate) hub: String,
+    pub(crate) client: Client,
+    pub(crate) http: Box<dyn Accept>,
+    pub(crate) https: Box<dyn Accept>,
+    pub(crate) relay: Box<dyn Accept>,
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) metrics: Metrics,
+    /// Holds the handle while it runs.
+    pub(crate) slot: Slot<atoll_gateway::Server>,
+}
+
+/// Runs a gateway until `shutdown`.
+pub(crate) async fn run_gateway(
+    config: &Config,
+    parts: GatewayParts,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let connect: Arc<dyn Connect> = Arc::new(System::default());
+    let mut tasks = JoinSet::new();
+    let addresses = addresses(config, parts.http.local_addr());
+    let setup = Setup {
+        kind: "gateway",
+        instance: parts.instance.clone(),
+        hub: parts.hub,
+        client: parts.client.clone(),
+        relay_at: Config::advertised(&config.advertise.gateway_relay, parts.relay.local_addr()),
+        relay: parts.relay,
+        addresses: addresses.clone(),
+        standing: config.standing.clone(),
+        dir: parts.dir.clone(),
+        connect: Arc::clone(&connect),
+    };
+    let common = site::start(setup, &mut tasks, &shutdown).await;
+    let (started, server) = oneshot::channel();
+    let said = atoll_gateway::Config {
+        instance: parts.instance,
+        standing: config.standing.clone(),
+        clients: config.gateway.clients.clone(),
+        addresses,
+        ..atoll_gateway::Config::default()
+    };
+    let resources = atoll_gateway::Resources {
+        topology: common.topology,
+        dialer: common.dialer,
+        report: common.report,
+        connect,
+        listen: Arc::new(System::default()),
+        http: parts.http,
+        https: parts.https,
+        client: parts.client,
+        metrics: parts.metrics.of("gateway"),
+        dir: parts.dir,
+        started: Some(started),
+    };
+    let slot = Arc::clone(&parts.slot);
+    let (ended, ()) = tokio::join!(atoll_gateway::run(said, resources, shutdown.child_token()), async {
+        if let Ok(server) = server.await {
+            slot.store(Some(Arc::new(server)));
+        }
+    });
+    parts.slot.store(None);
+    shutdown.cancel();
+    while tasks.join_next().await.is_some() {}
+    Ok(ended?)
+}
+
+/// What DNS gives for hosts that this gateway serves: as written, else as advertised, else where it listens if others can reach that.
+fn addresses(config: &Config, at: SocketAddr) -> Vec<String> {
+    if !config.gateway.addresses.is_empty() {
+        return config.gateway.addresses.iter().map(ToString::to_string).collect();
+    }
+    if let Some((host, _)) = config.advertise.http.as_deref().and_then(|said| said.rsplit_once(':')) {
+        return vec![host.trim_matches(['[', ']']).to_owned()];
+    }
+    if at.ip().is_unspecified() { Vec::new() } else { vec![at.ip().to_string()] }
+}
+
+/// Runs the gateway until a signal.
+///
+/// # Errors
+/// A configuration or port that can't be used.
+pub(crate) async fn gateway(file: Option<PathBuf>) -> anyhow::Result<()> {
+    telemetry::log("info");
+    let config = Config::read(file.as_deref())?;
+    let client = hub_api(&config, "gateway").await?;
+    let hub = config.hub.clone().unwrap_or_else(|| config.listen.hub.at.to_string());
+    let dir = config.data_dir.as_deref().map(config::data_dir).transpose()?;
+    let http = bind::accept(config.listen.http, Strict::Always)?;
+    let https = bind::accept(config.listen.https, Strict::Always)?;
+    let relay = bind::accept(config.listen.gateway_relay, Strict::Always)?;
+    let admin_port = bind::tcp(config.listen.admin, Strict::Always)?;
+    let shutdown = signals::shutdown()?;
+    let (metrics, slot) = (Metrics::default(), Slot::<atoll_gateway::Server>::default());
+    let seen = Arc::clone(&slot);
+    let ready: admin::Check = Box::new(move || seen.load().as_ref().is_some_and(|server| server.is_ready()));
+    let gateway = Some(Arc::clone(&slot));
+    let admin = Admin { metrics: metrics.clone(), checks: vec![("gateway", ready)], gateway, ..Admin::default() };
+    let admin = Part::start("admin port", &shutdown, |end| admin::serve(admin_port, admin, end));
+    tracing::info!(http = %http.local_addr(), https = %https.local_addr(), hub, "gateway");
+    let instance = site::instance("gateway", config.site.as_deref());
+    let dir = own(dir.as_deref(), "gateway");
+    let parts = GatewayParts { instance, hub, client, http, https, relay, dir, metrics, slot };
+    let ended = run_gateway(&config, parts, shutdown.child_token()).await;
+    shutdown.cancel();
+    admin.end().await?;
+    ended
+}

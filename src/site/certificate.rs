@@ -1,0 +1,157 @@
+//! The site's certificate: read from its Secret in the hub's API, kept in a file for starts without a hub.
+//!
+//! In: Secret `atoll-system/atoll-site-<kind>`, which the hub fills and renews. Out: a TLS identity, swapped when the Secret changes. The
+//! file is readable by its owner alone and replaced by rename. Never asks for a certificate: who may read the Secret is RBAC's matter.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use atoll_api::kinds::SYSTEM_NAMESPACE;
+use atoll_reach::{Identity, Revocations, Role, TlsIdentity};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const FILE: &str = "identity.json";
+/// Between two looks at the Secret, once there is an identity.
+const EVERY: Duration = Duration::from_secs(10);
+/// And while there is none.
+const SOON: Duration = Duration::from_millis(50);
+const SOON_MAX: Duration = Duration::from_secs(2);
+const READ_MAX: Duration = Duration::from_secs(10);
+
+/// As the Secret and the file hold it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    chain: String,
+    key: String,
+    ca: String,
+}
+
+/// The identity that is in use, once there is one.
+pub(super) type Current = watch::Receiver<Option<TlsIdentity>>;
+
+/// Keeps the identity current.
+pub(super) struct Keeper {
+    kind: &'static str,
+    client: Client,
+    file: Option<PathBuf>,
+    revocations: Revocations,
+    held: Option<Held>,
+    out: watch::Sender<Option<TlsIdentity>>,
+}
+
+impl Keeper {
+    pub(super) fn new(kind: &'static str, client: Client, dir: Option<PathBuf>, revocations: Revocations) -> Self {
+        let file = dir.map(|dir| dir.join(FILE));
+        Self { kind, client, file, revocations, held: None, out: watch::Sender::new(None) }
+    }
+
+    /// Takes the identity of the file, if there is a good one.
+    pub(super) async fn load(mut self) -> (Self, Current) {
+        if let Some(file) = self.file.clone() {
+            // One that can't be read was not kept, or this is the first start.
+            if let Ok(Ok(bytes)) = tokio::task::spawn_blocking(move || std::fs::read(&file)).await {
+                match serde_json::from_slice(&bytes) {
+                    Ok(held) => self.take(held),
+                    Err(error) => tracing::warn!(%error, "kept certificate not used"),
+                }
+            }
+        }
+        let current = self.out.subscribe();
+        (self, current)
+    }
+
+    /// Follows the Secret until `shutdown`.
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
+        let (mut soon, mut said) = (SOON, String::new());
+        loop {
+            let pause = match self.look().await {
+                Ok(()) => {
+                    said.clear();
+                    EVERY
+                }
+                Err(why) => {
+                    // Said once, not at every look.
+                    if said != why {
+                        tracing::info!(site = self.kind, why, "certificate not read from the hub's API yet");
+                        said = why;
+                    }
+                    soon = (soon * 2).min(SOON_MAX);
+                    if self.held.is_some() { EVERY } else { soon }
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), String> {
+        let name = format!("atoll-site-{}", self.kind);
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+        let read = timeout(READ_MAX, secrets.get_opt(&name)).await.map_err(|_| "no answer in time".to_owned())?;
+        let secret = read.map_err(|e| e.to_string())?;
+        let secret = secret.ok_or_else(|| format!("secret {SYSTEM_NAMESPACE}/{name}: is not there yet"))?;
+        let data = secret.data.unwrap_or_default();
+        let text = |key: &str| {
+            let found = data.get(key).and_then(|v| String::from_utf8(v.0.clone()).ok());
+            found.ok_or_else(|| format!("secret {SYSTEM_NAMESPACE}/{name}: `{key}` is missing"))
+        };
+        let held = Held { chain: text("tls.crt")?, key: text("tls.key")?, ca: text("ca.crt")? };
+        if self.held.as_ref() != Some(&held) {
+            self.take(held);
+            self.keep().await;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, held: Held) {
+        let parsed = Identity::from_pem(&held.chain, &held.key, &held.ca);
+        let identity = match parsed {
+            Ok(identity) if *identity.role() == Role::Site(self.kind.to_owned()) => identity,
+            Ok(other) => {
+                return tracing::warn!(site = self.kind, role = %other.role(), "certificate of another, not used");
+            }
+            Err(error) => return tracing::warn!(site = self.kind, %error, "certificate not used"),
+        };
+        let current = self.out.borrow().clone();
+        let shown = match current {
+            Some(tls) => tls.swap(identity).map(|()| tls),
+            None => TlsIdentity::new(identity, self.revocations.clone()),
+        };
+        match shown {
+            Ok(tls) => {
+                tracing::debug!(site = self.kind, serial = %tls.bearer().serial, "certificate in use");
+                self.held = Some(held);
+                self.out.send_replace(Some(tls));
+            }
+            Err(error) => tracing::warn!(site = self.kind, %error, "certificate not used"),
+        }
+    }
+
+    async fn keep(&self) {
+        let (Some(file), Some(held)) = (self.file.clone(), self.held.clone()) else { return };
+        let written = tokio::task::spawn_blocking(move || write(&file, &held)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(site = self.kind, %error, "certificate not kept: a start without the hub's API would fail");
+        }
+    }
+}
+
+fn write(file: &Path, held: &Held) -> std::io::Result<()> {
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let next = file.with_extension("next");
+    let mut out = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+    out.write_all(&serde_json::to_vec(held)?)?;
+    out.sync_all()?;
+    std::fs::rename(&next, file)
+}
