@@ -1,8 +1,53 @@
 //! The gateway: one entry in front of many clusters.
+//!
+//! ```text
+//!   watch (hub's API) ─┐                                   ┌─► status (back into the objects)
+//!   topology (hub) ────┼─► build_loop ─► table::build ─────┤
+//!   last good (disk) ──┘                                   └─► plane: snapshot, swapped whole
+//!                                                                 │ read by every request
+//!   listen ─► tls ─► http::server ─► answer ─► filter ─► choose (cluster) ─► balance (endpoint) ─► pool ─► forward ─► back
+//!                                                           │                      │
+//!                                                           └────── health ◄───────┘ probes and results
+//! ```
+//!
+//! In: listeners, the topology as followed, the dialer into members, a client of the hub's API. Out: answers to requests, statuses, metrics.
+//! Requests never wait for hub or API server: with both dead they go on, through restarts too.
+//! A new filter is a row of `filter::FILTERS`, a new kind of route one of `provider::PROVIDERS`.
 
 mod config;
 mod error;
 mod run;
+
+mod build_loop;
+mod last_good;
+mod objects;
+mod watch;
+
+mod provider;
+mod table;
+
+mod status;
+
+mod plane;
+
+mod listen;
+mod tls;
+
+mod http;
+
+mod filter;
+
+mod choose;
+
+mod balance;
+
+mod endpoint;
+mod health;
+mod pool;
+mod retry;
+
+mod explain;
+mod metrics;
 
 pub use config::{Config, Limits, Resources};
 pub use error::Error;

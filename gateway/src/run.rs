@@ -1,34 +1,137 @@
-//! The gateway as a whole.
+//! The gateway as a whole: starts everything, builds tables when something changed, ends in order.
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::{Config, Error, Resources};
+use crate::balance::Dice;
+use crate::build_loop::Builder;
+use crate::choose::Clients;
+use crate::endpoint::Endpoints;
+use crate::explain;
+use crate::health::Prober;
+use crate::listen::{Listening, OpenPorts};
+use crate::metrics::Metrics;
+use crate::plane::{Plane, Snapshots};
+use crate::pool::Pool;
+use crate::retry::Budget;
+use crate::table::{Ports, Slot};
+use crate::watch::Watches;
+use crate::{Config, Error, Resources, last_good, status, tls};
 
-/// A handle to a running gateway, for console, admin port and commands.
-#[derive(Debug, Clone)]
-pub struct Server {}
+/// A handle to a running gateway, for console, admin port and commands. Clones are the same one.
+#[derive(Clone)]
+pub struct Server {
+    plane: Arc<Plane>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("ready", &self.is_ready()).finish()
+    }
+}
 
 impl Server {
     /// Whether it has a route table, the last good one included.
     pub fn is_ready(&self) -> bool {
-        false
+        self.plane.snapshots.load().is_some()
     }
 
-    /// What a request for `host` and `path` from a region (absent: from where the gateway stands) would go through.
+    /// What a GET of `path` at `host` would go through, for somebody in region `from`; absent: where the gateway stands.
     pub async fn explain(&self, host: &str, path: &str, from: Option<&str>) -> serde_json::Value {
-        serde_json::json!({"host": host, "path": path, "from": from, "ready": false})
+        explain::explain(&self.plane, host, path, from)
     }
 }
 
-/// Runs the gateway until `shutdown`.
+/// Runs the gateway until `shutdown`, and then until open requests are done or the drain time is over.
 ///
 /// # Errors
-/// See [`Error`]: mistakes of the caller only.
-pub async fn run(config: Config, mut resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
-    if let Some(started) = resources.started.take() {
-        let _ = started.send(Server {});
+/// See [`Error`]: mistakes of the caller only. Hub or API server out of reach are waited for.
+pub async fn run(config: Config, resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
+    let metrics = Metrics::register(&resources.metrics)?;
+    let (drain, end) = (shutdown.clone(), CancellationToken::new());
+    let _ends = end.clone().drop_guard();
+    let endpoints = Arc::new(Endpoints::default());
+    let prober = Prober::new(Arc::clone(&endpoints), metrics.clone());
+    let tracker = TaskTracker::new();
+    let pool = Pool {
+        dialer: resources.dialer,
+        connect: resources.connect,
+        tracker: tracker.clone(),
+        shutdown: end.clone(),
+        metrics: metrics.clone(),
+    };
+    let plane = Arc::new(Plane {
+        snapshots: Snapshots::default(),
+        endpoints,
+        health: Arc::clone(&prober.health),
+        pool: pool.clone(),
+        clients: Clients::new(config.standing, config.clients),
+        dice: Dice::new(),
+        budget: Budget::default(),
+        limits: config.limits,
+        metrics,
+        tracker,
+        drain,
+        end,
+    });
+    if let Some(started) = resources.started {
+        // Nobody waits for the handle: the gateway serves all the same.
+        let _ = started.send(Server { plane: Arc::clone(&plane) });
     }
-    tracing::info!(instance = config.instance, http = %resources.http.local_addr(), "gateway");
-    shutdown.cancelled().await;
+    let (http, https) = (resources.http, resources.https);
+    let at = http.local_addr();
+    tracing::info!(instance = config.instance, http = %at, https = %https.local_addr(), "gateway starts");
+    let ports = Ports { http: at.port(), https: https.local_addr().port(), ..Ports::default() };
+    let addresses = if config.addresses.is_empty() { vec![at.ip().to_string()] } else { config.addresses };
+    let hub = resources.topology.borrow().topology.settings.hub_id.clone();
+    let before = last_good::load(resources.dir.as_deref(), &hub).await;
+
+    let mut tasks = JoinSet::new();
+    let listening = Listening::new(Arc::clone(&plane));
+    let (plain, secure) = (Slot::Http, Slot::Https);
+    let tls_of = |slot| tls::server(Arc::clone(&plane.snapshots), slot);
+    tasks.spawn(listening.clone().accept(http, plain, tls_of(plain)?, shutdown.clone()));
+    tasks.spawn(listening.clone().accept(https, secure, tls_of(secure)?, shutdown.clone()));
+    tasks.spawn(prober.run(pool, resources.topology.clone(), resources.report, shutdown.clone()));
+    let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), &mut tasks, &shutdown);
+    let (statuses, newest) = watch::channel(status::Statuses::default());
+    tasks.spawn(status::write::run(resources.client, newest, shutdown.clone()));
+    let builder = Builder {
+        plane: Arc::clone(&plane),
+        watches,
+        topology: resources.topology,
+        ports,
+        open: OpenPorts::new(listening, resources.listen, at.ip()),
+        addresses,
+        statuses,
+        dir: resources.dir,
+        has_last_good: before.is_some(),
+    };
+    tasks.spawn(builder.run(shutdown.clone()));
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(broken) = ended {
+            // A task that panicked is a bug of ours: better no gateway than half of one.
+            tracing::error!(%broken, "a task of the gateway broke");
+            shutdown.cancel();
+        }
+    }
+    finish(&plane).await;
     Ok(())
+}
+
+/// Lets open requests finish for the drain time, then ends what is left.
+async fn finish(plane: &Plane) {
+    plane.tracker.close();
+    let started = Instant::now();
+    // Connections to endpoints belong to the tracker too, and idle ones end only by the token.
+    while plane.metrics.connections.get() > 0 && started.elapsed() < plane.limits.drain {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    plane.end.cancel();
+    plane.tracker.wait().await;
 }

@@ -1,0 +1,139 @@
+//! Builds a table whenever something changed, swaps it in, opens ports, hands on statuses, keeps the last good objects.
+//!
+//! In: objects, topology, the moment. Never: waits for anybody while a change is there to be served; many changes at once make one table.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use atoll_api::topology::Topology;
+use atoll_wire::follow::Snapshot as Followed;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::last_good;
+use crate::listen::OpenPorts;
+use crate::objects::Objects;
+use crate::plane::Plane;
+use crate::status::Statuses;
+use crate::table::{Built, Input, Ports, build};
+use crate::tls::Certificates;
+use crate::watch::Watches;
+
+/// Changes within this time make one table.
+const GATHER: Duration = Duration::from_millis(5);
+/// Ports that could not be opened are tried again so often.
+const PORTS_AGAIN: Duration = Duration::from_secs(10);
+/// The last good objects are written at most so often.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// What building needs.
+pub(crate) struct Builder {
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) watches: Arc<Watches>,
+    pub(crate) topology: watch::Receiver<Followed>,
+    pub(crate) ports: Ports,
+    pub(crate) open: OpenPorts,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) statuses: watch::Sender<Statuses>,
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) has_last_good: bool,
+}
+
+impl Builder {
+    /// Builds until `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mut certificates = Certificates::default();
+        let _ = shutdown.run_until_cancelled(self.go(&mut certificates)).await;
+        self.open.finish().await;
+    }
+
+    async fn go(&mut self, certificates: &mut Certificates) {
+        let mut changes = self.watches.changes();
+        let mut saved: Option<Vec<u8>> = None;
+        let mut save_at = Instant::now();
+        let mut unsaved = false;
+        loop {
+            changes.borrow_and_update();
+            let topology = Arc::clone(&self.topology.borrow_and_update().topology);
+            let listed = self.watches.are_listed();
+            if listed || self.has_last_good {
+                let objects = self.watches.objects();
+                self.build(&objects, &topology, listed, certificates).await;
+                unsaved = listed && self.dir.is_some();
+            }
+            // Saves what there is, then waits until something that tables are made of is another.
+            loop {
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { return } else { break },
+                    changed = self.topology.changed() => {
+                        if changed.is_err() { return }
+                        if !Arc::ptr_eq(&self.topology.borrow_and_update().topology, &topology) { break }
+                    }
+                    () = sleep(PORTS_AGAIN), if !self.ports.failed.is_empty() => break,
+                    () = tokio::time::sleep_until(save_at), if unsaved => {
+                        unsaved = !self.save(&topology, &mut saved).await;
+                        save_at = Instant::now() + SAVE_EVERY;
+                    }
+                }
+            }
+            sleep(GATHER).await;
+        }
+    }
+
+    /// Builds, swaps, and settles the ports; once more if that changed which ports can be served.
+    async fn build(
+        &mut self,
+        objects: &Objects,
+        topology: &Arc<Topology>,
+        listed: bool,
+        certificates: &mut Certificates,
+    ) {
+        certificates.retain(&objects.secrets);
+        loop {
+            let input = Input {
+                objects,
+                topology,
+                ports: &self.ports,
+                addresses: &self.addresses,
+                now: jiff::Timestamp::now(),
+            };
+            let Built { table, statuses, wanted } = build(&input, certificates);
+            self.plane.metrics.builds.inc();
+            self.plane.metrics.routes.set(i64::try_from(objects.routes.len()).unwrap_or(i64::MAX));
+            for slot in table.slots.values() {
+                for listener in slot.listeners.values() {
+                    let name = format!("{}/{}", listener.gateway, listener.name);
+                    if let Some(end) = listener.certificates.iter().map(|c| c.not_after).min() {
+                        self.plane.metrics.certificates_not_after.with_label_values(&[&name]).set(end);
+                    }
+                }
+            }
+            self.plane.swap(table, !listed);
+            let failed = self.open.settle(&wanted).await;
+            if failed == self.ports.failed {
+                if listed {
+                    self.statuses.send_replace(statuses);
+                }
+                return;
+            }
+            self.ports.failed = failed;
+        }
+    }
+
+    /// Writes the objects that are used, where they differ from what is on disk. Returns whether that went well.
+    async fn save(&self, topology: &Topology, saved: &mut Option<Vec<u8>>) -> bool {
+        let Some(dir) = self.dir.clone() else { return true };
+        let objects = self.watches.objects().used();
+        let hub = &topology.settings.hub_id;
+        let file = last_good::encode(hub, &objects);
+        if saved.as_ref() == Some(&file) {
+            return true;
+        }
+        let written = last_good::save(dir, hub, &objects).await;
+        if written {
+            *saved = Some(file);
+        }
+        written
+    }
+}

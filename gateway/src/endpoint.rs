@@ -1,0 +1,185 @@
+//! Endpoints in use: each known once by cluster, address and port, however many routes lead to it, and over every swap of the table.
+//!
+//! In: the upstreams of a table. Out: the same with live endpoints: their health, requests in flight, idle connections. Never dials.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use atoll_api::names::ClusterName;
+use atoll_api::topology::ClusterFacts;
+use tokio::sync::watch;
+
+use crate::health::{ClusterState, EndpointState};
+use crate::pool::Idle;
+use crate::table::Upstream;
+
+/// Which endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Address {
+    /// The member; nothing: the hub's own network.
+    pub(crate) cluster: Option<ClusterName>,
+    pub(crate) ip: IpAddr,
+    pub(crate) port: u16,
+    /// It speaks HTTP/2 without TLS.
+    pub(crate) h2: bool,
+}
+
+impl Address {
+    /// The cluster's name for logs and metrics.
+    pub(crate) fn cluster_name(&self) -> &str {
+        self.cluster.as_ref().map_or("", ClusterName::as_str)
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(cluster) = &self.cluster {
+            write!(f, "{cluster}/")?;
+        }
+        write!(f, "{}", std::net::SocketAddr::new(self.ip, self.port))
+    }
+}
+
+/// An endpoint that some upstream leads to.
+pub(crate) struct Endpoint {
+    pub(crate) address: Address,
+    pub(crate) in_flight: AtomicUsize,
+    pub(crate) state: Mutex<EndpointState>,
+    /// Of its cluster; nothing for the hub's own network.
+    pub(crate) cluster: Option<Arc<ClusterState>>,
+    pub(crate) idle: Idle,
+    retired: AtomicBool,
+    /// Counts how often it was found to be down.
+    pub(crate) down: watch::Sender<u64>,
+}
+
+impl Endpoint {
+    /// Whether no table leads here any more: connections are not kept.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Its state, locked.
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, EndpointState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who wait for it that it is down, and closes idle connections.
+    pub(crate) fn fell(&self) {
+        self.idle.clear();
+        self.down.send_modify(|n| *n += 1);
+    }
+}
+
+/// An upstream with live endpoints.
+pub(crate) struct Live {
+    /// In the order of the upstream's clusters.
+    pub(crate) parts: Vec<LivePart>,
+}
+
+/// What one cluster offers.
+pub(crate) struct LivePart {
+    pub(crate) facts: Option<Arc<ClusterFacts>>,
+    pub(crate) state: Option<Arc<ClusterState>>,
+    pub(crate) endpoints: Vec<LiveEndpoint>,
+}
+
+/// An endpoint as one upstream has it.
+pub(crate) struct LiveEndpoint {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) zone: Option<String>,
+    pub(crate) pod: Option<String>,
+}
+
+/// Endpoints of one cluster that are in use.
+pub(crate) struct InUse {
+    pub(crate) state: Arc<ClusterState>,
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// All endpoints in use.
+#[derive(Default)]
+pub(crate) struct Endpoints {
+    known: Mutex<Known>,
+    all: ArcSwap<Vec<Arc<Endpoint>>>,
+    by_cluster: ArcSwap<BTreeMap<ClusterName, InUse>>,
+}
+
+#[derive(Default)]
+struct Known {
+    endpoints: HashMap<Address, Arc<Endpoint>>,
+    clusters: BTreeMap<ClusterName, Arc<ClusterState>>,
+}
+
+impl Known {
+    fn cluster(&mut self, name: &ClusterName) -> Arc<ClusterState> {
+        Arc::clone(self.clusters.entry(name.clone()).or_insert_with(|| Arc::new(ClusterState::new(name.clone()))))
+    }
+
+    fn endpoint(&mut self, address: Address, cluster: Option<&Arc<ClusterState>>) -> Arc<Endpoint> {
+        let make = || {
+            Arc::new(Endpoint {
+                address: address.clone(),
+                in_flight: AtomicUsize::new(0),
+                state: Mutex::default(),
+                cluster: cluster.cloned(),
+                idle: Idle::default(),
+                retired: AtomicBool::new(false),
+                down: watch::Sender::new(0),
+            })
+        };
+        Arc::clone(self.endpoints.entry(address.clone()).or_insert_with(make))
+    }
+}
+
+impl Endpoints {
+    /// Makes upstreams live; endpoints that none of them leads to are retired.
+    pub(crate) fn enliven(&self, upstreams: &[Upstream]) -> Vec<Live> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used: HashMap<Address, Arc<Endpoint>> = HashMap::new();
+        let mut by_cluster: BTreeMap<ClusterName, InUse> = BTreeMap::new();
+        let mut live = Vec::with_capacity(upstreams.len());
+        for upstream in upstreams {
+            let parts = upstream.clusters.iter().map(|part| {
+                let state = part.name().map(|name| known.cluster(name));
+                let endpoints = part.endpoints.iter().map(|target| {
+                    let (cluster, ip, port, h2) = (part.name().cloned(), target.address, target.port, upstream.h2);
+                    let endpoint = known.endpoint(Address { cluster, ip, port, h2 }, state.as_ref());
+                    if used.insert(endpoint.address.clone(), Arc::clone(&endpoint)).is_none()
+                        && let (Some(name), Some(state)) = (part.name(), &state)
+                    {
+                        let fresh = || InUse { state: Arc::clone(state), endpoints: Vec::new() };
+                        by_cluster.entry(name.clone()).or_insert_with(fresh).endpoints.push(Arc::clone(&endpoint));
+                    }
+                    LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
+                });
+                let endpoints = endpoints.collect();
+                LivePart { facts: part.cluster.clone(), state, endpoints }
+            });
+            live.push(Live { parts: parts.collect() });
+        }
+        known.clusters.retain(|name, _| by_cluster.contains_key(name));
+        let gone = std::mem::take(&mut known.endpoints).into_iter().filter(|(address, _)| !used.contains_key(address));
+        for (_, endpoint) in gone {
+            endpoint.retired.store(true, Ordering::Relaxed);
+            endpoint.idle.clear();
+        }
+        self.all.store(Arc::new(used.values().cloned().collect()));
+        known.endpoints = used;
+        self.by_cluster.store(Arc::new(by_cluster));
+        live
+    }
+
+    /// Every endpoint in use.
+    pub(crate) fn all(&self) -> Arc<Vec<Arc<Endpoint>>> {
+        self.all.load_full()
+    }
+
+    /// The same by cluster, without those of the hub's own network.
+    pub(crate) fn by_cluster(&self) -> Arc<BTreeMap<ClusterName, InUse>> {
+        self.by_cluster.load_full()
+    }
+}

@@ -1,0 +1,140 @@
+//! What a request would go through, as JSON for people and commands: listener, route, rule, backends, tiers and why, endpoints.
+//!
+//! In: host, path, region. Reads what requests read and decides as they do, but sends nothing.
+
+use std::sync::atomic::Ordering;
+
+use atoll_api::health::Source;
+use atoll_api::topology::Standing;
+use http::request::Parts;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::choose::{Question, place};
+use crate::endpoint::{Live, LiveEndpoint};
+use crate::plane::{Plane, Snapshot};
+use crate::table::{Backend, ListenerTable, Slot};
+
+/// Explains a GET of `path` at `host` for somebody in `from`; absent: where the gateway stands.
+pub(crate) fn explain(plane: &Plane, host: &str, path: &str, from: Option<&str>) -> Value {
+    let host = host.split_once(':').map_or(host, |(host, _)| host).trim_end_matches('.').to_ascii_lowercase();
+    let mut said = json!({"host": host, "path": path});
+    let Some(snapshot) = plane.snapshots.load_full() else {
+        said["error"] = "no routes are known yet".into();
+        return said;
+    };
+    let standing = plane.clients.standing_in(from);
+    said["from"] = serde_json::to_value(place(&standing, &snapshot.table.topology)).unwrap_or_default();
+    said["table"] = json!({"lastGood": snapshot.last_good, "topology": {
+        "epoch": snapshot.table.topology.version.epoch, "generation": snapshot.table.topology.version.generation}});
+    said["health"] = match plane.health.view().source() {
+        Source::Hub => "Hub: its view is fresh".into(),
+        Source::Probes => "Probes: the hub is silent, own probes count".into(),
+        Source::Panic => "Panic: the hub is silent and own probes see almost nobody, so its last word counts".into(),
+    };
+    let slots = snapshot.table.slots.keys().copied();
+    let found: Vec<Value> = slots.filter_map(|slot| at_slot(plane, &snapshot, slot, &host, path, &standing)).collect();
+    if found.is_empty() {
+        said["error"] = "404: no listener takes this host".into();
+    }
+    said["listeners"] = found.into();
+    said
+}
+
+fn at_slot(
+    plane: &Plane,
+    snapshot: &Snapshot,
+    slot: Slot,
+    host: &str,
+    path: &str,
+    standing: &Standing,
+) -> Option<Value> {
+    let listener = snapshot.table.listener(slot, host)?;
+    let mut said = json!({
+        "servedAt": slot.to_string(), "gateway": listener.gateway, "listener": listener.name, "port": listener.port,
+        "hostname": listener.host.as_ref().map(ToString::to_string),
+    });
+    match request(host, path) {
+        Ok(head) => route(plane, snapshot, listener, host, &head, standing, &mut said),
+        Err(why) => said["error"] = format!("400: {why}").into(),
+    }
+    Some(said)
+}
+
+fn request(host: &str, path: &str) -> Result<Parts, http::Error> {
+    let request = http::Request::builder().uri(path).header(http::header::HOST, host).body(())?;
+    Ok(request.into_parts().0)
+}
+
+fn route(
+    plane: &Plane,
+    snapshot: &Snapshot,
+    listener: &ListenerTable,
+    host: &str,
+    head: &Parts,
+    standing: &Standing,
+    said: &mut Value,
+) {
+    let Some(entry) = listener.route(host, head) else {
+        said["error"] = "404: no route takes this".into();
+        return;
+    };
+    let rule = &entry.rule;
+    said["route"] = (*rule.route).into();
+    said["rule"] = json!({"index": rule.index, "name": rule.name, "match": entry.matcher.to_string(),
+        "filters": rule.filters.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>()});
+    if let Some(why) = &rule.refused {
+        said["error"] = format!("500: {why}").into();
+        return;
+    }
+    let backends = rule.backends.iter().map(|b| backend(plane, snapshot, b, host, standing));
+    said["backends"] = backends.collect();
+}
+
+fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, standing: &Standing) -> Value {
+    let mut said = json!({"backend": backend.name, "weight": backend.weight});
+    let index = match &backend.target {
+        Ok(index) => *index,
+        Err(why) => {
+            said["error"] = format!("500: {why}").into();
+            return said;
+        }
+    };
+    let (upstream, live) = (&snapshot.table.upstreams[index], &snapshot.live[index]);
+    let question =
+        Question { table: &snapshot.table, upstream, live, host, standing, client: 0, dice: plane.dice.roll() };
+    let choice = question.choice(&plane.health);
+    said["upstream"] = upstream.id.to_string().into();
+    said["policy"] = question.policy().map(|p| p.name.clone()).into();
+    said["capacity"] = "unbounded".into();
+    said["why"] = choice.why.into();
+    said["lastResort"] = choice.last_resort.into();
+    let tiers = choice.tiers.iter().map(|tier| tier.iter().map(|part| cluster(plane, live, *part)).collect::<Value>());
+    said["tiers"] = tiers.collect();
+    if choice.tiers.is_empty() || live.parts.iter().all(|p| p.endpoints.is_empty()) {
+        said["error"] = "503: no endpoint is ready".into();
+    }
+    said
+}
+
+fn cluster(plane: &Plane, live: &Live, part: usize) -> Value {
+    let part = &live.parts[part];
+    let name = part.facts.as_ref().map(|facts| facts.name.as_str());
+    json!({
+        "cluster": name,
+        "reach": name.map(|name| format!("{:?}", plane.pool.dialer.route(name))),
+        "out": part.state.as_ref().is_some_and(|s| s.is_out()),
+        "endpoints": part.endpoints.iter().map(endpoint).collect::<Value>(),
+    })
+}
+
+fn endpoint(live: &LiveEndpoint) -> Value {
+    let endpoint = &live.endpoint;
+    let state = endpoint.state();
+    json!({
+        "address": std::net::SocketAddr::new(endpoint.address.ip, endpoint.address.port).to_string(),
+        "pod": live.pod, "zone": live.zone,
+        "usable": state.is_usable(Instant::now()), "probe": if state.is_up() { "up" } else { "down" },
+        "inFlight": endpoint.in_flight.load(Ordering::Relaxed), "idle": endpoint.idle.len(),
+    })
+}

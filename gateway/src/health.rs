@@ -1,0 +1,226 @@
+//! Who is well: own probes of endpoints, what traffic says, and the rule by which a whole cluster is out.
+//!
+//! ```text
+//!   probes (TCP connect) ─┐
+//!   requests ─────────────┴─► endpoint ─► cluster out (half of its endpoints) ─┐
+//!   topology, hub's silence ──────────────────────────► HealthView ────────────┴─► choice of clusters
+//! ```
+//!
+//! In: endpoints in use, results, the topology as followed. Out: which endpoints and clusters take requests, and what the hub is told.
+//! Never: sends a request. Source: design §1 (routing); ejection as Envoy's outlier detection.
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use atoll_api::health::{HealthView, Probe, Rules};
+use atoll_api::names::ClusterName;
+use atoll_api::topology::Topology;
+use atoll_wire::follow::{Report, Snapshot};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use state::{ClusterState, EndpointState, Failure, Turn};
+
+use crate::endpoint::{Endpoint, Endpoints};
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+
+const TICK: Duration = Duration::from_millis(250);
+/// Probes at once.
+const PROBES_MAX: usize = 64;
+/// Suspicions that wait for a probe.
+const SUSPECTS_MAX: usize = 1024;
+
+/// What is known of everybody's health.
+pub(crate) struct Health {
+    endpoints: Arc<Endpoints>,
+    view: ArcSwap<HealthView>,
+    rules: Rules,
+    /// Grows with every change that a choice of clusters may depend on.
+    version: AtomicU64,
+    suspects: mpsc::Sender<Arc<Endpoint>>,
+    metrics: Metrics,
+}
+
+/// What the prober's task needs.
+pub(crate) struct Prober {
+    pub(crate) health: Arc<Health>,
+    suspects: mpsc::Receiver<Arc<Endpoint>>,
+}
+
+impl Health {
+    /// Whose word counts, and what it is.
+    pub(crate) fn view(&self) -> Arc<HealthView> {
+        self.view.load_full()
+    }
+
+    /// Grows with every change that a choice of clusters may depend on.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// An answer came.
+    pub(crate) fn ok(&self, endpoint: &Endpoint) {
+        let turned = endpoint.state().answered(Instant::now());
+        if turned == Turn::Better {
+            self.weigh(endpoint);
+        }
+    }
+
+    /// A connect failed, or no answer came.
+    pub(crate) fn failed(&self, endpoint: &Endpoint, failure: Failure) {
+        let turned = endpoint.state().failed(failure, Instant::now());
+        self.metrics.failed(endpoint.address.cluster_name());
+        if turned == Turn::Worse {
+            self.weigh(endpoint);
+        }
+    }
+
+    /// An answer is slow: is the endpoint there at all?
+    pub(crate) fn suspect(&self, endpoint: &Arc<Endpoint>) {
+        // With so many suspicions the regular probes are soon enough.
+        let _ = self.suspects.try_send(Arc::clone(endpoint));
+    }
+
+    /// Judges the endpoint's cluster anew.
+    fn weigh(&self, endpoint: &Endpoint) {
+        let by_cluster = self.endpoints.by_cluster();
+        let Some(in_use) = endpoint.address.cluster.as_ref().and_then(|name| by_cluster.get(name)) else { return };
+        let failing = in_use.endpoints.iter().filter(|e| e.state().is_failing()).count();
+        let Some(out) = in_use.state.weigh(failing, in_use.endpoints.len(), Instant::now()) else { return };
+        self.version.fetch_add(1, Ordering::Release);
+        self.metrics.cluster_out(in_use.state.name.as_str(), out);
+        if out {
+            tracing::warn!(cluster = %in_use.state.name, failing, of = in_use.endpoints.len(), "cluster is out");
+            in_use.endpoints.iter().for_each(|e| e.fell());
+        } else {
+            tracing::info!(cluster = %in_use.state.name, "cluster is back");
+        }
+    }
+
+    /// Judges whose word counts, and tells the hub what this replica sees.
+    fn judge(&self, snapshot: &Snapshot, report: &watch::Sender<Report>) {
+        let by_cluster = self.endpoints.by_cluster();
+        let probes: BTreeMap<ClusterName, Probe> =
+            by_cluster.iter().map(|(name, in_use)| (name.clone(), Probe::new(!in_use.state.is_out()))).collect();
+        let silence = snapshot.heard.map(|at| Instant::now().saturating_duration_since(at));
+        let view = HealthView::new(&snapshot.topology, silence, &probes, &self.rules);
+        let before = self.view.load();
+        if **before != view {
+            if before.source() != view.source() {
+                tracing::info!(source = ?view.source(), "whose word on health counts");
+            }
+            self.view.store(Arc::new(view));
+            self.version.fetch_add(1, Ordering::Release);
+        }
+        let seen: BTreeMap<String, bool> = probes.iter().map(|(name, p)| (name.to_string(), p.up())).collect();
+        report.send_if_modified(|report| {
+            let changed = report.probes != seen;
+            if changed {
+                report.probes = seen;
+            }
+            changed
+        });
+    }
+}
+
+/// What one probe found.
+struct Found {
+    endpoint: Arc<Endpoint>,
+    ok: bool,
+    suspected: bool,
+}
+
+impl Prober {
+    /// Nothing is known yet: the hub's last word counts.
+    pub(crate) fn new(endpoints: Arc<Endpoints>, metrics: Metrics) -> Self {
+        let (suspects, queue) = mpsc::channel(SUSPECTS_MAX);
+        let rules = Rules::default();
+        let view = HealthView::new(&Topology::default(), None, &BTreeMap::new(), &rules);
+        let (view, version) = (ArcSwap::from_pointee(view), AtomicU64::new(0));
+        Self { health: Arc::new(Health { endpoints, view, rules, version, suspects, metrics }), suspects: queue }
+    }
+
+    /// Probes endpoints in use until `shutdown`.
+    pub(crate) async fn run(
+        mut self,
+        pool: Pool,
+        mut topology: watch::Receiver<Snapshot>,
+        report: watch::Sender<Report>,
+        shutdown: CancellationToken,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut probes: JoinSet<Found> = JoinSet::new();
+        let mut followed = true;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = tick.tick() => self.begin(&pool, &mut probes),
+                Some(endpoint) = self.suspects.recv() => self.check(&pool, &mut probes, endpoint),
+                Some(Ok(found)) = probes.join_next() => self.take(&found),
+                changed = topology.changed(), if followed => followed = changed.is_ok(),
+            }
+            let snapshot = topology.borrow_and_update().clone();
+            self.health.judge(&snapshot, &report);
+        }
+    }
+
+    /// Starts the probes that are due.
+    fn begin(&self, pool: &Pool, probes: &mut JoinSet<Found>) {
+        let now = Instant::now();
+        for endpoint in self.health.endpoints.all().iter() {
+            if probes.len() >= PROBES_MAX {
+                return;
+            }
+            endpoint.idle.sweep(now);
+            // A cluster that is out comes back also by the clock.
+            if endpoint.cluster.as_ref().is_some_and(|c| c.is_out()) {
+                self.health.weigh(endpoint);
+            }
+            if endpoint.state().begin_probe(now) {
+                start(pool, probes, Arc::clone(endpoint), false);
+            }
+        }
+    }
+
+    fn check(&self, pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>) {
+        if probes.len() < PROBES_MAX && endpoint.state().begin_check(Instant::now()) {
+            start(pool, probes, endpoint, true);
+        }
+    }
+
+    fn take(&self, found: &Found) {
+        let endpoint = &found.endpoint;
+        let (turned, fell) = {
+            let mut state = endpoint.state();
+            let was_up = state.is_up();
+            let turned = state.probed(found.ok, found.suspected, &self.health.rules, Instant::now());
+            (turned, was_up && !state.is_up())
+        };
+        if fell {
+            tracing::info!(endpoint = %endpoint.address, "endpoint does not answer");
+            endpoint.fell();
+        }
+        if turned != Turn::None {
+            self.health.weigh(endpoint);
+        }
+    }
+}
+
+fn start(pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>, suspected: bool) {
+    let pool = pool.clone();
+    probes.spawn(async move {
+        let ok = pool.dial(&endpoint).await.is_ok();
+        Found { endpoint, ok, suspected }
+    });
+}

@@ -1,0 +1,99 @@
+//! What results do to endpoints and clusters, as cases.
+
+use super::*;
+
+fn at(start: Instant, ms: u64) -> Instant {
+    start + Duration::from_millis(ms)
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_failed_requests_eject_an_endpoint_and_an_answer_takes_it_back() {
+    let start = Instant::now();
+    let mut state = EndpointState::default();
+    assert_eq!(state.failed(Failure::Connect, start), Turn::Worse);
+    assert!(state.is_usable(start), "one failure is no habit");
+    assert_eq!(state.failed(Failure::Connect, start), Turn::None);
+    assert!(!state.is_usable(at(start, 4999)));
+    assert!(state.is_usable(at(start, 5000)), "it gets another chance");
+    assert_eq!(state.answered(at(start, 5000)), Turn::Better);
+    assert!(!state.is_failing());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_forgives_a_failed_connect_but_not_silence() {
+    let (start, rules) = (Instant::now(), Rules::default());
+    for (failure, forgiven) in [(Failure::Connect, true), (Failure::FirstByte, false)] {
+        let mut state = EndpointState::default();
+        state.failed(failure, start);
+        state.failed(failure, start);
+        state.probed(true, false, &rules, at(start, 1000));
+        assert_eq!(state.is_usable(at(start, 1000)), forgiven, "{failure:?}");
+        assert_eq!(state.is_failing(), !forgiven, "{failure:?}");
+        state.probed(true, false, &rules, at(start, 6000));
+        assert!(!state.is_failing(), "{failure:?} after its time");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_take_an_endpoint_out_after_three_and_bring_it_back_after_two() {
+    let (start, rules) = (Instant::now(), Rules::default());
+    let mut state = EndpointState::default();
+    let mut seen = String::new();
+    for c in "xx.xxx..".chars() {
+        state.probed(c == '.', false, &rules, start);
+        seen.push(if state.is_usable(start) { 'U' } else { 'd' });
+    }
+    assert_eq!(seen, "UUUUUddU");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_check_of_a_suspicion_counts_like_a_failed_request() {
+    let start = Instant::now();
+    let mut state = EndpointState::default();
+    assert!(state.begin_check(start));
+    assert!(!state.begin_check(start), "one at a time");
+    assert_eq!(state.probed(false, true, &Rules::default(), start), Turn::Worse);
+}
+
+#[tokio::test(start_paused = true)]
+async fn recent_answers_make_probes_needless() {
+    let start = Instant::now();
+    let mut state = EndpointState::default();
+    state.answered(start);
+    assert!(!state.begin_probe(at(start, 1000)));
+    assert!(state.begin_probe(at(start, 2000)));
+    state.probed(true, false, &Rules::default(), at(start, 2000));
+    assert!(!state.begin_probe(at(start, 4000)));
+    assert!(state.begin_probe(at(start, 5000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_is_out_when_half_of_its_endpoints_fail() {
+    for (failing, in_use, out) in [
+        (0, 1, false),
+        (1, 1, true),
+        (1, 2, false),
+        (2, 2, true),
+        (2, 4, true),
+        (2, 5, false),
+        (3, 5, true),
+        (0, 0, false),
+    ] {
+        let cluster = ClusterState::new("a".parse().unwrap());
+        cluster.weigh(failing, in_use, Instant::now());
+        assert_eq!(cluster.is_out(), out, "{failing} of {in_use}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_falls_again_soon_stays_out_longer() {
+    let (start, cluster) = (Instant::now(), ClusterState::new("a".parse().unwrap()));
+    assert_eq!(cluster.weigh(1, 1, start), Some(true));
+    assert_eq!(cluster.weigh(0, 1, at(start, 1999)), None);
+    assert_eq!(cluster.weigh(0, 1, at(start, 2000)), Some(false));
+    assert_eq!(cluster.weigh(1, 1, at(start, 3000)), Some(true));
+    assert_eq!(cluster.weigh(0, 1, at(start, 6999)), None);
+    assert_eq!(cluster.weigh(0, 1, at(start, 7000)), Some(false));
+    assert_eq!(cluster.weigh(1, 1, at(start, 60_000)), Some(true));
+    assert_eq!(cluster.weigh(0, 1, at(start, 62_000)), Some(false), "long ago is forgotten");
+}

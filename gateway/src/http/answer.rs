@@ -1,0 +1,163 @@
+//! The straight line of a request: host, listener, route, filters, backend, forward, filters back, access log.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use super::body::Reply;
+use super::forward::{Forward, Trace};
+use super::refusal::Refusal;
+use super::server::Client;
+use super::{headers, mirror};
+use crate::filter::Matched;
+use crate::plane::{Plane, Snapshot};
+use crate::table::{Backend, ListenerTable, Rule};
+
+/// Answers one request, whatever happens.
+pub(super) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request<Incoming>) -> Response<Reply> {
+    let started = Instant::now();
+    plane.budget.request();
+    let line = tracing::enabled!(target: "access", tracing::Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().clone()));
+    let mut trace = Trace::default();
+    let response = match serve(plane, client, request, &mut trace).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            tracing::debug!(status = refusal.status.as_u16(), why = refusal.why, "refused");
+            refusal.answer()
+        }
+    };
+    let (code, time) = (response.status().as_u16(), started.elapsed());
+    plane.metrics.answered(trace.route.as_deref().unwrap_or_default(), code, &trace.cluster, time);
+    if let Some((method, uri)) = line {
+        tracing::debug!(
+            target: "access",
+            client = %client.peer, listener = trace.listener, host = trace.host, %method, %uri, code,
+            ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            route = trace.route.as_deref().unwrap_or_default(),
+            cluster = trace.cluster, endpoint = trace.endpoint, attempts = trace.attempts,
+        );
+    }
+    response
+}
+
+async fn serve(
+    plane: &Arc<Plane>,
+    client: &Client,
+    mut request: Request<Incoming>,
+    trace: &mut Trace,
+) -> Result<Response<Reply>, Refusal> {
+    let wants_upgrade = request.headers().contains_key(http::header::UPGRADE);
+    let upgraded = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (mut head, body) = request.into_parts();
+    check(plane, &head)?;
+    let host = headers::host(&mut head)?;
+    trace.host.clone_from(&host);
+    let snapshot = plane.snapshots.load_full().ok_or_else(|| Refusal::unavailable("no routes are known yet"))?;
+    let listener = listener(&snapshot, client, &host)?;
+    trace.listener = format!("{}/{}", listener.gateway, listener.name);
+    let entry =
+        listener.route(&host, &head).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no route takes this"))?;
+    let rule = &*entry.rule;
+    trace.route = Some(Arc::clone(&rule.route));
+    if let Some(why) = &rule.refused {
+        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the route is broken: {why}")));
+    }
+    let scheme = if client.tls { "https" } else { "http" };
+    let matched = Matched { prefix: entry.matcher.prefix(), scheme, host: &host, port: listener.port };
+    let upgrade = upgraded.and_then(|on| Some((headers::upgrade(&head)?, on)));
+    prepare(&mut head, client, scheme, upgrade.as_ref());
+    for filter in &rule.filters {
+        if let Some(answer) = filter.request(&mut head, &matched) {
+            return Ok(back(rule, None, answer.map(Reply::own)));
+        }
+    }
+    let backend = backend(plane, rule)?;
+    for filter in &backend.filters {
+        if let Some(answer) = filter.request(&mut head, &matched) {
+            return Ok(back(rule, Some(backend), answer.map(Reply::own)));
+        }
+    }
+    let (place, standing) = plane.clients.standing(client.peer.ip());
+    let upstream = *backend
+        .target
+        .as_ref()
+        .map_err(|why| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the backend is missing: {why}")))?;
+    let forward = Forward {
+        plane,
+        snapshot: &snapshot,
+        upstream,
+        host: &host,
+        standing,
+        place,
+        client: client.peer.ip(),
+        request_timeout: rule.request_timeout,
+        backend_timeout: rule.backend_timeout,
+    };
+    let payload = mirror::copies(&forward, rule, backend, &head, body).await?;
+    let response = forward.run(&head, payload, upgrade, trace).await?;
+    Ok(back(rule, Some(backend), response))
+}
+
+/// What no route can want.
+fn check(plane: &Plane, head: &Parts) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served"));
+    }
+    let length = head.uri.path_and_query().map_or(0, |p| p.as_str().len());
+    if length > plane.limits.uri_bytes_max {
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "the target is too long"));
+    }
+    Ok(())
+}
+
+fn listener<'a>(snapshot: &'a Snapshot, client: &Client, host: &'a str) -> Result<&'a ListenerTable, Refusal> {
+    let listener = snapshot.table.listener(client.slot, host);
+    let listener = listener.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no listener takes this host"))?;
+    // A connection that was opened for one listener's name does not reach another's (RFC 9110 §7.4).
+    let opened = client.sni.as_deref().and_then(|name| snapshot.table.listener(client.slot, name));
+    if opened.is_some_and(|opened| !Arc::ptr_eq(opened, listener)) {
+        return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "the connection is for another host"));
+    }
+    Ok(listener)
+}
+
+/// The head as endpoints get it, before filters.
+fn prepare(head: &mut Parts, client: &Client, scheme: &'static str, upgrade: Option<&(http::HeaderValue, OnUpgrade)>) {
+    headers::strip(&mut head.headers);
+    headers::forwarded(&mut head.headers, client.peer.ip(), scheme);
+    if let Some((protocol, _)) = upgrade {
+        headers::put_upgrade(&mut head.headers, protocol);
+    }
+    let target = head.uri.path_and_query().cloned();
+    head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    head.extensions.clear();
+}
+
+/// Draws a backend by weight.
+fn backend<'a>(plane: &Plane, rule: &'a Rule) -> Result<&'a Backend, Refusal> {
+    if let [one] = rule.backends.as_slice() {
+        return Ok(one);
+    }
+    let sum: usize = rule.backends.iter().map(|b| b.weight as usize).sum();
+    let mut drawn = plane.dice.below(sum);
+    let found = rule.backends.iter().find(|b| {
+        let hit = drawn < b.weight as usize;
+        drawn = drawn.saturating_sub(b.weight as usize);
+        hit
+    });
+    found.ok_or_else(|| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend"))
+}
+
+/// Filters back.
+fn back(rule: &Rule, backend: Option<&Backend>, response: Response<Reply>) -> Response<Reply> {
+    let (mut head, body) = response.into_parts();
+    for filter in backend.iter().flat_map(|b| &b.filters).chain(&rule.filters) {
+        filter.response(&mut head);
+    }
+    Response::from_parts(head, body)
+}

@@ -1,0 +1,251 @@
+//! Sends a request to endpoints until one answers: which one, how often, and what is said when none does.
+//!
+//! In: a head as endpoints get it, a body, an upstream. Out: an answer, or why there is none. A request is sent again only when nothing of it
+//! was sent, or when it is idempotent and its body is still there; elsewhere first, then in the next cluster, within the budget.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::topology::Standing;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use super::body::{InFlight, Outgoing, Reply};
+use super::exchange::{Sent, exchange};
+use super::refusal::Refusal;
+use super::{headers, tunnel};
+use crate::balance::{endpoint, pick};
+use crate::choose::{Question, place};
+use crate::endpoint::Endpoint;
+use crate::health::Failure;
+use crate::plane::{Plane, Snapshot};
+
+/// Attempts at one request.
+const ATTEMPTS_MAX: usize = 6;
+
+/// What the access log says of a request.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    pub(super) host: String,
+    pub(super) listener: String,
+    pub(super) route: Option<Arc<str>>,
+    pub(super) cluster: String,
+    pub(super) endpoint: String,
+    pub(super) attempts: usize,
+}
+
+/// A body that may have to be sent more than once.
+pub(super) enum Payload {
+    Empty,
+    Whole(Bytes),
+    /// Gone once it was sent.
+    Once(Option<Incoming>),
+}
+
+impl Payload {
+    pub(super) fn new(body: Incoming) -> Self {
+        if body.is_end_stream() { Self::Empty } else { Self::Once(Some(body)) }
+    }
+
+    fn take(&mut self) -> Option<Outgoing> {
+        match self {
+            Self::Empty => Some(Outgoing::Empty),
+            Self::Whole(bytes) => Some(Outgoing::Whole(Full::new(bytes.clone()))),
+            Self::Once(body) => body.take().map(Outgoing::Incoming),
+        }
+    }
+
+    /// Takes a body back that was not sent.
+    fn put(&mut self, unsent: Outgoing) {
+        if let (Self::Once(body), Outgoing::Incoming(incoming)) = (self, unsent) {
+            *body = Some(incoming);
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        !matches!(self, Self::Once(_))
+    }
+}
+
+/// Where a request goes, and on whose behalf.
+#[derive(Clone, Copy)]
+pub(super) struct Forward<'a> {
+    pub(super) plane: &'a Arc<Plane>,
+    pub(super) snapshot: &'a Arc<Snapshot>,
+    /// The upstream's index.
+    pub(super) upstream: usize,
+    pub(super) host: &'a str,
+    pub(super) standing: &'a Standing,
+    /// The standing's number.
+    pub(super) place: usize,
+    pub(super) client: IpAddr,
+    pub(super) request_timeout: Option<Duration>,
+    pub(super) backend_timeout: Option<Duration>,
+}
+
+impl Forward<'_> {
+    /// Sends the request until somebody answers.
+    pub(super) async fn run(
+        self,
+        head: &Parts,
+        mut payload: Payload,
+        mut upgrade: Option<(HeaderValue, OnUpgrade)>,
+        trace: &mut Trace,
+    ) -> Result<Response<Reply>, Refusal> {
+        let deadline = self.request_timeout.map(|t| Instant::now() + t);
+        let (plane, live) = (self.plane, &self.snapshot.live[self.upstream]);
+        let tiers = self.tiers();
+        let zone = place(self.standing, &self.snapshot.table.topology).zone;
+        let replayable = payload.is_there() && is_idempotent(&head.method);
+        let mut tried = Vec::new();
+        let mut again = None;
+        let mut last = Refusal::unavailable("no endpoint is ready");
+        while trace.attempts < ATTEMPTS_MAX {
+            let now = Instant::now();
+            let picked = again.or_else(|| pick(live, &tiers, zone.as_deref(), &tried, &plane.dice, now));
+            let Some(at) = picked else { break };
+            if trace.attempts > 0 && again.is_none() {
+                let allowed = plane.budget.retry(now);
+                plane.metrics.retried(allowed);
+                if !allowed {
+                    break;
+                }
+            }
+            trace.attempts += 1;
+            let fresh = again.take().is_some();
+            if !fresh {
+                tried.push(at);
+            }
+            let endpoint = &endpoint(live, at).endpoint;
+            endpoint.address.cluster_name().clone_into(&mut trace.cluster);
+            let in_flight = InFlight::new(Arc::clone(endpoint));
+            let limit = [deadline, self.backend_timeout.map(|t| now + t)].into_iter().flatten().min();
+            let connection = match within(limit, plane.pool.get(endpoint, fresh)).await {
+                Some(Ok(connection)) => connection,
+                Some(Err(error)) => {
+                    plane.health.failed(endpoint, Failure::Connect);
+                    tracing::debug!(endpoint = %endpoint.address, %error, "connect failed");
+                    last = Refusal::unavailable("no endpoint could be reached");
+                    continue;
+                }
+                None => return Err(late()),
+            };
+            let Some(body) = payload.take() else { break };
+            let request = request(head, body, endpoint);
+            trace.endpoint = endpoint.address.to_string();
+            match exchange(plane, endpoint, connection, request, replayable, limit).await {
+                Sent::Answer(response, connection) => {
+                    plane.health.ok(endpoint);
+                    return Ok(self.back(*response, in_flight.holding(connection), upgrade.take()));
+                }
+                Sent::Unsent(body, reused) => {
+                    payload.put(body);
+                    again = Some(at).filter(|_| reused);
+                    last = Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint closed the connection");
+                }
+                Sent::Lost(reused) => {
+                    last =
+                        Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint closed the connection without an answer");
+                    if !reused {
+                        plane.health.failed(endpoint, Failure::FirstByte);
+                    }
+                    if !replayable {
+                        break;
+                    }
+                    again = Some(at).filter(|_| reused);
+                }
+                Sent::Down => last = Refusal::unavailable("the endpoint went down"),
+                Sent::Late => return Err(late()),
+            }
+        }
+        Err(last)
+    }
+
+    fn tiers(&self) -> crate::choose::Tiers {
+        let (table, plane) = (&self.snapshot.table, self.plane);
+        let question = Question {
+            table,
+            upstream: &table.upstreams[self.upstream],
+            live: &self.snapshot.live[self.upstream],
+            host: self.host,
+            standing: self.standing,
+            client: client_number(self.client),
+            dice: plane.dice.roll(),
+        };
+        question.tiers(&plane.health, &self.snapshot.remembered[self.upstream], self.place)
+    }
+
+    /// The answer as the client gets it, before filters.
+    fn back(
+        &self,
+        mut response: Response<Incoming>,
+        in_flight: InFlight,
+        upgrade: Option<(HeaderValue, OnUpgrade)>,
+    ) -> Response<Reply> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let endpoint = hyper::upgrade::on(&mut response);
+            let (mut head, _) = response.into_parts();
+            let Some((asked, client)) = upgrade else {
+                return Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint switched protocols unasked").answer();
+            };
+            let protocol = head.headers.get(http::header::UPGRADE).cloned().unwrap_or(asked);
+            headers::strip(&mut head.headers);
+            headers::put_upgrade(&mut head.headers, &protocol);
+            tunnel::spawn(self.plane, client, endpoint, in_flight);
+            return Response::from_parts(head, Reply::own(Bytes::new()));
+        }
+        let (mut head, body) = response.into_parts();
+        headers::strip(&mut head.headers);
+        head.version = Version::HTTP_11;
+        Response::from_parts(head, Reply::of(body, in_flight))
+    }
+}
+
+fn late() -> Refusal {
+    Refusal::new(StatusCode::GATEWAY_TIMEOUT, "no answer in time")
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
+}
+
+fn request(head: &Parts, body: Outgoing, endpoint: &Endpoint) -> Request<Outgoing> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.uri.clone();
+    *request.headers_mut() = head.headers.clone();
+    if endpoint.address.h2 {
+        *request.version_mut() = Version::HTTP_2;
+        let host = request.headers_mut().remove(http::header::HOST);
+        let host = host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or("localhost");
+        let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
+        if let Ok(uri) = format!("http://{host}{target}").parse::<Uri>() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// Waits until `limit` at most.
+async fn within<T>(limit: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => tokio::time::timeout_at(limit, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+/// The same for the same client: its address, IPv6 by /64.
+fn client_number(client: IpAddr) -> u64 {
+    match client.to_canonical() {
+        IpAddr::V4(a) => u64::from(u32::from(a)),
+        IpAddr::V6(a) => u64::try_from(u128::from(a) >> 64).unwrap_or_default(),
+    }
+}

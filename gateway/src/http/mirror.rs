@@ -1,0 +1,69 @@
+//! Copies of requests for RequestMirror: sent beside the request itself, their answers thrown away.
+//!
+//! A body is copied where it is short; a request with a longer one is not mirrored, and goes on untouched.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::forward::{Forward, Payload, Trace};
+use super::refusal::Refusal;
+use crate::filter::Mirror;
+use crate::table::{Backend, Rule};
+
+/// The longest body that is copied.
+const BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Copies of one request.
+const COPIES_MAX: usize = 4;
+
+/// Starts the copies that the rule asks for, and gives the body for the request itself.
+pub(super) async fn copies(
+    forward: &Forward<'_>,
+    rule: &Rule,
+    backend: &Backend,
+    head: &Parts,
+    body: Incoming,
+) -> Result<Payload, Refusal> {
+    let asked = rule.filters.iter().chain(&backend.filters).filter_map(|f| f.mirror());
+    let drawn = asked.filter(|m| forward.plane.dice.below(m.of as usize) < m.copies as usize);
+    let drawn: Vec<Mirror> = drawn.take(COPIES_MAX).collect();
+    let short = body.size_hint().upper().is_some_and(|n| n <= BODY_BYTES_MAX);
+    if drawn.is_empty() || !short {
+        return Ok(Payload::new(body));
+    }
+    let bytes = body.collect().await.map_err(|_| Refusal::bad("the body broke off"))?.to_bytes();
+    for mirror in drawn {
+        start(forward, mirror, head, Payload::Whole(bytes.clone()));
+    }
+    Ok(Payload::Whole(bytes))
+}
+
+fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) {
+    let (plane, snapshot) = (Arc::clone(forward.plane), Arc::clone(forward.snapshot));
+    let (host, standing, place, client) =
+        (forward.host.to_owned(), forward.standing.clone(), forward.place, forward.client);
+    let (head, timeout) = (head.clone(), forward.request_timeout);
+    let (tracker, end) = (plane.tracker.clone(), plane.end.clone());
+    let copy = async move {
+        let forward = Forward {
+            plane: &plane,
+            snapshot: &snapshot,
+            upstream: mirror.upstream,
+            host: &host,
+            standing: &standing,
+            place,
+            client,
+            request_timeout: timeout,
+            backend_timeout: None,
+        };
+        if let Ok(answer) = forward.run(&head, payload, None, &mut Trace::default()).await {
+            // Reading it to its end lets the connection be used again.
+            let mut body = answer.into_body();
+            while let Some(Ok(_)) = body.frame().await {}
+        }
+    };
+    tracker.spawn(async move { end.run_until_cancelled(copy).await });
+}

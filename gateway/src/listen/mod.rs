@@ -1,0 +1,85 @@
+//! Listeners: accept loops of the shared ports and of those that Gateways want beside them.
+//!
+//! In: what accepts, where. Out: connections, each a task of the plane's tracker, as many at once as are allowed. When descriptors run
+//! out the loop waits rather than spin.
+
+mod ports;
+mod sniff;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_reach::Accept;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use ports::OpenPorts;
+pub(crate) use sniff::sniff;
+
+use crate::http::serve;
+use crate::plane::Plane;
+use crate::table::Slot;
+
+/// After a failed accept.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What accept loops share.
+#[derive(Clone)]
+pub(crate) struct Listening {
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+impl Listening {
+    pub(crate) fn new(plane: Arc<Plane>) -> Self {
+        let slots = Arc::new(Semaphore::new(plane.limits.connections_max.min(Semaphore::MAX_PERMITS)));
+        Self { plane, slots }
+    }
+
+    /// Accepts until `stop`. `tls`: how TLS is spoken where the slot ends it.
+    pub(crate) async fn accept(
+        self,
+        mut listener: Box<dyn Accept>,
+        slot: Slot,
+        tls: Arc<rustls::ServerConfig>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let accepted = stop.run_until_cancelled(async {
+                let permit = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+                Some((permit, listener.accept().await))
+            });
+            let Some(Some((permit, accepted))) = accepted.await else { return };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%slot, %error, "accept failed");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let (plane, stop) = (Arc::clone(&self.plane), stop.clone());
+            let tls = self.ends_tls(slot).then(|| Arc::clone(&tls));
+            self.plane.tracker.spawn(async move {
+                plane.metrics.connections.inc();
+                let ended = serve(Arc::clone(&plane), stream, peer, slot, tls, stop).await;
+                plane.metrics.connections.dec();
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %slot, %error, "connection ended");
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    fn ends_tls(&self, slot: Slot) -> bool {
+        match slot {
+            Slot::Http => false,
+            Slot::Https => true,
+            Slot::Port(_) => {
+                let snapshot = self.plane.snapshots.load();
+                snapshot.as_ref().and_then(|s| s.table.slots.get(&slot)).is_some_and(|s| s.tls)
+            }
+        }
+    }
+}

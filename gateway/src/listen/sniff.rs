@@ -1,0 +1,98 @@
+//! Which HTTP a connection without TLS speaks: HTTP/2 with prior knowledge begins with its preface (RFC 9113 §3.4), all else is HTTP/1.1.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use atoll_reach::BoxStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads as much as tells; the stream that comes back gives it again.
+pub(crate) async fn sniff(mut stream: BoxStream) -> io::Result<(bool, BoxStream)> {
+    let mut seen = [0; PREFACE.len()];
+    let mut len = 0;
+    while len < PREFACE.len() && seen[..len] == PREFACE[..len] {
+        match stream.read(&mut seen[len..]).await? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    let h2 = seen[..len] == *PREFACE;
+    Ok((h2, Box::new(Again { seen, at: 0, len, stream })))
+}
+
+/// A stream whose first bytes were read already.
+struct Again {
+    seen: [u8; PREFACE.len()],
+    at: usize,
+    len: usize,
+    stream: BoxStream,
+}
+
+impl AsyncRead for Again {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.at < self.len {
+            let n = (self.len - self.at).min(buf.remaining());
+            buf.put_slice(&self.seen[self.at..self.at + n]);
+            self.at += n;
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Again {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_preface_tells_and_nothing_is_lost() {
+        let long = [PREFACE, b"rest"].concat();
+        for (sent, expected) in [
+            (&b"GET / HTTP/1.1\r\n\r\n"[..], false),
+            (b"P", false),
+            (b"PRI * HTTP/1.1\r\n", false),
+            (b"", false),
+            (PREFACE, true),
+            (&long, true),
+        ] {
+            let (near, mut far) = tokio::io::duplex(64);
+            far.write_all(sent).await.unwrap();
+            far.shutdown().await.unwrap();
+            let (h2, mut stream) = sniff(Box::new(near)).await.unwrap();
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).await.unwrap();
+            assert_eq!((h2, got.as_slice()), (expected, sent));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What is counted: requests by route, status and cluster, their time, connects, failures, clusters that are out.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Counters of the gateway. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    requests: IntCounterVec,
+    seconds: Histogram,
+    connects: IntCounterVec,
+    failures: IntCounterVec,
+    retries: IntCounterVec,
+    clusters_out: IntGaugeVec,
+    pub(crate) connections: IntGauge,
+    pub(crate) builds: IntCounter,
+    pub(crate) routes: IntGauge,
+    pub(crate) certificates_not_after: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// They are there already: two gateways on one registry.
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone())).map(|()| counters)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone())).map(|()| gauges)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone())).map(|()| gauge)
+        };
+        let seconds = Histogram::with_opts(
+            HistogramOpts::new("atoll_gateway_request_seconds", "Time until the answer begins")
+                .buckets(BUCKETS.to_vec()),
+        )?;
+        registry.register(Box::new(seconds.clone()))?;
+        let builds = IntCounter::new("atoll_gateway_table_builds_total", "Route tables built")?;
+        registry.register(Box::new(builds.clone()))?;
+        Ok(Self {
+            requests: counters(
+                "atoll_gateway_requests_total",
+                "Requests answered, by route, status and cluster",
+                &["route", "code", "cluster"],
+            )?,
+            seconds,
+            connects: counters(
+                "atoll_gateway_upstream_connects_total",
+                "Connects to endpoints, probes included, by cluster and result",
+                &["cluster", "result"],
+            )?,
+            failures: counters(
+                "atoll_gateway_upstream_failures_total",
+                "Requests to endpoints that got no answer, by cluster",
+                &["cluster"],
+            )?,
+            retries: counters(
+                "atoll_gateway_retries_total",
+                "Requests sent again elsewhere, by whether the budget allowed it",
+                &["result"],
+            )?,
+            clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,
+            connections: gauge("atoll_gateway_connections", "Connections of clients")?,
+            builds,
+            routes: gauge("atoll_gateway_routes", "Routes known")?,
+            certificates_not_after: gauges(
+                "atoll_gateway_certificate_not_after_seconds",
+                "End of validity of the certificates served",
+                &["listener"],
+            )?,
+        })
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, route: &str, code: u16, cluster: &str, time: Duration) {
+        self.requests.with_label_values(&[route, &code.to_string(), cluster]).inc();
+        self.seconds.observe(time.as_secs_f64());
+    }
+
+    /// A connect to an endpoint ended.
+    pub(crate) fn connected(&self, cluster: &str, ok: bool) {
+        self.connects.with_label_values(&[cluster, if ok { "ok" } else { "failed" }]).inc();
+    }
+
+    /// A request got no answer.
+    pub(crate) fn failed(&self, cluster: &str) {
+        self.failures.with_label_values(&[cluster]).inc();
+    }
+
+    /// A request was to be sent again.
+    pub(crate) fn retried(&self, allowed: bool) {
+        self.retries.with_label_values(&[if allowed { "sent" } else { "refused" }]).inc();
+    }
+
+    /// A cluster went out or came back.
+    pub(crate) fn cluster_out(&self, cluster: &str, out: bool) {
+        self.clusters_out.with_label_values(&[cluster]).set(i64::from(out));
+    }
+}

@@ -1,0 +1,59 @@
+//! What every request reads: the table as it is now, and what lives longer than a table.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::balance::Dice;
+use crate::choose::{Clients, Remembered};
+use crate::config::Limits;
+use crate::endpoint::{Endpoints, Live};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+use crate::retry::Budget;
+use crate::table::Table;
+
+/// The table with live endpoints. A request keeps the one that it began with.
+pub(crate) struct Snapshot {
+    pub(crate) table: Table,
+    /// In the order of the table's upstreams.
+    pub(crate) live: Vec<Live>,
+    /// The same order.
+    pub(crate) remembered: Vec<Remembered>,
+    /// Whether it was built from the last good objects only.
+    pub(crate) last_good: bool,
+}
+
+/// The newest snapshot; nothing before the first.
+pub(crate) type Snapshots = Arc<ArcSwapOption<Snapshot>>;
+
+/// Everything that serves.
+pub(crate) struct Plane {
+    pub(crate) snapshots: Snapshots,
+    pub(crate) endpoints: Arc<Endpoints>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) pool: Pool,
+    pub(crate) clients: Clients,
+    pub(crate) dice: Dice,
+    pub(crate) budget: Budget,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    /// Connections of clients, and what they leave behind: tunnels, mirrors.
+    pub(crate) tracker: TaskTracker,
+    /// No new connections; those that are open finish what they do.
+    pub(crate) drain: CancellationToken,
+    /// Everything ends now.
+    pub(crate) end: CancellationToken,
+}
+
+impl Plane {
+    /// Puts a new table in the place of the old one.
+    pub(crate) fn swap(&self, table: Table, last_good: bool) {
+        let live = self.endpoints.enliven(&table.upstreams);
+        let remembered = table.upstreams.iter().map(|_| Remembered::default()).collect();
+        self.snapshots.store(Some(Arc::new(Snapshot { table, live, remembered, last_good })));
+    }
+}

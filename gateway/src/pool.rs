@@ -1,0 +1,171 @@
+//! Connections to endpoints: dialed, kept while idle, given to one request after the other.
+//!
+//! In: an endpoint. Out: a [`Connection`] that takes a request. HTTP/1.1 connections are kept last in, first out; of HTTP/2 without TLS there
+//! is one an endpoint. Every connection's task belongs to the tracker and ends with the token. Source: design §5.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use atoll_reach::{BoxStream, Connect, Dialer, Route};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::endpoint::Endpoint;
+use crate::http::Outgoing;
+use crate::metrics::Metrics;
+
+/// A connect that takes longer has failed.
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// While nobody knows yet whether a member is reached directly, its relay gets its turn too.
+const CONNECT_UNKNOWN_MAX: Duration = Duration::from_millis(2500);
+/// Idle connections of one endpoint.
+const IDLE_LEN_MAX: usize = 128;
+/// Servers close idle connections too; the sooner of both should be us.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// How long a connection that was just given back may take until it is ready.
+const READY_MAX: Duration = Duration::from_millis(20);
+/// An answer's head is at most this long.
+const HEAD_BYTES_MAX: usize = 128 * 1024;
+
+/// An idle or fresh connection.
+pub(crate) enum Connection {
+    H1 {
+        sender: http1::SendRequest<Outgoing>,
+        /// It served a request before.
+        reused: bool,
+    },
+    H2(http2::SendRequest<Outgoing>),
+}
+
+/// Idle connections of one endpoint.
+#[derive(Default)]
+pub(crate) struct Idle {
+    h1: Mutex<VecDeque<(http1::SendRequest<Outgoing>, Instant)>>,
+    h2: Mutex<Option<http2::SendRequest<Outgoing>>>,
+}
+
+impl Idle {
+    /// Closes all of them.
+    pub(crate) fn clear(&self) {
+        self.h1.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.h2.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn take(&self) -> Option<http1::SendRequest<Outgoing>> {
+        let mut idle = self.h1.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        while idle.front().is_some_and(|(c, since)| c.is_closed() || now.saturating_duration_since(*since) > IDLE_MAX) {
+            idle.pop_front();
+        }
+        loop {
+            let (connection, since) = idle.pop_back()?;
+            if !connection.is_closed() && now.saturating_duration_since(since) <= IDLE_MAX {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn put(&self, connection: http1::SendRequest<Outgoing>) {
+        let mut idle = self.h1.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() >= IDLE_LEN_MAX {
+            idle.pop_front();
+        }
+        idle.push_back((connection, Instant::now()));
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.h1.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Forgets those that were idle for too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let mut idle = self.h1.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(c, since)| !c.is_closed() && now.saturating_duration_since(*since) <= IDLE_MAX);
+    }
+}
+
+/// Dials endpoints.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    pub(crate) dialer: Dialer,
+    pub(crate) connect: Arc<dyn Connect>,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) metrics: Metrics,
+}
+
+impl Pool {
+    /// A connection to `endpoint`: an idle one unless `fresh`, else a new one.
+    ///
+    /// # Errors
+    /// The connect failed or took too long. Another endpoint may do.
+    pub(crate) async fn get(&self, endpoint: &Arc<Endpoint>, fresh: bool) -> io::Result<Connection> {
+        if endpoint.address.h2 {
+            return self.h2(endpoint).await.map(Connection::H2);
+        }
+        while !fresh && let Some(mut idle) = endpoint.idle.take() {
+            if idle.is_ready() || matches!(timeout(READY_MAX, idle.ready()).await, Ok(Ok(()))) {
+                return Ok(Connection::H1 { sender: idle, reused: true });
+            }
+        }
+        let stream = self.dial(endpoint).await?;
+        let shaken = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = shaken.map_err(io::Error::other)?;
+        let shutdown = self.shutdown.clone();
+        self.tracker.spawn(shutdown.run_until_cancelled_owned(connection.with_upgrades()));
+        Ok(Connection::H1 { sender, reused: false })
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub(crate) fn give_back(endpoint: &Endpoint, connection: http1::SendRequest<Outgoing>) {
+        if !connection.is_closed() && !endpoint.is_retired() {
+            endpoint.idle.put(connection);
+        }
+    }
+
+    async fn h2(&self, endpoint: &Arc<Endpoint>) -> io::Result<http2::SendRequest<Outgoing>> {
+        let known = endpoint.idle.h2.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = known.filter(|c| !c.is_closed()) {
+            return Ok(known);
+        }
+        let stream = self.dial(endpoint).await?;
+        let shaken = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .handshake(TokioIo::new(stream))
+            .await;
+        let (sender, connection) = shaken.map_err(io::Error::other)?;
+        let shutdown = self.shutdown.clone();
+        self.tracker.spawn(shutdown.run_until_cancelled_owned(connection));
+        *endpoint.idle.h2.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+        Ok(sender)
+    }
+
+    /// Opens a stream to `endpoint`, directly or by way of its agent.
+    ///
+    /// # Errors
+    /// As a TCP connect's; `TimedOut` after about a second.
+    pub(crate) async fn dial(&self, endpoint: &Endpoint) -> io::Result<BoxStream> {
+        let address = &endpoint.address;
+        let host = address.ip.to_string();
+        let opened = match &address.cluster {
+            None => timeout(CONNECT_MAX, self.connect.connect(&host, address.port)).await,
+            Some(cluster) => {
+                let unknown = self.dialer.route(cluster.as_str()) == Route::Unknown;
+                let bound = if unknown { CONNECT_UNKNOWN_MAX } else { CONNECT_MAX };
+                let dial = self.dialer.dial(cluster.as_str(), &host, address.port);
+                timeout(bound, async { dial.await.map_err(atoll_reach::DialError::into_io) }).await
+            }
+        };
+        let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        self.metrics.connected(address.cluster_name(), opened.is_ok());
+        opened
+    }
+}

@@ -1,0 +1,155 @@
+//! Host names of listeners and routes: exact or `*.` and a suffix, how they intersect, and the map that finds the most specific
+//! ones first. Pure. Source: Gateway API, `HTTPRoute.spec.hostnames` and `Listener.hostname`.
+
+use std::collections::HashMap;
+
+/// A host name as listeners and routes write it, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Host {
+    /// This name.
+    Exact(String),
+    /// All names below this suffix, however deep; not the suffix itself.
+    Below(String),
+}
+
+impl Host {
+    /// Parses a name of an object; the CRDs have checked its grammar.
+    pub(crate) fn parse(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        match name.strip_prefix("*.") {
+            Some(suffix) => Self::Below(suffix.to_owned()),
+            None => Self::Exact(name),
+        }
+    }
+
+    /// Whether a request for `host` is meant.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => name == host,
+            Self::Below(suffix) => is_below(host, suffix),
+        }
+    }
+
+    /// Those names that both mean, as one; nothing where they have none in common.
+    pub(crate) fn meet<'a>(&'a self, other: &'a Self) -> Option<&'a Self> {
+        match (self, other) {
+            (a, b) if a == b => Some(a),
+            (Self::Exact(name), wide @ Self::Below(_)) => wide.covers(name).then_some(self),
+            (wide @ Self::Below(_), Self::Exact(name)) => wide.covers(name).then_some(other),
+            (Self::Below(a), Self::Below(b)) if is_below(a, b) => Some(self),
+            (Self::Below(a), Self::Below(b)) if is_below(b, a) => Some(other),
+            _ => None,
+        }
+    }
+
+    /// How specific it is: exact before wildcard, then the longer.
+    pub(crate) fn rank(host: Option<&Self>) -> (u8, usize) {
+        match host {
+            Some(Self::Exact(name)) => (2, name.len()),
+            Some(Self::Below(suffix)) => (1, suffix.len()),
+            None => (0, 0),
+        }
+    }
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(suffix) => write!(f, "*.{suffix}"),
+        }
+    }
+}
+
+fn is_below(host: &str, suffix: &str) -> bool {
+    host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+}
+
+/// Values by host name, found by the names of requests.
+#[derive(Debug)]
+pub(crate) struct HostMap<T> {
+    exact: HashMap<String, T>,
+    below: HashMap<String, T>,
+    any: Option<T>,
+}
+
+impl<T> Default for HostMap<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), below: HashMap::new(), any: None }
+    }
+}
+
+impl<T> HostMap<T> {
+    /// The value of exactly this name, made if absent; no name: of all others.
+    pub(crate) fn entry(&mut self, host: Option<&Host>, make: impl FnOnce() -> T) -> &mut T {
+        match host {
+            Some(Host::Exact(name)) => self.exact.entry(name.clone()).or_insert_with(make),
+            Some(Host::Below(suffix)) => self.below.entry(suffix.clone()).or_insert_with(make),
+            None => self.any.get_or_insert_with(make),
+        }
+    }
+
+    /// Every value whose name covers `host`, the most specific first.
+    pub(crate) fn levels<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a T> {
+        let suffixes = host.match_indices('.').map(|(at, _)| &host[at + 1..]);
+        self.exact.get(host).into_iter().chain(suffixes.filter_map(|s| self.below.get(s))).chain(self.any.as_ref())
+    }
+
+    /// The value of the most specific name that covers `host`.
+    pub(crate) fn find<'a>(&'a self, host: &'a str) -> Option<&'a T> {
+        self.levels(host).next()
+    }
+
+    /// Every value.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.exact.values_mut().chain(self.below.values_mut()).chain(self.any.as_mut())
+    }
+
+    /// Every value.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.exact.values().chain(self.below.values()).chain(self.any.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_meet_in_the_more_specific_one() {
+        for (a, b, both) in [
+            ("a.example", "a.example", "a.example"),
+            ("*.example", "a.example", "a.example"),
+            ("a.example", "*.example", "a.example"),
+            ("*.example", "x.y.example", "x.y.example"),
+            ("*.example", "*.y.example", "*.y.example"),
+            ("*.example", "example", ""),
+            ("*.example", "badexample", ""),
+            ("a.example", "b.example", ""),
+            ("*.a.example", "*.b.example", ""),
+            ("A.Example", "a.example", "a.example"),
+        ] {
+            let (x, y) = (Host::parse(a), Host::parse(b));
+            assert_eq!(x.meet(&y).map(ToString::to_string).unwrap_or_default(), both, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_name_is_found_first() {
+        let mut map = HostMap::default();
+        for name in ["a.example", "*.example", "*.y.example"] {
+            map.entry(Some(&Host::parse(name)), || name);
+        }
+        map.entry(None, || "any");
+        for (host, levels) in [
+            ("a.example", "a.example *.example any"),
+            ("x.y.example", "*.y.example *.example any"),
+            ("y.example", "*.example any"),
+            ("example", "any"),
+            ("", "any"),
+            ("..", "any"),
+        ] {
+            assert_eq!(map.levels(host).copied().collect::<Vec<_>>().join(" "), levels, "{host}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a request must be for a rule to take it, and which of several rules does. Pure.
+//!
+//! In: matches as written. Out: compiled ones, and their order. Source: Gateway API, `HTTPRouteRule.matches` (precedence). Where the API leaves
+//! a choice: regular expressions must match the whole value and stand between exact paths and prefixes; of a repeated query
+//! parameter the first counts; of repeated headers the values joined by commas.
+
+use std::cmp::{Ordering, Reverse};
+
+use atoll_api::kinds::gateway::{HTTPRouteMatch, NamedMatch};
+use http::{HeaderMap, HeaderName, Method, request::Parts};
+use regex::{Regex, RegexBuilder};
+
+/// A compiled expression is at most this large.
+const REGEX_BYTES_MAX: usize = 256 * 1024;
+
+/// What a path must be.
+#[derive(Debug)]
+pub(crate) enum PathMatch {
+    Exact(String),
+    /// Without a slash at its end; empty: every path.
+    Prefix(String),
+    Regex(Regex),
+}
+
+/// What a value must be.
+#[derive(Debug)]
+pub(crate) enum ValueMatch {
+    Exact(String),
+    Regex(Regex),
+}
+
+/// What a request must be; all parts must hold.
+#[derive(Debug)]
+pub(crate) struct Match {
+    pub(crate) path: PathMatch,
+    pub(crate) method: Option<Method>,
+    pub(crate) headers: Vec<(HeaderName, ValueMatch)>,
+    pub(crate) query: Vec<(String, ValueMatch)>,
+}
+
+impl Match {
+    /// Compiles a match.
+    ///
+    /// # Errors
+    /// What can't be compiled, for the route's status.
+    pub(crate) fn compile(written: &HTTPRouteMatch) -> Result<Self, String> {
+        let method = written.method.as_deref().map(|m| m.parse().map_err(|_| format!("method `{m}` is none")));
+        let mut headers: Vec<(HeaderName, ValueMatch)> = Vec::new();
+        for m in &written.headers {
+            let name: HeaderName = m.name.parse().map_err(|_| format!("header name `{}` is none", m.name))?;
+            // "only the first entry with an equivalent name MUST be considered"
+            if headers.iter().all(|(seen, _)| *seen != name) {
+                headers.push((name, value(m)?));
+            }
+        }
+        let mut query: Vec<(String, ValueMatch)> = Vec::new();
+        for m in &written.query_params {
+            if query.iter().all(|(seen, _)| *seen != m.name) {
+                query.push((m.name.clone(), value(m)?));
+            }
+        }
+        Ok(Self { path: path(written)?, method: method.transpose()?, headers, query })
+    }
+
+    /// Whether `request` is meant.
+    pub(crate) fn takes(&self, request: &Parts) -> bool {
+        self.path.takes(request.uri.path())
+            && self.method.as_ref().is_none_or(|m| *m == request.method)
+            && self.headers.iter().all(|(name, want)| header(&request.headers, name).is_some_and(|v| want.takes(&v)))
+            && self.query.iter().all(|(name, want)| {
+                parameter(request.uri.query().unwrap_or_default(), name).is_some_and(|v| want.takes(&v))
+            })
+    }
+
+    /// Which of two takes precedence: the smaller.
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+
+    fn key(&self) -> (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>) {
+        let (kind, length) = match &self.path {
+            PathMatch::Exact(path) => (0, path.len()),
+            PathMatch::Regex(regex) => (1, regex.as_str().len()),
+            PathMatch::Prefix(prefix) => (2, prefix.len()),
+        };
+        (kind, Reverse(length), self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()))
+    }
+
+    /// The prefix that was matched, for filters that replace it.
+    pub(crate) fn prefix(&self) -> Option<&str> {
+        match &self.path {
+            PathMatch::Prefix(prefix) => Some(prefix),
+            _ => None,
+        }
+    }
+}
+
+impl PathMatch {
+    /// Whether `path` is meant.
+    pub(crate) fn takes(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == path,
+            Self::Prefix(prefix) => {
+                path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            Self::Regex(regex) => regex.is_match(path),
+        }
+    }
+}
+
+impl ValueMatch {
+    fn takes(&self, value: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == value,
+            Self::Regex(regex) => regex.is_match(value),
+        }
+    }
+}
+
+impl std::fmt::Display for Match {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.path {
+            PathMatch::Exact(path) => write!(f, "path = {path}")?,
+            PathMatch::Prefix(prefix) => write!(f, "path below {prefix}/")?,
+            PathMatch::Regex(regex) => write!(f, "path ~ {regex}")?,
+        }
+        if let Some(method) = &self.method {
+            write!(f, ", method {method}")?;
+        }
+        let (headers, query) = (self.headers.iter().map(|(n, _)| n.as_str()), self.query.iter().map(|(n, _)| &**n));
+        for (word, names) in [("header", headers.collect::<Vec<_>>()), ("query", query.collect())] {
+            for name in names {
+                write!(f, ", {word} {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path(written: &HTTPRouteMatch) -> Result<PathMatch, String> {
+    let path = written.path.clone().unwrap_or_default();
+    let value = path.value.unwrap_or_else(|| "/".to_owned());
+    match path.match_type.as_deref() {
+        None | Some("PathPrefix") => Ok(PathMatch::Prefix(value.trim_end_matches('/').to_owned())),
+        Some("Exact") => Ok(PathMatch::Exact(value)),
+        Some("RegularExpression") => Ok(PathMatch::Regex(regex(&value)?)),
+        Some(other) => Err(format!("path match type `{other}` is unknown")),
+    }
+}
+
+fn value(written: &NamedMatch) -> Result<ValueMatch, String> {
+    match written.match_type.as_deref() {
+        None | Some("Exact") => Ok(ValueMatch::Exact(written.value.clone())),
+        Some("RegularExpression") => Ok(ValueMatch::Regex(regex(&written.value)?)),
+        Some(other) => Err(format!("match type `{other}` of `{}` is unknown", written.name)),
+    }
+}
+
+fn regex(written: &str) -> Result<Regex, String> {
+    let whole = format!("^(?:{written})$");
+    let built = RegexBuilder::new(&whole).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build();
+    built.map_err(|error| format!("regular expression `{written}`: {error}"))
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, str>> {
+    let mut values = headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()));
+    let first = values.next()?;
+    let rest: Vec<_> = values.collect();
+    Some(if rest.is_empty() { first } else { format!("{first},{}", rest.join(",")).into() })
+}
+
+/// The first value of a query parameter, decoded as forms write it.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(key, _)| decode(key) == name).map(|(_, value)| decode(value))
+}
+
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).and_then(|h| std::str::from_utf8(h).ok());
+        match (bytes[at], hex.and_then(|h| u8::from_str_radix(h, 16).ok())) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                at += 2;
+            }
+            (b'+', _) => out.push(b' '),
+            (byte, _) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! The route table: what every request is looked up in. Built as a whole, never changed, swapped whole. Pure.
+//!
+//! ```text
+//!   slot (where it came in) ─► listener (most specific host) ─► routes (hosts, then precedence) ─► rule ─► backend ─► upstream
+//! ```
+//!
+//! In: objects and topology ([`build`]). Out: [`Table`]. Upstreams are known by service and port, never by rule, so that
+//! connections and health outlive a change of routes.
+
+mod backend;
+mod build;
+mod entry;
+mod grant;
+mod host;
+mod matching;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::health::HealthView;
+use atoll_api::names::{ClusterName, ServiceName};
+use atoll_api::routing::Chain;
+use atoll_api::topology::{ClusterFacts, Topology};
+use http::request::Parts;
+
+pub(crate) use backend::{Problem, Resolver};
+pub(crate) use build::{Built, Draft, Input, Ports, build};
+pub(crate) use entry::{GatewayDraft, ListenerDraft};
+pub(crate) use grant::From;
+pub(crate) use host::{Host, HostMap};
+pub(crate) use matching::Match;
+
+use crate::filter::Filter;
+use crate::tls::Certificate;
+
+/// Where listeners are served: the shared ports, or one of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Slot {
+    /// The port for HTTP.
+    Http,
+    /// The port for HTTPS.
+    Https,
+    /// A further port.
+    Port(u16),
+}
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http => f.write_str("http"),
+            Self::Https => f.write_str("https"),
+            Self::Port(port) => write!(f, "{port}"),
+        }
+    }
+}
+
+/// The whole table.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// Listeners by where they are served.
+    pub(crate) slots: BTreeMap<Slot, SlotTable>,
+    /// What backends point to.
+    pub(crate) upstreams: Vec<Upstream>,
+    /// TrafficPolicies that name hosts, by host.
+    pub(crate) host_policies: HashMap<String, Arc<Policy>>,
+    /// The topology that it was built from.
+    pub(crate) topology: Arc<Topology>,
+}
+
+/// What is served at one port.
+#[derive(Debug, Default)]
+pub(crate) struct SlotTable {
+    /// Whether TLS ends here.
+    pub(crate) tls: bool,
+    /// Listeners by host name.
+    pub(crate) listeners: HostMap<Arc<ListenerTable>>,
+}
+
+/// One listener with its routes.
+#[derive(Debug)]
+pub(crate) struct ListenerTable {
+    /// namespace/name of its Gateway.
+    pub(crate) gateway: String,
+    /// Its name there.
+    pub(crate) name: String,
+    /// The port that it was written with.
+    pub(crate) port: u16,
+    /// Its host name.
+    pub(crate) host: Option<Host>,
+    /// Its certificates; the first is the default.
+    pub(crate) certificates: Vec<Arc<Certificate>>,
+    /// Routes by host name, in order of precedence.
+    pub(crate) routes: HostMap<Vec<Entry>>,
+}
+
+/// One match of a rule.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) matcher: Arc<Match>,
+    pub(crate) rule: Arc<Rule>,
+    /// How specific the route's own host name is.
+    pub(crate) host_rank: (u8, usize),
+    /// The route's place by age and name.
+    pub(crate) age: usize,
+}
+
+/// What is done with a request that matches.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    /// kind namespace/name of the route.
+    pub(crate) route: Arc<str>,
+    /// The how-manieth rule of it.
+    pub(crate) index: usize,
+    /// Its name.
+    pub(crate) name: Option<String>,
+    /// Filters, in order.
+    pub(crate) filters: Vec<Box<dyn Filter>>,
+    /// Backends with a weight above 0.
+    pub(crate) backends: Vec<Backend>,
+    /// Bound on the time until the answer begins.
+    pub(crate) request_timeout: Option<Duration>,
+    /// The same for one attempt.
+    pub(crate) backend_timeout: Option<Duration>,
+    /// Why every request is answered with an error.
+    pub(crate) refused: Option<String>,
+}
+
+/// A backend of a rule.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    /// Its share.
+    pub(crate) weight: u32,
+    /// As the route names it.
+    pub(crate) name: String,
+    /// The upstream's index, or why there is none.
+    pub(crate) target: Result<usize, String>,
+    /// Filters of its own.
+    pub(crate) filters: Vec<Box<dyn Filter>>,
+}
+
+/// Which service, and whose.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum UpstreamId {
+    /// A Service of the hub's own API.
+    Local(ServiceName, u16),
+    /// A service of a cluster set.
+    Set(String, ServiceName, u16),
+}
+
+impl std::fmt::Display for UpstreamId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(service, port) => write!(f, "Service {service}:{port}"),
+            Self::Set(set, service, port) => write!(f, "ServiceImport {service}:{port} of cluster set {set}"),
+        }
+    }
+}
+
+/// A service with its endpoints.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) id: UpstreamId,
+    /// Its endpoints speak HTTP/2 without TLS.
+    pub(crate) h2: bool,
+    /// The clusters that offer it.
+    pub(crate) clusters: Vec<Part>,
+    /// The TrafficPolicy of the service.
+    pub(crate) policy: Option<Arc<Policy>>,
+}
+
+/// What one cluster offers of a service.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The member; nothing: the hub's own network.
+    pub(crate) cluster: Option<Arc<ClusterFacts>>,
+    /// Its ready endpoints.
+    pub(crate) endpoints: Vec<Target>,
+}
+
+impl Part {
+    /// Its name.
+    pub(crate) fn name(&self) -> Option<&ClusterName> {
+        self.cluster.as_ref().map(|c| &c.name)
+    }
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) zone: Option<String>,
+    pub(crate) pod: Option<String>,
+}
+
+/// A TrafficPolicy, parsed.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    /// namespace/name.
+    pub(crate) name: String,
+    pub(crate) chain: Chain,
+}
+
+/// Whose word on a cluster counts, beside what this replica sees itself.
+pub(crate) fn believes(view: &HealthView, cluster: &ClusterName, out: bool) -> bool {
+    // Who sees almost nobody distrusts its own eyes.
+    view.ready(cluster.as_str()) && (!out || view.source() == atoll_api::health::Source::Panic)
+}
+
+impl Table {
+    /// The listener that a request for `host` at `slot` belongs to.
+    pub(crate) fn listener<'a>(&'a self, slot: Slot, host: &'a str) -> Option<&'a Arc<ListenerTable>> {
+        self.slots.get(&slot)?.listeners.find(host)
+    }
+}
+
+impl ListenerTable {
+    /// The first rule, by precedence, that takes the request.
+    pub(crate) fn route<'a>(&'a self, host: &'a str, request: &Parts) -> Option<&'a Entry> {
+        self.routes.levels(host).flatten().find(|entry| entry.matcher.takes(request))
+    }
+}

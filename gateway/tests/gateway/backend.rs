@@ -1,0 +1,130 @@
+//! Pods: HTTP servers on loopback addresses of their own, which say who they are and what they got, and can die.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How a pod behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Answers.
+    Well,
+    /// Accepts and never answers.
+    Silent,
+    /// Accepts, reads, and closes without an answer.
+    Rude,
+}
+
+/// A pod.
+pub(crate) struct Pod {
+    pub(crate) address: SocketAddr,
+    pub(crate) hits: Arc<AtomicUsize>,
+    end: CancellationToken,
+}
+
+impl Pod {
+    /// Starts a pod on `ip`, on a free port.
+    pub(crate) async fn start(name: &str, ip: &str) -> Self {
+        Self::start_as(name, ip, 0, Manner::Well).await
+    }
+
+    /// Starts a pod of some manner on `ip` and `port`.
+    pub(crate) async fn start_as(name: &str, ip: &str, port: u16, manner: Manner) -> Self {
+        let ip: IpAddr = ip.parse().unwrap();
+        let listener = TcpListener::bind((ip, port)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (end, hits, name) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)), name.to_owned());
+        let (stop, count) = (end.clone(), Arc::clone(&hits));
+        tokio::spawn(async move {
+            while let Some(Ok((stream, _))) = stop.run_until_cancelled(listener.accept()).await {
+                let (name, count) = (name.clone(), Arc::clone(&count));
+                tokio::spawn(stop.clone().run_until_cancelled_owned(talk(stream, name, count, manner)));
+            }
+        });
+        Self { address, hits, end }
+    }
+
+    /// Closes its port and all its connections.
+    pub(crate) fn die(&self) {
+        self.end.cancel();
+    }
+
+    /// How many requests it got.
+    pub(crate) fn hits(&self) -> usize {
+        self.hits.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        self.die();
+    }
+}
+
+async fn talk(mut stream: tokio::net::TcpStream, name: String, hits: Arc<AtomicUsize>, manner: Manner) {
+    if manner != Manner::Well {
+        let mut bytes = [0; 1024];
+        while let Ok(n) = stream.read(&mut bytes).await {
+            if n == 0 {
+                return;
+            }
+            hits.fetch_add(1, Ordering::Relaxed);
+            if manner == Manner::Rude {
+                return;
+            }
+        }
+        return;
+    }
+    let service = service_fn(move |request| {
+        hits.fetch_add(1, Ordering::Relaxed);
+        answer(name.clone(), request)
+    });
+    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+}
+
+async fn answer(name: String, mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.headers().contains_key("upgrade") {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(upgraded.await.unwrap());
+            let mut line = [0; 5];
+            stream.read_exact(&mut line).await.unwrap();
+            stream.write_all(format!("{name} heard {}", String::from_utf8_lossy(&line)).as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+        response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+        response.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+        return Ok(response);
+    }
+    let (head, body) = request.into_parts();
+    let wait: u64 = head.uri.query().and_then(|q| q.strip_prefix("wait_ms=")?.parse().ok()).unwrap_or(0);
+    tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+    let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let headers: serde_json::Map<String, serde_json::Value> = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned().into()))
+        .collect();
+    let said = json!({
+        "pod": name, "method": head.method.as_str(), "uri": head.uri.to_string(), "headers": headers,
+        "body": String::from_utf8_lossy(&body), "version": format!("{:?}", head.version),
+    });
+    let mut response = Response::new(Full::new(said.to_string().into()));
+    response.headers_mut().insert("x-pod", name.parse().unwrap());
+    Ok(response)
+}

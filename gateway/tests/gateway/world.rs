@@ -1,0 +1,263 @@
+//! A gateway with everything around it: API server, topology, listeners.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::kinds::gateway_api_crds;
+use atoll_api::names::ServiceName;
+use atoll_api::topology::{
+    ClusterFacts, Endpoint, EndpointPort, Endpoints, ServiceFacts, ServicePort, Standing, Topology,
+};
+use atoll_apiserver::{ApiServer, Storage};
+use atoll_gateway::{Config, Limits, Resources, Server, run};
+use atoll_reach::{Connect, Dialer, Listen as _, RelayTable, Route, Routes, System};
+use atoll_wire::follow::{Report, Snapshot};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Pod;
+use crate::client::{Answer, get};
+
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A gateway with everything around it.
+pub(crate) struct World {
+    pub(crate) api: Option<ApiServer>,
+    pub(crate) client: kube::Client,
+    pub(crate) topology: watch::Sender<Snapshot>,
+    pub(crate) report: watch::Receiver<Report>,
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) server: Server,
+    shutdown: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl World {
+    /// A gateway in region `here` on a new API server with a Gateway `main` in `infra` for everybody: HTTP, no host name.
+    pub(crate) async fn start() -> Self {
+        let world = Self::bare(None).await;
+        world.apply(gateway("main", json!([listener("http", 80, "HTTP")]))).await;
+        world
+    }
+
+    /// The same without a Gateway, with its files in `dir`.
+    pub(crate) async fn bare(dir: Option<&Path>) -> Self {
+        let config = atoll_apiserver::Config {
+            namespaces: ["default", "atoll-system", "infra", "shop", "other"].map(Into::into).into(),
+            ..atoll_apiserver::Config::default()
+        };
+        let api = ApiServer::open(config, Storage::Memory).await.unwrap();
+        let crds: Api<CustomResourceDefinition> = Api::all(api.client());
+        for crd in gateway_api_crds() {
+            crds.create(&PostParams::default(), &crd).await.unwrap();
+        }
+        let client = api.client();
+        let (topology, _) = watch::channel(Snapshot { topology: Arc::default(), heard: None });
+        Self::over(Some(api), client, topology, dir).await
+    }
+
+    /// A gateway on what is there already.
+    pub(crate) async fn over(
+        api: Option<ApiServer>,
+        client: kube::Client,
+        topology: watch::Sender<Snapshot>,
+        dir: Option<&Path>,
+    ) -> Self {
+        let system = System::new(Duration::from_secs(1));
+        let local = "127.0.0.1:0".parse().unwrap();
+        let (http, https) = (system.tcp(local).await.unwrap(), system.tcp(local).await.unwrap());
+        let (http_at, https_at) = (http.local_addr(), https.local_addr());
+        let connect: Arc<dyn Connect> = Arc::new(system.clone());
+        let routes = Routes::default();
+        routes.set(["eu", "us", "dr"].map(|name| (name.to_owned(), Route::Direct)).into());
+        let (report, reported) = watch::channel(Report::default());
+        let (started, handle) = oneshot::channel();
+        let resources = Resources {
+            topology: topology.subscribe(),
+            dialer: Dialer::new(Arc::clone(&connect), RelayTable::default(), routes),
+            report,
+            connect,
+            listen: Arc::new(system),
+            http,
+            https,
+            client: client.clone(),
+            metrics: prometheus::Registry::new(),
+            dir: dir.map(Path::to_owned),
+            started: Some(started),
+        };
+        let standing = Standing { region: Some("eu".to_owned()), ..Standing::default() };
+        let limits =
+            Limits { header_timeout: Duration::from_secs(2), drain: Duration::from_secs(2), ..Limits::default() };
+        let config = Config { standing, limits, ..Config::default() };
+        let shutdown = CancellationToken::new();
+        let running = run(config, resources, shutdown.clone());
+        let task = tokio::spawn(async move { running.await.unwrap() });
+        let server = handle.await.unwrap();
+        Self {
+            api,
+            client,
+            topology,
+            report: reported,
+            http: http_at,
+            https: https_at,
+            server,
+            shutdown,
+            task: Some(task),
+        }
+    }
+
+    /// Stops the gateway and waits until it is gone.
+    pub(crate) async fn stop(&mut self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(WAIT_MAX, self.task.take().unwrap()).await.expect("it ends in time").unwrap();
+    }
+
+    /// Applies an object of any kind that we use.
+    pub(crate) async fn apply(&self, object: Value) {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let (api, name) = (self.api_of(&object), object.metadata.name.clone().unwrap());
+        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
+    }
+
+    /// Deletes an object of the same kind, namespace and name.
+    pub(crate) async fn delete(&self, object: Value) {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let name = object.metadata.name.clone().unwrap();
+        let _ = self.api_of(&object).delete(&name, &Default::default()).await.unwrap();
+    }
+
+    /// The object as the API server has it.
+    pub(crate) async fn read(&self, object: Value) -> Value {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let name = object.metadata.name.clone().unwrap();
+        serde_json::to_value(self.api_of(&object).get(&name).await.unwrap()).unwrap()
+    }
+
+    fn api_of(&self, object: &DynamicObject) -> Api<DynamicObject> {
+        let types = object.types.clone().unwrap();
+        let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+        let resource = kube::core::ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &types.kind));
+        match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+
+    /// Publishes a topology; `fresh`: the hub spoke just now.
+    pub(crate) fn publish(&self, topology: Topology, fresh: bool) {
+        let heard = fresh.then(Instant::now);
+        self.topology.send_replace(Snapshot { topology: Arc::new(topology), heard });
+    }
+
+    /// Asks until the answer is as wanted.
+    pub(crate) async fn until(&self, host: &str, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let started = Instant::now();
+        loop {
+            let answer = get(self.http, host, path).await;
+            if wanted(&answer) {
+                return answer;
+            }
+            assert!(started.elapsed() < WAIT_MAX, "{host}{path} stays {answer:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Reads an object until its status is as wanted.
+    pub(crate) async fn until_status(&self, object: Value, wanted: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let read = self.read(object.clone()).await;
+            if wanted(&read["status"]) {
+                return read["status"].clone();
+            }
+            assert!(started.elapsed() < WAIT_MAX, "status stays {:#}", read["status"]);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// A Gateway in `infra` that takes routes of every namespace.
+pub(crate) fn gateway(name: &str, listeners: Value) -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": name, "namespace": "infra"},
+        "spec": {"gatewayClassName": "atoll", "listeners": listeners}})
+}
+
+/// A listener that takes routes of every namespace.
+pub(crate) fn listener(name: &str, port: u16, protocol: &str) -> Value {
+    json!({"name": name, "port": port, "protocol": protocol, "allowedRoutes": {"namespaces": {"from": "All"}}})
+}
+
+/// An HTTPRoute of `shop` on the Gateway `main`.
+pub(crate) fn route(name: &str, hosts: &[&str], rules: Value) -> Value {
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"parentRefs": [{"name": "main", "namespace": "infra"}], "hostnames": hosts, "rules": rules}})
+}
+
+/// A backend: the ServiceImport of that name.
+pub(crate) fn import(name: &str) -> Value {
+    json!({"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": name, "port": 80})
+}
+
+/// A Service of `shop` in the hub's own API with one pod, and its EndpointSlice.
+pub(crate) fn service(name: &str, pod: &Pod) -> [Value; 2] {
+    let port = pod.address.port();
+    [
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"ports": [{"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"}]}}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": format!("{name}-1"), "namespace": "shop", "labels": {"kubernetes.io/service-name": name}},
+            "endpoints": [{"addresses": [pod.address.ip()], "conditions": {"ready": true}}],
+            "ports": [{"name": "http", "port": port, "protocol": "TCP"}]}),
+    ]
+}
+
+/// A topology with clusters eu and us (Active) and dr (Standby) in the set `prod`; each offers `shop/web` on the pods given.
+pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
+    let mut topology = Topology::default();
+    topology.settings.default_set = "prod".to_owned();
+    topology.settings.hub_id = "hub-1".to_owned();
+    let web = ServiceName::new("shop", "web");
+    for (name, pods) in clusters {
+        let environment = if *name == "dr" { "dr" } else { "prod" };
+        let facts = json!({"name": name, "spec": {"environment": environment, "region": name}, "ready": true});
+        let facts: ClusterFacts = serde_json::from_value(facts).unwrap();
+        let endpoints = pods.iter().map(|pod| Endpoint {
+            address: pod.address.ip(),
+            ready: true,
+            hostname: None,
+            node: None,
+            zone: None,
+            pod: None,
+        });
+        let port = pods.first().map_or(1, |p| p.address.port());
+        let ports = vec![EndpointPort { name: "http".to_owned(), protocol: "TCP".to_owned(), port }];
+        let endpoints = Endpoints { endpoints: endpoints.collect(), ports, ..Endpoints::default() };
+        topology.endpoints.insert(facts.name.clone(), BTreeMap::from([(web.clone(), Arc::new(endpoints))]));
+        topology.clusters.insert(facts.name.clone(), Arc::new(facts));
+    }
+    let port = ServicePort { name: "http".to_owned(), protocol: "TCP".to_owned(), port: 80, ..ServicePort::default() };
+    let facts = ServiceFacts {
+        clusters: clusters.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        ports: vec![port],
+        headless: false,
+    };
+    topology.services.insert("prod".to_owned(), BTreeMap::from([(web, Arc::new(facts))]));
+    topology
+}
