@@ -212,6 +212,27 @@ mod tests {
         assert_eq!(named.len(), command.get_subcommands().count());
     }
 
+    /// Commands of the fenced shell blocks of a page, without comments.
+    fn commands_of(page: &str) -> Vec<String> {
+        let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let lines = blocks.flat_map(str::lines).map(|line| line.split(" #").next().unwrap_or(line).trim());
+        lines.filter(|line| line.starts_with("atoll ")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_command_of_the_pages_is_one() {
+        let pages = [include_str!("../README.md"), include_str!("../docs/getting-started.md")];
+        let mut seen = 0;
+        for line in pages.into_iter().flat_map(commands_of) {
+            // What stands for words of the reader's.
+            let line = line.replace(" HUB ", " hub:7443 ");
+            let parsed = command().try_get_matches_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "`{line}`: {}", parsed.unwrap_err());
+            seen += 1;
+        }
+        assert!(seen > 20, "only {seen} commands were found");
+    }
+
     #[test]
     fn what_was_typed_is_read() {
         for (line, fine) in [

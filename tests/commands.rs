@@ -3,6 +3,8 @@
 
 #[path = "commands/export.rs"]
 mod export;
+#[path = "commands/join.rs"]
+mod join;
 #[path = "commands/world.rs"]
 mod world;
 

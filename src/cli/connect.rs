@@ -3,7 +3,7 @@
 //! `atoll` uses `--kubeconfig`, then `KUBECONFIG`, then `$ATOLL_HOME/config` (default `~/.atoll/config`), then the pod's own
 //! account. `atoll join` finds its member in the same way, but never through `$ATOLL_HOME/config`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -11,6 +11,7 @@ use kube::{Client, Config};
 
 use super::Globals;
 use super::failure::{Failure, Outcome, root_cause};
+use crate::config::home;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -30,8 +31,9 @@ impl Globals {
     /// # Errors
     /// No kubeconfig, or one that can't be used.
     pub(crate) async fn hub(&self) -> Outcome<Connection> {
-        let home = home().map(|home| home.join("config")).filter(|file| file.exists());
-        self.connect(home.as_deref()).await
+        // Without a home there is no file in it either.
+        let file = home().ok().map(|home| home.join("config")).filter(|file| file.exists());
+        self.connect(file.as_deref()).await
     }
 
     /// Connects to the member that a join is about.
@@ -93,10 +95,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = deeper.source();
     }
     text
-}
-
-/// `$ATOLL_HOME`, else `~/.atoll`.
-pub(crate) fn home() -> Option<PathBuf> {
-    let set = std::env::var_os("ATOLL_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-    set.or_else(|| Some(PathBuf::from(std::env::var_os("HOME").filter(|home| !home.is_empty())?).join(".atoll")))
 }

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::failure::{Failure, Outcome};
-use super::{Globals, connect};
-use crate::up;
+use super::failure::Outcome;
+use super::{Globals, run_files};
+use crate::{config, up};
 
 /// Hurt the running `atoll up`, and mend it.
 #[derive(Debug, clap::Args)]
@@ -34,8 +34,9 @@ impl Demo {
             Verb::Break { what } => (up::Action::Break, what),
             Verb::Heal { what } => (up::Action::Heal, what),
         };
-        let home = connect::home().ok_or_else(|| Failure::failed("neither ATOLL_HOME nor HOME is set"))?;
-        let done = up::control(&home, action, &what).await?;
+        // Several may run: the kubeconfig says which one is meant.
+        let at = run_files::directory(globals).map_or_else(config::home, Ok)?;
+        let done = up::control(&at, action, &what).await?;
         globals.output.show(&json!({"what": what, "done": done}), || done.clone())
     }
 }

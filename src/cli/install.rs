@@ -3,17 +3,17 @@
 //! Everything is applied by server-side apply, so that the same command again changes nothing, or brings a newer image. What the
 //! agent may do is read out of the chart (`helm/atoll/values.yaml`, `agent.rules`): both ways grant the same.
 
+mod watch;
+
 use std::time::Duration;
 
 use atoll_api::kinds::{FIELD_MANAGER, SYSTEM_NAMESPACE};
 use atoll_api::token::JoinToken;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{ApiResource, DynamicObject, ListParams, LogParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::connect::Connection;
 use super::failure::{Failure, Outcome};
@@ -24,9 +24,8 @@ const NAME: &str = "atoll-agent";
 const CREDENTIALS: &str = "atoll-agent";
 const TOKEN: &str = "atoll-token";
 const CHART_VALUES: &str = include_str!("../../helm/atoll/values.yaml");
-const AGAIN: Duration = Duration::from_millis(500);
-/// Lines of the agent's log that are shown when it fails.
-const LOG_LINES: i64 = 5;
+/// Says which configuration and token a pod was made for.
+const MADE_FOR: &str = "atoll.dev/config";
 
 /// What is to be installed.
 pub(crate) struct Agent {
@@ -77,13 +76,6 @@ impl Agent {
         let meta = |name: &str| json!({"name": name, "namespace": SYSTEM_NAMESPACE, "labels": labels});
         let cluster_meta = json!({"name": NAME, "labels": labels});
         let rbac = "rbac.authorization.k8s.io";
-        let mut agent = json!({"cluster": self.name});
-        if self.token.is_some() {
-            agent["tokenFile"] = json!("/etc/atoll-token/token");
-        }
-        let config = json!({
-            "hub": self.hub, "dataDir": "/var/lib/atoll", "listen": {"admin": "0.0.0.0:7071"}, "agent": agent,
-        });
         let mut objects = vec![
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}),
             json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(NAME)}),
@@ -94,7 +86,7 @@ impl Agent {
                 "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": SYSTEM_NAMESPACE}],
             }),
             // JSON is YAML.
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(NAME), "data": {"config.yaml": config.to_string()}}),
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(NAME), "data": {"config.yaml": self.config().to_string()}}),
         ];
         if let Some(token) = &self.token {
             objects.push(json!({
@@ -107,7 +99,7 @@ impl Agent {
                 "replicas": 1, "strategy": {"type": "Recreate"},
                 "selector": {"matchLabels": {"app.kubernetes.io/name": "atoll", "app.kubernetes.io/component": "agent"}},
                 "template": {
-                    "metadata": {"labels": labels, "annotations": {"atoll.dev/config": self.fingerprint(&config)}},
+                    "metadata": {"labels": labels, "annotations": {MADE_FOR: self.fingerprint()}},
                     "spec": self.pod(),
                 },
             },
@@ -146,122 +138,21 @@ impl Agent {
         })
     }
 
-    /// Another configuration or token is another pod: the one that failed with the old ones is not waited for.
-    fn fingerprint(&self, config: &Value) -> String {
+    fn config(&self) -> Value {
+        let mut agent = json!({"cluster": self.name});
+        if self.token.is_some() {
+            agent["tokenFile"] = json!("/etc/atoll-token/token");
+        }
+        json!({"hub": self.hub, "dataDir": "/var/lib/atoll", "listen": {"admin": "0.0.0.0:7071"}, "agent": agent})
+    }
+
+    /// Another configuration or token is another pod: one that failed with the old ones is not waited for.
+    fn fingerprint(&self) -> String {
         use sha2::Digest as _;
         let token = self.token.as_ref().map(ToString::to_string).unwrap_or_default();
-        let digest = sha2::Sha256::digest(format!("{config}{token}"));
+        let digest = sha2::Sha256::digest(format!("{}{token}", self.config()));
         digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
-
-    /// Waits until the agent holds credentials for this name and is ready, or says why that can't be.
-    async fn watch(&self, client: &Client) -> Outcome {
-        let end = Instant::now() + self.timeout;
-        let deployments: Api<Deployment> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-        let mut told = String::new();
-        loop {
-            let deployment = deployments.get(NAME).await.map_err(Failure::api("read the agent's Deployment"))?;
-            let joined = joined_as(client).await?.as_deref() == Some(self.name.as_str());
-            if joined && is_rolled_out(&deployment) {
-                return Ok(());
-            }
-            let state = self.pod_state(client).await?;
-            if let PodState::Hopeless(failure) = state {
-                return Err(failure);
-            }
-            let PodState::Waiting(why) = state else { unreachable!("the other state has returned") };
-            if Instant::now() >= end {
-                let waited = self.timeout.as_secs();
-                return Err(Failure::unreachable(format!(
-                    "cluster `{}` has not joined within {waited} s: {why}",
-                    self.name
-                )));
-            }
-            if why != told {
-                note(&why);
-                told = why;
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-
-    async fn pod_state(&self, client: &Client) -> Outcome<PodState> {
-        let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-        let labels = "app.kubernetes.io/name=atoll,app.kubernetes.io/component=agent";
-        let list =
-            pods.list(&ListParams::default().labels(labels)).await.map_err(Failure::api("list the agent's pods"))?;
-        let newest = list
-            .items
-            .into_iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
-        let Some(pod) = newest else { return Ok(PodState::Waiting("the agent's pod is not there yet".into())) };
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let status = pod.status.unwrap_or_default();
-        let Some(container) = status.container_statuses.unwrap_or_default().into_iter().next() else {
-            let unplaced = status
-                .conditions
-                .unwrap_or_default()
-                .into_iter()
-                .find(|c| c.type_ == "PodScheduled" && c.status == "False");
-            let why = unplaced.and_then(|c| c.message).unwrap_or_else(|| "it is being started".into());
-            return Ok(PodState::Waiting(format!("pod {name}: {why}")));
-        };
-        let waiting = container.state.as_ref().and_then(|state| state.waiting.clone());
-        let reason = waiting.as_ref().and_then(|w| w.reason.clone()).unwrap_or_default();
-        if is_image_trouble(&reason) {
-            let why = waiting.and_then(|w| w.message).unwrap_or_default();
-            return Ok(PodState::Hopeless(Failure::failed(self.no_image(&name, &reason, &why))));
-        }
-        let ended = container.state.and_then(|state| state.terminated);
-        let ended = ended.or_else(|| container.last_state.and_then(|state| state.terminated));
-        if let Some(ended) = ended.filter(|ended| ended.exit_code != 0) {
-            let mut said = ended.message.unwrap_or_default();
-            if said.trim().is_empty() {
-                let params = LogParams {
-                    tail_lines: Some(LOG_LINES),
-                    previous: container.restart_count > 0,
-                    ..LogParams::default()
-                };
-                said = pods.logs(&name, &params).await.unwrap_or_default();
-            }
-            let said = last_lines(&said);
-            let message =
-                format!("cluster `{}` has not joined: the agent ended with {}: {said}", self.name, ended.exit_code);
-            let code = u8::try_from(ended.exit_code).ok().filter(|code| (1..=4).contains(code)).unwrap_or(1);
-            return Ok(PodState::Hopeless(Failure { code, message }));
-        }
-        Ok(PodState::Waiting(format!("pod {name} runs and has not joined yet: does it reach the hub at {}?", self.hub)))
-    }
-
-    fn no_image(&self, pod: &str, reason: &str, why: &str) -> String {
-        format!(
-            "pod {pod}: its node has no image {} ({reason}: {why}); write one with `atoll image export atoll.tar`, bring it to each node with `ctr -n k8s.io images import atoll.tar`, or push it to a registry and name it with --image",
-            self.image
-        )
-    }
-}
-
-enum PodState {
-    Waiting(String),
-    Hopeless(Failure),
-}
-
-fn is_image_trouble(reason: &str) -> bool {
-    ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"].contains(&reason)
-}
-
-fn is_rolled_out(deployment: &Deployment) -> bool {
-    let status = deployment.status.clone().unwrap_or_default();
-    status.observed_generation >= deployment.metadata.generation
-        && status.updated_replicas == Some(1)
-        && status.ready_replicas == Some(1)
-}
-
-fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let first = lines.len().saturating_sub(3);
-    lines[first..].join(" | ")
 }
 
 async fn apply(client: &Client, object: Value) -> Outcome {
@@ -311,11 +202,5 @@ mod tests {
         };
         assert_ne!(annotation(Some(token("s"))), annotation(Some(token("t"))));
         assert_eq!(objects(None).iter().filter(|o| o["kind"] == "Secret").count(), 0);
-    }
-
-    #[test]
-    fn the_end_of_a_log_is_one_line() {
-        assert_eq!(last_lines("a\nb\n\nc\nd\n"), "b | c | d");
-        assert_eq!(last_lines(""), "");
     }
 }

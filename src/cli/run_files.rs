@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Globals, connect};
+use super::Globals;
+use crate::config;
 
 /// What `ready.json` says.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -20,18 +21,22 @@ pub(crate) struct Ready {
 
 /// Where an admin port is when nobody says so.
 const ADMIN: &str = "127.0.0.1:7071";
+const READY: &str = "ready.json";
+
+/// The run directory of the `atoll up` that is meant: where the kubeconfig given lies, else where the one in `$ATOLL_HOME` lies.
+pub(crate) fn directory(globals: &Globals) -> Option<PathBuf> {
+    let variable = std::env::var_os("KUBECONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let home = config::home().ok().map(|home| home.join("config"));
+    let candidates = [globals.kubeconfig.clone(), variable, home];
+    let beside = |file: PathBuf| Some(file.canonicalize().ok()?.parent()?.to_owned());
+    candidates.into_iter().flatten().filter_map(beside).find(|directory| directory.join(READY).exists())
+}
 
 impl Ready {
     /// The run directory is where the kubeconfig is: the one given, else the one that `$ATOLL_HOME/config` points to.
     pub(crate) fn find(globals: &Globals) -> Option<Self> {
-        let variable = std::env::var_os("KUBECONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
-        let home = connect::home().map(|home| home.join("config"));
-        let candidates = [globals.kubeconfig.clone(), variable, home];
-        candidates.into_iter().flatten().find_map(|kubeconfig| {
-            let directory = kubeconfig.canonicalize().ok()?.parent()?.to_owned();
-            let text = std::fs::read_to_string(directory.join("ready.json")).ok()?;
-            serde_json::from_str(&text).ok()
-        })
+        let text = std::fs::read_to_string(directory(globals)?.join(READY)).ok()?;
+        serde_json::from_str(&text).ok()
     }
 
     /// The admin port: as given, as found, else the default.

@@ -164,7 +164,7 @@ async fn list(client: &Client, output: Output) -> Outcome {
         .collect();
     output.show(&documents, || {
         let rows = all.iter().map(|t| {
-            let expires = t.expires.map(|e| e.to_string()).unwrap_or_default();
+            let expires = t.expires.map(|e| e.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default();
             vec![t.cluster.clone(), t.state(now).to_owned(), expires, t.name.clone()]
         });
         if all.is_empty() { "no tokens".into() } else { columns(&["Cluster", "State", "Expires", "Name"], rows) }

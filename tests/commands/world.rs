@@ -51,10 +51,16 @@ impl Ran {
 
 /// Runs the binary with nothing of this machine's own settings.
 pub(crate) async fn atoll(home: &Path, args: &[&str]) -> Ran {
+    Ran::of(&command(home).args(args).output().await.expect("the binary starts"))
+}
+
+fn command(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
-    command.args(args).stdin(Stdio::null()).env_remove("KUBECONFIG").env_remove("ATOLL_TOKEN").env("ATOLL_HOME", home);
-    command.env_remove("KUBERNETES_SERVICE_HOST").kill_on_drop(true);
-    Ran::of(&command.output().await.expect("the binary starts"))
+    command.stdin(Stdio::null()).env("ATOLL_HOME", home).kill_on_drop(true);
+    for name in ["KUBECONFIG", "ATOLL_TOKEN", "KUBERNETES_SERVICE_HOST"] {
+        command.env_remove(name);
+    }
+    command
 }
 
 impl World {
@@ -130,6 +136,13 @@ impl World {
         let mut all = vec!["--kubeconfig", kubeconfig.to_str().expect("a plain path"), "--context", context];
         all.extend(args);
         atoll(&self.dir.path().join("home"), &all).await
+    }
+
+    /// Starts the binary as the administrator; it ends with the handle.
+    pub(crate) fn start(&self, args: &[&str]) -> anyhow::Result<tokio::process::Child> {
+        let mut command = command(&self.dir.path().join("home"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
+        Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {

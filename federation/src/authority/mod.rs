@@ -42,8 +42,6 @@ pub(crate) struct Issued {
     /// Its key, where we made it.
     pub(crate) key_pem: Option<String>,
     pub(crate) serial: Serial,
-    /// End of validity.
-    pub(crate) not_after: Timestamp,
 }
 
 /// What is wrong with a certificate request.
@@ -113,7 +111,7 @@ impl Authority {
         let (params, serial) = self.leaf(role, &[], now).map_err(BadRequest::Signing)?;
         let leaf =
             params.signed_by(&request.public_key, &self.issuer).map_err(|e| BadRequest::Signing(e.to_string()))?;
-        Ok(self.issued(&leaf, None, serial, now))
+        Ok(self.issued(&leaf, None, serial))
     }
 
     /// A certificate with a new key, also for these host names and addresses.
@@ -122,7 +120,7 @@ impl Authority {
         let key = KeyPair::generate().map_err(|e| failed(e.to_string()))?;
         let (params, serial) = self.leaf(role, names, now).map_err(failed)?;
         let leaf = params.signed_by(&key, &self.issuer).map_err(|e| failed(e.to_string()))?;
-        Ok(self.issued(&leaf, Some(key.serialize_pem()), serial, now))
+        Ok(self.issued(&leaf, Some(key.serialize_pem()), serial))
     }
 
     fn leaf(&self, role: &Role, names: &[String], now: Timestamp) -> Result<(CertificateParams, Serial), String> {
@@ -143,8 +141,8 @@ impl Authority {
         Ok((params, Serial::from_bytes(&serial)))
     }
 
-    fn issued(&self, leaf: &rcgen::Certificate, key_pem: Option<String>, serial: Serial, now: Timestamp) -> Issued {
-        Issued { chain_pem: format!("{}{}", leaf.pem(), self.ca_pem), key_pem, serial, not_after: now + LEAF }
+    fn issued(&self, leaf: &rcgen::Certificate, key_pem: Option<String>, serial: Serial) -> Issued {
+        Issued { chain_pem: format!("{}{}", leaf.pem(), self.ca_pem), key_pem, serial }
     }
 }
 
