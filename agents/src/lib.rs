@@ -42,10 +42,13 @@ mod allow;
 
 mod relay;
 
+mod push;
+
 mod run;
 
 pub use config::{Config, OptIn, Resources};
 pub use credentials::Credentials;
 pub use enrol::enrol;
 pub use error::AgentError;
+pub use push::push;
 pub use run::run;

@@ -15,8 +15,6 @@ pub(crate) mod ede {
     pub(crate) const NOT_READY: u16 = 14;
     /// Prohibited.
     pub(crate) const PROHIBITED: u16 = 18;
-    /// Stale NXDOMAIN Answer.
-    pub(crate) const STALE_NXDOMAIN: u16 = 19;
     /// Not Supported.
     pub(crate) const NOT_SUPPORTED: u16 = 21;
     /// No Reachable Authority.

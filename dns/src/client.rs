@@ -98,7 +98,7 @@ impl Clients {
     }
 
     /// An asker of `region`, for those who want to know what it would get.
-    pub(crate) fn from_region(&self, topology: &Topology, region: &str) -> Asker {
+    pub(crate) fn in_region(&self, topology: &Topology, region: &str) -> Asker {
         let standing = Standing {
             region: Some(region.to_owned()),
             cluster_set: self.own.cluster_set.clone(),

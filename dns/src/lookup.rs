@@ -102,8 +102,9 @@ impl Lookups {
                 self.metrics.cache("hit");
                 return Outcome::Fresh(kept);
             }
-            Cached::Stale(kept) => Some(kept),
-            Cached::None => None,
+            // That a name was not there says nothing once nobody can tell: only what was there is given stale.
+            Cached::Stale(kept) if !kept.nxdomain && !kept.answers.is_empty() => Some(kept),
+            Cached::Stale(_) | Cached::None => None,
         };
         let failed = match self.cache.failed(&key, now).or(down) {
             Some(failed) => failed,

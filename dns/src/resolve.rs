@@ -167,9 +167,8 @@ impl Resolver {
         (answer.authorities, answer.additionals, answer.next) = (kept.authorities, kept.additionals, kept.next);
         let Some(failed) = failed else { return answer };
         answer.authoritative = false;
-        let stale = if nxdomain { ede::STALE_NXDOMAIN } else { ede::STALE };
         let text = format!("cluster `{}`: {failed}", member.name);
-        answer.because(stale, "answered before, kept").because(code(&failed), text)
+        answer.because(ede::STALE, "answered before, kept").because(code(&failed), text)
     }
 
     async fn outside(&self, asker: &Asker, question: &Question, name: &Name, deadline: Instant) -> Answer {
@@ -202,7 +201,7 @@ impl Resolver {
 fn here(table: &Table, zone: &Zone, name: &Name, kind: RecordType) -> Answer {
     match zone.find(name, kind) {
         Found::Records(records) => Answer::records(records),
-        Found::Alias(record, target) => Answer { next: Some(target), ..Answer::records(vec![record]) },
+        Found::Alias(record, target) => Answer { next: Some(target), ..Answer::records(vec![*record]) },
         Found::Delegated(servers, glue) => {
             let mut answer = Answer::records(Vec::new());
             answer.authoritative = false;

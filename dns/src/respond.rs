@@ -204,6 +204,3 @@ fn thinner(message: &Message, limit: usize) -> Option<Vec<u8>> {
     thin.additionals.clear();
     thin.to_vec().ok().filter(|octets| octets.len() <= limit)
 }
-
-#[cfg(test)]
-mod tests;

@@ -135,7 +135,7 @@ fn asker(world: &World, ask: &Ask) -> Asker {
     let (clients, topology) = (&world.table.clients, &world.table.topology);
     match (&ask.ecs, &ask.from) {
         (Some(net), _) => clients.asker(topology, net.addr()),
-        (None, Some(region)) => clients.from_region(topology, region),
+        (None, Some(region)) => clients.in_region(topology, region),
         (None, None) => clients.asker(topology, std::net::IpAddr::from([127, 0, 0, 1])),
     }
 }

@@ -21,7 +21,7 @@ pub(crate) enum Found {
     /// The records, and what they were found by when that was a wildcard.
     Records(Vec<Record>),
     /// The name is an alias of another.
-    Alias(Record, Name),
+    Alias(Box<Record>, Name),
     /// The name is somebody else's: the name servers, and addresses of theirs that we know.
     Delegated(Vec<Record>, Vec<Record>),
     /// The name exists, but not with this type.
@@ -148,7 +148,7 @@ fn at(sets: &BTreeMap<RecordType, Vec<Record>>, kind: RecordType, owner: Option<
     }
     match sets.get(&RecordType::CNAME).and_then(|set| set.first()) {
         Some(record) => match &record.data {
-            RData::CNAME(target) => Found::Alias(own(record), target.0.clone()),
+            RData::CNAME(target) => Found::Alias(Box::new(own(record)), target.0.clone()),
             _ => Found::NoData,
         },
         None => Found::NoData,
@@ -212,7 +212,7 @@ mod tests {
             ("x.example.com", RecordType::AAAA, "no data"),
             ("b.example.com", RecordType::A, "no data"),
             ("c.b.example.com", RecordType::A, "no name"),
-            ("a.b.example.com", RecordType::TXT, "a.b.example.com. 300 \"hello world\""),
+            ("a.b.example.com", RecordType::TXT, "a.b.example.com. 300 hello world"),
             ("example.com", RecordType::MX, "example.com. 300 10 mail.example.com."),
             ("example.com", RecordType::NS, "example.com. 300 ns1.example.com."),
             ("host.sub.example.com", RecordType::A, "to ns.sub.example.com. with 1"),

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::kinds::{PolicyStatus, ReplicationPolicySpec, TrafficPolicySpec, ZoneSpec};
+use atoll_api::kinds::{PolicyStatus, RegistrySpec, ReplicationPolicySpec, TrafficPolicySpec, ZoneSpec};
 use atoll_api::names::is_label;
+use atoll_registry::backend::BACKENDS;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
@@ -60,6 +61,23 @@ fn replication(spec: &ReplicationPolicySpec, there: impl Fn(&str) -> bool) -> Re
     Ok(())
 }
 
+/// Checks a Registry.
+fn registry(spec: &RegistrySpec, there: impl Fn(&str) -> bool) -> Result<(), String> {
+    if let Some(missing) = spec.cluster.as_deref().filter(|c| !there(c)) {
+        return Err(format!("cluster `{missing}`: there is none"));
+    }
+    if !BACKENDS.iter().any(|b| b.name == spec.backend) {
+        let known: Vec<&str> = BACKENDS.iter().map(|b| b.name).collect();
+        return Err(format!("backend `{}`: there is none, only {}", spec.backend, known.join(", ")));
+    }
+    let url = spec.url.parse::<http::Uri>().map_err(|e| format!("url `{}`: {e}", spec.url))?;
+    match url.scheme_str() {
+        Some("http") if !spec.insecure => Err(format!("url `{}`: plain HTTP needs `insecure: true`", spec.url)),
+        Some("http" | "https") if url.host().is_some_and(|h| !h.is_empty()) => Ok(()),
+        _ => Err(format!("url `{}`: neither http://HOST nor https://HOST", spec.url)),
+    }
+}
+
 /// Writes the condition Accepted of every object that has nobody else to judge it.
 pub(crate) struct Accept {
     pub(crate) client: Client,
@@ -81,6 +99,11 @@ impl Accept {
             for policy in o.placement_policies.state() {
                 let verdict = placement_rules(&policy.spec.rules);
                 self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), verdict).await;
+            }
+            for registry_ in o.registries.state() {
+                let there = |name: &str| o.clusters.get(&ObjectRef::new(name)).is_some();
+                let verdict = registry(&registry_.spec, there);
+                self.judge(Api::all(self.client.clone()), &*registry_, registry_.status.as_ref(), verdict).await;
             }
             for policy in o.replication_policies.state() {
                 let there = |name: &str| o.registries.get(&ObjectRef::new(name)).is_some();
@@ -116,6 +139,54 @@ impl Accept {
         }
         if let Err(error) = patch_status(&api, &object.name_any(), &status).await {
             tracing::warn!(object = object.name_any(), %error, "condition Accepted not written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_schema_cannot_check_is_refused_with_the_word_that_is_wrong() {
+        let zone_of = |apex: &str, cidr: &str| {
+            let spec = json!({"apex": apex, "soa": {"mname": "ns.a", "rname": "h.a"}, "ns": ["ns.a"], "allow": {"transfer": [{"cidr": cidr}]}});
+            zone(&serde_json::from_value(spec).unwrap())
+        };
+        let traffic_of = |host: &str, policy: &str| {
+            traffic(&serde_json::from_value(json!({"hosts": [host], "strategy": [{"policy": policy}]})).unwrap())
+        };
+        let registry_of = |url: &str, backend: &str, insecure: bool| {
+            let spec =
+                json!({"environment": "prod", "cluster": "eu", "url": url, "backend": backend, "insecure": insecure});
+            registry(&serde_json::from_value(spec).unwrap(), |name| name == "eu")
+        };
+        let policy_of = |from: &str, to: &str| {
+            let spec = json!({"from": from, "to": to, "repositories": ["shop/*"]});
+            replication(&serde_json::from_value(spec).unwrap(), |name| ["dev", "eu"].contains(&name))
+        };
+        for (verdict, says) in [
+            (zone_of("example.com", "10.0.0.0/8"), ""),
+            (zone_of("exa mple.com", "10.0.0.0/8"), "apex `exa mple.com`"),
+            (zone_of("example.com", "10.0.0.0/99"), "`10.0.0.0/99`"),
+            (traffic_of("shop.example.com", "nearest"), ""),
+            (traffic_of("*.example.com", "nearest"), ""),
+            (traffic_of("shop..com", "nearest"), "host `shop..com`"),
+            (traffic_of("shop.example.com", "astrology"), "astrology"),
+            (registry_of("https://r:5000", "oci", false), ""),
+            (registry_of("http://r:5000", "oci", true), ""),
+            (registry_of("http://r:5000", "oci", false), "insecure: true"),
+            (registry_of("https://r:5000", "floppy", false), "backend `floppy`"),
+            (policy_of("dev", "eu"), ""),
+            (policy_of("dev", "dev"), "both `dev`"),
+            (policy_of("dev", "moon"), "registry `moon`"),
+        ] {
+            match verdict {
+                Ok(()) => assert_eq!(says, ""),
+                Err(why) => assert!(!says.is_empty() && why.contains(says), "{says}: {why}"),
+            }
         }
     }
 }

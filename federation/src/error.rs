@@ -24,6 +24,9 @@ pub enum Error {
     /// The link port's listener failed.
     #[error("listener {0}: {1}")]
     Listener(String, #[source] std::io::Error),
+    /// A controller panicked: a bug.
+    #[error("a controller of the hub broke: {0}")]
+    Broken(String),
     /// The webhook can't be served.
     #[error("webhook: {0}")]
     Webhook(&'static str),

@@ -107,7 +107,7 @@ async fn live(
     let services = Services {
         membership: Arc::clone(&membership),
         default_set: config.default_set.clone(),
-        settle: config.settle,
+        topology: topology.clone(),
     };
     tasks.spawn(services.run());
     let approvals =
@@ -118,6 +118,7 @@ async fn live(
         client: client.clone(),
         authority: Arc::clone(&authority),
         start: Arc::clone(&resources.push),
+        hub: config.advertise.clone(),
         objects: Arc::clone(&objects),
         errors: push_errors,
         tasks: tracker.clone(),
@@ -148,6 +149,7 @@ async fn live(
     let enrolment = EnrolmentService {
         authority: Arc::clone(&authority),
         client: client.clone(),
+        sessions: Arc::clone(&sessions),
         clusters: objects.clusters.clone(),
     };
     let link = LinkService {
@@ -179,18 +181,25 @@ async fn live(
     let address = port.listener.local_addr();
     let serving =
         async { serve(&mut port, services, end.clone()).await.map_err(|e| Error::Listener(address.to_string(), e)) };
-    let ended = if config.leader_election {
-        tokio::select! {
-            ended = serving => ended,
-            lost = lead::keep(&client, &config.identity) => Err(lost),
-        }
-    } else {
-        serving.await
+    let ended = tokio::select! {
+        ended = serving => ended,
+        lost = lead::keep(&client, &config.identity), if config.leader_election => Err(lost),
+        broken = broken(tasks) => Err(broken),
     };
     end.cancel();
     tracker.close();
     let _ = tokio::time::timeout(Duration::from_secs(2), tracker.wait()).await;
     ended
+}
+
+/// Waits for a controller that panics, which is a bug of ours: better no hub than half of one. Others may end.
+async fn broken(tasks: &mut JoinSet<()>) -> Error {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(broken) = ended {
+            return Error::Broken(broken.to_string());
+        }
+    }
+    std::future::pending().await
 }
 
 fn own_identity(authority: &Authority, config: &Config, revocations: &Revocations) -> Result<TlsIdentity, Error> {

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use atoll_api::facts::Facts;
 use atoll_api::names::ClusterName;
-use atoll_reach::Peer;
+use atoll_reach::{Peer, Serial};
 use atoll_wire::delta::Receiver;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +87,8 @@ pub(crate) struct Member {
     pub(crate) status: Receiver,
     pub(crate) beat: Beat,
     pub(crate) connected: Option<Connected>,
+    /// Certificates that were issued since the hub started, with their end of validity.
+    pub(crate) issued: Vec<(Serial, Timestamp)>,
     desired: BTreeMap<Part, Facts>,
 }
 
@@ -136,6 +139,13 @@ impl Sessions {
     /// The members, locked.
     pub(crate) fn lock(&self) -> MutexGuard<'_, BTreeMap<ClusterName, Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What members reported; those that have not since the hub started are left out.
+    pub(crate) fn reported(&self) -> BTreeMap<ClusterName, Facts> {
+        let members = self.lock();
+        let spoke = members.iter().filter(|(_, member)| member.has_reported());
+        spoke.map(|(name, member)| (name.clone(), member.facts.facts().clone())).collect()
     }
 
     /// Tells of changes of facts, reports and connections (not of every heartbeat).
@@ -202,16 +212,21 @@ impl Sessions {
         }
     }
 
-    /// Forgets members that are no longer wanted and ends their connections. Returns the certificates they used.
-    pub(crate) fn retain(&self, wanted: impl Fn(&ClusterName) -> bool) -> Vec<Peer> {
+    /// Forgets members that are no longer wanted and ends their connections. Returns the certificates they had, with their end.
+    pub(crate) fn retain(&self, wanted: impl Fn(&ClusterName) -> bool) -> Vec<(Serial, Timestamp)> {
         let gone: Vec<Member> = {
             let mut members = self.lock();
             members.extract_if(.., |name, _| !wanted(name)).map(|(_, member)| member).collect()
         };
-        let connected: Vec<Connected> = gone.into_iter().filter_map(|m| m.connected).collect();
-        for c in &connected {
-            c.end.cancel();
+        let mut certificates = Vec::new();
+        for member in gone {
+            certificates.extend(member.issued);
+            if let Some(c) = member.connected {
+                c.end.cancel();
+                let until = Timestamp::try_from(c.peer.not_after).unwrap_or(Timestamp::MAX);
+                certificates.push((c.peer.serial, until));
+            }
         }
-        connected.into_iter().map(|c| c.peer).collect()
+        certificates
     }
 }

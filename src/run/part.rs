@@ -8,9 +8,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Part {
     name: &'static str,
     end: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-    /// Its end was told already; a handle must not be asked twice.
-    done: bool,
+    /// Nothing once its end was told.
+    task: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Part {
@@ -24,19 +23,17 @@ impl Part {
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let end = shutdown.child_token();
-        Self { name, task: tokio::spawn(run(end.clone())), end, done: false }
+        Self { name, task: Some(tokio::spawn(run(end.clone()))), end }
     }
 
-    /// Waits until it ends by itself or is told to. Cancel safe.
+    /// Waits until it ends by itself or is told to. Cancel safe. An end that was told already is no error any more.
     ///
     /// # Errors
     /// Why it ended.
     pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
-        if self.done {
-            return Ok(());
-        }
-        let ended = (&mut self.task).await;
-        self.done = true;
+        let Some(task) = &mut self.task else { return Ok(()) };
+        let ended = task.await;
+        self.task = None;
         match ended {
             Ok(ended) => ended.map_err(|e| e.context(self.name)),
             Err(broken) => Err(anyhow!("{}: {broken}", self.name)),

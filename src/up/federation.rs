@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use atoll_api::names::ServiceName;
 use atoll_demo::Member;
-use atoll_federation::Hub;
+use atoll_federation::{Hub, Published};
 use atoll_reach::listener;
 use futures::future::{join_all, try_join_all};
 use kube::Client;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,9 @@ use crate::files;
 use crate::run::{DnsParts, GatewayParts, HubParts, Part, run_dns, run_gateway, run_hub, settings};
 use crate::telemetry::Metrics;
 
+/// So long a start waits for the members after everything else.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+
 /// The parts' ports until they are started.
 struct Bound {
     hub: HubPorts,
@@ -38,6 +43,7 @@ struct Bound {
 struct RunningHub {
     api: Part,
     hub: Part,
+    topology: watch::Receiver<Option<Published>>,
 }
 
 /// All of it.
@@ -115,20 +121,51 @@ impl Federation {
         let Bound { hub, dns, gateway, admin } = self.bound.take().context("started twice")?;
         let starting = start_members(&specs, &self.shutdown);
         self.open().await?;
+        tracing::debug!("store and kinds are there");
         run_dir.link();
         self.dns = Some(self.start_dns(dns)?);
         self.gateway = Some(self.start_gateway(gateway)?);
         self.admin = Some(self.start_admin(admin));
         let client = self.embedded.client();
-        let first = seed::base(&client, &specs);
-        let (running, first) = tokio::join!(self.start_hub(hub), first);
-        let first = first?;
+        let seeding = async {
+            let first = seed::base(&client, &specs).await?;
+            if first {
+                seed::shop(&client, &self.config, &specs, run_dir.path()).await?;
+            }
+            anyhow::Ok(first)
+        };
+        let (running, first) = tokio::join!(self.start_hub(hub), seeding);
         self.hub = Some(running?);
+        let first = first?;
+        tracing::debug!("hub is up");
         self.join_members(&client, specs, starting).await?;
-        if first && !self.members.is_empty() {
-            seed::shop(&client, &self.embedded, &self.config, &self.members, run_dir.path()).await?;
+        if first && seed::copies(self.members.keys()) {
+            seed::request(&self.embedded).await?;
         }
-        self.wait_ready().await
+        tracing::debug!("members have begun to join");
+        self.wait_parts().await?;
+        self.wait_members(first).await;
+        Ok(())
+    }
+
+    /// Gives the members a moment to be Ready and, where the shop was made now, to answer in it: whoever pastes the first command then
+    /// gets an answer. A member that takes longer is no reason to keep quiet.
+    async fn wait_members(&self, shop: bool) {
+        let Some(running) = &self.hub else { return };
+        let mut topology = running.topology.clone();
+        let web = ServiceName::new(seed::SHOP, "web");
+        let settled = topology.wait_for(|published| {
+            let topology = published.as_ref().map(|p| &p.topology);
+            topology.is_some_and(|t| {
+                self.members.keys().all(|name| {
+                    let ready = t.clusters.get(name).is_some_and(|c| c.ready && c.dns_ready);
+                    ready && (!shop || t.endpoints_in(name.as_str(), &web).is_some_and(|e| e.ready() > 0))
+                })
+            })
+        });
+        if tokio::time::timeout(SETTLE_MAX, settled).await.is_err() {
+            tracing::warn!("not every demo member is ready yet");
+        }
     }
 
     /// Waits for the members and joins each as soon as it is there.
@@ -151,7 +188,7 @@ impl Federation {
         Ok(())
     }
 
-    async fn wait_ready(&mut self) -> anyhow::Result<()> {
+    async fn wait_parts(&mut self) -> anyhow::Result<()> {
         loop {
             let dns = self.dns_slot.load().as_ref().is_some_and(|s| s.is_ready());
             let gateway = self.gateway_slot.load().as_ref().is_some_and(|s| s.is_ready());
@@ -160,7 +197,7 @@ impl Federation {
             }
             let (dns, gateway) = (self.dns.as_mut().context("DNS server")?, self.gateway.as_mut().context("gateway")?);
             tokio::select! {
-                () = tokio::time::sleep(std::time::Duration::from_millis(5)) => {}
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
                 ended = dns.ended() => return ended.and(Err(anyhow!("the DNS server ended"))),
                 ended = gateway.ended() => return ended.and(Err(anyhow!("the gateway ended"))),
             }
@@ -195,12 +232,12 @@ impl Federation {
             started,
         };
         let mut hub = Part::start("hub", &self.shutdown, |end| run_hub(parts, end));
-        tokio::select! {
+        let up = tokio::select! {
             biased;
-            Ok(_) = up => {}
+            Ok(up) = up => up,
             ended = hub.ended() => return ended.and(Err(anyhow!("the hub ended"))),
-        }
-        Ok(RunningHub { api, hub })
+        };
+        Ok(RunningHub { api, hub, topology: up.topology })
     }
 
     fn start_dns(&self, ports: DnsPorts) -> anyhow::Result<Part> {
@@ -251,7 +288,7 @@ impl Federation {
     pub(super) async fn set_broken(&mut self, action: Action, what: &str) -> anyhow::Result<String> {
         match (what, action) {
             ("hub", Action::Break) => {
-                let RunningHub { api, hub } = self.hub.take().context("the hub is broken already")?;
+                let RunningHub { api, hub, .. } = self.hub.take().context("the hub is broken already")?;
                 let ended = hub.end().await;
                 api.end().await.and(ended)?;
                 Ok("the hub and its API server are stopped".into())
@@ -313,7 +350,7 @@ impl Federation {
         self.shutdown.cancel();
         let mut parts: Vec<Part> = self.agents.drain(..).collect();
         parts.extend([self.dns.take(), self.gateway.take(), self.admin.take()].into_iter().flatten());
-        let api = self.hub.take().map(|RunningHub { api, hub }| {
+        let api = self.hub.take().map(|RunningHub { api, hub, .. }| {
             parts.push(hub);
             api
         });

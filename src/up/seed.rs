@@ -6,13 +6,14 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use atoll_api::kinds::SYSTEM_NAMESPACE;
+use atoll_api::names::ClusterName;
 use atoll_demo::{Member, REGISTRY_SECRET};
 use futures::future::try_join_all;
 use http::{Method, Request, header};
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::members::{Members, Spec};
+use super::members::Spec;
 use super::view::HOST;
 use crate::config::Config;
 use crate::embedded::Embedded;
@@ -20,7 +21,8 @@ use crate::embedded::Embedded;
 const ATOLL: &str = "/apis/atoll.dev/v1alpha1";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const GATEWAY: &str = "/apis/gateway.networking.k8s.io/v1";
-const SHOP: &str = "shop";
+/// The namespace of the demo.
+pub(super) const SHOP: &str = "shop";
 /// Replicas in every member.
 const REPLICAS: u32 = 2;
 
@@ -89,14 +91,13 @@ pub(super) async fn registry(client: &Client, spec: &Spec, member: &Member) -> a
     Ok(())
 }
 
-/// The shop: what runs, how it is reached, what flows; and the request that waits.
-pub(super) async fn shop(
-    client: &Client,
-    embedded: &Embedded,
-    config: &Config,
-    members: &Members,
-    dir: &Path,
-) -> anyhow::Result<()> {
+/// Whether the members are there between which the demo's request copies.
+pub(super) fn copies<'a>(names: impl Iterator<Item = &'a ClusterName>) -> bool {
+    names.filter(|name| ["dev", "prod-eu"].contains(&name.as_str())).count() == 2
+}
+
+/// The shop: what runs, how it is reached, what may flow.
+pub(super) async fn shop(client: &Client, config: &Config, specs: &[Spec], dir: &Path) -> anyhow::Result<()> {
     let (certificate, key) = certificate()?;
     std::fs::write(dir.join("shop.crt"), &certificate).context("write shop.crt")?;
     let mut objects = vec![
@@ -110,22 +111,22 @@ pub(super) async fn shop(
         (format!("{GATEWAY}/namespaces/{SHOP}/gateways"), gateway(config)),
         (format!("{GATEWAY}/namespaces/{SHOP}/httproutes"), route()),
     ];
-    let copies = members.contains_key("dev") && members.contains_key("prod-eu");
-    if copies {
+    if copies(specs.iter().map(|spec| &spec.name)) {
         let policy = json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "ReplicationPolicy",
             "metadata": {"name": "dev-to-prod", "namespace": SHOP},
             "spec": {"from": "dev", "to": "prod-eu", "direction": "OneWay", "repositories": ["shop/*"],
                 "approval": {"groups": [{"name": "approvers", "votes": 1}]}}});
         objects.push((format!("{ATOLL}/namespaces/{SHOP}/replicationpolicies"), policy));
     }
-    make_all(client, objects).await?;
-    if copies {
-        let request = json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "ReplicationRequest",
-            "metadata": {"name": "web-1", "namespace": SHOP}, "spec": {"policy": "dev-to-prod", "images": ["shop/web:2"]}});
-        let dev = embedded.client_as("dev", &["developers"])?;
-        make(&dev, &format!("{ATOLL}/namespaces/{SHOP}/replicationrequests"), request).await?;
-    }
-    Ok(())
+    make_all(client, objects).await
+}
+
+/// The request that waits, made by the user `dev`.
+pub(super) async fn request(embedded: &Embedded) -> anyhow::Result<()> {
+    let request = json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "ReplicationRequest",
+        "metadata": {"name": "web-1", "namespace": SHOP}, "spec": {"policy": "dev-to-prod", "images": ["shop/web:2"]}});
+    let dev = embedded.client_as("dev", &["developers"])?;
+    make(&dev, &format!("{ATOLL}/namespaces/{SHOP}/replicationrequests"), request).await.map(drop)
 }
 
 fn placement() -> Value {

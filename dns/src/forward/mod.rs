@@ -131,7 +131,7 @@ impl Forwarder {
         let slots = self.slots_of(member.name.as_str());
         let asked = async {
             let _slot = slots.try_acquire().map_err(|_| Failed::Busy)?;
-            let attempt = |server| self.ask_member(member, server, question);
+            let attempt = |server, again| self.ask_member(member, server, question, again);
             race::race(&member.servers, &self.recent, deadline, attempt).await
         };
         let reply = asked.await;
@@ -146,7 +146,7 @@ impl Forwarder {
     pub(crate) async fn upstream(&self, question: &Query, dnssec: bool, deadline: Instant) -> Result<Message, Failed> {
         let asked = async {
             let _slot = self.upstream_slots.try_acquire().map_err(|_| Failed::Busy)?;
-            let attempt = |server| self.ask_upstream(server, question, dnssec);
+            let attempt = |server, again| self.ask_upstream(server, question, dnssec, again);
             race::race(&self.upstream_servers, &self.recent, deadline, attempt).await
         };
         let reply = asked.await;
@@ -169,9 +169,16 @@ impl Forwarder {
         Arc::clone(slots.entry(member.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MEMBER_SLOTS))))
     }
 
-    async fn ask_member(&self, member: &Member, server: SocketAddr, question: &Query) -> Result<Message, Failed> {
+    /// One attempt; `again` by TCP, should nothing come through by UDP.
+    async fn ask_member(
+        &self,
+        member: &Member,
+        server: SocketAddr,
+        question: &Query,
+        again: bool,
+    ) -> Result<Message, Failed> {
         let cluster = member.name.as_str();
-        if !member.tcp_only && self.dialer.route(cluster) == Route::Direct {
+        if !member.tcp_only && !again && self.dialer.route(cluster) == Route::Direct {
             let reply = udp::exchange(&*self.listen, server, query(question, false)).await?;
             if !reply.metadata.truncation {
                 return Ok(reply);
@@ -184,10 +191,18 @@ impl Forwarder {
         self.members.exchange(cluster, server, query(question, false), dial).await
     }
 
-    async fn ask_upstream(&self, server: SocketAddr, question: &Query, dnssec: bool) -> Result<Message, Failed> {
-        let reply = udp::exchange(&*self.listen, server, query(question, dnssec)).await?;
-        if !reply.metadata.truncation {
-            return Ok(reply);
+    async fn ask_upstream(
+        &self,
+        server: SocketAddr,
+        question: &Query,
+        dnssec: bool,
+        again: bool,
+    ) -> Result<Message, Failed> {
+        if !again {
+            let reply = udp::exchange(&*self.listen, server, query(question, dnssec)).await?;
+            if !reply.metadata.truncation {
+                return Ok(reply);
+            }
         }
         let dial = || async move { self.connect.connect(&server.ip().to_string(), server.port()).await };
         self.upstreams.exchange(UPSTREAM, server, query(question, dnssec), dial).await

@@ -1,6 +1,6 @@
 //! Several servers, one question: the next one is asked when one fails or is slow, the first good reply wins.
 //!
-//! In: servers, a deadline, what one attempt is. Out: the reply, or the last failure. SERVFAIL, REFUSED, NOTIMP and FORMERR of one server
+//! In: servers, a deadline, what one attempt is (at which server, and whether again). Out: the reply, or the last failure. SERVFAIL, REFUSED, NOTIMP and FORMERR of one server
 //! say nothing about the name: the next is asked.
 
 use std::collections::HashMap;
@@ -59,16 +59,17 @@ pub(super) async fn race<F>(
     servers: &[SocketAddr],
     recent: &Recent,
     deadline: Instant,
-    attempt: impl Fn(SocketAddr) -> F,
+    attempt: impl Fn(SocketAddr, bool) -> F,
 ) -> Result<Message, Failed>
 where
     F: Future<Output = Result<Message, Failed>>,
 {
     let ordered = recent.order(servers, Instant::now());
-    // A single server is asked twice: a packet may have been lost.
-    let mut plan = ordered.iter().chain(&ordered).copied().take(ATTEMPTS_MAX.max(ordered.len().min(8)));
-    let named = |server: SocketAddr| {
-        let reply = attempt(server);
+    // Each once, then once more by another way: a packet may have been lost, or all of them are.
+    let rounds = ordered.iter().map(|s| (*s, false)).chain(ordered.iter().map(|s| (*s, true)));
+    let mut plan = rounds.take(ATTEMPTS_MAX);
+    let named = |(server, again): (SocketAddr, bool)| {
+        let reply = attempt(server, again);
         async move { (server, reply.await.and_then(decided)) }
     };
     let mut running = FuturesUnordered::new();

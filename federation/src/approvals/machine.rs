@@ -271,7 +271,7 @@ fn quorum(policy: &ReplicationPolicy) -> Vec<Quorum> {
 }
 
 fn annotation<'a>(annotations: &'a Option<BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
-    annotations.as_ref()?.get(key).map(String::as_str)
+    annotations.as_ref()?.get(key).map(String::as_str).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

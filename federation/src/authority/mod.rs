@@ -42,6 +42,8 @@ pub(crate) struct Issued {
     /// Its key, where we made it.
     pub(crate) key_pem: Option<String>,
     pub(crate) serial: Serial,
+    /// End of validity.
+    pub(crate) not_after: Timestamp,
 }
 
 /// What is wrong with a certificate request.
@@ -111,7 +113,7 @@ impl Authority {
         let (params, serial) = self.leaf(role, &[], now).map_err(BadRequest::Signing)?;
         let leaf =
             params.signed_by(&request.public_key, &self.issuer).map_err(|e| BadRequest::Signing(e.to_string()))?;
-        Ok(self.issued(&leaf, None, serial))
+        Ok(self.issued(&leaf, None, serial, now))
     }
 
     /// A certificate with a new key, also for these host names and addresses.
@@ -120,7 +122,7 @@ impl Authority {
         let key = KeyPair::generate().map_err(|e| failed(e.to_string()))?;
         let (params, serial) = self.leaf(role, names, now).map_err(failed)?;
         let leaf = params.signed_by(&key, &self.issuer).map_err(|e| failed(e.to_string()))?;
-        Ok(self.issued(&leaf, Some(key.serialize_pem()), serial))
+        Ok(self.issued(&leaf, Some(key.serialize_pem()), serial, now))
     }
 
     fn leaf(&self, role: &Role, names: &[String], now: Timestamp) -> Result<(CertificateParams, Serial), String> {
@@ -141,8 +143,8 @@ impl Authority {
         Ok((params, Serial::from_bytes(&serial)))
     }
 
-    fn issued(&self, leaf: &rcgen::Certificate, key_pem: Option<String>, serial: Serial) -> Issued {
-        Issued { chain_pem: format!("{}{}", leaf.pem(), self.ca_pem), key_pem, serial }
+    fn issued(&self, leaf: &rcgen::Certificate, key_pem: Option<String>, serial: Serial, now: Timestamp) -> Issued {
+        Issued { chain_pem: format!("{}{}", leaf.pem(), self.ca_pem), key_pem, serial, not_after: now + LEAF }
     }
 }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use atoll_api::kinds::{Cluster, ClusterSpec};
 use atoll_api::names::ClusterName;
 use atoll_api::token::JoinToken;
-use atoll_reach::Role;
+use atoll_reach::{Role, Serial};
 use atoll_wire::v1::{self, enrolment_server::Enrolment, link_server::Link};
 use jiff::Timestamp;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client};
+use serde_json::json;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ use crate::tokens::{TokenError, redeem};
 pub(crate) struct EnrolmentService {
     pub(crate) authority: Arc<Authority>,
     pub(crate) client: Client,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) clusters: Store<Cluster>,
 }
 
@@ -42,6 +44,7 @@ impl Enrolment for EnrolmentService {
         let issued = self.authority.sign(&asked.csr_pem, &role, now).map_err(bad_request)?;
         let spec = redeem(&self.client, &token, now).await.map_err(|e| refuse(&e))?;
         self.make_cluster(&token.cluster, spec).await?;
+        self.note(&token.cluster, issued.serial.clone(), issued.not_after).await;
         tracing::info!(cluster = %token.cluster, serial = %issued.serial, agent = asked.agent_version, "member enrolled");
         Ok(Response::new(self.answer(&token.cluster, issued)))
     }
@@ -54,6 +57,11 @@ impl Enrolment for EnrolmentService {
         let issued =
             self.authority.sign(&request.into_inner().csr_pem, &peer.role, Timestamp::now()).map_err(bad_request)?;
         tracing::info!(cluster = %name, serial = %issued.serial, "certificate renewed");
+        if let Some(member) = self.sessions.lock().get_mut(&name) {
+            let now = Timestamp::now();
+            member.issued.retain(|(_, until)| *until > now);
+            member.issued.push((issued.serial.clone(), issued.not_after));
+        }
         Ok(Response::new(self.answer(&name, issued)))
     }
 }
@@ -66,6 +74,20 @@ impl EnrolmentService {
             // The operator has written it before; that counts.
             Err(e) if is_conflict(&e) => Ok(()),
             Err(e) => Err(Status::unavailable(format!("cluster `{name}`: {e}; the token is spent, make another"))),
+        }
+    }
+
+    /// Writes down the certificate, so that it is revoked with its member although no agent ever showed it.
+    async fn note(&self, name: &ClusterName, serial: Serial, not_after: Timestamp) {
+        let clusters: Api<Cluster> = Api::all(self.client.clone());
+        let certificate = json!({"serial": serial.to_string(), "notAfter": not_after.to_string()});
+        let patch = Patch::Merge(json!({"status": {"certificate": certificate}}));
+        if let Err(error) = clusters.patch_status(name.as_str(), &PatchParams::default(), &patch).await {
+            tracing::warn!(cluster = %name, %error, "certificate not written to the status");
+        }
+        // Only a member that our watch has seen can be seen to go.
+        if appears(&self.clusters, name).await {
+            self.sessions.lock().entry(name.clone()).or_default().issued.push((serial, not_after));
         }
     }
 
@@ -111,7 +133,7 @@ impl Link for LinkService {
 
     async fn open(&self, request: Request<Streaming<v1::FromAgent>>) -> Result<Response<Self::OpenStream>, Status> {
         let (name, peer) = super::member(&request)?;
-        if self.clusters.get(&ObjectRef::new(name.as_str())).is_none() && !self.appears(&name).await {
+        if !appears(&self.clusters, &name).await {
             return Err(Status::permission_denied(format!(
                 "cluster `{name}` is no member: its Cluster object was deleted"
             )));
@@ -131,14 +153,12 @@ impl Link for LinkService {
     }
 }
 
-impl LinkService {
-    /// An agent may be faster than our watch: its Cluster was made a moment ago.
-    async fn appears(&self, name: &ClusterName) -> bool {
-        let mut left = 20;
-        while left > 0 && self.clusters.get(&ObjectRef::new(name.as_str())).is_none() {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            left -= 1;
-        }
-        left > 0
+/// Waits a little for our watch: an agent may be faster, whose Cluster was made a moment ago.
+async fn appears(clusters: &Store<Cluster>, name: &ClusterName) -> bool {
+    let mut left = 40;
+    while left > 0 && clusters.get(&ObjectRef::new(name.as_str())).is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        left -= 1;
     }
+    left > 0
 }

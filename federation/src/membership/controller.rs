@@ -88,23 +88,25 @@ fn look(membership: &Membership, now: Instant) -> BTreeMap<ClusterName, Looked> 
                 _ => None,
             })
         };
+        let has_reported = held.is_some_and(crate::sessions::Member::has_reported);
+        // Written counts before found, found before remembered (a member that is away at the hub's start).
+        let cidrs = cluster.spec.cidrs.clone().unwrap_or_else(|| match has_reported {
+            true => facts.cidrs.clone(),
+            false => status.cidrs.clone().unwrap_or_default(),
+        });
+        let found_dns = if has_reported { facts.dns.clone() } else { status.dns.clone() };
+        let dns = cluster.spec.dns.clone().or(found_dns);
         let seen = Seen {
             mode: cluster.spec.sync.mode,
             beat: held.map(|m| m.beat.clone()).unwrap_or_default(),
             connected: held.is_some_and(|m| m.connected.is_some()),
-            has_reported: held.is_some_and(crate::sessions::Member::has_reported),
+            has_reported,
+            has_dns: dns.as_ref().is_some_and(|d| !d.servers.is_empty()),
             probed: probes.get(name.as_str()).copied(),
             push_error: push_errors.get(&name).cloned(),
             overlaps: Vec::new(),
             before: (before("Ready"), before("DNSReady")),
         };
-        // Written counts before found, found before remembered (a member that is away at the hub's start).
-        let cidrs = cluster.spec.cidrs.clone().unwrap_or_else(|| match seen.has_reported {
-            true => facts.cidrs.clone(),
-            false => status.cidrs.clone().unwrap_or_default(),
-        });
-        let found_dns = if seen.has_reported { facts.dns.clone() } else { status.dns.clone() };
-        let dns = cluster.spec.dns.clone().or(found_dns);
         Some((name, Looked { cluster, member: facts, cidrs, dns, seen }))
     });
     looked.collect()
@@ -196,10 +198,9 @@ impl Membership {
             }
         }
         let is_there = |name: &ClusterName| clusters.iter().any(|c| c.metadata.name.as_deref() == Some(name.as_str()));
-        let peers = self.sessions.retain(is_there);
-        let take_sessions = peers.into_iter().map(|p| (p.serial, Timestamp::try_from(p.not_after).unwrap_or(now)));
-        let gone: Vec<_> = known.extract_if(.., |name, _| !is_there(name)).flat_map(|(_, serials)| serials).collect();
-        for (serial, until) in take_sessions.chain(gone) {
+        let mut gone = self.sessions.retain(is_there);
+        gone.extend(known.extract_if(.., |name, _| !is_there(name)).flat_map(|(_, serials)| serials));
+        for (serial, until) in gone {
             tracing::info!(%serial, "certificate of a member that was removed is revoked");
             if let Err(error) = self.revoked.add(&serial, until, now).await {
                 tracing::warn!(%serial, %error, "revocation counts here but is not stored");

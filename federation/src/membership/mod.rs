@@ -43,6 +43,8 @@ pub(crate) struct Seen {
     pub(crate) has_reported: bool,
     /// What data planes say of its DNS; `None`: nothing.
     pub(crate) probed: Option<bool>,
+    /// Whether anybody said where its DNS is.
+    pub(crate) has_dns: bool,
     /// Why its in-process agent does not run (Push).
     pub(crate) push_error: Option<String>,
     /// Members whose ranges overlap its.
@@ -101,8 +103,11 @@ pub(crate) fn judge(seen: &Seen, started: Instant, missed: Duration, now: Instan
 }
 
 fn judge_names_only(seen: &Seen) -> Verdict {
-    let up = seen.probed.unwrap_or(true);
+    let up = seen.has_dns && seen.probed.unwrap_or(true);
     let dns = match seen.probed {
+        _ if !seen.has_dns => {
+            Found::new("DNSReady", false, "NoServers", "names only, but spec.dns.servers is empty: nobody can be asked")
+        }
         Some(true) => Found::new("DNSReady", true, "Answers", "a DNS server of ours gets answers"),
         Some(false) => Found::new("DNSReady", false, "Silent", "no DNS server of ours gets an answer"),
         None => Found::unknown("DNSReady", "NotProbed", "no DNS server has reported yet"),
@@ -111,7 +116,7 @@ fn judge_names_only(seen: &Seen) -> Verdict {
     let ready = if up {
         Found::new("Ready", true, reason, message)
     } else {
-        Found::new("Ready", false, "Silent", &*dns.message)
+        Found::new("Ready", false, dns.reason, &*dns.message)
     };
     Verdict {
         phase: if up { Phase::Ready } else { Phase::Lost },
@@ -178,9 +183,10 @@ fn dns_condition(seen: &Seen, ready: bool, dns_good: bool) -> Found {
 
 fn syncing(seen: &Seen) -> Found {
     match (seen.connected, seen.has_reported, &seen.push_error) {
-        (_, _, Some(error)) => Found::new("Syncing", false, "PushFailed", error.clone()),
         (true, true, _) => Found::new("Syncing", true, "Connected", "facts and assignments flow"),
         (true, false, _) => Found::new("Syncing", false, "FirstReport", "connected, has not reported in full yet"),
+        // An error is remembered until the next attempt ends; an agent that is connected has got over it.
+        (false, _, Some(error)) => Found::new("Syncing", false, "PushFailed", error.clone()),
         (false, ..) => Found::new("Syncing", false, "NotConnected", "no agent is connected"),
     }
 }

@@ -25,6 +25,10 @@ const AGAIN: Duration = Duration::from_secs(10);
 pub struct PushMember {
     /// Its name.
     pub name: ClusterName,
+    /// host:port of the hub's link port.
+    pub hub: String,
+    /// The hub's id.
+    pub hub_id: String,
     /// The kubeconfig that its Secret holds.
     pub kubeconfig: String,
     /// Certificate chain, leaf first.
@@ -50,6 +54,8 @@ pub(crate) struct Pushes {
     pub(crate) client: Client,
     pub(crate) authority: Arc<Authority>,
     pub(crate) start: Arc<dyn StartPush>,
+    /// host:port of the hub's link port.
+    pub(crate) hub: String,
     pub(crate) objects: Arc<Objects>,
     pub(crate) errors: Arc<Mutex<BTreeMap<ClusterName, String>>>,
     pub(crate) tasks: TaskTracker,
@@ -99,17 +105,24 @@ impl Pushes {
     }
 
     fn spawn(&self, name: ClusterName, secret: String, token: CancellationToken) {
-        let (client, authority, start) = (self.client.clone(), Arc::clone(&self.authority), Arc::clone(&self.start));
+        let attempt = Attempt {
+            client: self.client.clone(),
+            authority: Arc::clone(&self.authority),
+            start: Arc::clone(&self.start),
+            hub: self.hub.clone(),
+            name,
+            secret,
+            token: token.clone(),
+        };
         let errors = Arc::clone(&self.errors);
         self.tasks.spawn(async move {
             let work = async {
                 loop {
-                    let ended = attempt(&client, &authority, start.as_ref(), &name, &secret, &token).await;
-                    let error = ended.err();
+                    let error = attempt.run().await.err();
                     if let Some(error) = &error {
-                        tracing::warn!(cluster = %name, error, "agent inside the hub ended");
+                        tracing::warn!(cluster = %attempt.name, error, "agent inside the hub ended");
                     }
-                    say(&errors, &name, error);
+                    say(&errors, &attempt.name, error);
                     tokio::time::sleep(AGAIN).await;
                 }
             };
@@ -130,31 +143,41 @@ fn say(errors: &Mutex<BTreeMap<ClusterName, String>>, name: &ClusterName, error:
     }
 }
 
-async fn attempt(
-    client: &Client,
-    authority: &Authority,
-    start: &dyn StartPush,
-    name: &ClusterName,
-    secret: &str,
-    token: &CancellationToken,
-) -> Result<(), String> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let held = secrets.get(secret).await.map_err(|e| format!("secret {SYSTEM_NAMESPACE}/{secret}: {e}"))?;
-    let kubeconfig = held.data.and_then(|mut d| d.remove("kubeconfig")).and_then(|k| String::from_utf8(k.0).ok());
-    let kubeconfig =
-        kubeconfig.ok_or_else(|| format!("secret {SYSTEM_NAMESPACE}/{secret}: key `kubeconfig` is missing"))?;
-    let issued = authority.issue(&Role::Cluster(name.to_string()), &[], Timestamp::now()).map_err(|e| e.to_string())?;
-    let member = PushMember {
-        name: name.clone(),
-        kubeconfig,
-        chain_pem: issued.chain_pem,
-        key_pem: issued.key_pem.unwrap_or_default(),
-        ca_pem: authority.ca_pem().to_owned(),
-    };
-    // Started anew at half of the certificate's life.
-    let half = Duration::try_from(LEAF / 2).unwrap_or(AGAIN);
-    match tokio::time::timeout(half, start.run(member, token.child_token())).await {
-        Ok(ended) => ended,
-        Err(_) => Ok(()),
+/// What one start after the other needs.
+struct Attempt {
+    client: Client,
+    authority: Arc<Authority>,
+    start: Arc<dyn StartPush>,
+    hub: String,
+    name: ClusterName,
+    secret: String,
+    token: CancellationToken,
+}
+
+impl Attempt {
+    async fn run(&self) -> Result<(), String> {
+        let secret = format!("secret {SYSTEM_NAMESPACE}/{}", self.secret);
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+        let held = secrets.get_opt(&self.secret).await.map_err(|e| format!("{secret}: {e}"))?;
+        let held = held.ok_or_else(|| format!("{secret}: there is none"))?;
+        let kubeconfig = held.data.and_then(|mut d| d.remove("kubeconfig")).and_then(|k| String::from_utf8(k.0).ok());
+        let kubeconfig = kubeconfig.ok_or_else(|| format!("{secret}: key `kubeconfig` is missing or is no text"))?;
+        let role = Role::Cluster(self.name.to_string());
+        let issued = self.authority.issue(&role, &[], Timestamp::now()).map_err(|e| e.to_string())?;
+        let member = PushMember {
+            name: self.name.clone(),
+            hub: self.hub.clone(),
+            hub_id: self.authority.hub_id().to_owned(),
+            kubeconfig,
+            chain_pem: issued.chain_pem,
+            key_pem: issued.key_pem.unwrap_or_default(),
+            ca_pem: self.authority.ca_pem().to_owned(),
+        };
+        // Started anew at half of the certificate's life.
+        let half = Duration::try_from(LEAF / 2).unwrap_or(AGAIN);
+        match tokio::time::timeout(half, self.start.run(member, self.token.child_token())).await {
+            Ok(ended) => ended.map_err(|why| format!("{secret}: {why}")),
+            Err(_) => Ok(()),
+        }
     }
 }

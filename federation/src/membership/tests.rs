@@ -150,8 +150,13 @@ async fn a_gap_starts_the_time_of_being_good_anew() {
 #[tokio::test]
 async fn a_member_of_names_only_is_what_the_dns_servers_say_of_it() {
     let now = Instant::now();
-    for (probed, ready) in [(None, true), (Some(true), true), (Some(false), false)] {
-        let seen = Seen { mode: SyncMode::None, probed, ..Seen::default() };
-        assert_eq!(judge(&seen, now, MISSED, now).ready, ready, "{probed:?}");
+    for (has_dns, probed, ready, reason) in [
+        (true, None, true, "NamesOnly"),
+        (true, Some(true), true, "NamesOnly"),
+        (true, Some(false), false, "Silent"),
+        (false, None, false, "NoServers"),
+    ] {
+        let verdict = judge(&Seen { mode: SyncMode::None, has_dns, probed, ..Seen::default() }, now, MISSED, now);
+        assert_eq!((verdict.ready, verdict.conditions[0].reason), (ready, reason), "{has_dns} {probed:?}");
     }
 }

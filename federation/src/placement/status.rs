@@ -68,7 +68,7 @@ pub(super) fn status(
         .iter()
         .filter(|c| c.state != "Excluded")
         .map(|c| match (c.replicas, c.ready) {
-            (Some(n), ready) => format!("{} {}/{n}", c.name, ready.unwrap_or(0)),
+            (Some(n), ready) if c.state != "Lost" => format!("{} {}/{n}", c.name, ready.unwrap_or(0)),
             _ => format!("{} {}", c.name, c.state),
         })
         .collect();
@@ -98,7 +98,8 @@ fn cluster(name: &str, line: &Line) -> BundleCluster {
         name: name.to_owned(),
         state: state.to_owned(),
         replicas: shown,
-        ready: shown.and(line.report.as_ref()).map(|r| r.ready_replicas),
+        // What a lost cluster said last is no news.
+        ready: shown.filter(|_| state != "Lost").and(line.report.as_ref()).map(|r| r.ready_replicas),
         revision: line.report.as_ref().map(|r| r.revision.clone()).filter(|r| !r.is_empty()),
         message: message.filter(|m| !m.is_empty()),
     }

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::facts::Facts;
 use atoll_api::kinds::{
     CLUSTER_SET_LABEL, FIELD_MANAGER, ImportCluster, ServiceImport, ServiceImportPort, ServiceImportSpec,
     ServiceImportStatus, ServiceImportType,
@@ -19,6 +18,7 @@ use atoll_api::topology::{MemberService, ServicePort};
 use jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::conditions::{Found, merge};
@@ -26,7 +26,7 @@ use crate::error::{Error, is_missing};
 use crate::lead::make_namespace;
 use crate::membership::{Membership, patch_status, verdicts};
 use crate::pulse::Pulse;
-use crate::topology::{Export, exports};
+use crate::topology::{Export, Published, exports};
 
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
@@ -34,8 +34,8 @@ const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub(crate) struct Services {
     pub(crate) membership: Arc<Membership>,
     pub(crate) default_set: String,
-    /// When the hub began; imports are not removed before members have had time to report.
-    pub(crate) settle: Duration,
+    /// `None` until the hub has settled: before that nothing is written, for half of the exports is no news.
+    pub(crate) topology: watch::Receiver<Option<Published>>,
 }
 
 /// One import as it is to be.
@@ -53,7 +53,8 @@ impl Services {
         let m = &self.membership;
         let mut pulse = Pulse::new(vec![m.objects.changes(), m.sessions.changes()], Duration::from_secs(10));
         loop {
-            if let Err(error) = self.pass().await {
+            let settled = self.topology.borrow().is_some();
+            if settled && let Err(error) = self.pass().await {
                 tracing::warn!(%error, "service imports not written");
             }
             pulse.next().await;
@@ -62,10 +63,12 @@ impl Services {
 
     async fn pass(&self) -> Result<(), Error> {
         let m = &self.membership;
-        let now = Instant::now();
-        let members = verdicts(m, now);
-        let reported: BTreeMap<ClusterName, Facts> =
-            m.sessions.lock().iter().map(|(name, member)| (name.clone(), member.facts.facts().clone())).collect();
+        let members = verdicts(m, Instant::now());
+        let reported = m.sessions.reported();
+        // Members that have not spoken since the hub started: what they export is what the imports say.
+        let silent = |cluster: &str| {
+            cluster.parse::<ClusterName>().is_ok_and(|c| members.contains_key(&c) && !reported.contains_key(&c))
+        };
         let mut by_name: BTreeMap<(String, String), BTreeMap<String, Vec<Export>>> = BTreeMap::new();
         for ((set, namespace, name), found) in exports(&members, &reported) {
             by_name.entry((namespace, name)).or_default().insert(set, found);
@@ -78,15 +81,15 @@ impl Services {
             .map(|i| ((i.namespace().unwrap_or_default(), i.name_any()), i))
             .collect();
         for (at, sets) in by_name {
-            let old = held.remove(&at);
-            if let Some(wanted) = wanted(&sets, &self.default_set) {
+            let old = held.get(&at).cloned();
+            if let Some(mut wanted) = wanted(&sets, &self.default_set) {
+                held.remove(&at);
+                wanted.keep(old.as_deref(), silent);
                 self.write(&at, old.as_deref(), wanted).await?;
-            } else if let Some(old) = old {
-                self.remove(&at, &old).await?;
             }
         }
-        if now.saturating_duration_since(m.sessions.started) > self.settle {
-            for (at, old) in held {
+        for (at, old) in held {
+            if !exporters(&old).any(silent) {
                 self.remove(&at, &old).await?;
             }
         }
@@ -134,6 +137,26 @@ impl Services {
             Err(e) => Err(Error::api(format!("delete service import {}/{}", at.0, at.1))(e)),
         }
     }
+}
+
+impl Wanted {
+    /// Silent members of the same set stay among the exporters, where they were.
+    fn keep(&mut self, old: Option<&ServiceImport>, silent: impl Fn(&str) -> bool) {
+        let same_set = |o: &&ServiceImport| o.labels().get(CLUSTER_SET_LABEL) == Some(&self.set);
+        let before: Vec<&str> = old.filter(same_set).into_iter().flat_map(exporters).collect();
+        if !before.iter().any(|c| silent(c)) {
+            return;
+        }
+        let spoke = std::mem::take(&mut self.clusters);
+        let (kept, new): (Vec<_>, Vec<_>) = spoke.into_iter().partition(|c| before.contains(&c.cluster.as_str()));
+        let stays = |c: &&&str| silent(c) || kept.iter().any(|k| k.cluster == **c);
+        self.clusters = before.iter().filter(stays).map(|c| ImportCluster { cluster: (*c).to_owned() }).collect();
+        self.clusters.extend(new);
+    }
+}
+
+fn exporters(import: &ServiceImport) -> impl Iterator<Item = &str> {
+    import.status.iter().flat_map(|s| &s.clusters).map(|c| c.cluster.as_str())
 }
 
 /// The import of the set that counts; nothing where nobody has a Service of that name.

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use atoll_api::facts::{Facts, key};
-use atoll_api::kinds::{DNSEndpoint, TrafficPolicy, Zone};
+use atoll_api::kinds::{
+    CLUSTER_SET_LABEL, DNSEndpoint, ServiceImport, ServiceImportPort, ServiceImportType, TrafficPolicy, Zone,
+};
 use atoll_api::names::ClusterName;
 use atoll_api::topology::{
-    ClusterFacts, Endpoints, ExportFacts, MemberService, ServiceFacts, Settings, Site, ZoneFacts,
+    ClusterFacts, Endpoints, ExportFacts, MemberService, ServiceFacts, ServicePort, Settings, Site, ZoneFacts,
 };
 use kube::ResourceExt as _;
 
@@ -28,6 +30,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) zones: &'a [(std::sync::Arc<Zone>, u32)],
     pub(crate) records: &'a [std::sync::Arc<DNSEndpoint>],
     pub(crate) traffic: &'a [std::sync::Arc<TrafficPolicy>],
+    /// What a hub that has just started knows of the exports of members that have not reported yet.
+    pub(crate) imports: &'a [std::sync::Arc<ServiceImport>],
     pub(crate) sites: &'a [Site],
 }
 
@@ -77,6 +81,7 @@ pub(crate) fn fold(inputs: &Inputs<'_>) -> Facts {
             out.put(format!("{}/{set}/{namespace}/{name}", key::SERVICE), &service);
         }
     }
+    remembered(inputs, &mut out);
     for (zone, serial) in inputs.zones {
         out.put(format!("{}/{}", key::ZONE, zone.name_any()), &ZoneFacts { spec: zone.spec.clone(), serial: *serial });
     }
@@ -96,6 +101,44 @@ pub(crate) fn fold(inputs: &Inputs<'_>) -> Facts {
         out.put(format!("{}/{}", key::SITE, site.instance), site);
     }
     out
+}
+
+/// Services of members that have not reported since the hub started: they are there, only nobody knows their endpoints yet. A name
+/// that did not exist would be another answer than a member that is down.
+fn remembered(inputs: &Inputs<'_>, out: &mut Facts) {
+    for import in inputs.imports {
+        let Some(set) = import.labels().get(CLUSTER_SET_LABEL) else { continue };
+        let silent = |name: &str| {
+            let name: Option<ClusterName> = name.parse().ok();
+            name.is_some_and(|n| {
+                let in_set = inputs.members.get(&n).is_some_and(|j| j.cluster.spec.set() == set);
+                in_set && !inputs.reported.contains_key(&n)
+            })
+        };
+        let exporters = import.status.iter().flat_map(|s| &s.clusters).map(|c| c.cluster.clone());
+        let clusters: Vec<String> = exporters.filter(|c| silent(c)).collect();
+        if clusters.is_empty() {
+            continue;
+        }
+        let at = format!("{}/{set}/{}/{}", key::SERVICE, import.namespace().unwrap_or_default(), import.name_any());
+        let mut service = out.get::<ServiceFacts>(&at).unwrap_or_else(|| ServiceFacts {
+            clusters: Vec::new(),
+            ports: import.spec.ports.iter().map(port).collect(),
+            headless: import.spec.import_type == ServiceImportType::Headless,
+        });
+        service.clusters.extend(clusters);
+        out.put(at, &service);
+    }
+}
+
+fn port(port: &ServiceImportPort) -> ServicePort {
+    ServicePort {
+        name: port.name.clone().unwrap_or_default(),
+        protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+        port: u16::try_from(port.port).unwrap_or_default(),
+        app_protocol: port.app_protocol.clone(),
+        node_port: None,
+    }
 }
 
 fn cluster(name: &ClusterName, judged: &Judged) -> ClusterFacts {

@@ -94,8 +94,7 @@ impl Publisher {
         zones: &mut BTreeMap<String, ([u8; 32], u32)>,
     ) -> Facts {
         let m = &self.membership;
-        let reported: BTreeMap<ClusterName, Facts> =
-            m.sessions.lock().iter().map(|(name, member)| (name.clone(), member.facts.facts().clone())).collect();
+        let reported = m.sessions.reported();
         let settings = Settings {
             hub_id: self.hub_id.clone(),
             apex: self.config.apex.clone(),
@@ -117,6 +116,7 @@ impl Publisher {
             zones: &all,
             records: &records,
             traffic: &traffic,
+            imports: &m.objects.imports.state(),
             sites: &all_sites,
         })
     }
