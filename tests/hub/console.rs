@@ -41,7 +41,16 @@ async fn the_console_shows_clusters_bundles_and_what_waits() {
     assert_eq!(state["hub"]["epoch"], 1);
     let (head, page) = get(&world, "/", "127.0.0.1:1").await;
     assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
-    for word in ["<h3>prod-eu", "Answers", "2/2", "/page.css", "/page.js"] {
+    for word in [
+        "<h3>prod-eu",
+        "Answers",
+        "2/2",
+        "/page.css",
+        "/page.js",
+        "web.shop.svc.atoll.internal A",
+        "503 no ready backend",
+        "127.0.0.1:5353",
+    ] {
         assert!(page.contains(word), "{word}: {page}");
     }
     for path in ["/page.css", "/page.js", "/fragment"] {

@@ -14,7 +14,7 @@ use atoll_api::topology::Topology;
 use atoll_apiserver::{ApiServer, Stamp, Storage};
 use atoll_demo::{Member, MemberSpec};
 use atoll_federation::tokens::{Created, TokenRequest, create_token};
-use atoll_federation::{Config, Hub, NoView, PushMember, Resources, StartPush};
+use atoll_federation::{Answer, Config, DataPlaneView, Hub, PushMember, Resources, StartPush};
 use atoll_reach::{Connect, Keepalive, Listen as _, RelayTable, System};
 use atoll_registry::{Engine, Limits};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -94,7 +94,7 @@ impl World {
             relays: RelayTable::new(Keepalive::default()),
             metrics: prometheus::Registry::new(),
             push: Arc::new(PushHere),
-            view: Arc::new(NoView),
+            view: Arc::new(View),
             started: Some(started),
         };
         let stop = CancellationToken::new();
@@ -258,6 +258,32 @@ fn agent_resources(client: Client, connect: Arc<dyn Connect>, stop: &Cancellatio
         connect,
         copy: Arc::new(Engine::new(dial, Limits::default(), stop.clone())),
         metrics: prometheus::Registry::new(),
+    }
+}
+
+/// What the console is told of DNS and gateway.
+struct View;
+
+#[async_trait]
+impl DataPlaneView for View {
+    fn ports(&self) -> Vec<(String, String)> {
+        vec![
+            ("DNS (UDP, TCP)".into(), "127.0.0.1:5353".into()),
+            ("Gateway HTTP".into(), "http://127.0.0.1:8080".into()),
+        ]
+    }
+
+    async fn answers(&self) -> Vec<Answer> {
+        let answer = |from: &str, asked: &str, answer: &str, ok| Answer {
+            from: from.into(),
+            asked: asked.into(),
+            answer: answer.into(),
+            ok,
+        };
+        vec![
+            answer("DNS", "web.shop.svc.atoll.internal A", "127.125.1.7, 127.125.2.3", true),
+            answer("gateway", "http://shop.example.com/", "503 no ready backend", false),
+        ]
     }
 }
 

@@ -240,7 +240,8 @@ fn line(c: &BundleCluster) -> String {
         "Failed" | "Lost" => "bad",
         _ => "warn",
     };
-    let count = c.replicas.map(|n| format!(" {}/{n}", c.ready.unwrap_or(0))).unwrap_or_default();
+    let count = c.replicas.filter(|_| c.state != "Lost").map(|n| format!(" {}/{n}", c.ready.unwrap_or(0)));
+    let count = count.unwrap_or_default();
     let why = c.message.as_deref().map(|m| format!(" <span class=\"dim\">{}</span>", Esc(m))).unwrap_or_default();
     format!("{} <b>{}</b>{count}{why}", pill(class, &c.state), Esc(&c.name))
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use atoll_api::kinds::{
-    Bundle, CLUSTER_SET_LABEL, Cluster, Condition, ReplicationRequest, RequestState, ServiceImport,
-};
+use atoll_api::kinds::{Bundle, CLUSTER_SET_LABEL, Condition, ReplicationRequest, RequestState, ServiceImport};
 use atoll_api::topology::Site;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::Console;
+use crate::membership::{Judged, verdicts};
 use crate::resources::Answer;
 
 /// Requests that are decided and done are shown up to this many, the newest first.
@@ -145,8 +145,7 @@ impl State {
     pub(super) fn gather(console: &Console, answers: Option<Vec<Answer>>, now: Timestamp) -> Self {
         let objects = &console.membership.objects;
         let published = console.hub.topology.borrow().clone();
-        let mut clusters: Vec<ClusterState> = objects.clusters.state().iter().map(|c| cluster(c)).collect();
-        clusters.sort_by(|a, b| a.name.cmp(&b.name));
+        let clusters = verdicts(&console.membership, Instant::now()).into_values().map(|j| cluster(&j)).collect();
         let mut bundles: Vec<BundleState> = objects.bundles.state().iter().map(|b| bundle(b)).collect();
         bundles.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let mut services: Vec<ServiceState> = objects.imports.state().iter().map(|i| service(i)).collect();
@@ -183,12 +182,17 @@ impl State {
     }
 }
 
-fn cluster(object: &Cluster) -> ClusterState {
+fn cluster(judged: &Judged) -> ClusterState {
+    let object = &*judged.cluster;
     let (spec, status) = (&object.spec, object.status.clone().unwrap_or_default());
+    // As reported a moment ago, else as written: the status follows at most once a minute.
+    let (free, capacity) = match judged.member.capacity.is_empty() {
+        false => (&judged.member.free, &judged.member.capacity),
+        true => (&status.free, &status.capacity),
+    };
     let rooms = [("cpu", "CPU"), ("memory", "memory"), ("pods", "pods")];
     let room = rooms.into_iter().filter_map(|(key, resource)| {
-        let (free, capacity) = (status.free.get(key)?.clone(), status.capacity.get(key)?.clone());
-        Some(Room { resource, free, capacity })
+        Some(Room { resource, free: free.get(key)?.clone(), capacity: capacity.get(key)?.clone() })
     });
     ClusterState {
         name: object.name_any(),
