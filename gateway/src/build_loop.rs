@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use atoll_api::topology::Topology;
+use atoll_api::topology::{Topology, Version};
 use atoll_wire::follow::Snapshot as Followed;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
@@ -24,6 +24,8 @@ use crate::watch::Watches;
 const GATHER: Duration = Duration::from_millis(5);
 /// Ports that could not be opened are tried again so often.
 const PORTS_AGAIN: Duration = Duration::from_secs(10);
+/// So long the first table waits for the topology: without it every ServiceImport would be missing.
+const TOPOLOGY_MAX: Duration = Duration::from_secs(5);
 /// The last good objects are written at most so often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
@@ -53,6 +55,8 @@ impl Builder {
         let mut saved: Option<Vec<u8>> = None;
         let mut save_at = Instant::now();
         let mut unsaved = false;
+        let known = |s: &Followed| s.heard.is_some() || s.topology.version != Version::default();
+        let _ = tokio::time::timeout(TOPOLOGY_MAX, self.topology.wait_for(known)).await;
         loop {
             changes.borrow_and_update();
             let topology = Arc::clone(&self.topology.borrow_and_update().topology);

@@ -64,7 +64,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 16_384,
-            header_timeout: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             header_bytes_max: 64 * 1024,
             headers_max: 100,

@@ -101,7 +101,8 @@ impl Health {
         self.metrics.cluster_out(in_use.state.name.as_str(), out);
         if out {
             tracing::warn!(cluster = %in_use.state.name, failing, of = in_use.endpoints.len(), "cluster is out");
-            in_use.endpoints.iter().for_each(|e| e.fell());
+            // Requests that others of its endpoints work on may still be answered.
+            in_use.endpoints.iter().filter(|e| e.state().is_failing()).for_each(|e| e.fell());
         } else {
             tracing::info!(cluster = %in_use.state.name, "cluster is back");
         }

@@ -41,7 +41,7 @@ pub(crate) struct Plane {
     pub(crate) budget: Budget,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
-    /// Connections of clients, and what they leave behind: tunnels, mirrors.
+    /// Connections of clients, and what they leave behind: tunnels, copies.
     pub(crate) tracker: TaskTracker,
     /// No new connections; those that are open finish what they do.
     pub(crate) drain: CancellationToken,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -57,11 +56,10 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let _ends = end.clone().drop_guard();
     let endpoints = Arc::new(Endpoints::default());
     let prober = Prober::new(Arc::clone(&endpoints), metrics.clone());
-    let tracker = TaskTracker::new();
     let pool = Pool {
         dialer: resources.dialer,
         connect: resources.connect,
-        tracker: tracker.clone(),
+        tracker: TaskTracker::new(),
         shutdown: end.clone(),
         metrics: metrics.clone(),
     };
@@ -75,7 +73,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         budget: Budget::default(),
         limits: config.limits,
         metrics,
-        tracker,
+        tracker: TaskTracker::new(),
         drain,
         end,
     });
@@ -127,11 +125,12 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
 /// Lets open requests finish for the drain time, then ends what is left.
 async fn finish(plane: &Plane) {
     plane.tracker.close();
-    let started = Instant::now();
-    // Connections to endpoints belong to the tracker too, and idle ones end only by the token.
-    while plane.metrics.connections.get() > 0 && started.elapsed() < plane.limits.drain {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    plane.pool.tracker.close();
+    let drained = tokio::time::timeout(plane.limits.drain, plane.tracker.wait()).await;
+    if drained.is_err() {
+        tracing::info!(left = plane.tracker.len(), "drain time is over");
     }
     plane.end.cancel();
     plane.tracker.wait().await;
+    plane.pool.tracker.wait().await;
 }

@@ -7,6 +7,8 @@ mod headers;
 mod mirror;
 mod redirect;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 
 use atoll_api::kinds::gateway::{BackendObjectReference, HTTPRouteFilter};
 use bytes::Bytes;

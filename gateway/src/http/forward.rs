@@ -147,6 +147,9 @@ impl Forward<'_> {
                 }
                 Sent::Unsent(body, reused) => {
                     payload.put(body);
+                    if !reused {
+                        plane.health.failed(endpoint, Failure::FirstByte);
+                    }
                     again = Some(at).filter(|_| reused);
                     last = Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint closed the connection");
                 }

@@ -106,6 +106,8 @@ mod tests {
 
     use super::*;
 
+    type Headers = &'static [(&'static str, &'static str)];
+
     fn head(version: Version, uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().version(version).uri(uri);
         for (name, value) in headers {
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn one_host_is_asked_for_or_the_request_is_bad() {
-        let cases: [(&str, Version, &str, &[(&str, &str)], Result<&str, &str>); 11] = [
+        let cases: [(&str, Version, &str, Headers, Result<&str, &str>); 11] = [
             ("plain", Version::HTTP_11, "/", &[("host", "A.example:8080")], Ok("a.example")),
             ("a last dot", Version::HTTP_11, "/", &[("host", "a.example.")], Ok("a.example")),
             ("an address", Version::HTTP_11, "/", &[("host", "[::1]:80")], Ok("[::1]")),
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn only_a_real_upgrade_is_one() {
-        let cases: [(&str, &[(&str, &str)], bool); 4] = [
+        let cases: [(&str, Headers, bool); 4] = [
             ("websocket", &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")], true),
             ("not named", &[("connection", "keep-alive"), ("upgrade", "websocket")], false),
             ("nothing to go on with", &[("connection", "upgrade")], false),

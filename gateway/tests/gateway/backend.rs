@@ -21,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) enum Manner {
     /// Answers.
     Well,
-    /// Accepts and never answers.
-    Silent,
     /// Accepts, reads, and closes without an answer.
     Rude,
 }
@@ -56,6 +54,11 @@ impl Pod {
         Self { address, hits, end }
     }
 
+    /// A pod that somebody else runs.
+    pub(crate) fn named(address: SocketAddr) -> Self {
+        Self { address, hits: Arc::default(), end: CancellationToken::new() }
+    }
+
     /// Closes its port and all its connections.
     pub(crate) fn die(&self) {
         self.end.cancel();
@@ -74,16 +77,11 @@ impl Drop for Pod {
 }
 
 async fn talk(mut stream: tokio::net::TcpStream, name: String, hits: Arc<AtomicUsize>, manner: Manner) {
-    if manner != Manner::Well {
+    if manner == Manner::Rude {
         let mut bytes = [0; 1024];
-        while let Ok(n) = stream.read(&mut bytes).await {
-            if n == 0 {
-                return;
-            }
+        // A probe says nothing and is no hit.
+        if stream.read(&mut bytes).await.is_ok_and(|n| n > 0) {
             hits.fetch_add(1, Ordering::Relaxed);
-            if manner == Manner::Rude {
-                return;
-            }
         }
         return;
     }

@@ -1,7 +1,18 @@
 //! The gateway as others meet it: real loopback sockets, the embedded API server, real backends.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 mod backend;
 mod client;
 mod world;
 
+mod bad_input;
+mod bad_objects;
+mod failover;
+mod filters;
+mod ports;
 mod route;
+mod status;
+mod survive;
+mod tls;
+mod websocket;

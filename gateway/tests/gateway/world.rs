@@ -63,7 +63,7 @@ impl World {
             crds.create(&PostParams::default(), &crd).await.unwrap();
         }
         let client = api.client();
-        let (topology, _) = watch::channel(Snapshot { topology: Arc::default(), heard: None });
+        let (topology, _) = watch::channel(Snapshot { topology: Arc::default(), heard: Some(Instant::now()) });
         Self::over(Some(api), client, topology, dir).await
     }
 
@@ -231,6 +231,7 @@ pub(crate) fn service(name: &str, pod: &Pod) -> [Value; 2] {
 /// A topology with clusters eu and us (Active) and dr (Standby) in the set `prod`; each offers `shop/web` on the pods given.
 pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
     let mut topology = Topology::default();
+    topology.version.epoch = 1;
     topology.settings.default_set = "prod".to_owned();
     topology.settings.hub_id = "hub-1".to_owned();
     let web = ServiceName::new("shop", "web");

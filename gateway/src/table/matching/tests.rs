@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+type Headers = &'static [(&'static str, &'static str)];
+
 fn compile(written: Value) -> Result<Match, String> {
     Match::compile(&serde_json::from_value(written).unwrap())
 }
@@ -22,7 +24,7 @@ fn a_match_takes_what_all_its_parts_take() {
     let path = |kind: &str, value: &str| json!({"path": {"type": kind, "value": value}});
     let header = |kind: &str, value: &str| json!({"headers": [{"type": kind, "name": "X-V", "value": value}]});
     let query = |name: &str, value: &str| json!({"queryParams": [{"name": name, "value": value}]});
-    let cases: Vec<(Value, &str, &[(&str, &str)], bool)> = vec![
+    let cases: Vec<(Value, &str, Headers, bool)> = vec![
         (json!({}), "GET /anything", &[], true),
         (path("Exact", "/a"), "GET /a", &[], true),
         (path("Exact", "/a"), "GET /a/", &[], false),

@@ -1,0 +1,89 @@
+//! Bytes that are not HTTP, heads that are too much, clients that are too slow: refused, and nobody else notices.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::backend::Pod;
+use crate::client::get;
+use crate::world::{World, import, route, topology};
+
+async fn world() -> (World, Pod) {
+    let world = World::start().await;
+    let web = Pod::start("web", "127.14.0.1").await;
+    world.publish(topology(&[("eu", &[&web])]), true);
+    world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
+    world.until("x", "/", |a| a.status == 200).await;
+    (world, web)
+}
+
+/// Sends bytes, reads what comes until the connection ends or falls silent.
+async fn say(world: &World, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(world.http).await.unwrap();
+    // A server that refuses may close before everything is written.
+    let _ = stream.write_all(bytes).await;
+    let mut got = Vec::new();
+    let mut part = [0; 4096];
+    while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(700), stream.read(&mut part)).await {
+        if n == 0 {
+            break;
+        }
+        got.extend_from_slice(&part[..n]);
+    }
+    String::from_utf8_lossy(&got).into_owned()
+}
+
+#[tokio::test]
+async fn what_is_not_a_request_gets_an_error_and_others_go_on() {
+    let (world, _web) = world().await;
+    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(20_000));
+    let wide = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(70_000));
+    let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "x: y\r\n".repeat(200));
+    let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[0; 200]].concat();
+    for (name, bytes, status) in [
+        ("garbage", &b"\x00\x01\x02\x03 garbage \xff\xfe\r\n\r\n"[..], "400"),
+        ("words", b"hello world, are you there?\r\n\r\n", "400"),
+        ("a TLS hello", &hello, "400"),
+        ("a bad version", b"GET / HTTP/9.9\r\nhost: x\r\n\r\n", "400"),
+        ("no host", b"GET / HTTP/1.1\r\n\r\n", "400"),
+        ("two hosts", b"GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n", "400"),
+        ("a bad host", b"GET / HTTP/1.1\r\nhost: a b\r\n\r\n", "400"),
+        ("a space before the colon", b"GET / HTTP/1.1\r\nhost : x\r\n\r\n", "400"),
+        ("two lengths", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", "400"),
+        ("a length that is none", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1x\r\n\r\na", "400"),
+        ("a coding that is not last", b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, x\r\n\r\n", "400"),
+        ("CONNECT", b"CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n", "405"),
+        ("a long target", long.as_bytes(), "414"),
+        ("a long header", wide.as_bytes(), "431"),
+        ("many headers", many.as_bytes(), "431"),
+    ] {
+        let got = say(&world, bytes).await;
+        assert!(got.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {got:?}");
+        assert_eq!(get(world.http, "x", "/").await.status, 200, "after {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_with_two_framings_is_one_request_for_everybody() {
+    let (world, web) = world().await;
+    let before = web.hits();
+    let smuggled = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nhost: x\r\n\r\n";
+    let got = say(&world, smuggled).await;
+    assert_eq!(got.matches("HTTP/1.1 ").count(), 1, "one answer, then the connection ends: {got}");
+    assert!(web.hits() <= before + 1, "the second request never reached a backend");
+    assert!(!got.contains("/admin"));
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off() {
+    let (world, _web) = world().await;
+    for begin in [&b""[..], b"PRI * HT", b"GET / HTTP/1.1\r\nhost:"] {
+        let mut stream = TcpStream::connect(world.http).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        let mut got = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut got)).await;
+        assert!(ended.is_ok(), "still open after 10 s: {begin:?}");
+    }
+}
