@@ -77,7 +77,7 @@ fn describe(place: &Place<'_>) -> Value {
                 Scope::Region(region) => format!("region {region}"),
                 Scope::Environment(environment) => format!("environment {environment}"),
             };
-            json!({"place": "Beside", "zone": show(zone.apex()), "scope": scope, "what": format!("{:?}", beside.what)})
+            json!({"place": "Beside", "zone": show(zone.apex()), "scope": scope, "what": beside.what.to_string()})
         }
         Place::Host(zone, policy) => json!({"place": "Host", "zone": show(zone.apex()), "policy": policy.name}),
         Place::Inner(member) => json!({"place": "Inner", "member": member.name.as_str()}),

@@ -31,7 +31,20 @@ const PROBE_MAX: Duration = Duration::from_secs(1);
 const PARALLEL_MAX: usize = 64;
 
 /// The state of every probe.
-pub(crate) type Probes = BTreeMap<ClusterName, Probe>;
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Probes {
+    /// Whether a member is well: what routing goes by.
+    pub(crate) members: BTreeMap<ClusterName, Probe>,
+    /// Whether its DNS answers: one that doesn't is not waited for.
+    pub(crate) dns: BTreeMap<ClusterName, Probe>,
+}
+
+/// What one round found of a member; `None` where there is nothing to tell it by.
+struct Found {
+    name: ClusterName,
+    well: Option<bool>,
+    dns: Option<bool>,
+}
 
 /// Probes until `shutdown`, and tells `probes` and `report` what changed.
 pub(crate) async fn run(
@@ -49,14 +62,15 @@ pub(crate) async fn run(
         let Some(results) = shutdown.run_until_cancelled(round(forwarder, members)).await else { return };
         let before = Arc::clone(&probes.borrow());
         let after = observe(&before, results);
-        for (name, probe) in &after {
+        for (name, probe) in &after.members {
             metrics.member_up(name.as_str(), probe.up());
         }
-        for gone in before.keys().filter(|name| !after.contains_key(*name)) {
+        for gone in before.members.keys().filter(|name| !after.members.contains_key(*name)) {
             metrics.member_gone(gone.as_str());
         }
         report.send_if_modified(|report| {
-            let told: BTreeMap<String, bool> = after.iter().map(|(n, p)| (n.as_str().to_owned(), p.up())).collect();
+            let told: BTreeMap<String, bool> =
+                after.members.iter().map(|(n, p)| (n.as_str().to_owned(), p.up())).collect();
             let changed = report.probes != told;
             report.probes = told;
             changed
@@ -69,58 +83,72 @@ pub(crate) async fn run(
     }
 }
 
-/// One probe of every member that can be probed.
-async fn round(forwarder: &Arc<Forwarder>, members: Vec<Arc<Member>>) -> Vec<(ClusterName, bool)> {
+/// One probe of every member.
+async fn round(forwarder: &Arc<Forwarder>, members: Vec<Arc<Member>>) -> Vec<Found> {
     let probing = members.into_iter().map(|member| {
         let forwarder = Arc::clone(forwarder);
-        async move { Some((member.name.clone(), probe(&forwarder, &member).await?)) }
+        async move {
+            let (dns, agent) = tokio::join!(ask(&forwarder, &member), knock(&forwarder, &member));
+            let well = match (dns, agent) {
+                (None, None) => None,
+                (dns, agent) => Some(dns == Some(true) || agent == Some(true)),
+            };
+            Found { name: member.name.clone(), well, dns }
+        }
     });
-    futures::stream::iter(probing).buffer_unordered(PARALLEL_MAX).filter_map(std::future::ready).collect().await
+    futures::stream::iter(probing).buffer_unordered(PARALLEL_MAX).collect().await
 }
 
-/// Whether a member is well; `None` when there is nothing to tell it by.
-async fn probe(forwarder: &Forwarder, member: &Member) -> Option<bool> {
-    let relays = forwarder.dialer().relays();
-    let live = relays.is_live(member.name.as_str());
-    if member.servers.is_empty() && !live {
+/// Whether a member's DNS answers.
+async fn ask(forwarder: &Forwarder, member: &Member) -> Option<bool> {
+    if member.servers.is_empty() {
         return None;
     }
-    let dns = async {
-        // The domain's own SOA: every server of every kind has an answer to it, be it a refusal.
-        let question = Query::query(member.rename.native().clone(), RecordType::SOA);
-        let reply = forwarder.member(member, &question, Instant::now() + PROBE_MAX).await;
-        matches!(reply, Ok(_) | Err(Failed::Code(_) | Failed::Busy))
-    };
-    let agent = async {
-        if !live {
-            return false;
-        }
-        let server = member.servers.first();
-        let (host, port) = server.map_or_else(|| ("127.0.0.1".to_owned(), 53), |s| (s.ip().to_string(), s.port()));
-        // An agent that refuses, or that tried in vain, is there.
-        let opened = timeout(PROBE_MAX, relays.open(member.name.as_str(), &host, port)).await;
-        matches!(opened, Ok(Ok(_) | Err(RelayError::Refused { .. } | RelayError::Unreachable { .. })))
-    };
-    tokio::pin!(dns, agent);
-    // Whoever says yes first; a no waits for the other.
-    tokio::select! {
-        true = &mut dns => Some(true),
-        true = &mut agent => Some(true),
-        else => Some(false),
+    // The domain's own SOA: every server of every kind has an answer to it, be it a refusal.
+    let question = Query::query(member.rename.native().clone(), RecordType::SOA);
+    let reply = forwarder.member(member, &question, Instant::now() + PROBE_MAX).await;
+    Some(matches!(reply, Ok(_) | Err(Failed::Code(_) | Failed::Busy)))
+}
+
+/// Whether a member's agent opens streams for us.
+async fn knock(forwarder: &Forwarder, member: &Member) -> Option<bool> {
+    let relays = forwarder.dialer().relays();
+    if !relays.is_live(member.name.as_str()) {
+        return None;
     }
+    let server = member.servers.first();
+    let (host, port) = server.map_or_else(|| ("127.0.0.1".to_owned(), 53), |s| (s.ip().to_string(), s.port()));
+    // An agent that refuses, or that tried in vain, is there.
+    let opened = timeout(PROBE_MAX, relays.open(member.name.as_str(), &host, port)).await;
+    Some(matches!(opened, Ok(Ok(_) | Err(RelayError::Refused { .. } | RelayError::Unreachable { .. }))))
 }
 
 /// The probes after one more round; those of members that are gone, or that nothing is known of, are dropped.
-fn observe(before: &Probes, results: Vec<(ClusterName, bool)>) -> Probes {
-    let rules = Rules::default();
-    let next = results.into_iter().map(|(name, ok)| {
-        let mut probe = before.get(&name).copied().unwrap_or_default();
-        if probe.observe(ok, &rules) {
-            tracing::info!(cluster = name.as_str(), up = ok, "our probe of a member changed");
+fn observe(before: &Probes, round: Vec<Found>) -> Probes {
+    let mut after = Probes::default();
+    for Found { name, well, dns } in round {
+        if let Some(well) = well {
+            let (probe, changed) = next(before.members.get(&name), well);
+            if changed {
+                tracing::info!(cluster = name.as_str(), up = well, "our probe of a member changed");
+            }
+            after.members.insert(name.clone(), probe);
         }
-        (name, probe)
-    });
-    next.collect()
+        if let Some(dns) = dns {
+            let (probe, changed) = next(before.dns.get(&name), dns);
+            if changed {
+                tracing::info!(cluster = name.as_str(), up = dns, "our probe of a member's DNS changed");
+            }
+            after.dns.insert(name, probe);
+        }
+    }
+    after
+}
+
+fn next(before: Option<&Probe>, ok: bool) -> (Probe, bool) {
+    let mut probe = before.copied().unwrap_or_default();
+    let changed = probe.observe(ok, &Rules::default());
+    (probe, changed)
 }
 
 #[cfg(test)]
@@ -130,15 +158,16 @@ mod tests {
     #[test]
     fn three_failures_take_a_member_out_and_two_successes_bring_it_back() {
         let name: ClusterName = "prod-eu".parse().unwrap();
-        let mut probes = Probes::new();
+        let mut probes = Probes::default();
+        let found = |well: bool, dns: bool| Found { name: name.clone(), well: Some(well), dns: Some(dns) };
         for (round, (ok, up)) in
             [(true, true), (false, true), (false, true), (false, false), (true, false), (true, true)]
                 .into_iter()
                 .enumerate()
         {
-            probes = observe(&probes, vec![(name.clone(), ok)]);
-            assert_eq!(probes[&name].up(), up, "round {round}");
+            probes = observe(&probes, vec![found(ok, !ok)]);
+            assert_eq!(probes.members[&name].up(), up, "round {round}");
         }
-        assert!(observe(&probes, vec![]).is_empty());
+        assert_eq!(observe(&probes, vec![]), Probes::default());
     }
 }

@@ -11,6 +11,7 @@
 //!
 //! In: the table, a name, a type, who asks. Out: [`Place`]. Exact own records come before everything; the longest zone counts.
 
+use std::fmt;
 use std::sync::Arc;
 
 use atoll_api::names::ServiceName;
@@ -100,6 +101,22 @@ pub(crate) enum What {
     Version,
     /// No such name.
     Nothing,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inner => write!(f, "an inner name"),
+            Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
+            Self::Service(service) => write!(f, "service {service}"),
+            Self::Protocol(service, protocol) => write!(f, "protocol {protocol} of service {service}"),
+            Self::Port(service, port, protocol) => write!(f, "port {port}/{protocol} of service {service}"),
+            Self::Endpoint(service, host, cluster) => write!(f, "host {host} in {cluster} of service {service}"),
+            Self::Cluster(service, cluster) => write!(f, "cluster {cluster} of service {service}"),
+            Self::Version => write!(f, "the version of the specification"),
+            Self::Nothing => write!(f, "no name of the hierarchy"),
+        }
+    }
 }
 
 /// Places `name`.

@@ -30,7 +30,7 @@ use crate::world::World;
 use crate::zones::{Found, Zone};
 
 /// From question to answer, all links together; the rest of the two seconds that clients wait is for the way.
-pub(crate) const BUDGET: Duration = Duration::from_millis(1800);
+pub(crate) const BUDGET: Duration = Duration::from_millis(1500);
 /// How long a stale answer may be kept (RFC 8767 §4 recommends 30 s; members come back faster).
 const STALE_TTL: u32 = 5;
 

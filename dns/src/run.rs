@@ -44,7 +44,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let upstreams = config.upstreams.clone();
     let forwarder = Forwarder::new(dialer, listen, connect, upstreams, metrics.clone(), &tasks, &shutdown);
     let forwarder = Arc::new(forwarder);
-    let (probes, probed) = watch::channel(Arc::new(Probes::new()));
+    let (probes, probed) = watch::channel(Arc::new(Probes::default()));
     let snapshot = topology.borrow_and_update().clone();
     let world = World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), &config, Instant::now());
     let lookups = Lookups::new(Arc::clone(&forwarder), metrics.clone(), tasks.clone());

@@ -2,11 +2,11 @@
 //!
 //! In: snapshots of the topology, our probes, the routes found. Out: a [`World`], swapped whole; a query keeps the one it began with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::health::{HealthView, Probe, Rules};
+use atoll_api::health::{HealthView, Rules};
 use atoll_api::kinds::Reach;
 use atoll_api::names::ClusterName;
 use atoll_api::topology::Topology;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::federated::View;
+use crate::health::Probes;
 use crate::table::Table;
 
 /// The world at one moment.
@@ -27,7 +28,7 @@ pub(crate) struct World {
     pub(crate) silence: Option<Duration>,
     /// Members whose addresses nobody outside reaches.
     pub(crate) relayed: BTreeSet<ClusterName>,
-    /// Members that do not answer our own probes.
+    /// Members whose DNS does not answer our own probes.
     pub(crate) down: BTreeSet<ClusterName>,
 }
 
@@ -36,7 +37,7 @@ impl World {
     pub(crate) fn new(
         before: Option<&Self>,
         snapshot: &Snapshot,
-        probes: &BTreeMap<ClusterName, Probe>,
+        probes: &Probes,
         dialer: &Dialer,
         config: &Config,
         now: Instant,
@@ -46,10 +47,10 @@ impl World {
         let table = same.map_or_else(|| Arc::new(Table::new(topology, config)), Arc::clone);
         let silence = snapshot.heard.map(|at| now.saturating_duration_since(at));
         Self {
-            health: HealthView::new(topology, silence, probes, &Rules::default()),
+            health: HealthView::new(topology, silence, &probes.members, &Rules::default()),
             silence,
             relayed: relayed(topology, dialer),
-            down: probes.iter().filter(|(_, p)| !p.up()).map(|(name, _)| name.clone()).collect(),
+            down: probes.dns.iter().filter(|(_, p)| !p.up()).map(|(name, _)| name.clone()).collect(),
             table,
         }
     }

@@ -2,12 +2,11 @@
 
 mod stage;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::topology::Topology;
 use atoll_dns::Config;
-use atoll_reach::{Allow, Keepalive, Route, System, accept_relay, serve_relay};
+use atoll_reach::Route;
 use futures::future::join_all;
 use hickory_proto::op::{OpCode, ResponseCode};
 use hickory_proto::rr::rdata::A;
@@ -16,7 +15,6 @@ use serde_json::json;
 use stage::member::{Manner, MemberDns};
 use stage::*;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 const WEB: &str = "web.shop.svc.prod-eu.atoll.internal";
 /// What a client waits.
@@ -175,15 +173,6 @@ async fn answers_on_one_connection_come_as_they_are_ready() {
     stage.end().await;
 }
 
-/// Everything may be reached.
-struct All;
-
-impl Allow for All {
-    fn allow(&self, host: &str, port: u16) -> Result<(String, u16), String> {
-        Ok((host.to_owned(), port))
-    }
-}
-
 #[tokio::test]
 async fn a_member_that_is_not_routable_is_asked_through_its_agent() {
     let dns = member(5).await;
@@ -192,19 +181,10 @@ async fn a_member_that_is_not_routable_is_asked_through_its_agent() {
     stage.routes.set(routes(&t, Route::Relay));
     let got = stage.ask(WEB, RecordType::A).await;
     assert_eq!((got.metadata.response_code, edes(&got)), (ResponseCode::ServFail, vec![23]));
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let end = CancellationToken::new();
-    let relays = stage.relays.clone();
-    let (ours, theirs) = (end.clone(), end.clone());
-    let agent = tokio::spawn(async move {
-        let system = Arc::new(System::default());
-        serve_relay(Box::new(far), Arc::new(All), system, Keepalive::default(), theirs).await
-    });
-    let relay = tokio::spawn(async move { accept_relay(Box::new(near), "prod-eu".to_owned(), &relays, ours).await });
+    let agent = stage.agent("prod-eu").await;
     until(async || data(&stage.ask(WEB, RecordType::A).await) == "127.21.0.1").await;
     assert!(dns.asked().iter().all(|asked| asked.starts_with("tcp ")), "{:?}", dns.asked());
-    end.cancel();
-    let _ = (agent.await, relay.await);
+    drop(agent);
     stage.end().await;
 }
 
@@ -232,6 +212,50 @@ async fn with_the_hub_silent_our_own_probes_take_a_cut_cluster_out_within_fiftee
     eu.behave(Manner::Well);
     until(async || answer().await == "127.21.0.80").await;
     until(async || data(&stage.ask(WEB, RecordType::A).await) == "127.21.0.1").await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_cluster_whose_dns_is_ill_serves_on_while_its_agent_is_there() {
+    let (eu, us) = (member(5).await, member(5).await);
+    let mut t = one(&[&eu]);
+    add(&mut t, "prod-us", "prod", "us-east", 22, json!({"servers": [us.addr.to_string()]}));
+    offer(&mut t, "prod", &[("prod-eu", 21), ("prod-us", 22)]);
+    let stage = Stage::new(Config::default(), t).await;
+    stage.silence();
+    let agent = stage.agent("prod-eu").await;
+    eu.behave(Manner::Silent);
+    // Once our probes know it, its names are not waited for.
+    until(async || {
+        let start = Instant::now();
+        let got = stage.ask(WEB, RecordType::A).await;
+        assert_eq!(got.metadata.response_code, ResponseCode::ServFail);
+        let explained = stage.explain(WEB, None).await;
+        start.elapsed() < Duration::from_millis(500) && explained["health"]["probedDown"] == json!(["prod-eu"])
+    })
+    .await;
+    let answer = async || data(&stage.ask_from("127.21.0.5", "web.shop.svc.atoll.internal", RecordType::A).await);
+    assert_eq!(answer().await, "127.21.0.80");
+    drop(agent);
+    until(async || answer().await == "127.22.0.80").await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn one_client_cannot_take_all_connections() {
+    let dns = member(5).await;
+    let stage = Stage::new(Config::default(), one(&[&dns])).await;
+    let mut held = Vec::new();
+    for _ in 0..140 {
+        held.push(stage.connect().await);
+    }
+    // Those beyond the client's share are closed.
+    use tokio::io::AsyncReadExt as _;
+    let mut last = held.pop().unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(5), last.read(&mut [0; 1])).await;
+    assert!(matches!(read, Ok(Ok(0) | Err(_))), "{read:?}");
+    write_framed(&mut held[0], &query(WEB, RecordType::A)).await;
+    assert_eq!(data(&read_framed(&mut held[0]).await), "127.21.0.1");
     stage.end().await;
 }
 

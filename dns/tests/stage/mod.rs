@@ -5,6 +5,7 @@
 pub(crate) mod member;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{ClusterFacts, Settings, Topology};
 use atoll_dns::{Config, Resources, Server};
-use atoll_reach::{Dialer, Listen as _, RelayTable, Route, Routes, System};
+use atoll_reach::{Accept, Allow, BoxStream, Dialer, Keepalive, Listen as _, RelayTable, Route, Routes, System};
+use atoll_reach::{accept_relay, serve_relay};
 use atoll_wire::follow::{Report, Snapshot};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
@@ -133,6 +135,19 @@ impl Stage {
         self.server.explain(ask).await
     }
 
+    /// Connects the agent of `cluster`.
+    pub(crate) async fn agent(&self, cluster: &str) -> Agent {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let end = CancellationToken::new();
+        let (relays, ours, theirs, name) = (self.relays.clone(), end.clone(), end.clone(), cluster.to_owned());
+        tokio::spawn(async move {
+            serve_relay(Box::new(far), Arc::new(All), Arc::new(System::default()), Keepalive::default(), theirs).await
+        });
+        tokio::spawn(async move { accept_relay(Box::new(near), name, &relays, ours).await });
+        until(async || self.relays.is_live(cluster)).await;
+        Agent(end)
+    }
+
     /// Ends the server and waits for it.
     pub(crate) async fn end(self) {
         self.shutdown.cancel();
@@ -144,14 +159,53 @@ fn heard(topology: Topology) -> Snapshot {
     Snapshot { topology: Arc::new(topology), heard: Some(Instant::now()) }
 }
 
-async fn sockets() -> (std::net::UdpSocket, Box<dyn atoll_reach::Accept>) {
+async fn sockets() -> (std::net::UdpSocket, Box<dyn Accept>) {
     for _ in 0..50 {
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         if let Ok(tcp) = System::default().tcp(udp.local_addr().unwrap()).await {
-            return (udp, tcp);
+            return (udp, Box::new(Scarce { inner: tcp, failures: 2 }));
         }
     }
     panic!("no port that is free for UDP and TCP");
+}
+
+/// A listener that finds no descriptor left at first.
+struct Scarce {
+    inner: Box<dyn Accept>,
+    failures: usize,
+}
+
+#[async_trait::async_trait]
+impl Accept for Scarce {
+    async fn accept(&mut self) -> io::Result<(BoxStream, SocketAddr)> {
+        if self.failures > 0 {
+            self.failures -= 1;
+            return Err(io::Error::from_raw_os_error(24)); // EMFILE
+        }
+        self.inner.accept().await
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.inner.local_addr()
+    }
+}
+
+/// Everything may be reached.
+struct All;
+
+impl Allow for All {
+    fn allow(&self, host: &str, port: u16) -> Result<(String, u16), String> {
+        Ok((host.to_owned(), port))
+    }
+}
+
+/// An agent that has its relay connection open, until it is dropped.
+pub(crate) struct Agent(CancellationToken);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 pub(crate) async fn write_framed(stream: &mut TcpStream, message: &Message) {
