@@ -90,7 +90,7 @@ impl Federation {
             dns: None,
             gateway: None,
             admin: None,
-            members: Members::new(),
+            members: Members::default(),
             agents: Vec::new(),
         }
     }
@@ -139,9 +139,10 @@ impl Federation {
         let first = first?;
         tracing::debug!("hub is up");
         self.join_members(&client, specs, starting).await?;
-        if first && seed::copies(self.members.keys()) {
+        if first && seed::copies(self.members.names()) {
             seed::request(&self.embedded).await?;
         }
+        self.write_kubeconfig().await?;
         tracing::debug!("members have begun to join");
         self.wait_parts().await?;
         self.wait_members(first).await;
@@ -157,7 +158,7 @@ impl Federation {
         let settled = topology.wait_for(|published| {
             let topology = published.as_ref().map(|p| &p.topology);
             topology.is_some_and(|t| {
-                self.members.keys().all(|name| {
+                self.members.names().all(|name| {
                     let ready = t.clusters.get(name).is_some_and(|c| c.ready && c.dns_ready);
                     ready && (!shop || t.endpoints_in(name.as_str(), &web).is_some_and(|e| e.ready() > 0))
                 })
@@ -182,7 +183,7 @@ impl Federation {
             }
         });
         for (name, member, agent) in try_join_all(joining).await? {
-            self.members.insert(name, member);
+            self.members.add(name, member);
             self.agents.push(agent);
         }
         Ok(())
@@ -207,8 +208,13 @@ impl Federation {
     /// Opens the store and writes the kubeconfig.
     async fn open(&self) -> anyhow::Result<()> {
         self.embedded.open().await?;
+        self.write_kubeconfig().await
+    }
+
+    async fn write_kubeconfig(&self) -> anyhow::Result<()> {
         let url = format!("https://{}", Config::advertised(&self.config.advertise.api, self.at.api));
-        files::write_private(&self.kubeconfig, self.embedded.kubeconfig(&url).await?.as_bytes())
+        let all = members::kubeconfig(&self.embedded.kubeconfig(&url).await?, &self.members)?;
+        files::write_private(&self.kubeconfig, all.as_bytes())
     }
 
     /// Starts the hub over its open API server; returns when it is up.
@@ -330,7 +336,7 @@ impl Federation {
 
     fn cut(&self, action: Action, name: &str) -> anyhow::Result<String> {
         let Some(member) = self.members.get(name) else {
-            let known: Vec<&str> = self.members.keys().map(|n| n.as_str()).chain(["hub", "dns", "gateway"]).collect();
+            let known: Vec<&str> = self.members.names().map(|n| n.as_str()).chain(["hub", "dns", "gateway"]).collect();
             bail!("`{name}` is no demo member: there are {}", known.join(", "));
         };
         match action {
@@ -355,7 +361,7 @@ impl Federation {
             api
         });
         let mut ended = join_all(parts.into_iter().map(Part::end)).await;
-        join_all(self.members.values().map(|m| m.closed())).await;
+        join_all(self.members.iter().map(|(_, m)| m.closed())).await;
         self.api_end.cancel();
         if let Some(api) = api {
             ended.push(api.end().await);

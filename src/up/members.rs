@@ -1,6 +1,5 @@
 //! The demo members: what each is to be, and its agent.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atoll_api::names::ClusterName;
@@ -114,5 +113,48 @@ pub(super) async fn join(
     }))
 }
 
-/// The running members, by name.
-pub(super) type Members = BTreeMap<ClusterName, Arc<Member>>;
+/// The running members, in the order in which they were named.
+#[derive(Default)]
+pub(super) struct Members(Vec<(ClusterName, Arc<Member>)>);
+
+impl Members {
+    pub(super) fn add(&mut self, name: ClusterName, member: Arc<Member>) {
+        self.0.push((name, member));
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Member>> {
+        self.iter().find(|(known, _)| known.as_str() == name).map(|(_, member)| member)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ClusterName, &Arc<Member>)> {
+        self.0.iter().map(|(name, member)| (name, member))
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &ClusterName> + Clone {
+        self.0.iter().map(|(name, _)| name)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The hub's kubeconfig with a context for each member beside, under its name; a name that the hub's people have stays theirs.
+pub(super) fn kubeconfig(hub: &str, members: &Members) -> anyhow::Result<String> {
+    let mut all: Value = serde_json::from_str(hub)?;
+    for (name, member) in members.iter() {
+        let taken = all["contexts"].as_array().into_iter().flatten().any(|c| c["name"] == name.as_str());
+        if taken {
+            continue;
+        }
+        let mut own: Value = serde_json::from_str(&member.kubeconfig()?)?;
+        let user = format!("{name}-admin");
+        own["users"][0]["name"] = json!(user);
+        own["contexts"][0]["context"]["user"] = json!(user);
+        for list in ["clusters", "users", "contexts"] {
+            let more = own[list].as_array_mut().map(std::mem::take).unwrap_or_default();
+            all[list].as_array_mut().into_iter().for_each(|known| known.extend(more.iter().cloned()));
+        }
+    }
+    Ok(format!("{all:#}\n"))
+}

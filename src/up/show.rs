@@ -54,7 +54,7 @@ fn page(federation: &Federation, run_dir: &RunDir) -> anyhow::Result<String> {
     let at = federation.at();
     let mut page = String::from("Atoll is up. Ctrl-C ends it.\n\n");
     let mut rows = view::rows(federation.config(), at);
-    for (name, member) in federation.members() {
+    for (name, member) in federation.members().iter() {
         rows.push((format!("member {name}"), format!("{}   DNS {}", member.api_url(), member.dns())));
     }
     let width = rows.iter().map(|(what, _)| what.len()).max().unwrap_or_default();
@@ -80,9 +80,8 @@ fn commands(federation: &Federation, run_dir: &RunDir) -> Vec<String> {
         all.push(format!("{atoll} token create my-cluster"));
         return all;
     }
-    if let Some((name, _)) =
-        federation.members().iter().find(|(n, _)| n.as_str() == "prod-eu").or(federation.members().first_key_value())
-    {
+    let mut names = federation.members().names();
+    if let Some(name) = names.clone().find(|name| name.as_str() == "prod-eu").or_else(|| names.next()) {
         all.push(format!("{dig} {SERVICE}.{name}.{apex}"));
     }
     all.push(format!("{dig} {SERVICE}.{apex}"));
@@ -93,7 +92,7 @@ fn commands(federation: &Federation, run_dir: &RunDir) -> Vec<String> {
         all.push(format!("curl --cacert {certificate} --connect-to ::{https} https://{HOST}/"));
     }
     all.push(format!("kubectl --kubeconfig {kubeconfig} -n shop get bundles,httproutes,replicationrequests"));
-    if federation.members().contains_key("prod-eu") {
+    if federation.members().get("prod-eu").is_some() {
         all.push(format!("{atoll} demo break prod-eu"));
         all.push(format!("{atoll} demo heal prod-eu"));
         all.push(format!("{atoll} --context atoll-approver image approve web-1 -n shop"));

@@ -81,13 +81,55 @@ fn answer(from: &str, asked: String, said: Option<Value>) -> Answer {
     Answer { from: from.to_owned(), asked, answer, ok }
 }
 
-/// The words of an explanation that fit into a line: the records or the endpoint, and what decided.
+/// The words of an explanation that fit into a line: the records, or the cluster that gets the request.
 fn short(said: &Value) -> (String, bool) {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     if let Some(records) = said["answer"].as_array().filter(|records| !records.is_empty()) {
         let data: Vec<String> = records.iter().filter_map(|record| text(&record["data"])).collect();
         return (data.join(", "), true);
     }
-    let why = text(&said["error"]).or_else(|| text(&said["rcode"])).unwrap_or_else(|| said.to_string());
-    (why.chars().take(200).collect(), false)
+    if let Some(taker) = taker(said) {
+        let usable = taker["endpoints"].as_array().into_iter().flatten().filter(|e| e["usable"] == true).count();
+        let (cluster, reach) = (text(&taker["cluster"]).unwrap_or_default(), text(&taker["reach"]).unwrap_or_default());
+        return (format!("{cluster}: {usable} endpoints, {reach}"), true);
+    }
+    let why = ["error", "message", "rcode"].iter().find_map(|key| text(&said[*key]));
+    (why.unwrap_or_else(|| "no cluster takes it".into()), false)
+}
+
+/// The first cluster of the first backend that would take a request.
+fn taker(said: &Value) -> Option<&Value> {
+    let listeners = said["listeners"].as_array()?.iter();
+    let backends = listeners.flat_map(|l| l["backends"].as_array().into_iter().flatten());
+    let tiers = backends.flat_map(|b| b["tiers"].as_array().into_iter().flatten());
+    let clusters = tiers.flat_map(|t| t.as_array().into_iter().flatten());
+    let mut clusters = clusters;
+    clusters
+        .find(|c| c["out"] == false && c["endpoints"].as_array().is_some_and(|e| e.iter().any(|e| e["usable"] == true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_explanation_is_said_in_a_line() {
+        let up = json!([{"usable": false}, {"usable": true}]);
+        let tiers = json!([[{"cluster": "eu", "out": true, "endpoints": up}], [{"cluster": "us", "out": false, "reach": "Relay", "endpoints": up}]]);
+        for (said, line, ok) in [
+            (
+                json!({"answer": [{"data": "10.0.0.1"}, {"data": "10.0.0.2"}], "rcode": "NOERROR"}),
+                "10.0.0.1, 10.0.0.2",
+                true,
+            ),
+            (json!({"answer": [], "rcode": "SERVFAIL"}), "SERVFAIL", false),
+            (json!({"listeners": [{"backends": [{"tiers": tiers}]}]}), "us: 1 endpoints, Relay", true),
+            (json!({"listeners": []}), "no cluster takes it", false),
+            (json!({"error": "`x` is no host"}), "`x` is no host", false),
+        ] {
+            assert_eq!(short(&said), (line.to_owned(), ok), "{said}");
+        }
+    }
 }

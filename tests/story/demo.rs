@@ -72,7 +72,8 @@ impl Demo {
     pub(crate) async fn end(self) -> Result<()> {
         let status = self.process.interrupt().await?;
         ensure!(status.success(), "atoll up ended with {status}:\n{}", self.process.tail());
-        let left: Vec<_> = std::fs::read_dir(&self.home)?.flatten().map(|entry| entry.path()).collect();
+        let entries = std::fs::read_dir(&self.home).into_iter().flatten().flatten();
+        let left: Vec<_> = entries.map(|entry| entry.path()).collect();
         ensure!(left.is_empty(), "atoll up left behind: {left:?}");
         Ok(())
     }
