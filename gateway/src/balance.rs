@@ -92,3 +92,81 @@ fn of_tier(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::endpoint::Endpoints;
+    use crate::health::Failure;
+    use crate::table::{Part, Target, Upstream, UpstreamId};
+
+    /// Clusters by their endpoints' zones.
+    fn live(clusters: &[&[&str]]) -> Live {
+        let part = |(c, zones): (usize, &&[&str])| Part {
+            cluster: None,
+            endpoints: zones
+                .iter()
+                .enumerate()
+                .map(|(i, zone)| Target {
+                    address: format!("10.0.{c}.{i}").parse().unwrap(),
+                    port: 80,
+                    zone: Some((*zone).to_owned()).filter(|z| !z.is_empty()),
+                    pod: None,
+                })
+                .collect(),
+        };
+        let id = UpstreamId::Local(atoll_api::names::ServiceName::new("a", "b"), 80);
+        let upstream =
+            Upstream { id, h2: false, clusters: clusters.iter().enumerate().map(part).collect(), policy: None };
+        Endpoints::default().enliven(&[upstream]).remove(0)
+    }
+
+    fn eject(live: &Live, at: Picked, now: Instant) {
+        let mut state = endpoint(live, at).endpoint.state();
+        state.failed(Failure::Connect, now);
+        state.failed(Failure::Connect, now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_best_tier_serves_until_all_of_it_is_ejected() {
+        let (live, dice, now) = (live(&[&["", ""], &[""]]), Dice::new(), Instant::now());
+        let tiers = [vec![0], vec![1]];
+        let next = |tried: &[Picked]| pick(&live, &tiers, None, tried, &dice, now);
+        assert!(next(&[]).is_some_and(|(part, _)| part == 0));
+        eject(&live, (0, 0), now);
+        assert_eq!(next(&[]), Some((0, 1)));
+        eject(&live, (0, 1), now);
+        assert_eq!(next(&[]), Some((1, 0)));
+        eject(&live, (1, 0), now);
+        assert!(next(&[]).is_some_and(|(part, _)| part == 0), "nobody is well: the best tier is tried all the same");
+        assert_eq!(next(&[(0, 0), (0, 1), (1, 0)]), None, "everything was tried");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_two_endpoints_of_a_cluster_it_is_the_next_ones_turn() {
+        let (live, dice, now) = (live(&[&["", "", "", ""], &[""]]), Dice::new(), Instant::now());
+        let tried = [(0, 0), (0, 3)];
+        assert_eq!(pick(&live, &[vec![0], vec![1]], None, &tried, &dice, now), Some((1, 0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_own_zone_is_preferred_and_the_idler_of_two_taken() {
+        let (live, dice, now) = (live(&[&["a", "b", "a"], &["a"]]), Dice::new(), Instant::now());
+        let tiers = [vec![0, 1]];
+        let seen = |zone| {
+            (0..200)
+                .filter_map(|_| pick(&live, &tiers, zone, &[], &dice, now))
+                .collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(seen(Some("a")), [(0, 0), (0, 2), (1, 0)].into());
+        assert_eq!(seen(Some("b")), [(0, 1)].into());
+        assert_eq!(seen(Some("c")).len(), 4, "nobody is near: everybody");
+        for at in [(0, 0), (0, 1), (0, 2)] {
+            endpoint(&live, at).endpoint.in_flight.store(9, Relaxed);
+        }
+        let idle = (0..400).filter(|_| pick(&live, &tiers, None, &[], &dice, now) == Some((1, 0))).count();
+        assert!((140..260).contains(&idle), "{idle} of 400: whenever it is one of the two, about half");
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! In: objects, topology, the moment. Never: waits for anybody while a change is there to be served; many changes at once make one table.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub(crate) struct Builder {
     pub(crate) topology: watch::Receiver<Followed>,
     pub(crate) ports: Ports,
     pub(crate) open: OpenPorts,
+    /// Where this replica is reached.
     pub(crate) addresses: Vec<String>,
     pub(crate) statuses: watch::Sender<Statuses>,
     pub(crate) dir: Option<PathBuf>,
@@ -94,14 +96,10 @@ impl Builder {
         certificates: &mut Certificates,
     ) {
         certificates.retain(&objects.secrets);
+        let addresses = self.addresses(topology);
         loop {
-            let input = Input {
-                objects,
-                topology,
-                ports: &self.ports,
-                addresses: &self.addresses,
-                now: jiff::Timestamp::now(),
-            };
+            let input =
+                Input { objects, topology, ports: &self.ports, addresses: &addresses, now: jiff::Timestamp::now() };
             let Built { table, statuses, wanted } = build(&input, certificates);
             self.plane.metrics.builds.inc();
             self.plane.metrics.routes.set(i64::try_from(objects.routes.len()).unwrap_or(i64::MAX));
@@ -123,6 +121,13 @@ impl Builder {
             }
             self.ports.failed = failed;
         }
+    }
+
+    /// Where Gateways are served: here, and at all other replicas, so that each writes the same status.
+    fn addresses(&self, topology: &Topology) -> Vec<String> {
+        let others = topology.sites.values().filter(|site| site.kind == "gateway").flat_map(|site| &site.addresses);
+        let all: BTreeSet<&String> = self.addresses.iter().chain(others).collect();
+        all.into_iter().cloned().collect()
     }
 
     /// Writes the objects that are used, where they differ from what is on disk. Returns whether that went well.

@@ -85,7 +85,9 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let at = http.local_addr();
     tracing::info!(instance = config.instance, http = %at, https = %https.local_addr(), "gateway starts");
     let ports = Ports { http: at.port(), https: https.local_addr().port(), ..Ports::default() };
-    let addresses = if config.addresses.is_empty() { vec![at.ip().to_string()] } else { config.addresses };
+    // Listening everywhere says nothing of where we are reached.
+    let here = Some(at.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    let addresses = if config.addresses.is_empty() { here.into_iter().collect() } else { config.addresses };
     let hub = resources.topology.borrow().topology.settings.hub_id.clone();
     let before = last_good::load(resources.dir.as_deref(), &hub).await;
 

@@ -19,6 +19,9 @@ const PURE: &[&str] = &[
     "federation/src/placement/transition.rs",
     "federation/src/topology/fold.rs",
     "federation/registry/src/plan.rs",
+    "gateway/src/provider/",
+    "gateway/src/status/mod.rs",
+    "gateway/src/table/",
 ];
 
 /// What a pure module never uses: runtime, client, clock, chance, log.
@@ -44,7 +47,14 @@ const IMPURE: &[&str] = &[
 ];
 
 /// What answers queries and requests.
-const DATA_PATHS: &[&str] = &[];
+const DATA_PATHS: &[&str] = &[
+    "gateway/src/balance.rs",
+    "gateway/src/choose.rs",
+    "gateway/src/filter/",
+    "gateway/src/http/",
+    "gateway/src/listen/",
+    "gateway/src/pool.rs",
+];
 
 /// What a data path never names; it reads a snapshot instead.
 const CONTROL: &[&str] = &["kube::", "tonic::", "atoll_wire::"];

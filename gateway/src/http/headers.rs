@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn one_host_is_asked_for_or_the_request_is_bad() {
-        let cases: [(&str, Version, &str, Headers, Result<&str, &str>); 11] = [
+        type Case = (&'static str, Version, &'static str, Headers, Result<&'static str, &'static str>);
+        let cases: [Case; 11] = [
             ("plain", Version::HTTP_11, "/", &[("host", "A.example:8080")], Ok("a.example")),
             ("a last dot", Version::HTTP_11, "/", &[("host", "a.example.")], Ok("a.example")),
             ("an address", Version::HTTP_11, "/", &[("host", "[::1]:80")], Ok("[::1]")),

@@ -119,3 +119,6 @@ fn precedence(a: &Entry, b: &Entry) -> std::cmp::Ordering {
         .then_with(|| a.matcher.order(&b.matcher))
         .then_with(|| (a.age, a.rule.index).cmp(&(b.age, b.rule.index)))
 }
+
+#[cfg(test)]
+mod tests;

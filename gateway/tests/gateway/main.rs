@@ -11,6 +11,7 @@ mod bad_objects;
 mod failover;
 mod filters;
 mod ports;
+mod relay;
 mod route;
 mod status;
 mod survive;

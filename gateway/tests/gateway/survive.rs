@@ -45,7 +45,7 @@ async fn a_restart_serves_the_last_good_objects() {
     world.stop().await;
 
     let (client, topology) = (world.client.clone(), world.topology.clone());
-    let mut again = World::over(None, client.clone(), topology.clone(), Some(dir.path())).await;
+    let mut again = World::over(client.clone(), topology.clone(), Some(dir.path())).await;
     again.until("shop.test", "/", |a| a.pod() == "eu").await;
     assert!(again.server.is_ready());
     assert_eq!(get(again.http, "shop.test", "/own").await.pod(), "own");
@@ -55,7 +55,7 @@ async fn a_restart_serves_the_last_good_objects() {
     again.stop().await;
 
     std::fs::write(&file, b"not what it was").unwrap();
-    let mut blank = World::over(None, client, topology, Some(dir.path())).await;
+    let mut blank = World::over(client, topology, Some(dir.path())).await;
     assert_eq!(get(blank.http, "shop.test", "/").await.status, 503, "nothing to go by");
     assert!(!blank.server.is_ready());
     blank.stop().await;

@@ -1,6 +1,6 @@
 //! A gateway with everything around it: API server, topology, listeners.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,8 +51,19 @@ impl World {
         world
     }
 
+    /// The same, with relay connections to the member `relayed`.
+    pub(crate) async fn relayed(relays: RelayTable) -> Self {
+        let world = Self::made(None, relays).await;
+        world.apply(gateway("main", json!([listener("http", 80, "HTTP")]))).await;
+        world
+    }
+
     /// The same without a Gateway, with its files in `dir`.
     pub(crate) async fn bare(dir: Option<&Path>) -> Self {
+        Self::made(dir, RelayTable::default()).await
+    }
+
+    async fn made(dir: Option<&Path>, relays: RelayTable) -> Self {
         let config = atoll_apiserver::Config {
             namespaces: ["default", "atoll-system", "infra", "shop", "other"].map(Into::into).into(),
             ..atoll_apiserver::Config::default()
@@ -64,15 +75,20 @@ impl World {
         }
         let client = api.client();
         let (topology, _) = watch::channel(Snapshot { topology: Arc::default(), heard: Some(Instant::now()) });
-        Self::over(Some(api), client, topology, dir).await
+        Self::put_together(Some(api), client, topology, dir, relays).await
     }
 
-    /// A gateway on what is there already.
-    pub(crate) async fn over(
+    /// A gateway on what is there already, its API server dead.
+    pub(crate) async fn over(client: kube::Client, topology: watch::Sender<Snapshot>, dir: Option<&Path>) -> Self {
+        Self::put_together(None, client, topology, dir, RelayTable::default()).await
+    }
+
+    async fn put_together(
         api: Option<ApiServer>,
         client: kube::Client,
         topology: watch::Sender<Snapshot>,
         dir: Option<&Path>,
+        relays: RelayTable,
     ) -> Self {
         let system = System::new(Duration::from_secs(1));
         let local = "127.0.0.1:0".parse().unwrap();
@@ -80,12 +96,14 @@ impl World {
         let (http_at, https_at) = (http.local_addr(), https.local_addr());
         let connect: Arc<dyn Connect> = Arc::new(system.clone());
         let routes = Routes::default();
-        routes.set(["eu", "us", "dr"].map(|name| (name.to_owned(), Route::Direct)).into());
+        let mut known: HashMap<String, Route> = ["eu", "us", "dr"].map(|name| (name.to_owned(), Route::Direct)).into();
+        known.insert("relayed".to_owned(), Route::Relay);
+        routes.set(known);
         let (report, reported) = watch::channel(Report::default());
         let (started, handle) = oneshot::channel();
         let resources = Resources {
             topology: topology.subscribe(),
-            dialer: Dialer::new(Arc::clone(&connect), RelayTable::default(), routes),
+            dialer: Dialer::new(Arc::clone(&connect), relays, routes),
             report,
             connect,
             listen: Arc::new(system),
@@ -161,7 +179,7 @@ impl World {
     }
 
     /// Asks until the answer is as wanted.
-    pub(crate) async fn until(&self, host: &str, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+    pub(crate) async fn until(&self, host: &str, path: &str, mut wanted: impl FnMut(&Answer) -> bool) -> Answer {
         let started = Instant::now();
         loop {
             let answer = get(self.http, host, path).await;

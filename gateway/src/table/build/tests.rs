@@ -1,0 +1,235 @@
+//! What tables are made of which objects, as cases.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::table::ListenerTable;
+
+const NOW: &str = "2026-01-01T00:00:00Z";
+
+/// Objects by kind, in the order given.
+fn objects(all: &[Value]) -> Objects {
+    fn of<K: serde::de::DeserializeOwned>(all: &[Value], kind: &str) -> Vec<Arc<K>> {
+        let ours = all.iter().filter(|o| o["kind"] == kind);
+        ours.map(|o| Arc::new(serde_json::from_value(o.clone()).unwrap())).collect()
+    }
+    Objects {
+        classes: of(all, "GatewayClass"),
+        gateways: of(all, "Gateway"),
+        routes: of(all, "HTTPRoute"),
+        grants: of(all, "ReferenceGrant"),
+        secrets: of(all, "Secret"),
+        services: of(all, "Service"),
+        slices: of(all, "EndpointSlice"),
+        namespaces: of(all, "Namespace"),
+    }
+}
+
+fn built(all: &[Value]) -> Built {
+    let class =
+        json!({"kind": "GatewayClass", "metadata": {"name": "atoll"}, "spec": {"controllerName": "atoll.dev/gateway"}});
+    let objects = objects(&[all, &[class]].concat());
+    let ports = Ports { http: 8080, https: 8443, failed: BTreeMap::from([(99, "taken".to_owned())]) };
+    let mut topology = Topology::default();
+    topology.settings.default_set = "prod".to_owned();
+    let topology = Arc::new(topology);
+    let addresses = ["192.0.2.1".to_owned()];
+    let input = Input {
+        objects: &objects,
+        topology: &topology,
+        ports: &ports,
+        addresses: &addresses,
+        now: NOW.parse().unwrap(),
+    };
+    build(&input, &mut Certificates::default())
+}
+
+fn gateway(name: &str, created: &str, listeners: Value) -> Value {
+    json!({"kind": "Gateway", "metadata": {"name": name, "namespace": "infra", "creationTimestamp": created},
+        "spec": {"gatewayClassName": "atoll", "listeners": listeners}})
+}
+
+fn http(name: &str, port: u16, host: Option<&str>) -> Value {
+    json!({"name": name, "port": port, "protocol": "HTTP", "hostname": host, "allowedRoutes": {"namespaces": {"from": "All"}}})
+}
+
+fn route(name: &str, created: &str, hosts: Value, rules: Value) -> Value {
+    json!({"kind": "HTTPRoute", "metadata": {"name": name, "namespace": "shop", "creationTimestamp": created},
+        "spec": {"parentRefs": [{"name": "g", "namespace": "infra"}], "hostnames": hosts, "rules": rules}})
+}
+
+fn path(kind: &str, value: &str) -> Value {
+    json!({"matches": [{"path": {"type": kind, "value": value}}]})
+}
+
+/// `route rule` that takes a request.
+fn taken(built: &Built, slot: Slot, host: &str, target: &str) -> String {
+    let head = http::Request::builder().uri(target).body(()).unwrap().into_parts().0;
+    let listener: Option<&Arc<ListenerTable>> = built.table.listener(slot, host);
+    match listener.map(|l| l.route(host, &head)) {
+        None => "no listener".to_owned(),
+        Some(None) => "no route".to_owned(),
+        Some(Some(entry)) => {
+            format!("{} {}", entry.rule.route.trim_start_matches("HTTPRoute shop/"), entry.rule.index)
+        }
+    }
+}
+
+#[test]
+fn the_more_specific_host_then_match_then_the_older_route_takes_a_request() {
+    let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+    let built = built(&[
+        gateway("g", old, json!([http("any", 80, None), http("narrow", 80, Some("*.narrow.test"))])),
+        route("b-old", old, json!(["a.test"]), json!([path("PathPrefix", "/"), path("PathPrefix", "/same")])),
+        route(
+            "a-new",
+            new,
+            json!(["a.test"]),
+            json!([path("PathPrefix", "/same"), path("Exact", "/exact"), path("PathPrefix", "/long/er")]),
+        ),
+        route("wild", old, json!(["*.test"]), json!([path("Exact", "/exact"), path("Exact", "/wild")])),
+        route("all", old, json!([]), json!([path("PathPrefix", "/")])),
+    ]);
+    for (host, target, expected) in [
+        ("a.test", "/", "b-old 0"),
+        ("a.test", "/same", "b-old 1"),
+        ("a.test", "/exact", "a-new 1"),
+        ("a.test", "/long/er/x", "a-new 2"),
+        ("a.test", "/long", "b-old 0"),
+        ("a.test", "/wild", "b-old 0"),
+        ("x.test", "/exact", "wild 0"),
+        ("x.test", "/other", "all 0"),
+        ("elsewhere", "/", "all 0"),
+        ("x.narrow.test", "/wild", "wild 1"),
+        ("x.narrow.test", "/", "all 0"),
+    ] {
+        assert_eq!(taken(&built, Slot::Http, host, target), expected, "{host}{target}");
+    }
+    assert_eq!(taken(&built, Slot::Https, "a.test", "/"), "no listener");
+}
+
+#[test]
+fn listener_ports_are_shared_or_opened_or_unavailable() {
+    let tls =
+        |name: &str, port: u16| json!({"name": name, "port": port, "protocol": "HTTPS", "hostname": name, "tls": {}});
+    let other = |name: &str, port: u16, protocol: &str| json!({"name": name, "port": port, "protocol": protocol, "hostname": name});
+    let all = json!([
+        http("p80", 80, Some("p80")),
+        http("real", 8080, Some("real")),
+        http("own", 81, Some("own")),
+        http("taken", 99, Some("taken")),
+        http("on443", 443, Some("on443")),
+        tls("p443", 443),
+        tls("on80", 80),
+        tls("mixed", 81),
+        other("tcp", 5000, "TCP"),
+        http("twice", 80, Some("p80")),
+        http("zero", 0, Some("zero")),
+    ]);
+    let built = built(&[gateway("g", NOW, all)]);
+    let status = &built.statuses.gateways[0].1;
+    for (name, accepted, reason) in [
+        ("p80", "True", "Accepted"),
+        ("real", "True", "Accepted"),
+        ("own", "True", "Accepted"),
+        ("taken", "False", "PortUnavailable"),
+        ("on443", "False", "PortUnavailable"),
+        ("p443", "True", "Accepted"),
+        ("on80", "False", "PortUnavailable"),
+        ("mixed", "False", "ProtocolConflict"),
+        ("tcp", "False", "UnsupportedProtocol"),
+        ("twice", "False", "HostnameConflict"),
+        ("zero", "False", "PortUnavailable"),
+    ] {
+        let listener = status.listeners.iter().find(|l| l.name == name).unwrap();
+        let found = listener.conditions.iter().find(|c| c.type_ == "Accepted").unwrap();
+        assert_eq!((found.status.as_str(), found.reason.as_str()), (accepted, reason), "{name}");
+    }
+    assert_eq!(built.wanted, BTreeSet::from([81, 99]), "one that failed is tried again");
+    assert_eq!(built.table.slots.keys().copied().collect::<Vec<_>>(), [Slot::Http, Slot::Port(81)]);
+    let reasons: Vec<&str> = status.conditions.iter().map(|c| c.reason.as_str()).collect();
+    assert_eq!(reasons, ["ListenersNotValid", "Programmed"]);
+}
+
+#[test]
+fn two_gateways_share_a_port_by_host_and_the_older_keeps_what_both_claim() {
+    let built = built(&[
+        gateway(
+            "a-new",
+            "2026-01-02T00:00:00Z",
+            json!([http("l", 80, Some("both.test")), http("own", 80, Some("new.test"))]),
+        ),
+        gateway("g", "2026-01-01T00:00:00Z", json!([http("l", 80, Some("both.test"))])),
+    ]);
+    let holder = |host| built.table.listener(Slot::Http, host).map(|l| l.gateway.as_str());
+    assert_eq!((holder("both.test"), holder("new.test")), (Some("infra/g"), Some("infra/a-new")));
+}
+
+#[test]
+fn addresses_wished_for_must_be_ours() {
+    for (wish, accepted, programmed) in [
+        (json!([]), ("True", "Accepted"), ("True", "Programmed")),
+        (json!([{"value": "192.0.2.1"}]), ("True", "Accepted"), ("True", "Programmed")),
+        (json!([{"value": "192.0.2.9"}]), ("True", "Accepted"), ("False", "AddressNotUsable")),
+        (json!([{"type": "example.com/odd", "value": "x"}]), ("False", "UnsupportedAddress"), ("False", "Invalid")),
+    ] {
+        let mut object = gateway("g", NOW, json!([http("l", 80, None)]));
+        object["spec"]["addresses"] = wish.clone();
+        let built = built(&[object]);
+        let status = &built.statuses.gateways[0].1;
+        let found = |kind: &str| {
+            let condition = status.conditions.iter().find(|c| c.type_ == kind).unwrap();
+            (condition.status.clone(), condition.reason.clone())
+        };
+        let owned = |(a, b): (&str, &str)| (a.to_owned(), b.to_owned());
+        assert_eq!((found("Accepted"), found("Programmed")), (owned(accepted), owned(programmed)), "{wish}");
+        assert_eq!(status.addresses.len(), usize::from(programmed.0 == "True"), "{wish}");
+        assert_eq!(built.table.listener(Slot::Http, "x").is_some(), programmed.0 == "True", "{wish}");
+    }
+}
+
+#[test]
+fn routes_attach_where_namespaces_kinds_and_sections_allow() {
+    let labelled = json!({"kind": "Namespace", "metadata": {"name": "shop", "labels": {"team": "web"}}});
+    let from = |namespaces: Value| json!([{"name": "l", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": namespaces}}]);
+    let selector = |team: &str| json!({"from": "Selector", "selector": {"matchLabels": {"team": team}}});
+    let kinds = json!([{"name": "l", "port": 80, "protocol": "HTTP",
+        "allowedRoutes": {"namespaces": {"from": "All"}, "kinds": [{"kind": "GRPCRoute"}]}}]);
+    for (name, listeners, attached) in [
+        ("all", from(json!({"from": "All"})), 1),
+        ("same", from(json!({"from": "Same"})), 0),
+        ("absent", json!([{"name": "l", "port": 80, "protocol": "HTTP"}]), 0),
+        ("selected", from(selector("web")), 1),
+        ("not selected", from(selector("db")), 0),
+        ("none", from(json!({"from": "None"})), 0),
+        ("kinds", kinds, 0),
+    ] {
+        let route = route("r", NOW, json!([]), json!([path("PathPrefix", "/")]));
+        let built = built(&[gateway("g", NOW, listeners), route, labelled.clone()]);
+        assert_eq!(built.statuses.gateways[0].1.listeners[0].attached_routes, attached, "{name}");
+        let accepted = &built.statuses.routes[0].1.parents[0].conditions[0];
+        assert_eq!(accepted.status == "True", attached == 1, "{name}: {}", accepted.reason);
+    }
+}
+
+#[test]
+fn statuses_that_say_the_same_are_not_written_again() {
+    let mut objects = vec![
+        gateway("g", NOW, json!([http("l", 80, None)])),
+        route("r", NOW, json!([]), json!([path("PathPrefix", "/")])),
+    ];
+    let first = built(&objects).statuses;
+    assert_eq!((first.gateways.len(), first.routes.len()), (1, 1));
+    objects[0]["status"] = serde_json::to_value(&first.gateways[0].1).unwrap();
+    objects[1]["status"] = serde_json::to_value(&first.routes[0].1).unwrap();
+    let second = built(&objects).statuses;
+    assert_eq!((second.gateways.len(), second.routes.len()), (0, 0));
+}
+
+#[test]
+fn gateways_of_other_classes_are_not_touched() {
+    let mut foreign = gateway("g", NOW, json!([http("l", 80, None)]));
+    foreign["spec"]["gatewayClassName"] = json!("nginx");
+    let built = built(&[foreign, route("r", NOW, json!([]), json!([path("PathPrefix", "/")]))]);
+    assert!(built.statuses.gateways.is_empty() && built.statuses.routes.is_empty() && built.table.slots.is_empty());
+}

@@ -1,0 +1,59 @@
+//! A member that is reached by its agent only: every stream goes through the connection that the agent opened.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use atoll_reach::{Allow, Keepalive, RelayTable, System, accept_relay, serve_relay};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Pod;
+use crate::world::{World, import, route, topology};
+
+/// Lets everything in, and counts.
+struct Counting(AtomicUsize);
+
+impl Allow for Counting {
+    fn allow(&self, host: &str, port: u16) -> Result<(String, u16), String> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok((host.to_owned(), port))
+    }
+}
+
+#[tokio::test]
+async fn a_relayed_member_is_served_through_its_agent_and_left_when_that_goes() {
+    let relays = RelayTable::default();
+    let world = World::relayed(relays.clone()).await;
+    let (dr, us) = (Pod::start("dr", "127.20.0.1").await, Pod::start("us", "127.20.0.2").await);
+    let mut known = topology(&[("relayed", &[&dr]), ("us", &[&us])]);
+    let mut facts = (**known.clusters.get("relayed").unwrap()).clone();
+    // The nearest, but not reached directly.
+    facts.spec.region = Some("eu".to_owned());
+    known.clusters.insert(facts.name.clone(), Arc::new(facts));
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (end, counting) = (CancellationToken::new(), Arc::new(Counting(AtomicUsize::new(0))));
+    let agent = serve_relay(
+        Box::new(far),
+        Arc::clone(&counting) as Arc<dyn Allow>,
+        Arc::new(System::new(Duration::from_secs(1))),
+        Keepalive::default(),
+        end.clone(),
+    );
+    tokio::spawn(end.clone().run_until_cancelled_owned(agent));
+    let (table, shutdown) = (relays.clone(), end.clone());
+    tokio::spawn(async move { accept_relay(Box::new(near), "relayed".to_owned(), &table, shutdown).await });
+    world.publish(known, true);
+    world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
+    world.until("x", "/", |a| a.pod() == "dr").await;
+    assert!(counting.0.load(Ordering::Relaxed) > 0, "by way of the agent");
+    end.cancel();
+    let mut failed = 0;
+    world
+        .until("x", "/", |a| {
+            failed += usize::from(a.status != 200);
+            a.pod() == "us"
+        })
+        .await;
+    assert_eq!(failed, 0, "no request failed when the agent went");
+}
