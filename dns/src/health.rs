@@ -106,8 +106,8 @@ async fn ask(forwarder: &Forwarder, member: &Member) -> Option<bool> {
     }
     // The domain's own SOA: every server of every kind has an answer to it, be it a refusal.
     let question = Query::query(member.rename.native().clone(), RecordType::SOA);
-    let reply = forwarder.member(member, &question, Instant::now() + PROBE_MAX).await;
-    Some(matches!(reply, Ok(_) | Err(Failed::Code(_) | Failed::Busy)))
+    let reply = forwarder.probe(member, &question, Instant::now() + PROBE_MAX).await;
+    Some(matches!(reply, Ok(_) | Err(Failed::Code(_))))
 }
 
 /// Whether a member's agent opens streams for us.

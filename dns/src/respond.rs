@@ -67,6 +67,8 @@ impl Responder {
         let answer = if query.edns.as_ref().is_some_and(|e| e.version() > 0) {
             // RFC 6891 §6.1.3.
             Answer { rcode: ResponseCode::BADVERS, authoritative: false, ..Answer::records(Vec::new()) }
+        } else if is_meta(asked.query_type) {
+            Answer { rcode: ResponseCode::NotImp, authoritative: false, ..Answer::records(Vec::new()) }
         } else if asked.query_class != DNSClass::IN {
             Answer::refused(ede::NOT_SUPPORTED, "only class IN is served")
         } else if matches!(asked.query_type, RecordType::AXFR | RecordType::IXFR) {
@@ -125,6 +127,11 @@ impl Head {
 fn parse(packet: &[u8], head: &Head) -> Result<Message, ResponseCode> {
     let message = Message::from_vec(packet).map_err(|_| ResponseCode::FormErr)?;
     if message.queries.len() == 1 && message.metadata.id == head.id { Ok(message) } else { Err(ResponseCode::FormErr) }
+}
+
+/// Types that are no data (RFC 6895 §3.1): OPT and the Q and meta types that we don't serve.
+fn is_meta(kind: RecordType) -> bool {
+    matches!(u16::from(kind), 41 | 128..=250 | 253 | 254)
 }
 
 /// A reply of a header alone.

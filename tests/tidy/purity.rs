@@ -48,6 +48,12 @@ const IMPURE: &[&str] = &[
 
 /// What answers queries and requests.
 const DATA_PATHS: &[&str] = &[
+    "dns/src/cache.rs",
+    "dns/src/forward/",
+    "dns/src/lookup.rs",
+    "dns/src/resolve.rs",
+    "dns/src/respond.rs",
+    "dns/src/transport/",
     "gateway/src/balance.rs",
     "gateway/src/choose.rs",
     "gateway/src/filter/",

@@ -139,6 +139,15 @@ impl Forwarder {
         reply
     }
 
+    /// Asks a member whether it is there: outside its budget, which may be used up just because it is not.
+    ///
+    /// # Errors
+    /// See [`Failed`].
+    pub(crate) async fn probe(&self, member: &Member, question: &Query, deadline: Instant) -> Result<Message, Failed> {
+        let attempt = |server, again| self.ask_member(member, server, question, again);
+        race::race(&member.servers, &self.recent, deadline, attempt).await
+    }
+
     /// Asks the upstreams.
     ///
     /// # Errors
