@@ -1,6 +1,5 @@
 //! The world of `atoll up`: the hub, DNS, gateway, agents and five demo members in one process, on loopback, without root.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
@@ -42,9 +41,11 @@ pub(crate) async fn begin() -> Result<World> {
     let address = |field: &str| -> Result<SocketAddr> {
         text(&ready, field).parse().with_context(|| format!("{field} of the ready line: {line}"))
     };
-    let names: Vec<Value> = list(&ready, "/members").iter().map(|member| member["name"].clone()).collect();
-    ensure!(names == MEMBERS.map(Value::from), "the members of the ready line are {names:?}");
-    let members: BTreeMap<String, Access> = MEMBERS.map(|name| (name.to_owned(), access(name))).into();
+    let told = list(&ready, "/members");
+    let names: Vec<Value> = told.iter().map(|member| member["name"].clone()).collect();
+    ensure!(MEMBERS.iter().all(|name| names.contains(&(*name).into())), "the members of the ready line are {names:?}");
+    let own = |member: &Value| Access { kubeconfig: PathBuf::from(text(member, "/kubeconfig")), context: None };
+    let members = told.iter().map(|member| (text(member, "/name").to_owned(), own(member))).collect();
     Ok(World {
         name: "demo",
         atoll,

@@ -10,10 +10,12 @@ use crate::load::{Load, Shot};
 use crate::objects::{self, HOST, NAMESPACE};
 use crate::place::line;
 use crate::said::{same, until};
-use crate::world::{APEX, World, condition, text};
+use crate::world::{APEX, World, condition, list, text};
 
 /// DNS and gateway answer from elsewhere.
 const ELSEWHERE: Duration = Duration::from_secs(15);
+/// What is left on each node of a member that is full.
+const LEFT_MILLI: i64 = 30;
 /// The work runs elsewhere.
 const MOVED: Duration = Duration::from_secs(60);
 /// `failback.stabilise` of 20 s, the heartbeats and pulls around it.
@@ -29,30 +31,40 @@ pub(crate) async fn tell(world: &World) -> Result<()> {
         print(&shots);
     }
     told?;
-    world.member("prod-us", &["delete", "deployment", "filler", "-n", "default"]).await?.ok().map(drop)
+    world
+        .member("prod-us", &["delete", "pods", "-l", "app=filler", "-n", "default", "--wait=false"])
+        .await?
+        .ok()
+        .map(drop)
 }
 
-/// Takes up what is free in a member, so that no more copies of `store` fit.
+/// Takes up what is free on each node of a member, so that no more copies of `store` fit.
 async fn fill(world: &World, member: &str) -> Result<()> {
-    let free = until("its free room", Duration::from_secs(30), async || {
-        let cluster = world.get("cluster", "default", member).await?;
-        milli(text(&cluster, "/status/free/cpu")).context("free CPU")
-    })
-    .await?;
-    // On the demo it is spread over nodes, and a pod fits only one of them.
     let nodes = world.member(member, &["get", "nodes", "-o", "json"]).await?.json()?;
-    let count = i64::try_from(nodes["items"].as_array().map_or(1, Vec::len))?;
-    let each = (free - 60) / count - 40;
-    world.member_apply(member, &objects::filler(each).replace("replicas: 1", &format!("replicas: {count}"))).await?;
+    let pods = world.member(member, &["get", "pods", "-A", "-o", "json"]).await?.json()?;
+    for node in list(&nodes, "/items") {
+        let name = text(node, "/metadata/name");
+        let room = milli(text(node, "/status/allocatable/cpu")).context("a node's CPU")?;
+        let taken: i64 =
+            list(&pods, "/items").iter().filter(|pod| text(pod, "/spec/nodeName") == name).map(requested).sum();
+        world.member_apply(member, &objects::filler(name, room - taken - LEFT_MILLI)).await?;
+    }
     until(&format!("{member} is full"), Duration::from_secs(60), async || {
         let cluster = world.get("cluster", "default", member).await?;
         let left = milli(text(&cluster, "/status/free/cpu")).context("free CPU")?;
-        ensure!(left < 200, "{left}m are free still");
+        ensure!(left < objects::STORE_CPU_MILLI, "{left}m are free still");
         Ok(())
     })
     .await?;
     world.proves(format!("{member} is full: another copy does not fit"));
     Ok(())
+}
+
+/// What a pod asks for, in thousandths of a CPU.
+fn requested(pod: &Value) -> i64 {
+    let over = ["Succeeded", "Failed"].contains(&text(pod, "/status/phase"));
+    let asked = |container: &Value| milli(text(container, "/resources/requests/cpu")).unwrap_or(0);
+    if over { 0 } else { list(pod, "/spec/containers").iter().map(asked).sum() }
 }
 
 /// A quantity of CPU in thousandths.

@@ -2,11 +2,13 @@
 
 /// The namespace of the story on the hub and in the members.
 pub(crate) const NAMESPACE: &str = "market";
+/// What one copy of `store` asks for.
+pub(crate) const STORE_CPU_MILLI: i64 = 100;
 /// The host that the gateway serves.
 pub(crate) const HOST: &str = "market.example.com";
 
 /// A Deployment and a Service as manifests of a Bundle.
-fn manifests(name: &str, image: &str, replicas: u32, cpu_milli: u32) -> String {
+fn manifests(name: &str, image: &str, replicas: u32, cpu_milli: i64) -> String {
     format!(
         r#"
   - apiVersion: apps/v1
@@ -60,7 +62,7 @@ pub(crate) fn store() -> String {
         division: {mode: Weighted, weights: {prod-eu: 2, prod-us: 1}}, failback: {stabilise: 20s}}";
     let overrides = "  overrides:\n  - clusters: {names: [prod-us]}\n    target: {kind: Deployment, name: store}\n    \
         patch: [{op: replace, path: /spec/template/spec/containers/0/env/0/value, value: us}]\n";
-    bundle(NAMESPACE, "store", placement, &manifests("store", "shop/web:1", 3, 100), overrides)
+    bundle(NAMESPACE, "store", placement, &manifests("store", "shop/web:1", 3, STORE_CPU_MILLI), overrides)
 }
 
 /// A Bundle for one member alone.
@@ -68,26 +70,22 @@ pub(crate) fn only(namespace: &str, name: &str, member: &str) -> String {
     bundle(namespace, name, &format!("{{clusters: {{names: [{member}]}}}}"), &manifests(name, "shop/web:1", 1, 20), "")
 }
 
-/// Fills a member: what its free CPU leaves room for is less than one copy of `store`.
-pub(crate) fn filler(cpu_milli: i64) -> String {
+/// Takes up CPU of a node.
+pub(crate) fn filler(node: &str, cpu_milli: i64) -> String {
     format!(
-        r"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: filler, namespace: default}}
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: filler-{node}, namespace: default, labels: {{app: filler}}}}
 spec:
-  replicas: 1
-  selector: {{matchLabels: {{app: filler}}}}
-  template:
-    metadata: {{labels: {{app: filler}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        image: shop/web:1
-        ports: [{{containerPort: 8080}}]
-        resources: {{requests: {{cpu: {cpu_milli}m}}}}
-"
+  nodeSelector: {{kubernetes.io/hostname: {node}}}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: web
+    image: "shop/web:1"
+    ports: [{{containerPort: 8080}}]
+    resources: {{requests: {{cpu: {cpu_milli}m}}}}
+"#
     )
 }
 

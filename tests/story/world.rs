@@ -108,10 +108,6 @@ impl World {
         println!("  left out: {what}");
     }
 
-    pub(crate) const fn is_demo(&self) -> bool {
-        matches!(self.ground, Ground::Demo(_))
-    }
-
     fn kubectl_command(&self, access: &Access, words: &[&str]) -> Command {
         let mut command = Command::new(&self.kubectl);
         command
