@@ -17,6 +17,8 @@ const PREFIX: &str = "run-";
 const KUBECONFIG: &str = "kubeconfig";
 const SOCKET: &str = "control.sock";
 const READY: &str = "ready.json";
+/// The kubeconfigs of demo members, which live as long as we do.
+const MEMBERS: &str = "members";
 /// `sun_path` less its terminator.
 const SOCKET_LEN_MAX: usize = 107;
 
@@ -76,6 +78,11 @@ impl RunDir {
         self.dir.join(READY)
     }
 
+    /// Where the kubeconfig of a demo member is.
+    pub(super) fn member(&self, name: &str) -> PathBuf {
+        self.dir.join(MEMBERS).join(format!("{name}.kubeconfig"))
+    }
+
     /// Lets `$ATOLL_HOME/config` point to our kubeconfig, unless something else is there. Says whether it does.
     pub(super) fn link(&self) -> bool {
         let link = self.home.join("config");
@@ -99,6 +106,8 @@ impl RunDir {
             for file in [self.socket(), self.ready()] {
                 say(&file, fs::remove_file(&file));
             }
+            let members = self.dir.join(MEMBERS);
+            say(&members, fs::remove_dir_all(&members));
         } else {
             say(&self.dir, fs::remove_dir_all(&self.dir));
         }

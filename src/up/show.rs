@@ -13,6 +13,11 @@ use crate::files;
 
 /// Writes `ready.json` and says that it is ready.
 pub(super) fn ready(federation: &Federation, json: bool, run_dir: &RunDir) -> anyhow::Result<()> {
+    for (name, member) in federation.members().iter() {
+        let file = run_dir.member(name.as_str());
+        std::fs::create_dir_all(file.parent().unwrap_or(run_dir.path()))?;
+        files::write_private(&file, member.kubeconfig()?.as_bytes())?;
+    }
     let mut line = line(federation, run_dir);
     let shown = if json { format!("{line}\n") } else { page(federation, run_dir)? };
     line["admin"] = json!(dialed(federation.at().admin).to_string());
@@ -28,7 +33,10 @@ fn line(federation: &Federation, run_dir: &RunDir) -> Value {
     let members: Vec<Value> = federation
         .members()
         .iter()
-        .map(|(name, member)| json!({"name": name, "dns": member.dns().to_string(), "api": member.api_url()}))
+        .map(|(name, member)| {
+            let kubeconfig = run_dir.member(name.as_str());
+            json!({"name": name, "dns": member.dns().to_string(), "api": member.api_url(), "kubeconfig": kubeconfig})
+        })
         .collect();
     json!({
         "ready": true,
@@ -93,6 +101,8 @@ fn commands(federation: &Federation, run_dir: &RunDir) -> Vec<String> {
     }
     all.push(format!("kubectl --kubeconfig {kubeconfig} -n shop get bundles,httproutes,replicationrequests"));
     if federation.members().get("prod-eu").is_some() {
+        let own = quoted(&run_dir.member("prod-eu").display().to_string());
+        all.push(format!("kubectl --kubeconfig {own} -n shop get pods"));
         all.push(format!("{atoll} demo break prod-eu"));
         all.push(format!("{atoll} demo heal prod-eu"));
         all.push(format!("{atoll} --context atoll-approver image approve web-1 -n shop"));

@@ -34,8 +34,8 @@ pub(crate) struct Answer {
     pub(crate) status: String,
     pub(crate) answer: Vec<Record>,
     pub(crate) authority: Vec<Record>,
-    /// The extended error's code.
-    pub(crate) ede: Option<u16>,
+    /// The extended errors' codes.
+    pub(crate) ede: Vec<u16>,
     pub(crate) took: Duration,
 }
 
@@ -85,7 +85,8 @@ fn parse(text: &str) -> Result<Answer> {
         if let Some((_, rest)) = line.split_once("status: ") {
             answer.status = rest.split(',').next().unwrap_or_default().to_owned();
         } else if let Some((_, rest)) = line.split_once("EDE: ") {
-            answer.ede = rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|code| code.parse().ok());
+            let code = rest.split(|c: char| !c.is_ascii_digit()).next();
+            answer.ede.extend(code.and_then(|code| code.parse::<u16>().ok()));
         } else if let Some(name) = line.strip_prefix(";; ").and_then(|rest| rest.strip_suffix(" SECTION:")) {
             section = if name == "ANSWER" { "answer" } else { "authority" };
         } else if !line.starts_with(';') && !line.trim().is_empty() {

@@ -135,7 +135,8 @@ async fn foreign_certificate(world: &World, hub: &str, secret: &serde_json::Valu
     };
     let certificate = write(&world.dir, "self.crt", &part("tls.crt")?)?;
     let key = write(&world.dir, "self.key", &part("tls.key")?)?;
-    // As a data plane: the feed is for sites alone.
+    // As a data plane: the feed is for sites alone. An empty message: not compressed, of no length.
+    let empty = write(&world.dir, "empty.grpc", "\0\0\0\0\0")?;
     let mut command = Command::new("curl");
     command.args([
         "--silent",
@@ -147,7 +148,14 @@ async fn foreign_certificate(world: &World, hub: &str, secret: &serde_json::Valu
         "--header",
         "content-type: application/grpc",
     ]);
-    command.args(["--header", "te: trailers", "--data-binary", "", "--cert", &certificate.display().to_string()]);
+    command.args([
+        "--header",
+        "te: trailers",
+        "--data-binary",
+        &format!("@{}", empty.display()),
+        "--cert",
+        &certificate.display().to_string(),
+    ]);
     command.args(["--key", &key.display().to_string(), &format!("https://{hub}/atoll.v1.Feed/Follow")]);
     let said = run(command).await?;
     ensure!(said.out.to_lowercase().contains("grpc-status: 7"), "the feed should refuse a member: {said:?}");

@@ -36,7 +36,7 @@ pub(crate) async fn tell(world: &World) -> Result<()> {
     let patch = ["patch", "zone", "verbs", "--type=merge", "-p", "{\"spec\":{\"soa\":{\"negativeTtl\":31}}}"];
     world.kubectl(&patch).await?.ok()?;
     ensure!(ttl().await? == 31, "patched, but it is {}", ttl().await?);
-    let editor = [("KUBE_EDITOR", "sed -i s/negativeTtl:.31/negativeTtl:.32/")];
+    let editor = [("KUBE_EDITOR", "sed -i s/31$/32/")];
     run(world.kubectl_with(&["edit", "zone", "verbs"], &editor)).await?.ok()?;
     ensure!(ttl().await? == 32, "edited, but it is {}", ttl().await?);
     world.proves("get, -w, describe, apply, edit, patch, wait");
