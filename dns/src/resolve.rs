@@ -23,7 +23,7 @@ use crate::gateways;
 use crate::hierarchy::{Below, Place, place};
 use crate::lookup::{Lookups, Outcome};
 use crate::names::show;
-use crate::rdata::{hides_names, is_dnssec};
+use crate::rdata::{hides_names, is_dnssec, targets};
 use crate::table::{NEGATIVE_TTL, Table};
 use crate::translate::{Asked, CHAIN_MAX};
 use crate::world::World;
@@ -200,7 +200,10 @@ impl Resolver {
 /// The answer of a zone of ours.
 fn here(table: &Table, zone: &Zone, name: &Name, kind: RecordType) -> Answer {
     match zone.find(name, kind) {
-        Found::Records(records) => Answer::records(records),
+        Found::Records(records) => {
+            let additionals = records.iter().filter_map(|r| targets(&r.data)).flat_map(|t| zone.addresses(t)).collect();
+            Answer { additionals, ..Answer::records(records) }
+        }
         Found::Alias(record, target) => Answer { next: Some(target), ..Answer::records(vec![*record]) },
         Found::Delegated(servers, glue) => {
             let mut answer = Answer::records(Vec::new());

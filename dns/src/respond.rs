@@ -158,8 +158,10 @@ fn message(query: &Message, answer: Answer, recursion: bool) -> Message {
     for record in message.answers.iter_mut().chain(&mut message.authorities) {
         own_case(&mut record.name, &asked.name);
     }
-    if query.edns.is_some() {
+    if let Some(asked) = &query.edns {
         let mut edns = Edns::new();
+        // RFC 3225 §3: the bit is copied.
+        edns.set_dnssec_ok(asked.flags().dnssec_ok);
         edns.set_max_payload(UDP_BYTES_MAX);
         for ede in &answer.edes {
             edns.options_mut().insert(option(ede));

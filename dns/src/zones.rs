@@ -93,6 +93,13 @@ impl Zone {
         self.nodes.get(name).is_some_and(|sets| sets.contains_key(&kind) || sets.contains_key(&RecordType::CNAME))
     }
 
+    /// The addresses that stand at exactly this name, for the additional section.
+    pub(crate) fn addresses(&self, name: &Name) -> Vec<Record> {
+        let sets = self.nodes.get(name).into_iter();
+        let of = |kind| move |sets: &BTreeMap<RecordType, Vec<Record>>| sets.get(&kind).cloned().unwrap_or_default();
+        sets.clone().flat_map(of(RecordType::A)).chain(sets.flat_map(of(RecordType::AAAA))).collect()
+    }
+
     /// What there is for `name`, which lies in the zone, and `kind`.
     pub(crate) fn find(&self, name: &Name, kind: RecordType) -> Found {
         if let Some(cut) = self.cut_above(name, kind) {
@@ -126,10 +133,8 @@ impl Zone {
                 return None;
             }
             let names = servers.iter().filter_map(|r| crate::rdata::targets(&r.data));
-            let glue = names.filter_map(|n| self.nodes.get(n)).flat_map(|sets| {
-                [RecordType::A, RecordType::AAAA].into_iter().filter_map(|k| sets.get(&k)).flatten().cloned()
-            });
-            Some(Found::Delegated(servers.clone(), glue.collect()))
+            let glue = names.flat_map(|n| self.addresses(n)).collect();
+            Some(Found::Delegated(servers.clone(), glue))
         })
     }
 }

@@ -51,6 +51,7 @@ async fn own_records_are_answered_by_udp_and_tcp() {
     t.records.insert("ops/a".into(), Arc::new(serde_json::from_value(endpoints).unwrap()));
     let zone = json!({"serial": 9, "spec": {"apex": "example.com", "soa": {"negativeTtl": 30}, "records": [
         {"name": "*", "type": "A", "values": ["192.0.2.9"]},
+        {"name": "ns", "type": "A", "values": ["192.0.2.53"]},
         {"name": "@", "type": "CAA", "values": ["0 issue \"ca.example\""]}]}});
     t.zones.insert("example-com".into(), Arc::new(serde_json::from_value(zone).unwrap()));
     let stage = Stage::new(Config::default(), t).await;
@@ -68,6 +69,10 @@ async fn own_records_are_answered_by_udp_and_tcp() {
         assert!(udp.metadata.authoritative, "{asked}");
         assert_eq!(soa(&udp).is_some(), udp.answers.is_empty(), "{asked}");
     }
+    let mut secure = query("db.atoll.internal", RecordType::A);
+    secure.edns.as_mut().unwrap().set_dnssec_ok(true);
+    assert!(stage.ask_packet("127.0.0.1", &secure).await.edns.unwrap().flags().dnssec_ok);
+    assert_eq!(stage.ask("example.com", RecordType::NS).await.additionals.len(), 1);
     assert_eq!(stage.ask("example.com", RecordType::CAA).await.answers.len(), 1);
     assert_eq!(stage.ask("www.atoll.internal", RecordType::A).await.answers.len(), 3);
     // RFC 2181 §9: what does not fit is marked, and is whole by TCP.
