@@ -19,8 +19,21 @@ pub(crate) fn log(default: &str) {
         EnvFilter::new(default)
     });
     let colour = std::io::stderr().is_terminal();
+    quiet_panics();
     // Installed twice only in tests; the first stays.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init();
+}
+
+/// A panic below the store's library is a damaged file, which whoever opened it says in other words; the rest is a bug of ours.
+fn quiet_panics() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.location().is_some_and(|at| at.file().contains("/redb-")) {
+            tracing::debug!(%panic, "the store's library gave up");
+        } else {
+            loud(panic);
+        }
+    }));
 }
 
 /// The registries of the parts that run now. A part that starts again gets a new one in its place. Clones share them.

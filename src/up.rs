@@ -58,13 +58,18 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     // From here on there is something to clean up.
     let shutdown = signals::shutdown()?;
     let run_dir = RunDir::make(options.data_dir.as_deref().or(config.data_dir.as_deref()))?;
-    let ports = Ports::bind(&config)?;
-    let mut federation = Federation::new(config, ports, &run_dir, shutdown.clone());
-    let ended = live(&mut federation, specs, options.json, &run_dir).await;
-    shutdown.cancel();
-    let closed = federation.end().await;
+    let ended = match Ports::bind(&config) {
+        Ok(ports) => {
+            let mut federation = Federation::new(config, ports, &run_dir, shutdown.clone());
+            let ended = live(&mut federation, specs, options.json, &run_dir).await;
+            shutdown.cancel();
+            let closed = federation.end().await;
+            ended.and(closed)
+        }
+        Err(error) => Err(error),
+    };
     run_dir.leave();
-    ended.and(closed)
+    ended
 }
 
 async fn live(

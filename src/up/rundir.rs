@@ -42,12 +42,13 @@ impl RunDir {
         let home_made = !home.exists();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&home).with_context(failed)?;
         sweep(&home);
-        let dir = match data {
-            Some(data) => data_dir(data)?,
-            None => {
-                let dir = home.join(format!("{PREFIX}{}", std::process::id()));
-                fs::DirBuilder::new().mode(0o700).create(&dir).with_context(|| format!("make {}", dir.display()))?;
-                dir
+        let dir = match Self::choose(&home, data) {
+            Ok(dir) => dir,
+            Err(error) => {
+                if home_made {
+                    let _ = fs::remove_dir(&home);
+                }
+                return Err(error);
             }
         };
         let made = Self { home, home_made, dir, kept: data.is_some() };
@@ -60,6 +61,15 @@ impl RunDir {
             return Err(Exit::Usage(why).into());
         }
         Ok(made)
+    }
+
+    fn choose(home: &Path, data: Option<&Path>) -> anyhow::Result<PathBuf> {
+        if let Some(data) = data {
+            return data_dir(data);
+        }
+        let dir = home.join(format!("{PREFIX}{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&dir).with_context(|| format!("make {}", dir.display()))?;
+        Ok(dir)
     }
 
     pub(super) fn path(&self) -> &Path {

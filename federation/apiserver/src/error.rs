@@ -25,6 +25,12 @@ pub enum Error {
         /// Collection, namespace and name of the object.
         key: String,
     },
+    /// The file is so damaged that reading it makes no sense.
+    #[error("data file `{}`: is damaged; restore a snapshot", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file that is to be made exists already.
     #[error("file `{}` exists already; nothing was written", path.display())]
     Exists {

@@ -145,8 +145,13 @@ impl ApiServer {
                 Store::in_memory(limits, now)
             }
             Storage::File(path) => {
-                let opened = tokio::task::spawn_blocking(move || Store::on_disk(limits, Disk::open(&path)?)).await;
-                opened.map_err(|why| Error::Thread { cause: std::io::Error::other(why) })??
+                let file = path.clone();
+                let opened = tokio::task::spawn_blocking(move || Store::on_disk(limits, Disk::open(&file)?)).await;
+                opened.map_err(|why| match why.is_panic() {
+                    // redb finds what can't be in its pages, and gives up.
+                    true => Error::Damaged { path },
+                    false => Error::Thread { cause: std::io::Error::other(why) },
+                })??
             }
         };
         Self::over(config, store).await
