@@ -1,5 +1,6 @@
 //! OpenAPI v3: an index, and a document per group and version that is made when asked for and not kept.
-//! (v2 is not served: kubectl has asked for v3 first since 1.27.)
+//! v2 is an empty document: kubectl has asked for v3 first since 1.27, and for v2 only about kinds that v3 does not know. Without an
+//! answer it complains about that instead of the kind.
 
 mod document;
 
@@ -17,12 +18,27 @@ use crate::{
 
 /// Answers a path below /openapi; none for other paths.
 pub(crate) fn serve(server: &Arc<Inner>, path: &str, headers: &HeaderMap) -> Option<Result<Reply, Refusal>> {
+    if path == "/openapi/v2" {
+        return Some(Ok(empty_v2(headers)));
+    }
     let rest = path.strip_prefix("/openapi/v3").or_else(|| path.strip_prefix("/openapi").map(|_| "?"))?;
     let kinds = server.kinds();
     Some(match rest.trim_matches('/') {
         "" => Ok(Reply::json(200, &index(&kinds))),
         place => one(&kinds, place, headers).ok_or_else(Refusal::no_such_path),
     })
+}
+
+/// Swagger 2.0 without a path, in the form that is asked for.
+fn empty_v2(headers: &HeaderMap) -> Reply {
+    let asked = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if asked.contains("proto-openapi.spec.v2") {
+        // gnostic's openapi.v2.Document: swagger is field 1, info field 2 with title 1 and version 2.
+        let document: &[u8] = b"\x0a\x032.0\x12\x0b\x0a\x05Atoll\x12\x02v1";
+        let content = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+        return Reply { content, ..Reply::bytes(200, bytes::Bytes::from_static(document)) };
+    }
+    Reply::json(200, &json!({"swagger": "2.0", "info": {"title": "Atoll", "version": "v1"}, "paths": {}}))
 }
 
 /// `api/v1`, `apis/apps/v1`.
