@@ -143,7 +143,7 @@ fn command() -> clap::Command {
             groups.push_str(&format!("  {name:<12} {about}\n"));
         }
     }
-    let ending = "\nExit codes: 0 done, 1 failed, 2 usage, 3 refused by policy, 4 unreachable.\n";
+    let ending = "\n\nExit codes: 0 done, 1 failed, 2 usage, 3 refused by policy, 4 unreachable.\n";
     let template = format!("{{about}}\n\n{{usage-heading}} {{usage}}\n{groups}\n{{options}}{ending}");
     command.help_template(template)
 }

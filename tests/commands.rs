@@ -241,6 +241,22 @@ async fn a_hub_that_runs_is_found_by_check() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manifests_of_the_pages_are_taken() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let page = include_str!("../docs/getting-started.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let heres = page.split("<<'YAML'\n").skip(1).filter_map(|rest| rest.split("\nYAML").next());
+    let manifests: Vec<&str> = blocks.chain(heres).filter(|block| block.contains("apiVersion:")).collect();
+    assert!(manifests.len() >= 4, "{manifests:?}");
+    for (i, text) in manifests.into_iter().enumerate() {
+        let file = world.file(&format!("page-{i}.yaml"), text);
+        // All of it is new: that is what differs.
+        world.atoll(&["diff", "-f", &file]).await.ended(1, "+++");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_chart_of_definitions_is_what_the_command_prints() -> anyhow::Result<()> {
     let generate = concat!(env!("CARGO_MANIFEST_DIR"), "/helm/generate");

@@ -10,9 +10,10 @@ use super::{Globals, install};
 use crate::run;
 
 /// Let a cluster into the federation.
-///
-/// --kubeconfig and --context name the cluster (default: KUBECONFIG, else the pod's own account).
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "--kubeconfig and --context name the cluster that joins; default: KUBECONFIG, else the pod's own account."
+)]
 pub(crate) struct Join {
     /// The hub, host:port, as `atoll token create` printed it
     #[arg(value_parser = host_port)]
