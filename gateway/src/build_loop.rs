@@ -17,7 +17,7 @@ use crate::listen::OpenPorts;
 use crate::objects::Objects;
 use crate::plane::Plane;
 use crate::status::Statuses;
-use crate::table::{Built, Input, Ports, build};
+use crate::table::{Built, Input, Ports, Table, build};
 use crate::tls::Certificates;
 use crate::watch::Watches;
 
@@ -103,14 +103,7 @@ impl Builder {
             let Built { table, statuses, wanted } = build(&input, certificates);
             self.plane.metrics.builds.inc();
             self.plane.metrics.routes.set(i64::try_from(objects.routes.len()).unwrap_or(i64::MAX));
-            for slot in table.slots.values() {
-                for listener in slot.listeners.values() {
-                    let name = format!("{}/{}", listener.gateway, listener.name);
-                    if let Some(end) = listener.certificates.iter().map(|c| c.not_after).min() {
-                        self.plane.metrics.certificates_not_after.with_label_values(&[&name]).set(end);
-                    }
-                }
-            }
+            self.count_certificates(&table);
             self.plane.swap(table, !listed);
             let failed = self.open.settle(&wanted).await;
             if failed == self.ports.failed {
@@ -120,6 +113,16 @@ impl Builder {
                 return;
             }
             self.ports.failed = failed;
+        }
+    }
+
+    fn count_certificates(&self, table: &Table) {
+        let ends = &self.plane.metrics.certificates_not_after;
+        ends.reset();
+        for listener in table.slots.values().flat_map(|slot| slot.listeners.values()) {
+            if let Some(end) = listener.certificates.iter().map(|c| c.not_after).min() {
+                ends.with_label_values(&[&format!("{}/{}", listener.gateway, listener.name)]).set(end);
+            }
         }
     }
 

@@ -37,6 +37,8 @@ use crate::pool::Pool;
 const TICK: Duration = Duration::from_millis(250);
 /// Probes at once.
 const PROBES_MAX: usize = 64;
+/// Endpoints of the same cluster that are looked at when one fails.
+const NEIGHBOURS_MAX: usize = 8;
 /// Suspicions that wait for a probe.
 const SUSPECTS_MAX: usize = 1024;
 
@@ -82,6 +84,17 @@ impl Health {
         self.metrics.failed(endpoint.address.cluster_name());
         if turned == Turn::Worse {
             self.weigh(endpoint);
+            self.look_around(endpoint);
+        }
+    }
+
+    /// One endpoint fails: is it alone, or is its cluster gone?
+    fn look_around(&self, endpoint: &Endpoint) {
+        let by_cluster = self.endpoints.by_cluster();
+        let Some(in_use) = endpoint.address.cluster.as_ref().and_then(|name| by_cluster.get(name)) else { return };
+        if !in_use.state.is_out() {
+            let others = in_use.endpoints.iter().filter(|e| !e.state().is_failing());
+            others.take(NEIGHBOURS_MAX).for_each(|e| self.suspect(e));
         }
     }
 
@@ -214,6 +227,9 @@ impl Prober {
         }
         if turned != Turn::None {
             self.health.weigh(endpoint);
+        }
+        if turned == Turn::Worse {
+            self.health.look_around(endpoint);
         }
     }
 }

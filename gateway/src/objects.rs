@@ -65,3 +65,50 @@ impl Objects {
         named
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn all<K: serde::de::DeserializeOwned>(objects: &[Value]) -> Vec<Arc<K>> {
+        objects.iter().map(|o| Arc::new(serde_json::from_value(o.clone()).unwrap())).collect()
+    }
+
+    fn named(namespace: &str, name: &str) -> Value {
+        json!({"metadata": {"namespace": namespace, "name": name}})
+    }
+
+    fn slice(name: &str, service: &str) -> Value {
+        json!({"metadata": {"namespace": "a", "name": name, "labels": {SERVICE_NAME: service}}, "addressType": "IPv4", "endpoints": []})
+    }
+
+    #[test]
+    fn only_secrets_and_services_that_are_named_are_used() {
+        let refs = json!([{"name": "own"}, {"name": "far", "namespace": "b"}]);
+        let gateway = json!({"metadata": {"namespace": "a", "name": "g"}, "spec": {"gatewayClassName": "atoll", "listeners": [
+            {"name": "l", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": refs}}]}});
+        let mirror =
+            json!([{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "mirror", "namespace": "b"}}}]);
+        let route = json!({"metadata": {"namespace": "a", "name": "r"}, "spec": {"rules": [
+            {"filters": mirror, "backendRefs": [{"name": "own"}]}]}});
+        let here = [named("a", "own"), named("a", "far"), named("b", "far"), named("b", "own"), named("b", "mirror")];
+        let objects = Objects {
+            gateways: all(&[gateway]),
+            routes: all(&[route]),
+            secrets: all(&here),
+            services: all(&here),
+            slices: all(&[slice("1", "own"), slice("2", "far")]),
+            ..Objects::default()
+        };
+        let used = objects.used();
+        let names = |all: Vec<(Option<String>, String)>| {
+            all.into_iter().map(|(at, name)| format!("{}/{name}", at.unwrap())).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(used.secrets.iter().map(|s| (s.namespace(), s.name_any())).collect()), "a/own b/far");
+        assert_eq!(names(used.services.iter().map(|s| (s.namespace(), s.name_any())).collect()), "a/own b/mirror");
+        assert_eq!(names(used.slices.iter().map(|s| (s.namespace(), s.name_any())).collect()), "a/1");
+        assert_eq!(used.gateways.len(), 1);
+    }
+}

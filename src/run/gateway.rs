@@ -54,7 +54,10 @@ pub(crate) async fn run_gateway(
         dir: parts.dir.clone(),
         connect: Arc::clone(&connect),
     };
-    let common = site::start(setup, &mut tasks, &shutdown).await;
+    // Agents' relay connections last as long as requests that are still open.
+    let site_end = CancellationToken::new();
+    let _ends = site_end.clone().drop_guard();
+    let common = site::start(setup, &mut tasks, &site_end).await;
     let (started, server) = oneshot::channel();
     let said = atoll_gateway::Config {
         instance: parts.instance,
@@ -84,6 +87,7 @@ pub(crate) async fn run_gateway(
     });
     parts.slot.store(None);
     shutdown.cancel();
+    site_end.cancel();
     while tasks.join_next().await.is_some() {}
     Ok(ended?)
 }

@@ -47,7 +47,8 @@ pub(crate) enum Turn {
 pub(crate) struct EndpointState {
     probe: Probe,
     next: Option<Instant>,
-    probing: bool,
+    /// When the probe began that is under way.
+    probing: Option<Instant>,
     /// Failed requests in a row.
     failures: u32,
     last_failure: Option<Failure>,
@@ -100,27 +101,27 @@ impl EndpointState {
     /// Whether a regular probe is to begin now.
     pub(crate) fn begin_probe(&mut self, now: Instant) -> bool {
         let proven = self.answered.is_some_and(|at| now.saturating_duration_since(at) < PROVEN);
-        if self.probing || self.next.is_some_and(|next| now < next) || (proven && !self.is_failing()) {
+        if self.probing.is_some() || self.next.is_some_and(|next| now < next) || (proven && !self.is_failing()) {
             return false;
         }
-        self.probing = true;
+        self.probing = Some(now);
         true
     }
 
     /// Whether a suspicion is to be checked now: only one at a time, and no more often than once a second.
     pub(crate) fn begin_check(&mut self, now: Instant) -> bool {
         let just = self.next.is_some_and(|next| now + PROBE_EVERY < next + PROBE_ILL_EVERY);
-        if self.probing || just {
+        if self.probing.is_some() || just {
             return false;
         }
-        self.probing = true;
+        self.probing = Some(now);
         true
     }
 
     /// A probe ended. One that checked a suspicion and failed says as much as a failed request.
     pub(crate) fn probed(&mut self, ok: bool, suspected: bool, rules: &Rules, now: Instant) -> Turn {
         let was = self.is_failing();
-        self.probing = false;
+        let began = self.probing.take().unwrap_or(now);
         self.probe.observe(ok, rules);
         if ok && self.probe.up() && self.last_failure == Some(Failure::Connect) {
             self.failures = 0;
@@ -134,7 +135,8 @@ impl EndpointState {
         if self.last_failure == Some(Failure::FirstByte) && ok && self.ejected_until.is_none_or(|until| now >= until) {
             self.failures = 0;
         }
-        self.next = Some(now + if self.is_failing() || !ok { PROBE_ILL_EVERY } else { PROBE_EVERY });
+        // From when it began: one that ran into its time limit is followed at once.
+        self.next = Some(if self.is_failing() || !ok { began + PROBE_ILL_EVERY } else { now + PROBE_EVERY });
         match (was, self.is_failing()) {
             (true, false) => Turn::Better,
             (false, true) => Turn::Worse,

@@ -137,22 +137,26 @@ async fn a_post_goes_elsewhere_when_nothing_of_it_was_sent() {
 struct BlackHole {
     address: std::net::SocketAddr,
     listener: tokio::net::TcpListener,
-    _queue: Vec<TcpStream>,
+    queue: Vec<TcpStream>,
 }
 
 impl BlackHole {
     fn open(ip: &str) -> Self {
+        Self::open_at(ip, 0)
+    }
+
+    fn open_at(ip: &str, port: u16) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(format!("{ip}:0").parse().unwrap()).unwrap();
+        socket.bind(format!("{ip}:{port}").parse().unwrap()).unwrap();
         let listener = socket.listen(0).unwrap();
-        Self { address: listener.local_addr().unwrap(), listener, _queue: Vec::new() }
+        Self { address: listener.local_addr().unwrap(), listener, queue: Vec::new() }
     }
 
     async fn close(&mut self) {
         for _ in 0..4 {
             let connect = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(self.address));
             if let Ok(Ok(stream)) = connect.await {
-                self._queue.push(stream);
+                self.queue.push(stream);
             }
         }
     }
@@ -220,4 +224,30 @@ async fn policies_of_services_and_hosts_order_the_clusters() {
     world.until("near.test", "/", |a| a.pod() == "us").await;
     let explained = world.server.explain("near.test", "/", Some("eu")).await;
     assert_eq!(explained["listeners"][0]["backends"][0]["policy"], "shop/web", "{explained:#}");
+}
+
+#[tokio::test]
+async fn one_swallowed_request_is_enough_to_find_that_a_whole_cluster_is_cut() {
+    let world = World::start().await;
+    let us = Pod::start("us", "127.11.10.9").await;
+    let first = BlackHole::open("127.11.10.1");
+    let second = BlackHole::open_at("127.11.10.2", first.address.port());
+    let mut holes = [first, second];
+    let pods = [holes[0].pod(), holes[1].pod()];
+    world.publish(topology(&[("eu", &[&pods[0], &pods[1]]), ("us", &[&us])]), true);
+    world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
+    world.until_status(route("web", &[], json!([])), |s| !s["parents"][0].is_null()).await;
+    let (at, began) = (world.http, Instant::now());
+    let waiting = tokio::spawn(async move { get(at, "x", "/").await });
+    let mut held = Vec::new();
+    for hole in &mut holes {
+        // Whatever knocked already is taken in and never answered; then the link is cut.
+        while let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::from_millis(50), hole.listener.accept()).await {
+            held.push(stream);
+        }
+        hole.close().await;
+    }
+    let answer = waiting.await.unwrap();
+    assert_eq!((answer.status, answer.pod()), (200, "us"), "{}", answer.body);
+    assert!(began.elapsed() < Duration::from_secs(6), "took {:?}", began.elapsed());
 }
