@@ -54,7 +54,7 @@ pub(crate) async fn atoll(home: &Path, args: &[&str]) -> Ran {
     Ran::of(&command(home).args(args).output().await.expect("the binary starts"))
 }
 
-fn command(home: &Path) -> Command {
+pub(crate) fn command(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
     command.stdin(Stdio::null()).env("ATOLL_HOME", home).kill_on_drop(true);
     for name in ["KUBECONFIG", "ATOLL_TOKEN", "KUBERNETES_SERVICE_HOST"] {
