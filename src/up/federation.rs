@@ -142,7 +142,6 @@ impl Federation {
         if first && seed::copies(self.members.names()) {
             seed::request(&self.embedded).await?;
         }
-        self.write_kubeconfig().await?;
         tracing::debug!("members have begun to join");
         self.wait_parts().await?;
         self.wait_members(first).await;
@@ -208,13 +207,8 @@ impl Federation {
     /// Opens the store and writes the kubeconfig.
     async fn open(&self) -> anyhow::Result<()> {
         self.embedded.open().await?;
-        self.write_kubeconfig().await
-    }
-
-    async fn write_kubeconfig(&self) -> anyhow::Result<()> {
         let url = format!("https://{}", Config::advertised(&self.config.advertise.api, self.at.api));
-        let all = members::kubeconfig(&self.embedded.kubeconfig(&url).await?, &self.members)?;
-        files::write_private(&self.kubeconfig, all.as_bytes())
+        files::write_private(&self.kubeconfig, self.embedded.kubeconfig(&url).await?.as_bytes())
     }
 
     /// Starts the hub over its open API server; returns when it is up.

@@ -138,23 +138,3 @@ impl Members {
         self.0.is_empty()
     }
 }
-
-/// The hub's kubeconfig with a context for each member beside, under its name; a name that the hub's people have stays theirs.
-pub(super) fn kubeconfig(hub: &str, members: &Members) -> anyhow::Result<String> {
-    let mut all: Value = serde_json::from_str(hub)?;
-    for (name, member) in members.iter() {
-        let taken = all["contexts"].as_array().into_iter().flatten().any(|c| c["name"] == name.as_str());
-        if taken {
-            continue;
-        }
-        let mut own: Value = serde_json::from_str(&member.kubeconfig()?)?;
-        let user = format!("{name}-admin");
-        own["users"][0]["name"] = json!(user);
-        own["contexts"][0]["context"]["user"] = json!(user);
-        for list in ["clusters", "users", "contexts"] {
-            let more = own[list].as_array_mut().map(std::mem::take).unwrap_or_default();
-            all[list].as_array_mut().into_iter().for_each(|known| known.extend(more.iter().cloned()));
-        }
-    }
-    Ok(format!("{all:#}\n"))
-}
