@@ -20,13 +20,14 @@ pub async fn push(
 ) -> Result<(), AgentError> {
     let mut credentials = issued;
     if let Some(stored) = Credentials::load(&resources.client).await? {
-        if stored.cluster != credentials.cluster {
+        let same_hub = stored.hub_id == credentials.hub_id;
+        if same_hub && stored.cluster != credentials.cluster {
             return Err(AgentError::OtherName {
                 joined: stored.cluster.to_string(),
                 token: credentials.cluster.to_string(),
             });
         }
-        if stored.hub_id == credentials.hub_id {
+        if same_hub {
             (credentials.epoch, credentials.sites) = (stored.epoch, stored.sites);
         }
     }

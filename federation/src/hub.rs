@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::lead;
 use crate::link::{EnrolmentService, FeedService, LinkService, Port, serve, server};
 use crate::membership::{Membership, Pushes};
+use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::placement::Placement;
 use crate::resources::{Hub, Resources};
@@ -101,6 +102,7 @@ async fn live(
         hub_id: hub.hub_id.clone(),
         epoch,
         out: published,
+        metrics: Metrics::register(&resources.metrics)?,
     };
     tasks.spawn(publisher.run());
     tasks.spawn(Placement::new(Arc::clone(&membership), epoch).run());

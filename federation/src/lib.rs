@@ -21,6 +21,7 @@ pub mod tokens;
 
 mod hub;
 mod link;
+mod metrics;
 mod objects;
 mod pulse;
 mod sessions;

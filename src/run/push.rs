@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use atoll_agents::{Credentials, Resources};
 use atoll_federation::{PushMember, StartPush};
-use atoll_reach::{Connect, Identity};
+use atoll_reach::Connect;
 use kube::config::Kubeconfig;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,6 @@ impl StartPush for Push {
         let reached = reached.map_err(|e| said(&format!("kubeconfig: {}", crate::error::line(&e))))?;
         let version = reached.client.apiserver_version().await;
         version.map_err(|e| said(&format!("its API server does not answer: {e}")))?;
-        self.hand_over(&member, &reached.client).await.map_err(|e| said(&e))?;
         let resources = Resources {
             client: reached.client,
             api_server: reached.server,
@@ -40,33 +39,17 @@ impl StartPush for Push {
             metrics: self.metrics.of(&format!("agent-{name}")),
         };
         // Its relay would be this process's way to itself.
-        let config =
-            atoll_agents::Config { hub: self.hub.to_string(), relay: false, ..atoll_agents::Config::default() };
-        atoll_agents::run(config, resources, shutdown).await.map_err(|e| said(&e))
-    }
-}
-
-impl Push {
-    /// Puts the certificate where an agent looks for it, and leaves the epoch that was obeyed there.
-    async fn hand_over(&self, member: &PushMember, client: &kube::Client) -> Result<(), String> {
-        let identity =
-            Identity::from_pem(&member.chain_pem, &member.key_pem, &member.ca_pem).map_err(|e| e.to_string())?;
-        let hub_id = identity.bearer().hub.clone();
-        let held = Credentials::load(client).await.map_err(|e| e.to_string())?;
-        if let Some(other) = held.as_ref().filter(|h| h.cluster != member.name && h.hub_id == hub_id) {
-            return Err(format!("that cluster is joined as `{}` already", other.cluster));
-        }
-        let held = held.filter(|h| h.hub_id == hub_id);
+        let config = atoll_agents::Config { relay: false, ..atoll_agents::Config::default() };
         let credentials = Credentials {
-            cluster: member.name.clone(),
+            cluster: member.name,
             hub: self.hub.to_string(),
-            hub_id,
-            chain_pem: member.chain_pem.clone(),
-            key_pem: member.key_pem.clone(),
-            ca_pem: member.ca_pem.clone(),
-            epoch: held.as_ref().map_or(0, |h| h.epoch),
+            hub_id: member.hub_id,
+            chain_pem: member.chain_pem,
+            key_pem: member.key_pem,
+            ca_pem: member.ca_pem,
+            epoch: 0,
             sites: Vec::new(),
         };
-        credentials.save(client).await.map_err(|e| e.to_string())
+        atoll_agents::push(credentials, config, resources, shutdown).await.map_err(|e| said(&e))
     }
 }

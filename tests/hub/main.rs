@@ -6,6 +6,7 @@ mod console;
 mod image;
 mod join;
 mod know;
+mod noise;
 mod place;
 mod push;
 mod stamps;

@@ -22,6 +22,7 @@ use super::sites::Sites;
 use crate::accept;
 use crate::config::Config;
 use crate::membership::{Judged, Membership, Phase, verdicts};
+use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::sessions::{Member, Part};
 
@@ -43,6 +44,7 @@ pub(crate) struct Publisher {
     pub(crate) hub_id: String,
     pub(crate) epoch: u64,
     pub(crate) out: watch::Sender<Option<Published>>,
+    pub(crate) metrics: Metrics,
 }
 
 impl Publisher {
@@ -55,6 +57,7 @@ impl Publisher {
         loop {
             let now = Instant::now();
             let members = verdicts(&m, now);
+            self.metrics.note(&m, members.values());
             let sites = m.sites.list(now);
             if self.out.borrow().is_some() || self.settled(&members, now) {
                 self.tell_agents(&members, &sites);
@@ -124,6 +127,7 @@ impl Publisher {
     fn publish(&self, facts: Facts, generation: u64) {
         let version = Version { epoch: self.epoch, generation };
         let topology = Arc::new(Topology::from_facts(version, &facts));
+        self.metrics.published(self.epoch, generation, facts.len());
         tracing::debug!(generation, facts = facts.len(), "topology published");
         self.out.send_replace(Some(Published { version, facts: Arc::new(facts), topology }));
     }
