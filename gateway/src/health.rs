@@ -151,7 +151,6 @@ impl Health {
 struct Found {
     endpoint: Arc<Endpoint>,
     ok: bool,
-    suspected: bool,
 }
 
 impl Prober {
@@ -202,14 +201,14 @@ impl Prober {
                 self.health.weigh(endpoint);
             }
             if endpoint.state().begin_probe(now) {
-                start(pool, probes, Arc::clone(endpoint), false);
+                start(pool, probes, Arc::clone(endpoint));
             }
         }
     }
 
     fn check(&self, pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>) {
         if probes.len() < PROBES_MAX && endpoint.state().begin_check(Instant::now()) {
-            start(pool, probes, endpoint, true);
+            start(pool, probes, endpoint);
         }
     }
 
@@ -218,7 +217,7 @@ impl Prober {
         let (turned, fell) = {
             let mut state = endpoint.state();
             let was_up = state.is_up();
-            let turned = state.probed(found.ok, found.suspected, &self.health.rules, Instant::now());
+            let turned = state.probed(found.ok, &self.health.rules, Instant::now());
             (turned, was_up && !state.is_up())
         };
         if fell {
@@ -234,10 +233,10 @@ impl Prober {
     }
 }
 
-fn start(pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>, suspected: bool) {
+fn start(pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>) {
     let pool = pool.clone();
     probes.spawn(async move {
         let ok = pool.dial(&endpoint).await.is_ok();
-        Found { endpoint, ok, suspected }
+        Found { endpoint, ok }
     });
 }

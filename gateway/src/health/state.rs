@@ -49,6 +49,8 @@ pub(crate) struct EndpointState {
     next: Option<Instant>,
     /// When the probe began that is under way.
     probing: Option<Instant>,
+    /// A request waits: the next result counts like that of a request.
+    suspected: bool,
     /// Failed requests in a row.
     failures: u32,
     last_failure: Option<Failure>,
@@ -101,17 +103,25 @@ impl EndpointState {
     /// Whether a regular probe is to begin now.
     pub(crate) fn begin_probe(&mut self, now: Instant) -> bool {
         let proven = self.answered.is_some_and(|at| now.saturating_duration_since(at) < PROVEN);
-        if self.probing.is_some() || self.next.is_some_and(|next| now < next) || (proven && !self.is_failing()) {
+        if self.probing.is_some()
+            || self.next.is_some_and(|next| now < next)
+            || (proven && !self.is_failing() && !self.suspected)
+        {
             return false;
         }
         self.probing = Some(now);
         true
     }
 
-    /// Whether a suspicion is to be checked now: only one at a time, and no more often than once a second.
+    /// Whether a suspicion is to be checked now; if a probe is under way or was just done, the next result settles it.
     pub(crate) fn begin_check(&mut self, now: Instant) -> bool {
         let just = self.next.is_some_and(|next| now + PROBE_EVERY < next + PROBE_ILL_EVERY);
-        if self.probing.is_some() || just {
+        self.suspected = true;
+        if self.probing.is_some() {
+            return false;
+        }
+        if just {
+            self.next = self.next.map(|next| next.min(now + PROBE_ILL_EVERY / 2));
             return false;
         }
         self.probing = Some(now);
@@ -119,7 +129,7 @@ impl EndpointState {
     }
 
     /// A probe ended. One that checked a suspicion and failed says as much as a failed request.
-    pub(crate) fn probed(&mut self, ok: bool, suspected: bool, rules: &Rules, now: Instant) -> Turn {
+    pub(crate) fn probed(&mut self, ok: bool, rules: &Rules, now: Instant) -> Turn {
         let was = self.is_failing();
         let began = self.probing.take().unwrap_or(now);
         self.probe.observe(ok, rules);
@@ -128,7 +138,7 @@ impl EndpointState {
             self.last_failure = None;
             self.ejected_until = None;
         }
-        if !ok && suspected {
+        if std::mem::take(&mut self.suspected) && !ok {
             self.failed(Failure::Connect, now);
         }
         // A connection alone does not show that a silent server answers again: it gets another chance when its time is over.

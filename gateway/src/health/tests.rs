@@ -26,10 +26,10 @@ async fn a_probe_forgives_a_failed_connect_but_not_silence() {
         let mut state = EndpointState::default();
         state.failed(failure, start);
         state.failed(failure, start);
-        state.probed(true, false, &rules, at(start, 1000));
+        state.probed(true, &rules, at(start, 1000));
         assert_eq!(state.is_usable(at(start, 1000)), forgiven, "{failure:?}");
         assert_eq!(state.is_failing(), !forgiven, "{failure:?}");
-        state.probed(true, false, &rules, at(start, 6000));
+        state.probed(true, &rules, at(start, 6000));
         assert!(!state.is_failing(), "{failure:?} after its time");
     }
 }
@@ -40,7 +40,7 @@ async fn probes_take_an_endpoint_out_after_three_and_bring_it_back_after_two() {
     let mut state = EndpointState::default();
     let mut seen = String::new();
     for c in "xx.xxx..".chars() {
-        state.probed(c == '.', false, &rules, start);
+        state.probed(c == '.', &rules, start);
         seen.push(if state.is_usable(start) { 'U' } else { 'd' });
     }
     assert_eq!(seen, "UUUUUddU");
@@ -52,7 +52,17 @@ async fn a_failed_check_of_a_suspicion_counts_like_a_failed_request() {
     let mut state = EndpointState::default();
     assert!(state.begin_check(start));
     assert!(!state.begin_check(start), "one at a time");
-    assert_eq!(state.probed(false, true, &Rules::default(), start), Turn::Worse);
+    assert_eq!(state.probed(false, &Rules::default(), start), Turn::Worse);
+    let mut state = EndpointState::default();
+    assert!(state.begin_probe(start));
+    assert!(!state.begin_check(start), "a probe is under way: it settles the suspicion");
+    assert_eq!(state.probed(false, &Rules::default(), start), Turn::Worse);
+    let mut state = EndpointState::default();
+    assert!(state.begin_probe(start));
+    assert_eq!(state.probed(true, &Rules::default(), start), Turn::None);
+    assert!(!state.begin_check(at(start, 100)), "one was just done");
+    assert!(state.begin_probe(at(start, 600)), "the next comes sooner");
+    assert_eq!(state.probed(false, &Rules::default(), at(start, 600)), Turn::Worse);
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +72,7 @@ async fn recent_answers_make_probes_needless() {
     state.answered(start);
     assert!(!state.begin_probe(at(start, 1000)));
     assert!(state.begin_probe(at(start, 2000)));
-    state.probed(true, false, &Rules::default(), at(start, 2000));
+    state.probed(true, &Rules::default(), at(start, 2000));
     assert!(!state.begin_probe(at(start, 4000)));
     assert!(state.begin_probe(at(start, 5000)));
 }
