@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +46,8 @@ pub(crate) struct Plane {
     pub(crate) tracker: TaskTracker,
     /// No new connections; those that are open finish what they do.
     pub(crate) drain: CancellationToken,
+    /// Whether there is a table.
+    pub(crate) ready: watch::Sender<bool>,
     /// Everything ends now.
     pub(crate) end: CancellationToken,
 }
@@ -55,5 +58,6 @@ impl Plane {
         let live = self.endpoints.enliven(&table.upstreams);
         let remembered = table.upstreams.iter().map(|_| Remembered::default()).collect();
         self.snapshots.store(Some(Arc::new(Snapshot { table, live, remembered, last_good })));
+        self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
     }
 }

@@ -75,6 +75,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         metrics,
         tracker: TaskTracker::new(),
         drain,
+        ready: watch::Sender::new(false),
         end,
     });
     if let Some(started) = resources.started {

@@ -23,6 +23,9 @@ use crate::table::Slot;
 /// After a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// So long clients wait in the kernel's queue for the first table, after which they are told that there is none.
+const FIRST_TABLE_MAX: Duration = Duration::from_secs(3);
+
 /// What accept loops share.
 #[derive(Clone)]
 pub(crate) struct Listening {
@@ -44,6 +47,11 @@ impl Listening {
         tls: Arc<rustls::ServerConfig>,
         stop: CancellationToken,
     ) {
+        let mut ready = self.plane.ready.subscribe();
+        let first = tokio::time::timeout(FIRST_TABLE_MAX, ready.wait_for(|ready| *ready));
+        if stop.run_until_cancelled(first).await.is_none() {
+            return;
+        }
         loop {
             let accepted = stop.run_until_cancelled(async {
                 let permit = Arc::clone(&self.slots).acquire_owned().await.ok()?;
