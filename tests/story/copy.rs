@@ -84,7 +84,23 @@ async fn approved(world: &World, prod: &atoll_testbed::registry::Registry) -> Re
     let votes = list(&done, "/status/votes");
     let counts = votes.iter().any(|vote| vote["voter"] == "approver" && vote["counts"] == true);
     ensure!(counts, "whose vote counted: {votes:?}");
+    voter(world, text(&done, "/status/closure")).await?;
     world.proves(format!("approved by `approver`, copied with prod-eu's own credentials, verified: {wanted}"));
+    Ok(())
+}
+
+/// Who votes is stamped, too: `approver`, who says to be alice.
+async fn voter(world: &World, closure: &str) -> Result<()> {
+    let claim = "atoll.dev/voter: alice, atoll.dev/voter-groups: approvers";
+    let said = world.apply_as(&world.people.approver, &objects::vote("claims", "to-eu", closure, claim)).await?;
+    if said.code != 0 {
+        world.proves("a vote that claims to be somebody else's is refused");
+        return Ok(());
+    }
+    let vote = world.get("replicationapproval", NAMESPACE, "claims").await?;
+    let voter = text(&vote, "/metadata/annotations/atoll.dev~1voter");
+    ensure!(voter == "approver", "the voter is `{voter}`");
+    world.proves("who votes is stamped by the API server, whatever the vote claims");
     Ok(())
 }
 

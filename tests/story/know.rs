@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 use atoll_testbed::Target;
 
 use crate::join;
+use crate::objects;
 use crate::said::{same, until};
-use crate::world::{Ground, MEMBERS, World, becomes, condition, list, text};
+use crate::world::{APEX, Ground, MEMBERS, World, becomes, condition, list, text};
 
 pub(crate) async fn tell(world: &World) -> Result<()> {
     world.scene("Know");
@@ -35,6 +36,31 @@ pub(crate) async fn tell(world: &World) -> Result<()> {
         .await?;
     }
     world.proves("dr is reached through its agent, prod-eu and prod-us directly");
+    overlap(world).await
+}
+
+/// Two members with the same ranges: both say so, and the one that has an agent is reached through it.
+async fn overlap(world: &World) -> Result<()> {
+    let test = world.get("cluster", "default", "test").await?;
+    let cidrs = test["status"]["cidrs"].to_string();
+    let dns = "{kind: Generic, domain: twin, servers: []}";
+    let twin = objects::names_only("twin", "twin", dns).replace("reach: Direct", &format!("cidrs: {cidrs}"));
+    world.apply(&twin).await?;
+    becomes(world, "the overlap is reported", 30, ("cluster", "default", "test"), |cluster| {
+        let (status, reason, message) = condition(cluster, "CIDRsDistinct");
+        ensure!(status == "False" && message.contains("twin"), "CIDRsDistinct={status} {reason}: {message}");
+        same("its reach", &text(cluster, "/status/reach"), &"Relay")
+    })
+    .await?;
+    let name = format!("kubernetes.default.svc.test.{APEX}");
+    until(&name, Duration::from_secs(20), async || world.dig(&name, "A").await?.some()).await?;
+    world.kubectl(&["delete", "cluster", "twin"]).await?.ok()?;
+    becomes(world, "it is alone again", 60, ("cluster", "default", "test"), |cluster| {
+        same("CIDRsDistinct", &condition(cluster, "CIDRsDistinct").0, &"True".to_owned())?;
+        same("its reach", &text(cluster, "/status/reach"), &"Direct")
+    })
+    .await?;
+    world.proves("ranges that overlap another's are reported, and reached through the agent while they do");
     Ok(())
 }
 
