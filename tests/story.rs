@@ -40,6 +40,8 @@ mod process;
 mod route;
 #[path = "story/said.rs"]
 mod said;
+#[path = "hub/stamps.rs"]
+mod stamps;
 #[path = "story/survive.rs"]
 mod survive;
 #[path = "story/world.rs"]

@@ -9,6 +9,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use crate::stamps::{Clients, hold};
 use crate::world::{Agent, World, eventually};
 
 /// dev has `shop/web:2`, prod-eu has not; dev may ask, approvers may approve.
@@ -150,4 +151,17 @@ async fn requests_that_are_rejected_withdrawn_or_wrong_copy_nothing_and_say_why(
     assert_eq!(s.until("no", "final", |r| r.state.is_final()).await.state, RequestState::Rejected);
     assert!(!s.arrived());
     s.world.end(s.agents).await;
+}
+
+#[tokio::test]
+async fn the_embedded_api_server_stamps_who_asked_and_who_voted() {
+    let world = World::start().await;
+    let as_user = |name: &str, group: &str| world.server.client_as(name, &[group]);
+    let clients = Clients {
+        admin: world.client(),
+        dev: as_user("dev", "developers"),
+        approver: as_user("approver", "approvers"),
+    };
+    hold(&clients).await;
+    world.end([]).await;
 }

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::kubectl::stamped;
 use crate::objects::{self, NAMESPACE};
 use crate::said::until;
-use crate::world::{World, becomes, condition, list, text};
+use crate::stamps::{self, Clients};
+use crate::world::{Access, World, becomes, condition, list, text};
 
 const IMAGE: &str = "shop/web";
 
@@ -22,6 +23,14 @@ pub(crate) async fn tell(world: &World) -> Result<()> {
     ensure!(prod.credentials.is_some(), "prod-eu's registry asks for nothing");
     no_credentials_in_the_hub(world).await?;
 
+    let people = &world.people;
+    let clients = Clients {
+        admin: client(&people.admin).await?,
+        dev: client(&people.dev).await?,
+        approver: client(&people.approver).await?,
+    };
+    stamps::hold(&clients).await;
+    world.proves("who asked and who voted is stamped, whatever they say of themselves");
     stamped(world, &objects::request("to-eu", "prod-eu", "atoll.dev/requester: alice"), "replicationrequest", "to-eu")
         .await?;
     let request = state(world, "to-eu", "PendingApproval").await?;
@@ -33,6 +42,14 @@ pub(crate) async fn tell(world: &World) -> Result<()> {
     approved(world, &prod).await?;
     runs(world, &request).await?;
     rejected(world).await
+}
+
+/// The API as a person, by the same kubeconfig as `kubectl`'s.
+async fn client(access: &Access) -> Result<kube::Client> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let config = kube::config::Kubeconfig::read_from(&access.kubeconfig)?;
+    let options = kube::config::KubeConfigOptions { context: access.context.clone(), ..Default::default() };
+    Ok(kube::Client::try_from(kube::Config::from_custom_kubeconfig(config, &options).await?)?)
 }
 
 async fn state(world: &World, name: &str, wanted: &str) -> Result<serde_json::Value> {
