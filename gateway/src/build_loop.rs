@@ -121,7 +121,7 @@ impl Builder {
         ends.reset();
         for listener in table.slots.values().flat_map(|slot| slot.listeners.values()) {
             if let Some(end) = listener.certificates.iter().map(|c| c.not_after).min() {
-                ends.with_label_values(&[&format!("{}/{}", listener.gateway, listener.name)]).set(end);
+                ends.with_label_values(&[&*listener.id]).set(end);
             }
         }
     }

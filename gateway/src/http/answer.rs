@@ -32,14 +32,15 @@ pub(super) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request
         }
     };
     let (code, time) = (response.status().as_u16(), started.elapsed());
-    plane.metrics.answered(trace.route.as_deref().unwrap_or_default(), code, &trace.cluster, time);
+    let cluster = trace.endpoint.as_ref().map_or("", |e| e.address.cluster_name());
+    plane.metrics.answered(trace.route.as_deref().unwrap_or_default(), code, cluster, time);
     if let Some((method, uri)) = line {
         tracing::debug!(
             target: "access",
-            client = %client.peer, listener = trace.listener, host = trace.host, %method, %uri, code,
+            client = %client.peer, listener = trace.listener.as_deref().unwrap_or_default(), host = trace.host, %method, %uri, code,
             ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
             route = trace.route.as_deref().unwrap_or_default(),
-            cluster = trace.cluster, endpoint = trace.endpoint, attempts = trace.attempts,
+            cluster, endpoint = trace.endpoint.as_ref().map(|e| e.address.to_string()).unwrap_or_default(), attempts = trace.attempts,
         );
     }
     response
@@ -59,7 +60,7 @@ async fn serve(
     trace.host.clone_from(&host);
     let snapshot = plane.snapshots.load_full().ok_or_else(|| Refusal::unavailable("no routes are known yet"))?;
     let listener = listener(&snapshot, client, &host)?;
-    trace.listener = format!("{}/{}", listener.gateway, listener.name);
+    trace.listener = Some(Arc::clone(&listener.id));
     let entry =
         listener.route(&host, &head).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no route takes this"))?;
     let rule = &*entry.rule;

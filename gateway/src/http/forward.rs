@@ -31,13 +31,13 @@ use crate::plane::{Plane, Snapshot};
 const ATTEMPTS_MAX: usize = 6;
 
 /// What the access log says of a request.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Trace {
     pub(super) host: String,
-    pub(super) listener: String,
+    pub(super) listener: Option<Arc<str>>,
     pub(super) route: Option<Arc<str>>,
-    pub(super) cluster: String,
-    pub(super) endpoint: String,
+    /// The last one tried.
+    pub(super) endpoint: Option<Arc<Endpoint>>,
     pub(super) attempts: usize,
 }
 
@@ -124,7 +124,7 @@ impl Forward<'_> {
                 tried.push(at);
             }
             let endpoint = &endpoint(live, at).endpoint;
-            endpoint.address.cluster_name().clone_into(&mut trace.cluster);
+            trace.endpoint = Some(Arc::clone(endpoint));
             let in_flight = InFlight::new(Arc::clone(endpoint));
             let limit = [deadline, self.backend_timeout.map(|t| now + t)].into_iter().flatten().min();
             let connection = match within(limit, plane.pool.get(endpoint, fresh)).await {
@@ -139,7 +139,6 @@ impl Forward<'_> {
             };
             let Some(body) = payload.take() else { break };
             let request = request(head, body, endpoint);
-            trace.endpoint = endpoint.address.to_string();
             match exchange(plane, endpoint, connection, request, replayable, limit).await {
                 Sent::Answer(response, connection) => {
                     plane.health.ok(endpoint);

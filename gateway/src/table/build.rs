@@ -100,6 +100,7 @@ fn slots(gateways: Vec<GatewayDraft>) -> BTreeMap<Slot, SlotTable> {
             slot.tls = listener.tls;
             let table = ListenerTable {
                 gateway: name.clone(),
+                id: format!("{name}/{}", listener.spec.name).into(),
                 name: listener.spec.name,
                 port: listener.port,
                 host: listener.host.clone(),

@@ -85,6 +85,8 @@ pub(crate) struct ListenerTable {
     pub(crate) gateway: String,
     /// Its name there.
     pub(crate) name: String,
+    /// Gateway and listener, for logs.
+    pub(crate) id: Arc<str>,
     /// The port that it was written with.
     pub(crate) port: u16,
     /// Its host name.

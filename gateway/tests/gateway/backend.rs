@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -29,6 +30,8 @@ pub(crate) enum Manner {
 pub(crate) struct Pod {
     pub(crate) address: SocketAddr,
     pub(crate) hits: Arc<AtomicUsize>,
+    /// Connections on which there was a request.
+    pub(crate) used: Arc<AtomicUsize>,
     end: CancellationToken,
 }
 
@@ -43,20 +46,21 @@ impl Pod {
         let ip: IpAddr = ip.parse().unwrap();
         let listener = TcpListener::bind((ip, port)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (end, hits, name) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)), name.to_owned());
-        let (stop, count) = (end.clone(), Arc::clone(&hits));
+        let (end, hits, used) =
+            (CancellationToken::new(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (stop, count, connections, name) = (end.clone(), Arc::clone(&hits), Arc::clone(&used), name.to_owned());
         tokio::spawn(async move {
             while let Some(Ok((stream, _))) = stop.run_until_cancelled(listener.accept()).await {
-                let (name, count) = (name.clone(), Arc::clone(&count));
-                tokio::spawn(stop.clone().run_until_cancelled_owned(talk(stream, name, count, manner)));
+                let counts = (Arc::clone(&count), Arc::clone(&connections));
+                tokio::spawn(stop.clone().run_until_cancelled_owned(talk(stream, name.clone(), counts, manner)));
             }
         });
-        Self { address, hits, end }
+        Self { address, hits, used, end }
     }
 
     /// A pod that somebody else runs.
     pub(crate) fn named(address: SocketAddr) -> Self {
-        Self { address, hits: Arc::default(), end: CancellationToken::new() }
+        Self { address, hits: Arc::default(), used: Arc::default(), end: CancellationToken::new() }
     }
 
     /// Closes its port and all its connections.
@@ -76,7 +80,9 @@ impl Drop for Pod {
     }
 }
 
-async fn talk(mut stream: tokio::net::TcpStream, name: String, hits: Arc<AtomicUsize>, manner: Manner) {
+type Counts = (Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+async fn talk(mut stream: tokio::net::TcpStream, name: String, (hits, used): Counts, manner: Manner) {
     if manner == Manner::Rude {
         let mut bytes = [0; 1024];
         // A probe says nothing and is no hit.
@@ -85,7 +91,11 @@ async fn talk(mut stream: tokio::net::TcpStream, name: String, hits: Arc<AtomicU
         }
         return;
     }
+    let first = std::sync::Once::new();
     let service = service_fn(move |request| {
+        first.call_once(|| {
+            used.fetch_add(1, Ordering::Relaxed);
+        });
         hits.fetch_add(1, Ordering::Relaxed);
         answer(name.clone(), request)
     });
@@ -93,7 +103,10 @@ async fn talk(mut stream: tokio::net::TcpStream, name: String, hits: Arc<AtomicU
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }
 
-async fn answer(name: String, mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    name: String,
+    mut request: Request<Incoming>,
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
     if request.headers().contains_key("upgrade") {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -103,7 +116,7 @@ async fn answer(name: String, mut request: Request<Incoming>) -> Result<Response
             stream.write_all(format!("{name} heard {}", String::from_utf8_lossy(&line)).as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
         });
-        let mut response = Response::new(Full::default());
+        let mut response = Response::new(Full::default().boxed());
         *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
         response.headers_mut().insert("connection", "upgrade".parse().unwrap());
         response.headers_mut().insert("upgrade", "websocket".parse().unwrap());
@@ -122,7 +135,16 @@ async fn answer(name: String, mut request: Request<Incoming>) -> Result<Response
         "pod": name, "method": head.method.as_str(), "uri": head.uri.to_string(), "headers": headers,
         "body": String::from_utf8_lossy(&body), "version": format!("{:?}", head.version),
     });
-    let mut response = Response::new(Full::new(said.to_string().into()));
+    let body = Full::<Bytes>::new(said.to_string().into());
+    let trailers = head.headers.get("te").map(|_| Ok(http::HeaderMap::from_iter([trailer()])));
+    let mut response = Response::new(match trailers {
+        Some(trailers) => body.with_trailers(std::future::ready(Some(trailers))).boxed(),
+        None => body.boxed(),
+    });
     response.headers_mut().insert("x-pod", name.parse().unwrap());
     Ok(response)
+}
+
+fn trailer() -> (http::HeaderName, http::HeaderValue) {
+    (http::HeaderName::from_static("grpc-status"), http::HeaderValue::from_static("0"))
 }

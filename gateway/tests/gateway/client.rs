@@ -20,6 +20,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: http::HeaderMap,
     pub(crate) body: String,
+    pub(crate) trailers: http::HeaderMap,
 }
 
 impl Answer {
@@ -40,8 +41,15 @@ impl Answer {
 
     async fn read(response: Response<hyper::body::Incoming>) -> Self {
         let (head, body) = response.into_parts();
-        let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
-        Self { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8_lossy(&body).into_owned() }
+        let collected = body.collect().await.ok();
+        let trailers = collected.as_ref().and_then(|c| c.trailers().cloned()).unwrap_or_default();
+        let body = collected.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        Self {
+            trailers,
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        }
     }
 }
 
@@ -77,7 +85,7 @@ pub(crate) async fn send_h2c(at: SocketAddr, uri: &str) -> Answer {
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::builder().uri(uri).body(Full::<Bytes>::default()).unwrap();
+    let request = Request::builder().uri(uri).header("te", "trailers").body(Full::<Bytes>::default()).unwrap();
     Answer::read(sender.send_request(request).await.unwrap()).await
 }
 

@@ -233,3 +233,28 @@ fn gateways_of_other_classes_are_not_touched() {
     let built = built(&[foreign, route("r", NOW, json!([]), json!([path("PathPrefix", "/")]))]);
     assert!(built.statuses.gateways.is_empty() && built.statuses.routes.is_empty() && built.table.slots.is_empty());
 }
+
+#[test]
+fn a_grant_lets_a_route_reach_a_service_of_another_namespace() {
+    let service = json!({"kind": "Service", "metadata": {"name": "db", "namespace": "other"},
+        "spec": {"ports": [{"name": "http", "port": 80, "appProtocol": "kubernetes.io/h2c"}]}});
+    let slice = json!({"kind": "EndpointSlice", "metadata": {"name": "db-1", "namespace": "other",
+        "labels": {"kubernetes.io/service-name": "db"}}, "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": true}}, {"addresses": ["10.0.0.2"]},
+            {"addresses": ["10.0.0.3"], "conditions": {"ready": false}}, {"addresses": ["no address"]}]});
+    let grant = json!({"kind": "ReferenceGrant", "metadata": {"name": "g", "namespace": "other"}, "spec": {
+        "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop"}],
+        "to": [{"group": "", "kind": "Service"}]}});
+    let rules = json!([{"backendRefs": [{"name": "db", "namespace": "other", "port": 80}]}]);
+    let all =
+        [gateway("g", NOW, json!([http("l", 80, None)])), route("r", NOW, json!([]), rules), service, slice, grant];
+    let without = built(&all[..4]);
+    let reason = |built: &Built| built.statuses.routes[0].1.parents[0].conditions[1].reason.clone();
+    assert_eq!((reason(&without), without.table.upstreams.len()), ("RefNotPermitted".to_owned(), 0));
+    let with = built(&all);
+    assert_eq!(reason(&with), "ResolvedRefs");
+    let upstream = &with.table.upstreams[0];
+    let found: Vec<String> =
+        upstream.clusters[0].endpoints.iter().map(|e| format!("{}:{}", e.address, e.port)).collect();
+    assert_eq!((upstream.h2, found.join(" ").as_str()), (true, "10.0.0.1:8080 10.0.0.2:8080"));
+}
