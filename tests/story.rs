@@ -12,6 +12,8 @@
 
 #[path = "story/bed.rs"]
 mod bed;
+#[path = "story/chart.rs"]
+mod chart;
 #[path = "story/copy.rs"]
 mod copy;
 #[path = "story/demo.rs"]

@@ -13,6 +13,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use crate::chart;
 use crate::process::Process;
 use crate::said::until;
 use crate::world::{APEX, Access, Ground, MEMBERS, People, World, binary, folder, write};
@@ -67,7 +68,7 @@ pub(crate) async fn begin(store: Store) -> Result<World> {
         .members()
         .map(|member| (member.name().to_owned(), Access { kubeconfig: member.kubeconfig(), context: None }));
     let members: BTreeMap<String, Access> = members.collect();
-    let processes = processes(&atoll, &dir, store, host, &people.admin.kubeconfig)?;
+    let processes = processes(&atoll, &dir, store, host)?;
     let world = World {
         name,
         kubectl: testbed.kubectl(),
@@ -98,26 +99,33 @@ fn processes(
     dir: &Path,
     store: Store,
     host: std::net::Ipv4Addr,
-    kubeconfig: &Path,
 ) -> Result<BTreeMap<&'static str, Process>> {
-    let (home, kubeconfig) = (dir.display(), kubeconfig.display());
+    let home = dir.display();
+    // On a real API server each has an account of its own; the embedded hub writes one kubeconfig.
+    let account = |part: &str| match store {
+        Store::Embedded => format!("{home}/hub/kubeconfig"),
+        Store::Kubernetes => format!("{home}/{part}.kubeconfig"),
+    };
     let standing = "standing: {region: eu-central, zone: eu-central-1a, clusterSet: prod}";
     let hub = match store {
         Store::Embedded => format!(
             "embedded: true\nlisten: {{api: '{host}:6443', hub: '{host}:7443', console: '{host}:7070', admin: '{host}:7071'}}\n"
         ),
         Store::Kubernetes => format!(
-            "embedded: false\nkubeconfig: {kubeconfig}\nadvertise: {{webhook: '{host}:9443'}}\n\
-             listen: {{hub: '{host}:7443', console: '{host}:7070', webhook: '{host}:9443', admin: '{host}:7071'}}\n"
+            "embedded: false\nkubeconfig: {}\nadvertise: {{webhook: '{host}:9443'}}\n\
+             listen: {{hub: '{host}:7443', console: '{host}:7070', webhook: '{host}:9443', admin: '{host}:7071'}}\n",
+            account("hub")
         ),
     };
     let dns = format!(
-        "site: dns\nhub: '{host}:7443'\nkubeconfig: {kubeconfig}\n{standing}\n\
-         listen: {{dns: '{host}:5353', dnsRelay: '{host}:7453', admin: '{host}:7072'}}\n"
+        "site: dns\nhub: '{host}:7443'\nkubeconfig: {}\n{standing}\n\
+         listen: {{dns: '{host}:5353', dnsRelay: '{host}:7453', admin: '{host}:7072'}}\n",
+        account("dns")
     );
     let gateway = format!(
-        "site: gateway\nhub: '{host}:7443'\nkubeconfig: {kubeconfig}\n{standing}\ngateway: {{addresses: [{host}]}}\n\
-         listen: {{http: '{host}:8080', https: '{host}:8443', gatewayRelay: '{host}:7454', admin: '{host}:7073'}}\n"
+        "site: gateway\nhub: '{host}:7443'\nkubeconfig: {}\n{standing}\ngateway: {{addresses: [{host}]}}\n\
+         listen: {{http: '{host}:8080', https: '{host}:8443', gatewayRelay: '{host}:7454', admin: '{host}:7073'}}\n",
+        account("gateway")
     );
     let mut processes = BTreeMap::new();
     for (part, config) in [("hub", hub), ("dns", dns), ("gateway", gateway)] {
@@ -134,9 +142,7 @@ fn processes(
 async fn start(world: &World) -> Result<()> {
     let Ground::Bed(bed) = &world.ground else { unreachable!("it is a bed") };
     if bed.store == Store::Kubernetes {
-        let crds = world.atoll_command(&["crds", "--standard"]);
-        let crds = crate::said::run(crds).await?.ok()?;
-        world.apply(&crds).await.context("apply what `atoll crds --standard` prints")?;
+        chart::install(world, bed).await?;
     }
     bed.process("hub")?.start().await?;
     until("the hub is ready", Duration::from_secs(60), async || {
