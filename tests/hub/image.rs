@@ -85,6 +85,8 @@ async fn a_request_waits_is_approved_by_another_person_copied_and_audited() {
     assert_eq!(waits.requester.as_deref(), Some("dev"));
     let closure = waits.closure.unwrap();
     assert!(closure.starts_with("sha256:") && waits.roots[0].digest.starts_with("sha256:"));
+    let checks: Vec<(&str, &str)> = waits.checks.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
+    assert_eq!(checks, [("Allowed", "True"), ("Resolved", "True")]);
     // One's own vote, and one for something else, do not count, and say why.
     s.vote("dev", "web-2", "Approve", &closure).await;
     s.vote("mallory", "web-2", "Approve", "sha256:other").await;

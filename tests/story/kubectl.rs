@@ -22,8 +22,15 @@ fn zone(negative_ttl: u32) -> String {
 pub(crate) async fn tell(world: &World) -> Result<()> {
     world.scene("kubectl");
     let mut watch = watch(world).await?;
-    world.apply(&zone(30)).await?;
-    let line = timeout(Duration::from_secs(10), watch.1.next_line()).await.context("the watch says nothing")??;
+    // A watch shows what changes once it has begun, which takes a moment: change the Zone until it does.
+    let mut line = None;
+    for ttl in 10..30 {
+        world.apply(&zone(ttl)).await?;
+        if let Ok(said) = timeout(Duration::from_secs(1), watch.1.next_line()).await {
+            line = said?;
+            break;
+        }
+    }
     ensure!(line.as_deref() == Some("zone.atoll.dev/verbs"), "the watch said {line:?}");
     watch.0.kill().await?;
     let table = world.kubectl(&["get", "zones"]).await?.ok()?;

@@ -92,6 +92,8 @@ impl Approvals {
         };
         let mut outcome = step(&case);
         let old = request.status.clone().unwrap_or_default();
+        let generation = request.metadata.generation;
+        outcome.status.checks = merge(&old.checks, std::mem::take(&mut outcome.checks), generation, now);
         // The receiver's report is away for a moment (a restart): what was found before stands until it is back.
         if check.is_none() && old.closure.is_some() && !outcome.status.state.is_final() {
             outcome.status = old;

@@ -14,9 +14,15 @@ use atoll_api::kinds::{
     ReplicationRequestStatus, RequestState, RootStatus, VOTER, VOTER_GROUPS, VoteStatus,
 };
 use atoll_api::names::ClusterName;
+use kube::ResourceExt as _;
+
+use crate::conditions::Found;
 
 /// A request that nobody decided is Expired after this long.
 pub const UNDECIDED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A policy or registry that is not there may be about to be made, by the same `kubectl apply` perhaps: so long it is waited for.
+pub const MISSING_MAX: Duration = Duration::from_secs(60);
 
 /// Everything that a step looks at.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +61,8 @@ pub struct Outcome {
     pub job: Option<(ClusterName, Job)>,
     /// The receiving member and the check that it is to keep reporting until the request is decided and done.
     pub check: Option<(ClusterName, CheckJob)>,
+    /// What was checked, and what came of it.
+    pub(crate) checks: Vec<Found>,
     /// For each approval by name: whether it counts, and why not.
     pub votes: BTreeMap<String, Result<(), String>>,
 }
@@ -63,7 +71,7 @@ pub struct Outcome {
 pub fn step(case: &Case<'_>) -> Outcome {
     let mut status = case.request.status.clone().unwrap_or_default();
     status.requester = annotation(&case.request.metadata.annotations, REQUESTER).map(str::to_owned);
-    let mut outcome = Outcome { status, job: None, check: None, votes: BTreeMap::new() };
+    let mut outcome = Outcome { status, job: None, check: None, checks: Vec::new(), votes: BTreeMap::new() };
     if outcome.status.state.is_final() {
         return outcome;
     }
@@ -90,7 +98,12 @@ fn advance(case: &Case<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
         .requester
         .clone()
         .ok_or_else(|| failed("the requester is not stamped: is the hub's webhook installed?"))?;
-    let (policy, from, to) = ends(case)?;
+    let ends = ends(case);
+    outcome.checks.push(match &ends {
+        Ok((policy, ..)) => Found::new("Allowed", true, "PolicyAllows", format!("policy `{}`", policy.0.name_any())),
+        Err((_, why)) => Found::new("Allowed", false, "NotAllowed", why.clone()),
+    });
+    let (policy, from, to) = ends?;
     let receiver = receiver(&to.0, to.1)?;
     let (from, to) = (endpoint(&from.0, from.1), endpoint(&to.0, to.1));
     let check = CheckJob { from: from.clone(), to: to.clone(), images: case.request.spec.images.clone() };
@@ -103,6 +116,7 @@ fn advance(case: &Case<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
             format!("the images are being resolved by the agent of `{}`", policy.1),
         ));
     };
+    outcome.checks.push(resolved(report, &policy.1));
     if let Some(error) = &report.error {
         return Err(failed(format!("check: {error}")));
     }
@@ -139,6 +153,22 @@ fn advance(case: &Case<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
     })
 }
 
+/// What the receiving agent found, for those who vote.
+fn resolved(report: &CheckReport, to: &str) -> Found {
+    match &report.error {
+        Some(error) => Found::new("Resolved", false, "CheckFailed", error.clone()),
+        None => Found::new(
+            "Resolved",
+            true,
+            "Resolved",
+            format!(
+                "{} objects, {} bytes, {} of them not in `{to}` yet",
+                report.objects, report.bytes, report.bytes_missing
+            ),
+        ),
+    }
+}
+
 fn failed(why: impl Into<String>) -> Stop {
     (RequestState::Failed, why.into())
 }
@@ -149,8 +179,12 @@ type Named<'a> = (String, &'a Registry);
 /// The policy (with the receiving registry's name) and the registries, source first.
 fn ends<'a>(case: &Case<'a>) -> Result<((&'a ReplicationPolicy, String), Named<'a>, Named<'a>), Stop> {
     let spec = &case.request.spec;
+    let missing = |why: String| match case.age < MISSING_MAX {
+        true => (RequestState::PendingChecks, why),
+        false => failed(why),
+    };
     let policy =
-        case.policy.ok_or_else(|| failed(format!("policy `{}`: there is none in this namespace", spec.policy)))?;
+        case.policy.ok_or_else(|| missing(format!("policy `{}`: there is none in this namespace", spec.policy)))?;
     for image in &spec.images {
         let repository = repository(image);
         if !policy.spec.repositories.iter().any(|pattern| matches(pattern, repository)) {
@@ -161,7 +195,7 @@ fn ends<'a>(case: &Case<'a>) -> Result<((&'a ReplicationPolicy, String), Named<'
         }
     }
     let registry = |name: &str| {
-        let found = case.registries.get(name).ok_or_else(|| failed(format!("registry `{name}`: there is none")))?;
+        let found = case.registries.get(name).ok_or_else(|| missing(format!("registry `{name}`: there is none")))?;
         Ok::<_, Stop>((name.to_owned(), found))
     };
     let (from, to) = (registry(&policy.spec.from)?, registry(&policy.spec.to)?);

@@ -18,6 +18,7 @@ struct World {
     approvals: Vec<ReplicationApproval>,
     check: Option<CheckReport>,
     copy: Option<CopyReport>,
+    age: Duration,
 }
 
 fn stamp(annotations: &mut Option<BTreeMap<String, String>>, pairs: &[(&str, &str)]) {
@@ -53,6 +54,7 @@ fn world() -> World {
         approvals: Vec::new(),
         check: Some(CheckReport { roots: vec![root], closure: CLOSURE.into(), ..CheckReport::default() }),
         copy: None,
+        age: MISSING_MAX,
     }
 }
 
@@ -72,7 +74,7 @@ impl World {
             approvals: &self.approvals,
             check: self.check.as_ref(),
             copy: self.copy.as_ref(),
-            age: Duration::ZERO,
+            age: self.age,
         })
     }
 
@@ -168,4 +170,17 @@ fn an_image_that_moved_since_the_check_is_stale() {
     w.request.status = Some(w.step().status);
     w.check.as_mut().expect("there").closure = "sha256:moved".into();
     assert_eq!(w.state().0, RequestState::Stale);
+}
+
+#[test]
+fn what_is_not_there_yet_is_waited_for() {
+    let mut w = World { age: Duration::from_secs(1), ..world() };
+    let policy = w.policy.take();
+    let (state, message) = w.state();
+    assert_eq!((state, message.as_str()), (RequestState::PendingChecks, "policy `p`: there is none in this namespace"));
+    assert_eq!(w.step().checks[0].status, "False");
+    w.policy = policy;
+    assert_eq!(w.state().0, RequestState::PendingApproval);
+    let found: Vec<_> = w.step().checks.into_iter().map(|c| (c.kind, c.status)).collect();
+    assert_eq!(found, [("Allowed", "True"), ("Resolved", "True")]);
 }
