@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::choose::{Question, place};
-use crate::endpoint::{Live, LiveEndpoint};
+use crate::endpoint::{Live, LiveEndpoint, LivePart};
 use crate::plane::{Plane, Snapshot};
 use crate::table::{Backend, ListenerTable, Slot};
 
@@ -109,12 +109,25 @@ fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, st
     said["capacity"] = "unbounded".into();
     said["why"] = choice.why.into();
     said["lastResort"] = choice.last_resort.into();
+    said["clusters"] = live.parts.iter().filter_map(|part| known(snapshot, part)).collect();
     let tiers = choice.tiers.iter().map(|tier| tier.iter().map(|part| cluster(plane, live, *part)).collect::<Value>());
     said["tiers"] = tiers.collect();
     if choice.tiers.is_empty() || live.parts.iter().all(|p| p.endpoints.is_empty()) {
         said["error"] = "503: no endpoint is ready".into();
     }
     said
+}
+
+/// What hub and own eyes say of a cluster that offers the service.
+fn known(snapshot: &Snapshot, part: &LivePart) -> Option<Value> {
+    let facts = part.facts.as_ref()?;
+    let out = part.state.as_ref().is_some_and(|s| s.is_out());
+    let newest = snapshot.table.topology.clusters.get(facts.name.as_str());
+    Some(json!({
+        "cluster": facts.name.as_str(), "set": facts.set(), "role": format!("{:?}", facts.role()),
+        "hubSays": if newest.is_some_and(|c| c.ready) { "ready" } else { "not ready" },
+        "weSee": if out { "out" } else { "well" }, "endpoints": part.endpoints.len(),
+    }))
 }
 
 fn cluster(plane: &Plane, live: &Live, part: usize) -> Value {

@@ -120,6 +120,7 @@ pub(crate) fn server(snapshots: Snapshots, slot: Slot) -> Result<Arc<ServerConfi
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Resolver { snapshots, slot }));
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

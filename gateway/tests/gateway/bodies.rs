@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use crate::backend::Pod;
+use crate::backend::{Manner, Pod};
 use crate::client::{get, request, send, send_h2c};
 use crate::world::{World, import, route, service, topology};
 
@@ -82,4 +82,42 @@ async fn http2_goes_through_to_endpoints_that_speak_it_with_trailers() {
     let said = answer.said();
     assert_eq!((&said["version"], &said["uri"]), (&json!("HTTP/2.0"), &json!("http://x.test/call")));
     assert_eq!(answer.trailers.get("grpc-status").map(|v| v.as_bytes()), Some(&b"0"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_at_once_are_served_over_few_connections_to_all_endpoints() {
+    let world = World::start().await;
+    let first = Pod::start("one", "127.21.3.1").await;
+    let port = first.address.port();
+    let pods = [
+        first,
+        Pod::start_as("two", "127.21.3.2", port, Manner::Well).await,
+        Pod::start_as("three", "127.21.3.3", port, Manner::Well).await,
+    ];
+    world.publish(topology(&[("eu", &[&pods[0], &pods[1], &pods[2]])]), true);
+    world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
+    world.until("x", "/", |a| a.status == 200).await;
+    let clients = (0..40).map(|_| {
+        let at = world.http;
+        tokio::spawn(async move {
+            let stream = TokioIo::new(TcpStream::connect(at).await.unwrap());
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+            tokio::spawn(connection);
+            let mut statuses = Vec::new();
+            for _ in 0..25 {
+                sender.ready().await.unwrap();
+                let answer = sender.send_request(request("x", "GET /?wait_ms=2", &[], "")).await.unwrap();
+                statuses.push(answer.status().as_u16());
+                answer.into_body().collect().await.unwrap();
+            }
+            statuses
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        assert_eq!(client.await.unwrap(), vec![200; 25]);
+    }
+    let hits: Vec<usize> = pods.iter().map(Pod::hits).collect();
+    assert!(hits.iter().all(|n| *n > 150), "about a third each: {hits:?}");
+    let used: usize = pods.iter().map(|p| p.used.load(Ordering::Relaxed)).sum();
+    assert!(used <= 200, "{used} connections for 1000 requests of 40 clients");
 }
