@@ -4,7 +4,7 @@
 //!   slot (where it came in) ─► listener (most specific host) ─► routes (hosts, then precedence) ─► rule ─► backend ─► upstream
 //! ```
 //!
-//! In: objects and topology ([`build`]). Out: [`Table`]. Upstreams are known by service and port, never by rule, so that
+//! In: objects and topology ([`build()`]). Out: [`Table`]. Upstreams are known by service and port, never by rule, so that
 //! connections and health outlive a change of routes.
 
 mod backend;
