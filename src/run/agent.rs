@@ -35,7 +35,7 @@ pub(crate) struct AgentOptions {
 /// # Errors
 /// [`Exit::Usage`] without a member or token, [`Exit::Refused`] when the hub does not take the token.
 pub(crate) async fn agent(options: AgentOptions) -> anyhow::Result<()> {
-    telemetry::log("info");
+    telemetry::log("info,kube_client=off");
     let config = Config::read(options.config.as_deref())?;
     let token = match (options.token, &config.agent.token_file) {
         (Some(token), _) => Some(token),

@@ -89,7 +89,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
 /// # Errors
 /// A configuration or port that can't be used.
 pub(crate) async fn dns(file: Option<PathBuf>) -> anyhow::Result<()> {
-    telemetry::log("info");
+    telemetry::log("info,kube_client=off");
     let config = Config::read(file.as_deref())?;
     let client = hub_api(&config, "DNS server").await?;
     let hub = config.hub.clone().unwrap_or_else(|| config.listen.hub.at.to_string());

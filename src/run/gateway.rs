@@ -108,7 +108,7 @@ fn addresses(config: &Config, at: SocketAddr) -> Vec<String> {
 /// # Errors
 /// A configuration or port that can't be used.
 pub(crate) async fn gateway(file: Option<PathBuf>) -> anyhow::Result<()> {
-    telemetry::log("info");
+    telemetry::log("info,kube_client=off");
     let config = Config::read(file.as_deref())?;
     let client = hub_api(&config, "gateway").await?;
     let hub = config.hub.clone().unwrap_or_else(|| config.listen.hub.at.to_string());

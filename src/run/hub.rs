@@ -60,7 +60,7 @@ pub(crate) async fn run_hub(parts: HubParts, shutdown: CancellationToken) -> any
 /// # Errors
 /// A configuration, port, store or API server that can't be used; another hub that took the lead.
 pub(crate) async fn hub(file: Option<PathBuf>) -> anyhow::Result<()> {
-    telemetry::log("info");
+    telemetry::log("info,kube_client=off");
     let config = Config::read(file.as_deref())?;
     let reached = match (&config.kubeconfig, config.embedded) {
         (Some(_), Some(true)) => {

@@ -11,6 +11,7 @@ mod bundle;
 mod catalog;
 mod cluster;
 pub mod gateway;
+mod inventory;
 mod mcs;
 mod placement;
 mod registry;
@@ -23,6 +24,7 @@ pub use bundle::*;
 pub use catalog::*;
 pub use cluster::*;
 pub use gateway::gateway_api_crds;
+pub use inventory::*;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 pub use mcs::*;
@@ -81,9 +83,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     ]
 }
 
-/// The standard CRDs that a hub serves beside ours and that have Rust types here: MCS, DNSEndpoint and the Gateway API.
+/// The standard CRDs that a hub serves beside ours and that have Rust types here: MCS, ClusterProfile, DNSEndpoint and the Gateway API.
 pub fn standard_crds() -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![service_export_crd(), ServiceImport::crd(), DNSEndpoint::crd()];
+    let mut crds = vec![service_export_crd(), ServiceImport::crd(), ClusterProfile::crd(), DNSEndpoint::crd()];
     crds.extend(gateway_api_crds());
     crds
 }
