@@ -53,7 +53,7 @@ async fn a_member_that_falls_silent_is_not_ready_after_two_heartbeats() {
     let took = cut.elapsed();
     assert_eq!(ready.reason, "HeartbeatsMissed");
     // The last beat may be five seconds old when the cut comes.
-    assert!(Duration::from_secs(5) < took && took < Duration::from_secs(13), "{took:?}");
+    assert!(Duration::from_secs(5) < took && took < Duration::from_secs(15), "{took:?}");
     assert_eq!(world.condition("prod-eu", "DNSReady", "Unknown").await.reason, "AgentSilent");
     world.topology("DNS and gateway are told", |t| t.clusters.get("prod-eu").filter(|c| !c.ready).cloned()).await;
     member.heal();

@@ -51,10 +51,29 @@ pub(crate) async fn tell(world: &World) -> Result<()> {
     ensure!(kinds.lines().count() == 12 && kinds.contains("bundles.atoll.dev"), "api-resources said:\n{kinds}");
     let told = world.kubectl(&["explain", "cluster.spec.environment"]).await?.ok()?;
     ensure!(told.contains("environment <string>"), "explain said:\n{told}");
-    world.kubectl(&["delete", "zone", "verbs"]).await?.ok()?;
+    goes(world).await?;
     world.kubectl(&["get", "zone", "verbs"]).await?.refused(1, "NotFound")?;
-    world.proves("api-resources, explain, delete");
+    world.proves(
+        "api-resources, explain, delete; a finalizer holds an object back, and who may not delete it is refused",
+    );
     bad_objects(world).await
+}
+
+/// Applied by the client this time, held by a finalizer, let go.
+async fn goes(world: &World) -> Result<()> {
+    let file = crate::world::write(&world.dir, "zone.yaml", &zone(40))?.display().to_string();
+    world.kubectl(&["apply", "-f", &file]).await?.ok()?;
+    world.kubectl_as(&world.people.dev, &["delete", "zone", "verbs"]).await?.refused(1, "Forbidden")?;
+    let hold = r#"[{"op": "test", "path": "/spec/soa/negativeTtl", "value": 40},
+        {"op": "add", "path": "/metadata/finalizers", "value": ["atoll.dev/held"]}]"#;
+    world.kubectl(&["patch", "zone", "verbs", "--type=json", "-p", hold]).await?.ok()?;
+    world.kubectl(&["delete", "zone", "verbs", "--wait=false"]).await?.ok()?;
+    let held = world.get("zone", "default", "verbs").await?;
+    ensure!(held["metadata"]["deletionTimestamp"].is_string(), "not on its way out: {}", held["metadata"]);
+    let release = "{\"metadata\":{\"finalizers\":null}}";
+    world.kubectl(&["patch", "zone", "verbs", "--type=merge", "-p", release]).await?.ok()?;
+    world.kubectl(&["wait", "zone/verbs", "--for=delete", "--timeout=20s"]).await?.ok()?;
+    Ok(())
 }
 
 /// `kubectl get zones -w`, and its lines.
