@@ -48,12 +48,13 @@ pub(crate) async fn agent(options: AgentOptions) -> anyhow::Result<()> {
     let metrics = telemetry::Metrics::default();
     let connect: Arc<dyn Connect> = Arc::new(System::default());
     let copy = copies::engine(&connect, &shutdown);
+    let registry = metrics.of("agent");
     let resources = Resources {
         client: member.client,
         api_server: member.server,
         connect,
         copy: copy.clone(),
-        metrics: metrics.of("agent"),
+        metrics: registry.clone(),
     };
     let said = atoll_agents::Config {
         hub: options.hub.or(config.hub).unwrap_or_default(),
@@ -63,12 +64,21 @@ pub(crate) async fn agent(options: AgentOptions) -> anyhow::Result<()> {
     // `atoll join` beside a laptop's federation must not fight with it for a port that nobody asked for.
     if options.config.is_some() {
         let listener = bind::tcp(config.listen.admin, Strict::Always)?;
-        tokio::spawn(admin::serve(listener, Admin { metrics, ..Admin::default() }, shutdown.clone()));
+        let linked: admin::Check = Box::new(move || is_linked(&registry));
+        let admin = Admin { metrics, checks: vec![("link to the hub", linked)], ..Admin::default() };
+        tokio::spawn(admin::serve(listener, admin, shutdown.clone()));
     }
     let ended = atoll_agents::run(said, resources, shutdown.clone()).await;
     shutdown.cancel();
     copy.closed().await;
     ended.map_err(explain)
+}
+
+/// Whether the agent counts its link as open.
+fn is_linked(registry: &prometheus::Registry) -> bool {
+    let families = registry.gather();
+    let link = families.iter().find(|family| family.name() == "atoll_agent_link_up");
+    link.is_some_and(|family| family.get_metric().iter().any(|metric| metric.get_gauge().get_value() > 0.0))
 }
 
 /// The member's API: as named, else by `KUBECONFIG`, else the pod's account.

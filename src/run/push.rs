@@ -25,12 +25,12 @@ pub(crate) struct Push {
 impl StartPush for Push {
     async fn run(&self, member: PushMember, shutdown: CancellationToken) -> Result<(), String> {
         let name = member.name.to_string();
-        let said = |error: &dyn std::fmt::Display| format!("cluster `{name}`: {error}");
-        let kubeconfig = Kubeconfig::from_yaml(&member.kubeconfig).map_err(|e| said(&format!("kubeconfig: {e}")))?;
-        let reached = apis::by_kubeconfig(kubeconfig, None).await;
-        let reached = reached.map_err(|e| said(&format!("kubeconfig: {}", crate::error::line(&e))))?;
+        let unusable =
+            |e: anyhow::Error| format!("the kubeconfig can't be used: {}", first_line(&crate::error::line(&e)));
+        let kubeconfig = Kubeconfig::from_yaml(&member.kubeconfig).map_err(|e| unusable(e.into()))?;
+        let reached = apis::by_kubeconfig(kubeconfig, None).await.map_err(unusable)?;
         let version = reached.client.apiserver_version().await;
-        version.map_err(|e| said(&format!("its API server does not answer: {e}")))?;
+        version.map_err(|e| format!("its API server does not answer: {}", crate::error::line(&e.into())))?;
         let resources = Resources {
             client: reached.client,
             api_server: reached.server,
@@ -50,6 +50,11 @@ impl StartPush for Push {
             epoch: 0,
             sites: Vec::new(),
         };
-        atoll_agents::push(credentials, config, resources, shutdown).await.map_err(|e| said(&e))
+        atoll_agents::push(credentials, config, resources, shutdown).await.map_err(|e| e.to_string())
     }
+}
+
+/// A parser draws what it read below its message; a condition has one line.
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }

@@ -216,8 +216,9 @@ impl Federation {
         let advertised = Config::advertised(&self.config.advertise.api, self.at.api);
         let names = files::names(&advertised, self.at.api);
         let (embedded, api_port) = (Arc::clone(&self.embedded), tokio::net::TcpListener::from_std(ports.api)?);
-        let api =
-            Part::start("API server", &self.api_end, |end| async move { embedded.serve(api_port, &names, end).await });
+        let api = Part::vital("API server", &self.api_end, &self.shutdown, |end| async move {
+            embedded.serve(api_port, &names, end).await
+        });
         let (started, up) = oneshot::channel::<Hub>();
         let config =
             atoll_federation::Config { loopback_members: true, ..settings(&self.config, &self.hub_advertised()) };
@@ -231,7 +232,7 @@ impl Federation {
             view: self.view.clone(),
             started,
         };
-        let mut hub = Part::start("hub", &self.shutdown, |end| run_hub(parts, end));
+        let mut hub = Part::vital("hub", &self.shutdown, &self.shutdown, |end| run_hub(parts, end));
         let up = tokio::select! {
             biased;
             Ok(up) = up => up,
@@ -252,7 +253,9 @@ impl Federation {
             slot: Arc::clone(&self.dns_slot),
         };
         let config = self.config.clone();
-        Ok(Part::start("DNS server", &self.shutdown, |end| async move { run_dns(&config, parts, end).await }))
+        Ok(Part::vital("DNS server", &self.shutdown, &self.shutdown, |end| async move {
+            run_dns(&config, parts, end).await
+        }))
     }
 
     fn start_gateway(&self, ports: GatewayPorts) -> anyhow::Result<Part> {
@@ -268,7 +271,9 @@ impl Federation {
             slot: Arc::clone(&self.gateway_slot),
         };
         let config = self.config.clone();
-        Ok(Part::start("gateway", &self.shutdown, |end| async move { run_gateway(&config, parts, end).await }))
+        Ok(Part::vital("gateway", &self.shutdown, &self.shutdown, |end| async move {
+            run_gateway(&config, parts, end).await
+        }))
     }
 
     fn start_admin(&self, port: std::net::TcpListener) -> Part {
@@ -281,7 +286,7 @@ impl Federation {
             dns: Some(Arc::clone(&self.dns_slot)),
             gateway: Some(Arc::clone(&self.gateway_slot)),
         };
-        Part::start("admin port", &self.shutdown, |end| admin::serve(port, admin, end))
+        Part::vital("admin port", &self.shutdown, &self.shutdown, |end| admin::serve(port, admin, end))
     }
 
     /// Breaks or heals a member or a part; says what was done.

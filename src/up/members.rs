@@ -100,6 +100,7 @@ pub(super) async fn join(
     let config =
         atoll_agents::Config { hub: address.to_owned(), token: Some(token), ..atoll_agents::Config::default() };
     let connect = member.connect();
+    let cluster = member.name().to_owned();
     let (client, metrics) = (member.client(), metrics.of(&format!("agent-{}", member.name())));
     let api = member.api_url();
     let api_server =
@@ -109,6 +110,9 @@ pub(super) async fn join(
         let resources = atoll_agents::Resources { client, api_server, connect, copy: Arc::clone(&copy) as _, metrics };
         let ended = atoll_agents::run(config, resources, end).await;
         copy.closed().await;
+        if let Err(error) = &ended {
+            tracing::error!(%error, cluster, "an agent ended");
+        }
         Ok(ended?)
     }))
 }
