@@ -29,7 +29,7 @@ pub(crate) struct Query {
     /// A, AAAA, SRV, TXT, …
     #[arg(value_name = "TYPE", default_value = "A")]
     kind: String,
-    /// The DNS server, address[:port]; default: that of the running `atoll up`, else 127.0.0.1:5353
+    /// The DNS server, address or address:port; default: that of the running `atoll up`, else 127.0.0.1:5353
     #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
     /// The answer that a client in this region gets (asks the admin port)

@@ -76,7 +76,8 @@ fn a_delta_that_does_not_fit_is_refused_and_nothing_is_lost() {
     let first = facts(&[("a", "1")]);
     let second = facts(&[("a", "1"), ("b", "2")]);
     type Spoil = fn(&mut v1::Delta);
-    let cases: [(&str, Spoil, fn(&Refused) -> bool); 4] = [
+    type Expected = fn(&Refused) -> bool;
+    let cases: [(&str, Spoil, Expected); 4] = [
         ("other base", |d| d.base = 77, |r| matches!(r, Refused::Base { .. })),
         ("other digest", |d| d.digest = vec![0; 32].into(), |r| matches!(r, Refused::Digest)),
         ("item lost", |d| d.upserts.clear(), |r| matches!(r, Refused::Digest)),
