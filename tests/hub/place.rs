@@ -222,3 +222,27 @@ async fn a_bad_bundle_is_refused_alone_and_what_runs_stays() {
     assert_eq!(ready_in(&dev).await, Some(1));
     world.end([agent]).await;
 }
+
+#[tokio::test]
+async fn a_cluster_whose_assignment_cannot_be_written_does_not_hold_up_the_others() {
+    let world = World::start().await;
+    let (dev, a) = world.joined("dev", |_| ()).await;
+    let (test, b) = world.joined("test", |_| ()).await;
+    // The namespace of dev's Assignments is on its way out, and something keeps it there.
+    let held = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "held", "namespace": "atoll-cluster-dev", "finalizers": ["atoll.dev/test"]}});
+    world.apply(held).await;
+    let namespaces: Api<Namespace> = Api::all(world.client());
+    namespaces.delete("atoll-cluster-dev", &DeleteParams::default()).await.unwrap();
+    world.apply(web(1, "shop/web:1", json!({}))).await;
+    runs("in test alone", &[(&test, 1), (&dev, 0)]).await;
+    throughout("dev is told nothing", Duration::from_secs(2), async || match ready_in(&dev).await {
+        None => Ok(()),
+        there => Err(there),
+    })
+    .await;
+    let maps: Api<ConfigMap> = Api::namespaced(world.client(), "atoll-cluster-dev");
+    let release = json!({"metadata": {"finalizers": null}});
+    maps.patch("held", &Default::default(), &kube::api::Patch::Merge(&release)).await.unwrap();
+    runs("and in dev when that is over", &[(&test, 1), (&dev, 1)]).await;
+    world.end([a, b]).await;
+}

@@ -104,10 +104,7 @@ impl Placement {
             let decision = self.decide(&bundle, ruled, &mut pass);
             decisions.insert(key_of(&bundle), (bundle, decision));
         }
-        if let Err(error) = self.tell(&pass, &decisions).await {
-            tracing::warn!(%error, "assignments not written, members are told nothing new");
-            return;
-        }
+        self.tell(&pass, &decisions).await;
         for (bundle, decision) in decisions.values() {
             self.writer.bundle(bundle, &decision.status).await;
         }
@@ -334,28 +331,25 @@ impl Placement {
     /// A Bundle that can't be taken: members keep what they have.
     fn leave(&self, bundle: &Bundle, told: &BTreeMap<String, Told>, status: BundleStatus) -> Decision {
         let key = key_of(bundle);
-        let desired = told.iter().map(|(cluster, t)| {
-            let before = self.sent.get(&(key.clone(), cluster.clone())).cloned();
-            let untouched = || DesiredBundle {
-                namespace: key.0.clone(),
-                name: key.1.clone(),
-                uid: bundle.metadata.uid.clone().unwrap_or_default(),
-                revision: t.revision.clone(),
-                epoch: self.epoch,
-                suspend: true,
-                ..DesiredBundle::default()
-            };
-            (cluster.clone(), before.unwrap_or_else(untouched))
-        });
+        let desired = told.iter().map(|(cluster, t)| (cluster.clone(), self.again(&key, cluster, t)));
         Decision { status, desired: desired.collect(), told: told.clone() }
     }
 
+    /// What a cluster was sent before; where that is not known (the hub has just started), the word to touch nothing.
+    fn again(&self, key: &Key, cluster: &str, told: &Told) -> DesiredBundle {
+        let untouched = || DesiredBundle {
+            namespace: key.0.clone(),
+            name: key.1.clone(),
+            revision: told.revision.clone(),
+            epoch: self.epoch,
+            suspend: true,
+            ..DesiredBundle::default()
+        };
+        self.sent.get(&(key.clone(), cluster.to_owned())).cloned().unwrap_or_else(untouched)
+    }
+
     /// Assignments first, then the links: what a member runs is always written down.
-    async fn tell(
-        &mut self,
-        pass: &Pass,
-        decisions: &BTreeMap<Key, (Arc<Bundle>, Decision)>,
-    ) -> Result<(), crate::Error> {
+    async fn tell(&mut self, pass: &Pass, decisions: &BTreeMap<Key, (Arc<Bundle>, Decision)>) {
         let mut assigned: BTreeMap<ClusterName, Vec<AssignedBundle>> = BTreeMap::new();
         let mut facts: BTreeMap<ClusterName, Facts> =
             pass.judged.keys().map(|n| (n.clone(), Facts::default())).collect();
@@ -384,11 +378,37 @@ impl Placement {
                 told.insert(key.clone(), decision.told.clone());
             }
         }
-        self.writer.assignments(&self.membership.objects.assignments.state(), assigned).await?;
+        let failed = self.writer.assignments(&self.membership.objects.assignments.state(), assigned).await;
+        for (cluster, error) in &failed {
+            tracing::warn!(%cluster, %error, "assignment not written, the cluster is told nothing new");
+            facts.insert(cluster.clone(), self.as_before(cluster, &mut told, &mut sent));
+        }
         self.membership.sessions.set_desired(Part::Bundles, facts);
         self.lost.retain(|(key, _)| decisions.contains_key(key));
         (self.told, self.sent) = (told, sent);
-        Ok(())
+    }
+
+    /// Puts back what `cluster` was told before; returns what it was sent.
+    fn as_before(
+        &self,
+        cluster: &ClusterName,
+        told: &mut Tellings,
+        sent: &mut BTreeMap<(Key, String), DesiredBundle>,
+    ) -> Facts {
+        let mut facts = Facts::default();
+        sent.retain(|(_, of), _| of != cluster.as_str());
+        for clusters in told.values_mut() {
+            clusters.remove(cluster.as_str());
+        }
+        for (key, clusters) in &self.told {
+            let Some(before) = clusters.get(cluster.as_str()) else { continue };
+            let desired = self.again(key, cluster.as_str(), before);
+            facts.put(format!("{}/{}/{}", key::BUNDLE, key.0, key.1), &desired);
+            told.entry(key.clone()).or_default().insert(cluster.to_string(), before.clone());
+            sent.insert((key.clone(), cluster.to_string()), desired);
+        }
+        told.retain(|_, clusters| !clusters.is_empty());
+        facts
     }
 }
 

@@ -22,33 +22,40 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Makes the Assignments what `wanted` says. A failure is said and tried again at the next pass.
+    /// Makes the Assignments what `wanted` says. Returns the clusters for which that failed: they are to be told nothing new.
     pub(super) async fn assignments(
         &mut self,
         held: &[Arc<Assignment>],
         wanted: BTreeMap<ClusterName, Vec<AssignedBundle>>,
-    ) -> Result<(), Error> {
+    ) -> BTreeMap<ClusterName, Error> {
         let mut there: BTreeMap<(String, String), &AssignmentSpec> =
             held.iter().map(|a| ((a.namespace().unwrap_or_default(), a.name_any()), &a.spec)).collect();
+        let mut failed = BTreeMap::new();
         for (cluster, bundles) in wanted {
             let namespace = cluster.namespace();
             for (name, spec) in shards(cluster.as_str(), self.epoch, bundles) {
                 let old = there.remove(&(namespace.clone(), name.clone()));
                 // Another epoch alone is no change: what runs is what is told.
-                if old.is_none_or(|old| old.bundles != spec.bundles || old.cluster != spec.cluster) {
-                    self.assign(&namespace, &name, spec).await?;
+                if old.is_none_or(|old| old.bundles != spec.bundles || old.cluster != spec.cluster)
+                    && let Err(error) = self.assign(&namespace, &name, spec).await
+                {
+                    // The namespace may have gone under our hands.
+                    self.namespaces.remove(&namespace);
+                    failed.insert(cluster.clone(), error);
                 }
             }
         }
-        for (namespace, name) in there.into_keys() {
+        let gone = there.into_keys().filter(|(namespace, _)| failed.keys().all(|c| c.namespace() != *namespace));
+        for (namespace, name) in gone {
             let api: Api<Assignment> = Api::namespaced(self.client.clone(), &namespace);
             match api.delete(&name, &DeleteParams::default()).await {
-                Ok(_) => {}
-                Err(e) if crate::error::is_missing(&e) => {}
-                Err(e) => return Err(Error::api(format!("delete assignment {namespace}/{name}"))(e)),
+                Err(error) if !crate::error::is_missing(&error) => {
+                    tracing::warn!(namespace, name, %error, "assignment not deleted");
+                }
+                _ => {}
             }
         }
-        Ok(())
+        failed
     }
 
     async fn assign(&mut self, namespace: &str, name: &str, spec: AssignmentSpec) -> Result<(), Error> {
