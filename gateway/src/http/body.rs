@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -24,6 +24,8 @@ pub(crate) enum Outgoing {
     Empty,
     Whole(Full<Bytes>),
     Incoming(Incoming),
+    /// A client's; says when the client broke it off or wrote what is no body.
+    Client(Incoming, Arc<AtomicBool>),
 }
 
 impl Body for Outgoing {
@@ -35,6 +37,13 @@ impl Body for Outgoing {
             Self::Empty => Poll::Ready(None),
             Self::Whole(body) => whole(body, cx),
             Self::Incoming(body) => Pin::new(body).poll_frame(cx),
+            Self::Client(body, broken) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                if matches!(frame, Some(Err(_))) {
+                    broken.store(true, Ordering::Release);
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -42,7 +51,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => true,
             Self::Whole(body) => body.is_end_stream(),
-            Self::Incoming(body) => body.is_end_stream(),
+            Self::Incoming(body) | Self::Client(body, _) => body.is_end_stream(),
         }
     }
 
@@ -50,7 +59,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(body) => body.size_hint(),
-            Self::Incoming(body) => body.size_hint(),
+            Self::Incoming(body) | Self::Client(body, _) => body.size_hint(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atoll_api::topology::Standing;
@@ -45,32 +46,37 @@ pub(super) struct Trace {
 pub(super) enum Payload {
     Empty,
     Whole(Bytes),
-    /// Gone once it was sent.
-    Once(Option<Incoming>),
+    /// Gone once it was sent; and whether the client broke it.
+    Once(Option<Incoming>, Arc<AtomicBool>),
 }
 
 impl Payload {
     pub(super) fn new(body: Incoming) -> Self {
-        if body.is_end_stream() { Self::Empty } else { Self::Once(Some(body)) }
+        if body.is_end_stream() { Self::Empty } else { Self::Once(Some(body), Arc::default()) }
     }
 
     fn take(&mut self) -> Option<Outgoing> {
         match self {
             Self::Empty => Some(Outgoing::Empty),
             Self::Whole(bytes) => Some(Outgoing::Whole(Full::new(bytes.clone()))),
-            Self::Once(body) => body.take().map(Outgoing::Incoming),
+            Self::Once(body, broken) => body.take().map(|body| Outgoing::Client(body, Arc::clone(broken))),
         }
     }
 
     /// Takes a body back that was not sent.
     fn put(&mut self, unsent: Outgoing) {
-        if let (Self::Once(body), Outgoing::Incoming(incoming)) = (self, unsent) {
+        if let (Self::Once(body, _), Outgoing::Client(incoming, _)) = (self, unsent) {
             *body = Some(incoming);
         }
     }
 
     fn is_there(&self) -> bool {
-        !matches!(self, Self::Once(_))
+        !matches!(self, Self::Once(..))
+    }
+
+    /// Whether the client broke it off, or wrote what is no body: no endpoint is to blame then.
+    fn is_broken(&self) -> bool {
+        matches!(self, Self::Once(_, broken) if broken.load(Ordering::Acquire))
     }
 }
 
@@ -139,7 +145,11 @@ impl Forward<'_> {
             };
             let Some(body) = payload.take() else { break };
             let request = request(head, body, endpoint);
-            match exchange(plane, endpoint, connection, request, replayable, limit).await {
+            let sent = exchange(plane, endpoint, connection, request, replayable, limit).await;
+            if payload.is_broken() && !matches!(sent, Sent::Answer(..)) {
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, "the body of the request is broken"));
+            }
+            match sent {
                 Sent::Answer(response, connection) => {
                     plane.health.ok(endpoint);
                     return Ok(self.back(*response, in_flight.holding(connection), upgrade.take()));

@@ -77,6 +77,24 @@ async fn a_body_with_two_framings_is_one_request_for_everybody() {
 }
 
 #[tokio::test]
+async fn a_client_that_breaks_its_body_harms_no_endpoint() {
+    let (world, web) = world().await;
+    let head = "POST / HTTP/1.1\r\nhost: x\r\n";
+    for _ in 0..3 {
+        let got = say(&world, format!("{head}transfer-encoding: chunked\r\n\r\nZZ\r\nhello\r\n").as_bytes()).await;
+        assert!(got.starts_with("HTTP/1.1 400"), "{got:?}");
+        let mut stream = TcpStream::connect(world.http).await.unwrap();
+        stream.write_all(format!("{head}content-length: 9000\r\n\r\nabc").as_bytes()).await.unwrap();
+        let before = web.hits();
+        world.until("x", "/", |_| web.hits() > before).await;
+        drop(stream);
+    }
+    let seen = world.server.explain("x", "/", None).await;
+    assert_eq!(seen.pointer("/listeners/0/backends/0/tiers/0/0/out"), Some(&json!(false)), "{seen}");
+    assert_eq!(seen.pointer("/listeners/0/backends/0/tiers/0/0/endpoints/0/usable"), Some(&json!(true)), "{seen}");
+}
+
+#[tokio::test]
 async fn slow_clients_are_cut_off() {
     let (world, _web) = world().await;
     for begin in [&b""[..], b"PRI * HT", b"GET / HTTP/1.1\r\nhost:"] {
