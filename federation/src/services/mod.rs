@@ -54,14 +54,14 @@ impl Services {
         let mut pulse = Pulse::new(vec![m.objects.changes(), m.sessions.changes()], Duration::from_secs(10));
         loop {
             let settled = self.topology.borrow().is_some();
-            if settled && let Err(error) = self.pass().await {
-                tracing::warn!(%error, "service imports not written");
+            if settled {
+                self.pass().await;
             }
             pulse.next().await;
         }
     }
 
-    async fn pass(&self) -> Result<(), Error> {
+    async fn pass(&self) {
         let m = &self.membership;
         let members = verdicts(m, Instant::now());
         let reported = m.sessions.reported();
@@ -85,15 +85,14 @@ impl Services {
             if let Some(mut wanted) = wanted(&sets, &self.default_set) {
                 held.remove(&at);
                 wanted.keep(old.as_deref(), silent);
-                self.write(&at, old.as_deref(), wanted).await?;
+                note(self.write(&at, old.as_deref(), wanted).await);
             }
         }
         for (at, old) in held {
             if !exporters(&old).any(silent) {
-                self.remove(&at, &old).await?;
+                note(self.remove(&at, &old).await);
             }
         }
-        Ok(())
     }
 
     async fn write(&self, at: &(String, String), old: Option<&ServiceImport>, wanted: Wanted) -> Result<(), Error> {
@@ -136,6 +135,13 @@ impl Services {
             Err(e) if is_missing(&e) => Ok(()),
             Err(e) => Err(Error::api(format!("delete service import {}/{}", at.0, at.1))(e)),
         }
+    }
+}
+
+/// One import that can't be written holds up no other; it is tried again at the next pass.
+fn note(done: Result<(), Error>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, "service import left as it is");
     }
 }
 
