@@ -62,8 +62,10 @@ impl Embedded {
         let config = Config { stamps, ..Config::default() };
         make_private(&self.file).with_context(|| format!("make {}", self.file.display()))?;
         let server = ApiServer::open(config, Storage::File(self.file.clone())).await.context("open the hub's store")?;
+        tracing::debug!("store open");
         let admin = server.client();
         crate::crds::apply(&admin).await?;
+        tracing::debug!("kinds served");
         self.live.store(Some(Arc::new(Live { server, admin })));
         Ok(())
     }

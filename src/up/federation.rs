@@ -29,7 +29,7 @@ use crate::run::{DnsParts, GatewayParts, HubParts, Part, run_dns, run_gateway, r
 use crate::telemetry::Metrics;
 
 /// So long a start waits for the members after everything else.
-const SETTLE_MAX: Duration = Duration::from_secs(5);
+const SETTLE_MAX: Duration = Duration::from_secs(3);
 
 /// The parts' ports until they are started.
 struct Bound {

@@ -31,7 +31,7 @@ use inventory::Inventory;
 use kinds::Kinds;
 use live::{Live, Sight};
 
-const DEBOUNCE: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Bundles worked on at once.
 const PARALLEL_MAX: usize = 4;
 /// Everything is applied anew this often, whether or not anything was seen to change.

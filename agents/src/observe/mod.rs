@@ -30,7 +30,7 @@ pub(crate) use trim::PodRow;
 use trim::{ExportRow, NodeRow, ServiceRow, SliceRow};
 
 /// Changes are gathered for this long.
-const DEBOUNCE: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 /// What has no watch is read again this often.
 const SLOW: Duration = Duration::from_secs(30);
 

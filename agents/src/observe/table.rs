@@ -17,7 +17,7 @@ use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Rows by `namespace/name` (or `name`).

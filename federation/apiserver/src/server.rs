@@ -104,7 +104,7 @@ impl Inner {
             .map(|(_, stored)| stored.clone())
             .collect();
         drop(memory);
-        *kinds = Arc::new(Kinds::new(definitions.iter()));
+        *kinds = Arc::new(Kinds::new(&kinds, definitions.iter()));
     }
 
     /// Deletes an object on the server's own behalf.

@@ -7,6 +7,7 @@
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use atoll_api::facts::{Facts, key};
 use atoll_api::topology::{Settings, Version};
@@ -60,7 +61,11 @@ pub(super) async fn save(config: &Follow, version: Version, facts: &Facts) {
     }
 }
 
+/// A write goes on when whoever waited for it has ended; the next one must not meet it.
+static WRITING: Mutex<()> = Mutex::new(());
+
 fn write(dir: &Path, file: &[u8]) -> io::Result<()> {
+    let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     std::fs::create_dir_all(dir)?;
     let next = dir.join(format!("{FILE}.next"));
     let mut out = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;

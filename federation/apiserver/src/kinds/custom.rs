@@ -22,6 +22,11 @@ pub(crate) struct Custom {
 }
 
 impl Custom {
+    /// The definition, as it was when it was read.
+    pub(super) fn definition(&self) -> &Arc<Stored> {
+        &self.definition
+    }
+
     /// The revision of the definition.
     pub(crate) fn revision(&self) -> u64 {
         self.definition.revision

@@ -121,11 +121,19 @@ pub(crate) struct Kinds {
 }
 
 impl Kinds {
-    /// The built-in kinds and those that the definitions ask for. A definition that can't be read is left out.
-    pub(crate) fn new<'a>(definitions: impl Iterator<Item = &'a Arc<Stored>>) -> Self {
+    /// The built-in kinds and those that the definitions ask for. A definition that can't be read is left out; what a definition
+    /// that has not changed asks for is taken from `before`, for reading one is a lot of work.
+    pub(crate) fn new<'a>(before: &Self, definitions: impl Iterator<Item = &'a Arc<Stored>>) -> Self {
+        let mut read: HashMap<*const Stored, Vec<Arc<Resource>>> = HashMap::new();
+        for resource in &before.all {
+            if let Source::Custom(custom) = &resource.source {
+                read.entry(Arc::as_ptr(custom.definition())).or_default().push(resource.clone());
+            }
+        }
         let mut all = BUILTIN.clone();
         for stored in definitions {
-            all.extend(custom::resources(stored));
+            let known = read.remove(&Arc::as_ptr(stored));
+            all.extend(known.unwrap_or_else(|| custom::resources(stored)));
         }
         let key = |r: &Resource| (r.group.clone(), r.version.clone(), r.plural.clone());
         let index = all.iter().enumerate().map(|(at, resource)| (key(resource), at)).collect();
