@@ -60,7 +60,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let run_dir = RunDir::make(options.data_dir.as_deref().or(config.data_dir.as_deref()))?;
     let ended = match Ports::bind(&config) {
         Ok(ports) => {
-            let mut federation = Federation::new(config, ports, &run_dir, shutdown.clone());
+            let mut federation = Federation::new(!specs.is_empty(), config, ports, &run_dir, shutdown.clone());
             let ended = live(&mut federation, specs, options.json, &run_dir).await;
             shutdown.cancel();
             let closed = federation.end().await;

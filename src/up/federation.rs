@@ -70,11 +70,11 @@ pub(super) struct Federation {
 }
 
 impl Federation {
-    pub(super) fn new(config: Config, ports: Ports, run_dir: &RunDir, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(demo: bool, config: Config, ports: Ports, run_dir: &RunDir, shutdown: CancellationToken) -> Self {
         let Ports { at, hub, dns, gateway, admin } = ports;
         let (dns_slot, gateway_slot) = (Slot::default(), Slot::default());
         Self {
-            view: Arc::new(View::new(&config, at, &dns_slot, &gateway_slot)),
+            view: Arc::new(View::new(demo, &config, at, &dns_slot, &gateway_slot)),
             config,
             at,
             bound: Some(Bound { hub, dns, gateway, admin }),

@@ -16,6 +16,8 @@ pub(super) const HOST: &str = "shop.example.com";
 
 /// Asks the parts that run in this process.
 pub(super) struct View {
+    /// Whether there are demo members, which alone have the service and the host.
+    demo: bool,
     apex: String,
     ports: Vec<(String, String)>,
     dns: Slot<atoll_dns::Server>,
@@ -24,12 +26,19 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(
+        demo: bool,
         config: &Config,
         at: At,
         dns: &Slot<atoll_dns::Server>,
         gateway: &Slot<atoll_gateway::Server>,
     ) -> Self {
-        Self { apex: config.apex.clone(), ports: rows(config, &at), dns: Arc::clone(dns), gateway: Arc::clone(gateway) }
+        Self {
+            demo,
+            apex: config.apex.clone(),
+            ports: rows(config, &at),
+            dns: Arc::clone(dns),
+            gateway: Arc::clone(gateway),
+        }
     }
 }
 
@@ -57,6 +66,9 @@ impl DataPlaneView for View {
     }
 
     async fn answers(&self) -> Vec<Answer> {
+        if !self.demo {
+            return Vec::new();
+        }
         let name = format!("{SERVICE}.{}", self.apex);
         let dns = match self.dns.load_full() {
             Some(server) => {
