@@ -47,6 +47,18 @@ impl Milli {
         Some(Self(rounded.clamp(-MILLI_MAX, MILLI_MAX)))
     }
 
+    /// As Kubernetes writes bytes: the largest binary suffix that is exact (`16Gi`), plainly where none is.
+    #[must_use]
+    pub fn bytes(self) -> String {
+        let units = self.0 / 1000;
+        let suffixes = [(60, "Ei"), (50, "Pi"), (40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
+        let exact = |shift: u32| self.0 % 1000 == 0 && units != 0 && units % (1 << shift) == 0;
+        match suffixes.into_iter().find(|(shift, _)| exact(*shift)) {
+            Some((shift, suffix)) => format!("{}{suffix}", units / (1 << shift)),
+            None => self.to_string(),
+        }
+    }
+
     /// The whole units, rounded down.
     #[must_use]
     pub fn units(self) -> i128 {
@@ -109,6 +121,25 @@ impl SubAssign for Milli {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_written_with_the_largest_exact_binary_suffix() {
+        for (text, want) in [
+            ("17179869184", "16Gi"),
+            ("16256Mi", "16256Mi"),
+            ("16337412Ki", "16337412Ki"),
+            ("1000", "1000"),
+            ("1M", "1000000"),
+            ("-2048", "-2Ki"),
+            ("0", "0"),
+            ("1500m", "1500m"),
+            ("1Ei", "1Ei"),
+        ] {
+            let written = Milli::parse(text).unwrap().bytes();
+            assert_eq!(written, want, "{text}");
+            assert_eq!(Milli::parse(&written), Milli::parse(text), "{text} reads back");
+        }
+    }
 
     #[test]
     fn quantities_read_as_kubernetes_reads_them() {

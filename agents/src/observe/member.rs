@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use atoll_api::kinds::{Cidrs, MemberDns};
+use atoll_api::quantity::Milli;
 use atoll_api::topology::MemberFacts;
 
 use super::trim::{Amounts, add};
@@ -59,7 +60,9 @@ pub(super) fn fold(seen: &Seen, slow: &Slow, config: &Config) -> MemberFacts {
 }
 
 fn text(amounts: &Amounts) -> BTreeMap<String, String> {
-    amounts.iter().map(|(name, amount)| (name.clone(), amount.to_string())).collect()
+    let is_bytes = |name: &str| matches!(name, "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    let write = |name: &str, amount: &Milli| if is_bytes(name) { amount.bytes() } else { amount.to_string() };
+    amounts.iter().map(|(name, amount)| (name.clone(), write(name, amount))).collect()
 }
 
 fn cidrs(seen: &Seen, slow: &Slow, config: &Config) -> Cidrs {
