@@ -36,6 +36,8 @@ pub struct Settings {
     pub default_set: String,
     /// Serial numbers (hexadecimal) of revoked certificates.
     pub revoked: Vec<String>,
+    /// Zones that no Zone describes have this plus the generation as their serial; the same all through an epoch.
+    pub serial: u32,
 }
 
 /// A member as data planes see it.

@@ -185,7 +185,8 @@ impl Table {
 
     fn own_zones(&mut self, apex: &Name) {
         let topology = Arc::clone(&self.topology);
-        let serial = u32::try_from(topology.version.generation & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        let generation = u32::try_from(topology.version.generation & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        let serial = topology.settings.serial.wrapping_add(generation);
         let brief = Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() };
         let mut zones: HashMap<Name, Zone> = HashMap::new();
         for own in [Some(apex.clone()), self.clusterset.clone()].into_iter().flatten() {

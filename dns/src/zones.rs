@@ -225,6 +225,15 @@ mod tests {
             assert_eq!(show(zone.find(&n(name), kind)), want, "{name} {kind}");
         }
         assert_eq!(zone.soa().ttl, 30);
+        let mut later = topology();
+        later.settings.serial = u32::MAX - 2;
+        let table = Table::new(&std::sync::Arc::new(later), &crate::config::Config::default());
+        let own = table.zone_of(&n("atoll.internal")).unwrap().soa();
+        assert!(
+            own.data.to_string().contains(" 4 3600 "),
+            "generation 7 after the hub's serial, wrapped: {}",
+            own.data
+        );
         assert_eq!(table.bad_records().len(), 1, "{:?}", table.bad_records());
     }
 }

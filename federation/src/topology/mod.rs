@@ -8,6 +8,7 @@
 
 mod fold;
 mod publish;
+mod serials;
 mod sites;
 
 pub(crate) use fold::{Export, exports};

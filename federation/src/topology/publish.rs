@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::fold::{Inputs, fold};
+use super::serials::Serials;
 use super::sites::Sites;
 use crate::accept;
 use crate::config::Config;
@@ -54,6 +55,7 @@ impl Publisher {
         let watches = vec![m.objects.changes(), m.sessions.changes(), m.sites.changes()];
         let mut pulse = Pulse::new(watches, Duration::from_secs(1));
         let (mut zones, mut stored, mut generation) = (BTreeMap::new(), None, 0);
+        let mut serials = Serials::begin(&m.client, Timestamp::now().as_second().unsigned_abs()).await;
         loop {
             let now = Instant::now();
             let members = verdicts(&m, now);
@@ -61,10 +63,11 @@ impl Publisher {
             let sites = m.sites.list(now);
             if self.out.borrow().is_some() || self.settled(&members, now) {
                 self.tell_agents(&members, &sites);
-                let facts = self.facts(&members, &sites, &mut zones).await;
+                let facts = self.facts(&members, &sites, &mut zones, serials.base()).await;
                 let same = self.out.borrow().as_ref().is_some_and(|p| p.facts.digest() == facts.digest());
                 if !same {
                     generation += 1;
+                    serials.cover(generation).await;
                     self.publish(facts, generation);
                 }
                 if stored.as_ref() != Some(&sites) {
@@ -95,6 +98,7 @@ impl Publisher {
         members: &BTreeMap<ClusterName, Judged>,
         sites: &[Site],
         zones: &mut BTreeMap<String, ([u8; 32], u32)>,
+        serial_base: u32,
     ) -> Facts {
         let m = &self.membership;
         let reported = m.sessions.reported();
@@ -103,6 +107,7 @@ impl Publisher {
             apex: self.config.apex.clone(),
             default_set: self.config.default_set.clone(),
             revoked: m.revoked.serials().await,
+            serial: serial_base,
         };
         let records = m.objects.records.state();
         let accepted = m.objects.zones.state().into_iter().filter(|z| accept::zone(&z.spec).is_ok());
