@@ -3,7 +3,7 @@
 //! In: the members of the newest table. Out: a [`Probe`] for each, with hysteresis. A member is well when its DNS answers, or when its agent
 //! opens streams for us: pods may serve while DNS is ill. Members that have neither are not probed; the hub's last word counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,16 @@ pub(crate) struct Probes {
     pub(crate) members: BTreeMap<ClusterName, Probe>,
     /// Whether its DNS answers: one that doesn't is not waited for.
     pub(crate) dns: BTreeMap<ClusterName, Probe>,
+    /// Those that were well once. A probe begins as up: that is no finding yet.
+    answered: BTreeSet<ClusterName>,
+}
+
+impl Probes {
+    /// What the hub is told: members found well or ill.
+    fn findings(&self) -> BTreeMap<String, bool> {
+        let found = self.members.iter().filter(|(name, probe)| !probe.up() || self.answered.contains(*name));
+        found.map(|(name, probe)| (name.as_str().to_owned(), probe.up())).collect()
+    }
 }
 
 /// What one round found of a member; `None` where there is nothing to tell it by.
@@ -69,8 +79,7 @@ pub(crate) async fn run(
             metrics.member_gone(gone.as_str());
         }
         report.send_if_modified(|report| {
-            let told: BTreeMap<String, bool> =
-                after.members.iter().map(|(n, p)| (n.as_str().to_owned(), p.up())).collect();
+            let told = after.findings();
             let changed = report.probes != told;
             report.probes = told;
             changed
@@ -132,6 +141,9 @@ fn observe(before: &Probes, round: Vec<Found>) -> Probes {
             if changed {
                 tracing::info!(cluster = name.as_str(), up = well, "our probe of a member changed");
             }
+            if well || before.answered.contains(&name) {
+                after.answered.insert(name.clone());
+            }
             after.members.insert(name.clone(), probe);
         }
         if let Some(dns) = dns {
@@ -169,5 +181,22 @@ mod tests {
             assert_eq!(probes.members[&name].up(), up, "round {round}");
         }
         assert_eq!(observe(&probes, vec![]), Probes::default());
+    }
+
+    #[test]
+    fn the_hub_is_told_nothing_before_something_was_found() {
+        let name: ClusterName = "lab".parse().unwrap();
+        let found = |well: bool| vec![Found { name: name.clone(), well: Some(well), dns: Some(well) }];
+        let told = |rounds: &[bool]| {
+            rounds.iter().fold(Probes::default(), |probes, well| observe(&probes, found(*well))).findings()
+        };
+        for (rounds, says) in [
+            (&[false, false][..], None),
+            (&[false, false, false], Some(false)),
+            (&[true], Some(true)),
+            (&[true, false], Some(true)),
+        ] {
+            assert_eq!(told(rounds).get("lab").copied(), says, "{rounds:?}");
+        }
     }
 }
