@@ -138,13 +138,19 @@ pub enum NotApproved {
     },
 }
 
-/// Whether `votes` for `closure` satisfy `quorum`. Nobody's vote counts on their own request; a vote for another closure does not
-/// count; one person counts once a group.
+/// Whether members of `groups` have a say: those of the groups whose approval is asked for, for and against.
+#[must_use]
+pub fn has_say(quorum: &[Quorum], groups: &[String]) -> bool {
+    quorum.is_empty() || quorum.iter().any(|q| groups.contains(&q.group))
+}
+
+/// Whether `votes` for `closure` satisfy `quorum`. Nobody's vote counts on their own request; a vote for another closure, or of somebody
+/// who has no say, does not count; one person counts once a group.
 ///
 /// # Errors
 /// Which vote is against it or which group has too few.
 pub fn approved(quorum: &[Quorum], votes: &[Vote], requester: &str, closure: &str) -> Result<(), NotApproved> {
-    let counts = |v: &&Vote| v.closure == closure && v.voter != requester;
+    let counts = |v: &&Vote| v.closure == closure && v.voter != requester && has_say(quorum, &v.groups);
     if let Some(no) = votes.iter().filter(counts).find(|v| !v.approve) {
         return Err(NotApproved::Rejected(no.voter.clone()));
     }

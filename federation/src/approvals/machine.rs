@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use atoll_api::copy::{
     CheckJob, CheckReport, CopyJob, CopyReport, CopyState, NotApproved, Quorum, RegistryEndpoint, Vote, approved,
+    has_say,
 };
 use atoll_api::kinds::{
     CopiedStatus, Decision, REQUESTER, Registry, ReplicationApproval, ReplicationPolicy, ReplicationRequest,
@@ -123,8 +124,8 @@ fn advance(case: &Case<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
     freeze(case, report, &mut outcome.status)?;
     let closure = outcome.status.closure.clone().unwrap_or_default();
     // Vote.
-    let votes = count(case, &requester, &closure, outcome);
     let quorum = quorum(policy.0);
+    let votes = count(case, &requester, &closure, &quorum, outcome);
     match approved(&quorum, &votes, &requester, &closure) {
         Ok(()) => {}
         Err(no @ NotApproved::Rejected(_)) => return Err((RequestState::Rejected, no.to_string())),
@@ -265,17 +266,23 @@ fn freeze(case: &Case<'_>, report: &CheckReport, status: &mut ReplicationRequest
 }
 
 /// The votes as the agent will see them; whether each counts goes to the status.
-fn count(case: &Case<'_>, requester: &str, closure: &str, outcome: &mut Outcome) -> Vec<Vote> {
+fn count(case: &Case<'_>, requester: &str, closure: &str, quorum: &[Quorum], outcome: &mut Outcome) -> Vec<Vote> {
     let mut votes = Vec::new();
     outcome.status.votes.clear();
     for approval in case.approvals {
         let name = approval.metadata.name.clone().unwrap_or_default();
         let voter = annotation(&approval.metadata.annotations, VOTER);
+        let groups = annotation(&approval.metadata.annotations, VOTER_GROUPS).unwrap_or_default();
+        let groups: Vec<String> = groups.split(',').filter(|g| !g.is_empty()).map(str::to_owned).collect();
         let refusal = match voter {
             None => Some("the voter is not stamped: is the hub's webhook installed?".to_owned()),
             Some(voter) if voter == requester => Some("nobody's vote counts on their own request".to_owned()),
             Some(_) if approval.spec.closure != closure => {
                 Some(format!("is for closure {}, the request's is {closure}", approval.spec.closure))
+            }
+            Some(voter) if !has_say(quorum, &groups) => {
+                let who: Vec<&str> = quorum.iter().map(|q| q.group.as_str()).collect();
+                Some(format!("`{voter}` is in none of the groups that decide: {}", who.join(", ")))
             }
             Some(_) => None,
         };
@@ -288,13 +295,7 @@ fn count(case: &Case<'_>, requester: &str, closure: &str, outcome: &mut Outcome)
         });
         outcome.votes.insert(name, refusal.map_or(Ok(()), Err));
         let Some(voter) = voter else { continue };
-        let groups = annotation(&approval.metadata.annotations, VOTER_GROUPS).unwrap_or_default();
-        votes.push(Vote {
-            voter: voter.to_owned(),
-            groups: groups.split(',').filter(|g| !g.is_empty()).map(str::to_owned).collect(),
-            approve,
-            closure: approval.spec.closure.clone(),
-        });
+        votes.push(Vote { voter: voter.to_owned(), groups, approve, closure: approval.spec.closure.clone() });
     }
     votes
 }

@@ -113,12 +113,21 @@ fn votes_that_do_not_count_say_why() {
     for (case, voter, groups, closure, want) in [
         ("the requester, even as an approver", "dev", "approvers", CLOSURE, "own request"),
         ("another closure", "alice", "approvers", "sha256:x", "closure"),
+        (
+            "an administrator of no group that decides",
+            "root",
+            "system:masters",
+            CLOSURE,
+            "groups that decide: approvers",
+        ),
     ] {
-        let mut w = world();
-        w.vote(voter, groups, Decision::Approve, closure);
-        assert_eq!(w.state().0, RequestState::PendingApproval, "{case}");
-        let refusal = w.step().votes["v0"].clone().expect_err(case);
-        assert!(refusal.contains(want), "{case}: {refusal}");
+        for decision in [Decision::Approve, Decision::Reject] {
+            let mut w = world();
+            w.vote(voter, groups, decision, closure);
+            assert_eq!(w.state().0, RequestState::PendingApproval, "{case}");
+            let refusal = w.step().votes["v0"].clone().expect_err(case);
+            assert!(refusal.contains(want), "{case}: {refusal}");
+        }
     }
     let mut w = world();
     w.vote("bob", "developers", Decision::Approve, CLOSURE);
