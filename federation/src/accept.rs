@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::kinds::{PolicyStatus, RegistrySpec, ReplicationPolicySpec, TrafficPolicySpec, ZoneSpec};
+use atoll_api::kinds::{
+    CatalogSpec, PolicyStatus, RegistrySpec, ReplicationPolicySpec, RoutePolicySpec, TrafficPolicySpec, ZoneSpec,
+};
 use atoll_api::names::is_label;
 use atoll_registry::backend::BACKENDS;
 use jiff::Timestamp;
@@ -78,6 +80,21 @@ fn registry(spec: &RegistrySpec, there: impl Fn(&str) -> bool) -> Result<(), Str
     }
 }
 
+/// A RoutePolicy. Nothing carries its filters out in this version, and whoever relies on one must be told: a deny list that nobody
+/// enforces is worse than none.
+fn route(spec: &RoutePolicySpec) -> Result<(), String> {
+    let filters: Vec<String> = spec.filters.iter().map(|f| format!("`{}`", f.filter)).collect();
+    Err(format!(
+        "filters {}: this version of the gateway carries out no RoutePolicy; write what it does into the HTTPRoute's own filters",
+        filters.join(", ")
+    ))
+}
+
+/// A Catalog: as a RoutePolicy.
+fn catalog(spec: &CatalogSpec) -> Result<(), String> {
+    Err(format!("kind `{}`: this version of the hub imports from no foreign registry", spec.kind))
+}
+
 /// Writes the condition Accepted of every object that has nobody else to judge it.
 pub(crate) struct Accept {
     pub(crate) client: Client,
@@ -109,6 +126,12 @@ impl Accept {
                 let there = |name: &str| o.registries.get(&ObjectRef::new(name)).is_some();
                 let verdict = replication(&policy.spec, there);
                 self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), verdict).await;
+            }
+            for policy in o.route_policies.state() {
+                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), route(&policy.spec)).await;
+            }
+            for catalog_ in o.catalogs.state() {
+                self.judge(self.of(&*catalog_), &*catalog_, catalog_.status.as_ref(), catalog(&catalog_.spec)).await;
             }
             pulse.next().await;
         }
@@ -182,6 +205,8 @@ mod tests {
             (policy_of("dev", "eu"), ""),
             (policy_of("dev", "dev"), "both `dev`"),
             (policy_of("dev", "moon"), "registry `moon`"),
+            (route(&serde_json::from_value(json!({"filters": [{"filter": "allow"}]})).unwrap()), "filters `allow`"),
+            (catalog(&serde_json::from_value(json!({"kind": "Eureka"})).unwrap()), "kind `Eureka`"),
         ] {
             match verdict {
                 Ok(()) => assert_eq!(says, ""),

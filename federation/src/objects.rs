@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use atoll_api::kinds::{
-    Assignment, Bundle, Cluster, DNSEndpoint, PlacementPolicy, Registry, ReplicationApproval, ReplicationPolicy,
-    ReplicationRequest, ServiceImport, TrafficPolicy, Zone,
+    Assignment, Bundle, Catalog, Cluster, DNSEndpoint, PlacementPolicy, Registry, ReplicationApproval,
+    ReplicationPolicy, ReplicationRequest, RoutePolicy, ServiceImport, TrafficPolicy, Zone,
 };
 use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
@@ -32,6 +32,8 @@ pub(crate) struct Objects {
     pub(crate) replication_policies: Store<ReplicationPolicy>,
     pub(crate) requests: Store<ReplicationRequest>,
     pub(crate) approvals: Store<ReplicationApproval>,
+    pub(crate) route_policies: Store<RoutePolicy>,
+    pub(crate) catalogs: Store<Catalog>,
     changed: watch::Receiver<u64>,
 }
 
@@ -53,6 +55,8 @@ impl Objects {
             replication_policies: kinds.follow(),
             requests: kinds.follow(),
             approvals: kinds.follow(),
+            route_policies: kinds.follow(),
+            catalogs: kinds.follow(),
             changed: changes,
         };
         objects.wait().await;

@@ -22,7 +22,8 @@ use crate::selector::ClusterSelector;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Clusters", type_ = "string", json_path = ".status.summary"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = "!has(self.spec.placement) || !has(self.spec.placement.policyRef) || !(has(self.spec.placement.affinityGroups) || has(self.spec.placement.spread))"
+    validation = Rule::new("!has(self.spec.placement) || !has(self.spec.placement.policyRef) || !(has(self.spec.placement.affinityGroups) || has(self.spec.placement.spread))")
+        .message("placement is either written here or in the PlacementPolicy that policyRef names")
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct BundleSpec {

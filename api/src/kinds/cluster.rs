@@ -29,7 +29,8 @@ use super::{Condition, NameRef};
     printcolumn(name = "CPU free", type_ = "string", json_path = ".status.free.cpu"),
     printcolumn(name = "Memory free", type_ = "string", json_path = ".status.free.memory"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,47}[a-z0-9])?$') && !(self.metadata.name in ['svc', 'pod', 'region', 'env', 'in-addr', 'ip6'])"
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,47}[a-z0-9])?$') && !(self.metadata.name in ['svc', 'pod', 'region', 'env', 'in-addr', 'ip6'])")
+        .message("a cluster's name is one DNS label of at most 49 octets, and none of svc, pod, region, env, in-addr, ip6")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {

@@ -117,7 +117,8 @@ pub struct ApprovalGroup {
     printcolumn(name = "Requester", type_ = "string", json_path = ".status.requester"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = "!has(oldSelf.spec) || self.spec.policy == oldSelf.spec.policy && self.spec.images == oldSelf.spec.images"
+    validation = Rule::new("!has(oldSelf.spec) || self.spec.policy == oldSelf.spec.policy && self.spec.images == oldSelf.spec.images")
+        .message("what a request asks for never changes: make another request")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicationRequestSpec {
@@ -251,7 +252,7 @@ pub struct CopiedStatus {
     printcolumn(name = "Decision", type_ = "string", json_path = ".spec.decision"),
     printcolumn(name = "Voter", type_ = "string", json_path = ".metadata.annotations['atoll\\.dev/voter']"),
     printcolumn(name = "Counts", type_ = "string", json_path = ".status.conditions[?(@.type==\"Counts\")].status"),
-    validation = "!has(oldSelf.spec) || self.spec == oldSelf.spec"
+    validation = Rule::new("!has(oldSelf.spec) || self.spec == oldSelf.spec").message("a vote never changes: delete it and vote again")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicationApprovalSpec {

@@ -21,7 +21,8 @@ use super::PolicyStatus;
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.service"),
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = "has(self.spec.service) != (has(self.spec.hosts) && size(self.spec.hosts) > 0)"
+    validation = Rule::new("has(self.spec.service) != (has(self.spec.hosts) && size(self.spec.hosts) > 0)")
+        .message("name either one service or at least one host")
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct TrafficPolicySpec {

@@ -102,7 +102,8 @@ fn bracket(text: &str) -> Option<Step> {
     }
     match text {
         "*" => Some(Step::Every),
-        quoted if quoted.starts_with(['"', '\'']) => Some(Step::Field(unquote(quoted))),
+        // A dot of the name may be escaped here, too.
+        quoted if quoted.starts_with(['"', '\'']) => Some(Step::Field(unquote(quoted).replace("\\.", "."))),
         index => index.parse().ok().map(Step::Index),
     }
 }
@@ -123,6 +124,7 @@ mod tests {
             (".spec.a[1]", json!(2)),
             (".spec.dotted\\.name", json!("x")),
             (".spec['dotted.name']", json!("x")),
+            (".spec['dotted\\.name']", json!("x")),
             (".status.conditions[?(@.type==\"Other\")].status", json!("False")),
             (".status.conditions[?(@.type=='Ready')].status", json!("True")),
             (".status.conditions[*].type", json!("Ready")),
