@@ -13,7 +13,7 @@ use atoll_reach::{Accept, listener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Listen;
-use crate::error::Exit;
+use crate::error::{self, Exit};
 
 /// Ports tried after a taken one.
 const TRIED_MAX: u16 = 100;
@@ -67,7 +67,7 @@ fn bind<T>(listen: Listen, strict: Strict, bind: impl Fn(SocketAddr) -> io::Resu
         match bind(at) {
             Ok(bound) => {
                 if at != listen.at {
-                    eprintln!("atoll: {}: {} is taken, using {at}", listen.key, listen.at);
+                    error::say(format_args!("{}: {} is taken, using {at}", listen.key, listen.at));
                 }
                 return Ok(bound);
             }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use atoll_api::names::ClusterName;
 use atoll_api::topology::Standing;
-pub(crate) use home::{data_dir, home, host_name};
+pub(crate) use home::{claim, data_dir, home, host_name};
 use ipnet::IpNet;
 
 use crate::error::Exit;

@@ -4,6 +4,7 @@
 //! errors are read as what they are.
 
 use std::fmt;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Says how the process is to end; put into an error's chain by `.context(Exit::…)` or as the error itself.
@@ -60,15 +61,28 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 /// Says an error on stderr, each cause once, and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("atoll: {}", line(error));
+    say(format_args!("{}", line(error)));
     ExitCode::from(code(error))
+}
+
+/// One line on stderr. That nobody reads it any more is no reason to end.
+pub(crate) fn say(what: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "atoll: {what}");
 }
 
 /// An error and its causes in one line; a cause that its effect has said already is left out.
 pub(crate) fn line(error: &anyhow::Error) -> String {
-    let mut line = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = match cause.downcast_ref::<kube::Error>() {
+            // As itself it ends with the whole status object.
+            Some(kube::Error::Api(status)) if !status.message.is_empty() => status.message.clone(),
+            _ => cause.to_string(),
+        };
+        if line.is_empty() {
+            line = cause;
+            continue;
+        }
         if !line.contains(&cause) {
             line = format!("{line}: {cause}");
         }
@@ -105,5 +119,8 @@ mod tests {
     fn a_cause_that_was_said_is_not_said_again() {
         let error = anyhow::anyhow!("disk full").context("write x: disk full").context("start");
         assert_eq!(line(&error), "start: write x: disk full");
+        let full = Status::failure("the disk is full", "InsufficientStorage").with_code(507).boxed();
+        let error = anyhow::Error::new(kube::Error::Api(full)).context("make kind x");
+        assert_eq!(line(&error), "make kind x: the disk is full");
     }
 }

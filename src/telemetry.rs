@@ -11,17 +11,21 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 use tracing_subscriber::EnvFilter;
 
+use crate::error;
+
 /// Installs logging with this level where `ATOLL_LOG` says nothing.
 pub(crate) fn log(default: &str) {
     let said = std::env::var("ATOLL_LOG").ok().filter(|s| !s.is_empty());
     let filter = EnvFilter::try_new(said.as_deref().unwrap_or(default)).unwrap_or_else(|error| {
-        eprintln!("atoll: ATOLL_LOG: {error}; using `{default}`");
+        error::say(format_args!("ATOLL_LOG: {error}; using `{default}`"));
         EnvFilter::new(default)
     });
     let colour = std::io::stderr().is_terminal();
     quiet_panics();
     // Installed twice only in tests; the first stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init();
+    let to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    // Whoever reads the log may have gone; complaining to the same place would be a panic.
+    let _ = to_stderr.log_internal_errors(false).try_init();
 }
 
 /// A panic below the store's library is a damaged file, which whoever opened it says in other words; the rest is a bug of ours.

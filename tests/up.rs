@@ -151,6 +151,11 @@ async fn a_data_directory_keeps_the_state_and_lets_one_in_at_a_time() -> Result<
     let second = other.ended(&["up", "--members", "0", "--config", &config, "--data-dir", &data]).await?;
     second.says("a second one", 1, &["in use by another process", &data]);
     assert!(!other.home().exists(), "who is refused leaves nothing either");
+    let again = place.ended(&["up", "--members", "0", "--config", &config, "--data-dir", &data]).await?;
+    again.says("a second one of the same home", 1, &["in use by another process", &data]);
+    for left in ["home/config", "data/control.sock", "data/ready.json"] {
+        assert!(place.at(left).exists(), "{left} is the first one's");
+    }
     place.ended(&["get", "clusters"]).await?.says("the first goes on", 0, &["edge"]);
 
     let ca = |text: String| text.lines().find(|l| l.contains("certificate-authority-data")).map(str::to_owned);

@@ -75,7 +75,7 @@ async fn redeem(token: &JoinToken, config: &Config, resources: &Resources) -> Re
     let stream = tokio::time::timeout(std::time::Duration::from_secs(10), tls.connect(name, tcp))
         .await
         .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
-        .map_err(unreachable)?;
+        .map_err(|e| if is_stranger(&e) { stranger(hub, token, &e) } else { unreachable(e) })?;
     let mut enrolment = EnrolmentClient::new(hub::over(Box::new(stream), hub).await?);
     let key = KeyPair::generate()?;
     let request = EnrolRequest {
@@ -86,6 +86,16 @@ async fn redeem(token: &JoinToken, config: &Config, resources: &Resources) -> Re
     };
     let answer = enrolment.enrol(request).await.map_err(|status| hub::failure(hub, &status))?.into_inner();
     accept(answer, token, &key, hub)
+}
+
+/// Whether TLS failed because of whose certificate it is.
+fn is_stranger(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+fn stranger(hub: &str, token: &JoinToken, error: &io::Error) -> AgentError {
+    AgentError::Stranger { hub: hub.to_owned(), cluster: token.cluster.to_string(), cause: error.to_string() }
 }
 
 /// A request for a certificate of this key. Its subject is ignored: the name comes from the token, or the old certificate.

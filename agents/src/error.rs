@@ -41,6 +41,18 @@ pub enum AgentError {
         /// Why.
         cause: String,
     },
+    /// Whoever answers there is not the hub that made the token; a retry helps if the network between is at fault.
+    #[error(
+        "hub {hub}: its certificate is not of the hub that made the token ({cause}); check the address, or make a token there: `atoll token create {cluster}`"
+    )]
+    Stranger {
+        /// Its address.
+        hub: String,
+        /// Whom the token is for.
+        cluster: String,
+        /// What is wrong with the certificate.
+        cause: String,
+    },
     /// The hub's answer makes no sense.
     #[error("hub {hub} answered nonsense: {what}")]
     Nonsense {
@@ -81,6 +93,6 @@ impl AgentError {
     /// Whether trying again may help without anybody's doing.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Member { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Stranger { .. } | Self::Member { .. })
     }
 }

@@ -70,6 +70,25 @@ pub(crate) fn data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
+/// Keeps a data directory for this process, for as long as the result is held; a process that dies lets go of it.
+///
+/// # Errors
+/// When another process has it.
+pub(crate) fn claim(dir: &Path) -> anyhow::Result<fs::File> {
+    let shown = dir.display();
+    let mark = fs::File::open(dir.join(MARK)).with_context(|| format!("data directory {shown}"))?;
+    match mark.try_lock() {
+        Ok(()) => Ok(mark),
+        Err(fs::TryLockError::WouldBlock) => {
+            let why = format!(
+                "data directory {shown}: in use by another process; stop that one first or choose another directory"
+            );
+            Err(Exit::Failed(why).into())
+        }
+        Err(fs::TryLockError::Error(e)) => Err(e).with_context(|| format!("data directory {shown}: lock it")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

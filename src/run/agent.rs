@@ -116,7 +116,9 @@ fn check_name(config: &Config, token: Option<&str>) -> anyhow::Result<()> {
 fn explain(error: AgentError) -> anyhow::Error {
     let exit = match &error {
         AgentError::NoToken | AgentError::NoHub | AgentError::Token(_) => Exit::Usage(error.to_string()),
-        AgentError::Refused { .. } | AgentError::OtherName { .. } => Exit::Refused(error.to_string()),
+        AgentError::Refused { .. } | AgentError::OtherName { .. } | AgentError::Stranger { .. } => {
+            Exit::Refused(error.to_string())
+        }
         AgentError::Unreachable { .. } | AgentError::Member { .. } => Exit::Unreachable(error.to_string()),
         _ => Exit::Failed(error.to_string()),
     };

@@ -142,6 +142,9 @@ impl Federation {
         if first && seed::copies(self.members.names()) {
             seed::request(&self.embedded).await?;
         }
+        if first {
+            seed::made(&client).await?;
+        }
         tracing::debug!("members have begun to join");
         self.wait_parts().await?;
         self.wait_members(first).await;

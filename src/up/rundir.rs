@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::config::{data_dir, home};
-use crate::error::Exit;
+use crate::config::{claim, data_dir, home};
+use crate::error::{self, Exit};
 
 const PREFIX: &str = "run-";
 const KUBECONFIG: &str = "kubeconfig";
@@ -28,7 +28,8 @@ pub(super) struct RunDir {
     home: PathBuf,
     home_made: bool,
     dir: PathBuf,
-    kept: bool,
+    /// A data directory, which nobody else uses meanwhile; another one goes with us.
+    kept: Option<fs::File>,
 }
 
 impl RunDir {
@@ -42,8 +43,8 @@ impl RunDir {
         let home_made = !home.exists();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&home).with_context(failed)?;
         sweep(&home);
-        let dir = match Self::choose(&home, data) {
-            Ok(dir) => dir,
+        let (dir, kept) = match Self::choose(&home, data) {
+            Ok(chosen) => chosen,
             Err(error) => {
                 if home_made {
                     let _ = fs::remove_dir(&home);
@@ -51,7 +52,7 @@ impl RunDir {
                 return Err(error);
             }
         };
-        let made = Self { home, home_made, dir, kept: data.is_some() };
+        let made = Self { home, home_made, dir, kept };
         let socket = made.socket();
         if socket.as_os_str().len() > SOCKET_LEN_MAX {
             let (shown, least) = (socket.display().to_string(), SOCKET_LEN_MAX);
@@ -63,13 +64,15 @@ impl RunDir {
         Ok(made)
     }
 
-    fn choose(home: &Path, data: Option<&Path>) -> anyhow::Result<PathBuf> {
+    fn choose(home: &Path, data: Option<&Path>) -> anyhow::Result<(PathBuf, Option<fs::File>)> {
         if let Some(data) = data {
-            return data_dir(data);
+            let dir = data_dir(data)?;
+            let held = claim(&dir)?;
+            return Ok((dir, Some(held)));
         }
         let dir = home.join(format!("{PREFIX}{}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&dir).with_context(|| format!("make {}", dir.display()))?;
-        Ok(dir)
+        Ok((dir, None))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -112,7 +115,7 @@ impl RunDir {
         if fs::read_link(&link).is_ok_and(|to| to == self.kubeconfig()) {
             say(&link, fs::remove_file(&link));
         }
-        if self.kept {
+        if self.kept.is_some() {
             for file in [self.socket(), self.ready()] {
                 say(&file, fs::remove_file(&file));
             }
@@ -132,7 +135,7 @@ fn say(path: &Path, done: io::Result<()>) {
     if let Err(error) = done
         && error.kind() != io::ErrorKind::NotFound
     {
-        eprintln!("atoll: {} is left behind: {error}", path.display());
+        error::say(format_args!("{} is left behind: {error}", path.display()));
     }
 }
 
@@ -198,7 +201,7 @@ mod tests {
             home: home.to_owned(),
             home_made: false,
             dir: home.join(format!("{PREFIX}{number}")),
-            kept: false,
+            kept: None,
         };
         let config = home.join("config");
         let (a, b) = (run(1), run(2));

@@ -23,10 +23,12 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const GATEWAY: &str = "/apis/gateway.networking.k8s.io/v1";
 /// The namespace of the demo.
 pub(super) const SHOP: &str = "shop";
+/// On its namespace once everything was made.
+const MADE: &str = "atoll.dev/demo-made";
 /// Replicas in every member.
 const REPLICAS: u32 = 2;
 
-/// Roles, members and namespaces. Says whether the shop was not there before.
+/// Roles, members and namespaces. Says whether the shop was not there before, or not whole.
 pub(super) async fn base(client: &Client, specs: &[Spec]) -> anyhow::Result<bool> {
     let look = json!({"apiGroups": ["atoll.dev", "multicluster.x-k8s.io", "gateway.networking.k8s.io", "externaldns.k8s.io"],
         "resources": ["*"], "verbs": ["get", "list", "watch"]});
@@ -61,7 +63,14 @@ pub(super) async fn base(client: &Client, specs: &[Spec]) -> anyhow::Result<bool
     let shop = async {
         match specs.is_empty() {
             true => Ok(false),
-            false => make(client, "/api/v1/namespaces", namespace(SHOP)).await,
+            false => {
+                make(client, "/api/v1/namespaces", namespace(SHOP)).await?;
+                // Whether it was made whole: an earlier start may have ended on the way.
+                let url = format!("/api/v1/namespaces/{SHOP}");
+                let request = Request::get(url).body(Vec::new()).map_err(kube::Error::HttpError)?;
+                let held: Value = client.request(request).await.context("read namespace shop")?;
+                Ok(held["metadata"]["annotations"][MADE].is_null())
+            }
         }
     };
     let system = make(client, "/api/v1/namespaces", namespace(SYSTEM_NAMESPACE));
@@ -110,6 +119,7 @@ pub(super) async fn shop(client: &Client, config: &Config, specs: &[Spec], dir: 
         (format!("{ATOLL}/namespaces/{SHOP}/bundles"), bundle()),
         (format!("{GATEWAY}/namespaces/{SHOP}/gateways"), gateway(config)),
         (format!("{GATEWAY}/namespaces/{SHOP}/httproutes"), route()),
+        (format!("{ATOLL}/namespaces/{SHOP}/trafficpolicies"), host()),
     ];
     if copies(specs.iter().map(|spec| &spec.name)) {
         let policy = json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "ReplicationPolicy",
@@ -119,6 +129,13 @@ pub(super) async fn shop(client: &Client, config: &Config, specs: &[Spec], dir: 
         objects.push((format!("{ATOLL}/namespaces/{SHOP}/replicationpolicies"), policy));
     }
     make_all(client, objects).await
+}
+
+/// Notes that the shop is whole: from now on people decide what is in it.
+pub(super) async fn made(client: &Client) -> anyhow::Result<()> {
+    let note = json!({"metadata": {"annotations": {MADE: "true"}}});
+    let path = format!("/api/v1/namespaces/{SHOP}");
+    Ok(send(client, Method::PATCH, &path, "application/merge-patch+json", &note).await?)
 }
 
 /// The request that waits, made by the user `dev`.
@@ -162,6 +179,12 @@ fn route() -> Value {
         "spec": {"parentRefs": [{"name": "shop"}], "hostnames": [HOST], "rules": [{
             "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
             "backendRefs": [{"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": "web", "port": 80}]}]}})
+}
+
+/// The host's name leads to the gateways.
+fn host() -> Value {
+    json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "TrafficPolicy", "metadata": {"name": "shop", "namespace": SHOP},
+        "spec": {"hosts": [HOST], "answer": "Gateway"}})
 }
 
 /// A self-made certificate for the host, and its key.

@@ -93,6 +93,7 @@ fn commands(federation: &Federation, run_dir: &RunDir) -> Vec<String> {
         all.push(format!("{dig} {SERVICE}.{name}.{apex}"));
     }
     all.push(format!("{dig} {SERVICE}.{apex}"));
+    all.push(format!("{dig} {HOST}"));
     all.push(format!("curl -H 'Host: {HOST}' http://{}/", dialed(at.http)));
     let https = dialed(at.https);
     let certificate = quoted(&run_dir.path().join("shop.crt").display().to_string());
