@@ -147,3 +147,13 @@ fn a_policy_decides_and_a_bad_one_is_passed_over() {
         assert_eq!(ask(t, ip, "web.shop.svc.atoll.internal", RecordType::A, down), want, "{spec} without {down:?}");
     }
 }
+
+#[test]
+fn what_nobody_can_tell_because_clusters_are_down_is_a_failure_and_no_absence() {
+    let mut t = topology();
+    t.endpoints.clear();
+    for (down, want) in [(&[][..], "no data"), (&["prod-eu"], "service shop/web: every cluster that offers it is down")]
+    {
+        assert_eq!(ask(t.clone(), EU, "web.shop.svc.atoll.internal", RecordType::A, down), want, "without {down:?}");
+    }
+}
