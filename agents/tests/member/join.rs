@@ -61,6 +61,21 @@ async fn a_hub_of_another_ca_gets_neither_the_token_nor_a_link() {
 }
 
 #[tokio::test]
+async fn a_hub_of_an_older_epoch_is_not_obeyed() {
+    let authority = Authority::new();
+    let member = Member::new().await;
+    let hub = Hub::start(&authority, 5, Facts::default()).await;
+    let agent = member.start(&hub.address.to_string(), Some(authority.token("dev")));
+    until(&hub.facts, "the first facts, so the epoch is kept", |facts| facts.len() > 0).await;
+    agent.stop().await.unwrap();
+    let old = Hub::start(&authority, 4, Facts::default()).await;
+    let again = member.start(&old.address.to_string(), None);
+    until(&old.link, "a third attempt", |link| link.0 > 2).await;
+    assert_eq!(old.facts.borrow().len(), 0, "it is told nothing");
+    again.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_certificate_past_half_of_its_life_is_renewed_and_the_link_opened_anew() {
     let authority = Authority::new();
     *authority.age.lock().unwrap() = Duration::from_secs(3600);
