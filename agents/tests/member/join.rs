@@ -66,12 +66,12 @@ async fn a_hub_of_an_older_epoch_is_not_obeyed() {
     let member = Member::new().await;
     let hub = Hub::start(&authority, 5, Facts::default()).await;
     let agent = member.start(&hub.address.to_string(), Some(authority.token("dev")));
-    until(&hub.facts, "the first facts, so the epoch is kept", |facts| facts.len() > 0).await;
+    until(&hub.facts, "the first facts, so the epoch is kept", |facts| !facts.is_empty()).await;
     agent.stop().await.unwrap();
     let old = Hub::start(&authority, 4, Facts::default()).await;
     let again = member.start(&old.address.to_string(), None);
     until(&old.link, "a third attempt", |link| link.0 > 2).await;
-    assert_eq!(old.facts.borrow().len(), 0, "it is told nothing");
+    assert!(old.facts.borrow().is_empty(), "it is told nothing");
     again.stop().await.unwrap();
 }
 
