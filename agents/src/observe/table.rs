@@ -114,6 +114,10 @@ pub(crate) async fn follow<K, V>(
             Ok(Event::Delete(object)) => table.put(key_of(&object), None),
             Err(error) => {
                 tracing::debug!(%error, "watch broke, starting it anew");
+                // A kind that the member has not got yet has no objects. One that it had is not believed to be gone.
+                if is_absent(&error) && !table.is_synced() && table.replace(HashMap::new()) {
+                    changed.notify_one();
+                }
                 tokio::time::sleep(retry).await;
                 retry = (retry * 2).min(RETRY_MAX);
                 false
@@ -121,6 +125,62 @@ pub(crate) async fn follow<K, V>(
         };
         if nudge {
             changed.notify_one();
+        }
+    }
+}
+
+/// Whether the member does not serve this kind.
+fn is_absent(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atoll_api::kinds::{ServiceExport, member_crds};
+    use atoll_apiserver::{ApiServer, Storage};
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::api::{ApiResource, DynamicObject, PostParams};
+    use serde_json::json;
+
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let waiting = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_the_member_lacks_has_no_objects_until_it_comes() {
+        let namespaces = ["default".to_owned()].into();
+        let config = atoll_apiserver::Config { namespaces, ..Default::default() };
+        let member = ApiServer::open(config, Storage::Memory).await.unwrap();
+        let client = member.client();
+        let exports: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<ServiceExport>(&()));
+        let (table, changed) = (Table::<bool>::default(), Notify::new());
+        let proof = async {
+            until("known to be empty", || table.is_synced()).await;
+            assert!(table.rows().is_empty());
+            let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+            for definition in member_crds() {
+                definitions.create(&PostParams::default(), &definition).await.unwrap();
+            }
+            let export: DynamicObject = serde_json::from_value(json!({
+                "apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport",
+                "metadata": {"name": "web", "namespace": "default"}}))
+            .unwrap();
+            let resource = ApiResource::erase::<ServiceExport>(&());
+            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
+            while api.create(&PostParams::default(), &export).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            until("the export is seen", || table.rows().contains_key("default/web")).await;
+        };
+        tokio::select! {
+            () = follow(exports, "", &table, &changed, |_| Some(true)) => unreachable!("follows for ever"),
+            () = proof => {}
         }
     }
 }
