@@ -74,17 +74,19 @@ pub(crate) fn say(what: fmt::Arguments<'_>) {
 pub(crate) fn line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let cause = match cause.downcast_ref::<kube::Error>() {
-            // As itself it ends with the whole status object.
-            Some(kube::Error::Api(status)) if !status.message.is_empty() => status.message.clone(),
-            _ => cause.to_string(),
+        // As itself it ends with the whole status object, and below it stands that object once more.
+        let status = match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) if !status.message.is_empty() => Some(status.message.clone()),
+            _ => None,
         };
+        let (last, cause) = (status.is_some(), status.unwrap_or_else(|| cause.to_string()));
         if line.is_empty() {
             line = cause;
-            continue;
-        }
-        if !line.contains(&cause) {
+        } else if !line.contains(&cause) {
             line = format!("{line}: {cause}");
+        }
+        if last {
+            break;
         }
     }
     line
