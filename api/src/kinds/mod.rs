@@ -16,6 +16,7 @@ mod mcs;
 mod placement;
 mod registry;
 mod route_policy;
+mod stamps;
 mod traffic;
 mod zone;
 
@@ -33,6 +34,7 @@ pub use registry::*;
 pub use route_policy::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use stamps::*;
 pub use traffic::*;
 pub use zone::*;
 
@@ -44,11 +46,11 @@ pub const FIELD_MANAGER: &str = "atoll";
 pub const SYSTEM_NAMESPACE: &str = "atoll-system";
 /// Annotation: who created a ReplicationRequest, stamped by the API server.
 pub const REQUESTER: &str = "atoll.dev/requester";
-/// Annotation: groups of the requester, comma-separated.
+/// Annotation: groups of the requester, as [`join_groups`] writes them.
 pub const REQUESTER_GROUPS: &str = "atoll.dev/requester-groups";
 /// Annotation: who created a ReplicationApproval, stamped by the API server.
 pub const VOTER: &str = "atoll.dev/voter";
-/// Annotation: groups of the voter, comma-separated.
+/// Annotation: groups of the voter, as [`join_groups`] writes them.
 pub const VOTER_GROUPS: &str = "atoll.dev/voter-groups";
 /// Label of a Gateway (and others): the cluster set that it serves.
 pub const CLUSTER_SET_LABEL: &str = "atoll.dev/cluster-set";

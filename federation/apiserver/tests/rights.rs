@@ -161,3 +161,18 @@ async fn tables_and_documents_are_what_kubectl_asks_for() -> Result<()> {
     assert!(text.contains("2.0") && text.contains("Atoll"), "{text:?}");
     bed.down().await
 }
+
+#[tokio::test]
+async fn a_comma_in_the_name_of_a_group_makes_no_second_group() -> Result<()> {
+    let bed = Bed::up().await?;
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    post(&bed.server.client(), definitions, &things(json!({"type": "object"}))).await?;
+    let thing = json!({"apiVersion": "example.dev/v1", "kind": "Thing", "metadata": {"name": "x"}, "spec": {}});
+    let eve = bed.server.client_as("eve", &["system:masters", "visitors,approvers"]);
+    let (code, made) = post(&eve, "/apis/example.dev/v1/namespaces/default/things", &thing).await?;
+    assert_eq!(code, 201, "{made}");
+    let stamped = made["metadata"]["annotations"]["example.dev/requester-groups"].as_str().unwrap_or_default();
+    let groups: Vec<&str> = stamped.split(',').collect();
+    assert!(groups.contains(&"visitors%2Capprovers") && !groups.contains(&"approvers"), "{stamped}");
+    bed.down().await
+}

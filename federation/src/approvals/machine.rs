@@ -12,7 +12,7 @@ use atoll_api::copy::{
 };
 use atoll_api::kinds::{
     CopiedStatus, Decision, REQUESTER, Registry, ReplicationApproval, ReplicationPolicy, ReplicationRequest,
-    ReplicationRequestStatus, RequestState, RootStatus, VOTER, VOTER_GROUPS, VoteStatus,
+    ReplicationRequestStatus, RequestState, RootStatus, VOTER, VOTER_GROUPS, VoteStatus, split_groups,
 };
 use atoll_api::names::ClusterName;
 use kube::ResourceExt as _;
@@ -273,7 +273,7 @@ fn count(case: &Case<'_>, requester: &str, closure: &str, quorum: &[Quorum], out
         let name = approval.metadata.name.clone().unwrap_or_default();
         let voter = annotation(&approval.metadata.annotations, VOTER);
         let groups = annotation(&approval.metadata.annotations, VOTER_GROUPS).unwrap_or_default();
-        let groups: Vec<String> = groups.split(',').filter(|g| !g.is_empty()).map(str::to_owned).collect();
+        let groups = split_groups(groups);
         let refusal = match voter {
             None => Some("the voter is not stamped: is the hub's webhook installed?".to_owned()),
             Some(voter) if voter == requester => Some("nobody's vote counts on their own request".to_owned()),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use atoll_api::copy::Root;
 use atoll_api::kinds::{
     ApprovalGroup, ApprovalRule, RegistrySpec, ReplicationApprovalSpec, ReplicationPolicySpec, ReplicationRequestSpec,
+    join_groups,
 };
 
 use super::*;
@@ -129,6 +130,10 @@ fn votes_that_do_not_count_say_why() {
             assert!(refusal.contains(want), "{case}: {refusal}");
         }
     }
+    let mut w = world();
+    w.vote("eve", &join_groups(["visitors,approvers"]), Decision::Approve, CLOSURE);
+    let refusal = w.step().votes["v0"].clone().expect_err("a comma in a group's name makes no second group");
+    assert!(refusal.contains("groups that decide"), "{refusal}");
     let mut w = world();
     w.vote("bob", "developers", Decision::Approve, CLOSURE);
     assert_eq!(w.state(), (RequestState::PendingApproval, "group `approvers`: 0 of 1 approvals".into()));

@@ -1,6 +1,6 @@
 //! What the hub registers at a real API server so that requests and votes are stamped, and checked by the API server itself.
 
-use atoll_api::kinds::{FIELD_MANAGER, GROUP};
+use atoll_api::kinds::{FIELD_MANAGER, GROUP, JOIN_GROUPS_CEL};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -74,7 +74,7 @@ fn policy() -> Value {
                 "reason": "Forbidden",
             })
         };
-        [check(annotation, "request.userInfo.username"), check(&groups, "request.userInfo.?groups.orValue([]).join(',')")]
+        [check(annotation, "request.userInfo.username"), check(&groups, JOIN_GROUPS_CEL)]
     });
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": NAME},
@@ -116,6 +116,14 @@ mod tests {
         assert_eq!(serde_json::to_value(typed).unwrap(), policy());
         let typed: ValidatingAdmissionPolicyBinding = serde_json::from_value(binding()).unwrap();
         assert_eq!(serde_json::to_value(typed).unwrap(), binding());
-        assert_eq!(policy()["spec"]["validations"].as_array().unwrap().len(), 4);
+        let validations = policy()["spec"]["validations"].clone();
+        assert_eq!(validations.as_array().unwrap().len(), 4);
+        for stamps_groups in [1, 3] {
+            let expression = validations[stamps_groups]["expression"].as_str().unwrap();
+            assert!(
+                expression.contains(".replace(',', '%2C')"),
+                "commas are escaped as the webhook does: {expression}"
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! One admission review: the stamp as a patch, or a refusal. Pure. Source: Kubernetes, admission.k8s.io/v1; the same rules as the
 //! embedded API server's `Stamp`.
 
-use atoll_api::kinds::{GROUP, REQUESTER, VOTER};
+use atoll_api::kinds::{GROUP, REQUESTER, VOTER, join_groups};
 use serde_json::{Map, Value, json};
 
 /// Resources whose creator is stamped, with the annotation. That of the groups ends in `-groups`.
@@ -42,7 +42,7 @@ fn judge(request: &Value) -> Result<Vec<Value>, String> {
     let before = &request["oldObject"]["metadata"]["annotations"];
     let mut patch = Vec::new();
     for (annotation, fresh) in
-        [((*annotation).to_owned(), user.to_owned()), (format!("{annotation}-groups"), groups.join(","))]
+        [((*annotation).to_owned(), user.to_owned()), (format!("{annotation}-groups"), join_groups(groups))]
     {
         let held = if creates { Some(fresh) } else { before[&annotation].as_str().map(str::to_owned) };
         match (given[&annotation].as_str(), held) {
@@ -116,10 +116,17 @@ mod tests {
         };
         let vote = json!({"atoll.dev/voter": "dev", "atoll.dev/voter-groups": "developers,system:authenticated"});
         let rr = "replicationrequests";
+        let mut odd = review("CREATE", rr, Value::Null, Value::Null);
+        odd["request"]["userInfo"]["groups"] = json!(["visitors,approvers"]);
         for (name, review, expected) in [
             ("no annotations", review("CREATE", rr, Value::Null, Value::Null), Ok(stamp.clone())),
             ("others are kept", review("CREATE", rr, json!({"a": "b"}), Value::Null), Ok(with("a", "b"))),
             ("a vote", review("CREATE", "replicationapprovals", Value::Null, Value::Null), Ok(vote)),
+            (
+                "a comma in a group",
+                odd,
+                Ok(json!({"atoll.dev/requester": "dev", "atoll.dev/requester-groups": "visitors%2Capprovers"})),
+            ),
             ("the truth is no lie", review("CREATE", rr, stamp.clone(), Value::Null), Ok(stamp.clone())),
             (
                 "somebody else",

@@ -262,7 +262,8 @@ fn stamp(call: &Call<'_>, before: Option<&Value>, new: &mut Value) -> Result<(),
         return Ok(());
     };
     let groups = format!("{}-groups", stamp.annotation);
-    let wanted = [(&stamp.annotation, call.user.name.clone()), (&groups, call.user.groups.join(","))];
+    let wanted =
+        [(&stamp.annotation, call.user.name.clone()), (&groups, atoll_api::kinds::join_groups(&call.user.groups))];
     let name = meta(new, "name").to_owned();
     let annotations = object::map_mut(&mut new["metadata"], "annotations");
     for (annotation, fresh) in wanted {
