@@ -113,10 +113,16 @@ pub enum Colour {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Location {
     /// −90 to 90, north positive.
-    #[schemars(regex(pattern = r"^-?\d{1,2}(\.\d+)?$"))]
+    #[schemars(length(max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^-?(90([.]0+)?|[0-8]?[0-9]([.][0-9]+)?)$')",
+        "message": "a latitude is a number of degrees from -90 to 90, for example \"50.11\"",
+    }]))]
     pub latitude: String,
     /// −180 to 180, east positive.
-    #[schemars(regex(pattern = r"^-?\d{1,3}(\.\d+)?$"))]
+    #[schemars(length(max = 32), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^-?(180([.]0+)?|(1[0-7][0-9]|0?[0-9]?[0-9])([.][0-9]+)?)$')",
+        "message": "a longitude is a number of degrees from -180 to 180, for example \"8.68\"",
+    }]))]
     pub longitude: String,
 }
 

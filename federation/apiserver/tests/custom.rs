@@ -180,3 +180,38 @@ async fn versions_show_the_same_object() -> Result<()> {
     assert_eq!(group.preferred_version.as_ref().map(|v| &*v.version), Some("v1"));
     bed.down().await
 }
+
+#[tokio::test]
+async fn a_cluster_stands_on_earth_or_is_refused_with_a_sentence() -> Result<()> {
+    use kube::CustomResourceExt as _;
+    let bed = Bed::up().await?;
+    let client = bed.server.client();
+    let (code, made) = post(&client, DEFINITIONS, &serde_json::to_value(atoll_api::kinds::Cluster::crd())?).await?;
+    assert_eq!(code, 201, "{made}");
+    for (at, (latitude, longitude, says)) in [
+        ("50.11", "8.68", ""),
+        ("-90", "180.0", ""),
+        ("0", "-179.999", ""),
+        ("90.00", "099", ""),
+        ("91.5", "0", "a latitude is a number of degrees from -90 to 90"),
+        ("90.1", "0", "a latitude is"),
+        ("999", "0", "a latitude is"),
+        ("abc", "0", "a latitude is"),
+        ("", "0", "a latitude is"),
+        ("0", "180.5", "a longitude is a number of degrees from -180 to 180"),
+        ("0", "999", "a longitude is"),
+        ("0", "8,68", "a longitude is"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let cluster = json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": format!("eu-{at}")},
+            "spec": {"environment": "prod", "location": {"latitude": latitude, "longitude": longitude}}});
+        let (code, answer) = post(&client, "/apis/atoll.dev/v1alpha1/clusters", &cluster).await?;
+        let message = answer["message"].as_str().unwrap_or_default();
+        let expected = if says.is_empty() { 201 } else { 422 };
+        assert_eq!(code, expected, "{latitude} {longitude}: {answer}");
+        assert!(message.contains(says), "{latitude} {longitude}: {message}");
+    }
+    bed.down().await
+}
