@@ -28,7 +28,8 @@ pub(crate) fn web(replicas: u32, image: &str, placement: Value) -> Value {
 }
 
 fn brisk(mut placement: Value) -> Value {
-    placement["failover"] = json!({"after": "2s"});
+    // Long enough that a busy machine loses nobody who is there.
+    placement["failover"] = json!({"after": "4s"});
     placement["failback"] = json!({"stabilise": "3s"});
     placement
 }
