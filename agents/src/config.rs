@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use atoll_api::copy::Copy;
+use atoll_api::guard::OptIn;
 use atoll_api::kinds::{Cidrs, MemberDns};
 use atoll_reach::Connect;
 
@@ -37,15 +38,6 @@ impl Default for Config {
             opt_in: OptIn::default(),
         }
     }
-}
-
-/// What the member's operator allows the hub to place, beyond harmless objects in the Bundle's own namespace.
-#[derive(Debug, Clone, Default)]
-pub struct OptIn {
-    /// Pods that are privileged, use the host's namespaces or mount its paths.
-    pub privileged: bool,
-    /// Cluster-scoped kinds, for example `PriorityClass`.
-    pub cluster_kinds: Vec<String>,
 }
 
 /// What an agent is given.

@@ -46,7 +46,8 @@ mod push;
 
 mod run;
 
-pub use config::{Config, OptIn, Resources};
+pub use atoll_api::guard::OptIn;
+pub use config::{Config, Resources};
 pub use credentials::Credentials;
 pub use enrol::enrol;
 pub use error::AgentError;

@@ -14,6 +14,7 @@
 pub mod copy;
 pub mod duration;
 pub mod facts;
+pub mod guard;
 pub mod health;
 pub mod kinds;
 pub mod names;

@@ -3,16 +3,15 @@
 //! In: what the hub wants of it, its inventory. Out: what is in the member now, and what went wrong with which object. A
 //! bad object is left out alone; nothing is pruned while something could not be applied; nothing is touched that isn't ours.
 
+use atoll_api::guard::{self, OptIn};
 use atoll_api::kinds::{BUNDLE_LABEL, FIELD_MANAGER};
 use atoll_api::topology::DesiredBundle;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::guard;
 use super::inventory::{self, Inventory, OBJECTS_MAX, Owned, owner};
 use super::kinds::{Kind, Kinds};
-use crate::config::OptIn;
 use crate::credentials::bring_namespace;
 use crate::error::AgentError;
 

@@ -4,7 +4,6 @@
 //! which Bundles need hands → apply or remove them, a few at once → report. Nothing is changed while the hub can't be heard.
 
 mod bundle;
-mod guard;
 mod inventory;
 mod kinds;
 mod live;
@@ -17,13 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::facts::{Facts, key};
+use atoll_api::guard::OptIn;
 use atoll_api::topology::{BundleReport, DesiredBundle};
 use futures::StreamExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::OptIn;
 use crate::desired::{Desired, Word};
 use crate::observe::Seen;
 use bundle::{AppliedObject, Hands, Outcome};

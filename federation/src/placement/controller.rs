@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::gather::{self, Key, Ruled, Tellings, Told};
 use super::model::{Demand, Member, Resources, Standing};
-use super::render::{demand, objects, render};
+use super::render::{demand, objects, only_where_allowed, render};
 use super::status::{Line, rejected, status};
 use super::transition::{Assigned, Seen, transition};
 use super::waves::{Step, waiting};
@@ -189,7 +189,9 @@ impl Placement {
         let hold = pass
             .storm
             .then_some("more than half of the members are silent and the hub has just started: nothing is moved");
-        decision.status = status(&old, &lines, verdict.unplaced, hold, bundle.metadata.generation, pass.now);
+        let accepted = only_where_allowed(bundle);
+        decision.status =
+            status(&old, &lines, verdict.unplaced, (&accepted, hold), bundle.metadata.generation, pass.now);
         decision
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use atoll_api::guard;
 use atoll_api::kinds::{AssignedObject, Bundle, BundleSpec, ClusterSpec, Override};
 use atoll_api::topology::DesiredBundle;
 use serde_json::Value;
@@ -37,6 +38,9 @@ pub enum BadBundle {
     /// A manifest without apiVersion, kind or name.
     #[error("manifest {0}: needs apiVersion, kind and metadata.name")]
     Manifest(usize),
+    /// A manifest that no member's agent takes.
+    #[error("manifest {0}: {1} `{2}`: {3}")]
+    Refused(usize, String, String, String),
     /// Two manifests of one name.
     #[error("manifest {0}: {1} `{2}` is there twice")]
     Twice(usize, String, String),
@@ -96,8 +100,14 @@ pub fn render(
             patch(i, change, &mut manifests)?;
         }
     }
-    manifests.sort_by_key(|m| ORDER.iter().position(|k| *k == kind(m)).unwrap_or(ORDER.len()));
     let namespace = bundle.metadata.namespace.clone().unwrap_or_default();
+    // Overrides may have changed any of it.
+    named(&manifests)?;
+    for (i, m) in manifests.iter().enumerate() {
+        let refused = |why| BadBundle::Refused(i, kind(m).to_owned(), name(m).to_owned(), why);
+        guard::foresee(m, &namespace).map_err(refused)?;
+    }
+    manifests.sort_by_key(|m| ORDER.iter().position(|k| *k == kind(m)).unwrap_or(ORDER.len()));
     let mut desired = DesiredBundle {
         dependencies: bundle.spec.dependencies.iter().map(|d| format!("{namespace}/{}", d.name)).collect(),
         namespace,
@@ -122,15 +132,33 @@ fn portion(own: i32, share: i32, whole: i32) -> i32 {
     i32::try_from(scaled).unwrap_or(i32::MAX)
 }
 
+/// What only members take whose operators opted in to it; empty where every agent takes all.
+pub fn only_where_allowed(bundle: &Bundle) -> String {
+    let namespace = bundle.metadata.namespace.as_deref().unwrap_or_default();
+    let told = bundle.spec.manifests.iter().enumerate().filter_map(|(i, m)| {
+        let why = guard::foresee(m, namespace).ok().flatten()?;
+        Some(format!(
+            "manifest {i}: {} `{}`: only where the member's agent is told to allow it: {why}",
+            kind(m),
+            name(m)
+        ))
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
+fn named(manifests: &[Value]) -> Result<(), BadBundle> {
+    let nameless =
+        |m: &Value| m["apiVersion"].as_str().is_none_or(str::is_empty) || kind(m).is_empty() || name(m).is_empty();
+    manifests.iter().position(nameless).map_or(Ok(()), |i| Err(BadBundle::Manifest(i)))
+}
+
 fn check(manifests: &[Value]) -> Result<(), BadBundle> {
     if manifests.is_empty() {
         return Err(BadBundle::Empty);
     }
+    named(manifests)?;
     let mut seen = std::collections::BTreeSet::new();
     for (i, m) in manifests.iter().enumerate() {
-        if m["apiVersion"].as_str().is_none_or(str::is_empty) || kind(m).is_empty() || name(m).is_empty() {
-            return Err(BadBundle::Manifest(i));
-        }
         if !seen.insert((m["apiVersion"].as_str(), kind(m), m["metadata"]["namespace"].as_str(), name(m))) {
             return Err(BadBundle::Twice(i, kind(m).to_owned(), name(m).to_owned()));
         }
@@ -212,11 +240,41 @@ mod tests {
     }
 
     #[test]
+    fn what_only_some_members_take_is_told_and_no_fault() {
+        let mut bundle = bundle();
+        assert_eq!(only_where_allowed(&bundle), "");
+        let role =
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "r"}});
+        bundle.spec.manifests.push(role);
+        assert!(rendered(&bundle, "prod-us", None).is_ok());
+        let told = only_where_allowed(&bundle);
+        assert!(told.starts_with("manifest 2: ClusterRole `r`: only where the member's agent is told"), "{told}");
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         type Break = fn(&mut BundleSpec);
-        let cases: [(&str, Break, &str); 5] = [
+        let cases: [(&str, Break, &str); 8] = [
             ("no manifests", |s| s.manifests.clear(), "empty"),
             ("no kind", |s| drop(s.manifests[1].as_object_mut().map(|o| o.remove("kind"))), "manifest 1"),
+            (
+                "a foreign namespace",
+                |s| s.manifests[1]["metadata"]["namespace"] = json!("bank"),
+                "manifest 1: Service `web`: namespace bank is not the Bundle's own (shop)",
+            ),
+            (
+                "a foreign namespace by an override",
+                |s| {
+                    s.overrides[0].patch =
+                        vec![json!({"op": "add", "path": "/metadata/namespace", "value": "kube-system"})];
+                },
+                "Deployment `web`: namespace kube-system is not the Bundle's own",
+            ),
+            (
+                "a name taken away by an override",
+                |s| s.overrides[0].patch = vec![json!({"op": "remove", "path": "/metadata/name"})],
+                "manifest 0: needs apiVersion, kind and metadata.name",
+            ),
             ("twice", |s| s.manifests.push(s.manifests[1].clone()), "twice"),
             (
                 "a path that is not there",

@@ -48,19 +48,19 @@ fn state(line: &Line) -> (&'static str, Option<String>) {
     }
 }
 
-/// The status of a Bundle that was accepted.
+/// The status of a Bundle that was accepted: what there is to say of that, and why nothing is moved, if so.
 pub(super) fn status(
     old: &BundleStatus,
     lines: &BTreeMap<String, Line>,
     unplaced: i32,
-    hold: Option<&str>,
+    (accepted, hold): (&str, Option<&str>),
     generation: Option<i64>,
     now: Timestamp,
 ) -> BundleStatus {
     let clusters: Vec<BundleCluster> = lines.iter().map(|(name, line)| cluster(name, line)).collect();
     let placed = lines.values().filter(|l| l.replicas.is_some() && !l.leaving).count();
     let conditions = [
-        Found::new("Accepted", true, "Accepted", ""),
+        Found::new("Accepted", true, "Accepted", accepted),
         placed_condition(placed, unplaced, hold),
         ready_condition(&clusters, unplaced),
     ];
@@ -164,7 +164,7 @@ mod tests {
         }
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let lines = BTreeMap::from([("eu".to_owned(), base)]);
-        let first = status(&BundleStatus::default(), &lines, 0, None, Some(1), now);
+        let first = status(&BundleStatus::default(), &lines, 0, ("", None), Some(1), now);
         assert_eq!(first.summary, "eu 2/2");
         assert!(first.conditions.iter().all(|c| c.status == "True"), "{:?}", first.conditions);
     }

@@ -1,18 +1,70 @@
-//! What the hub may place in a member: checked here, whatever the hub has checked before.
+//! What the hub may place in a member: checked by the member's agent, whatever the hub has checked before, and by the hub in time.
 //!
-//! In: one manifest, its Bundle, what the member's operator opted in to. Out: fine, or why not. Pure. A Bundle's namespaced
-//! objects stay in its own namespace, so that who may write one namespace of the hub can't write another of a member; kinds
+//! In: one manifest, its Bundle, what the member's operator opted in to. Out: fine, or why not. Pure. The hub knows neither every
+//! kind nor what members opted in to: [`foresee`] tells what no agent takes from what only some do. A Bundle's namespaced objects stay in its own namespace, so that who may write one namespace of the hub can't write another of a member; kinds
 //! that reach beyond it, and pods that reach their node, are refused. Source: the Pod Security Standards (baseline).
 
 use serde_json::Value;
 
-use crate::config::OptIn;
+/// What a member's operator allows the hub to place, beyond harmless objects in the Bundle's own namespace.
+#[derive(Debug, Clone, Default)]
+pub struct OptIn {
+    /// Pods that are privileged, use the host's namespaces or mount its paths.
+    pub privileged: bool,
+    /// Cluster-scoped kinds, for example `PriorityClass`.
+    pub cluster_kinds: Vec<String>,
+}
 
 /// Namespaces that belong to the cluster or to us.
 const SYSTEM: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "atoll-system"];
 
+/// Kubernetes' own kinds that are of the whole cluster. In its groups without a domain every other kind is namespaced.
+const CLUSTER_KINDS: &[(&str, &[&str])] = &[
+    ("", &["Namespace", "Node", "PersistentVolume", "ComponentStatus"]),
+    ("admissionregistration.k8s.io", &[]),
+    ("apiextensions.k8s.io", &[]),
+    ("apiregistration.k8s.io", &[]),
+    ("certificates.k8s.io", &["CertificateSigningRequest", "ClusterTrustBundle"]),
+    ("networking.k8s.io", &["IngressClass", "IPAddress", "ServiceCIDR"]),
+    ("node.k8s.io", &[]),
+    ("rbac.authorization.k8s.io", &["ClusterRole", "ClusterRoleBinding"]),
+    ("scheduling.k8s.io", &["PriorityClass"]),
+    ("storage.k8s.io", &["StorageClass", "CSIDriver", "CSINode", "VolumeAttachment", "VolumeAttributesClass"]),
+];
+
+/// What can be said of a manifest before a member is asked.
+///
+/// `Ok(Some(why))`: only members take it whose operators opted in to such things.
+///
+/// # Errors
+/// Why no member's agent takes it, whatever its operator allows.
+pub fn foresee(manifest: &Value, namespace: &str) -> Result<Option<String>, String> {
+    let kind = text(manifest, "/kind").unwrap_or_default();
+    let Some(namespaced) = is_namespaced(manifest, kind) else {
+        return Ok(None);
+    };
+    let everything = OptIn { privileged: true, cluster_kinds: vec![kind.to_owned()] };
+    check(manifest, namespace, namespaced, &everything)?;
+    Ok(check(manifest, namespace, namespaced, &OptIn::default()).err())
+}
+
+/// Whether a kind is namespaced, where that is known without a member: of Kubernetes' own, and where the manifest names one.
+fn is_namespaced(manifest: &Value, kind: &str) -> Option<bool> {
+    let api_version = text(manifest, "/apiVersion").unwrap_or_default();
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    match CLUSTER_KINDS.iter().find(|(of, _)| *of == group) {
+        Some((_, kinds)) if kinds.is_empty() || kinds.contains(&kind) => Some(false),
+        Some(_) => Some(true),
+        None if !group.contains('.') => Some(true),
+        None => text(manifest, "/metadata/namespace").map(|_| true),
+    }
+}
+
 /// Checks a manifest whose kind is namespaced, or not, as the member says.
-pub(crate) fn check(manifest: &Value, namespace: &str, namespaced: bool, opt_in: &OptIn) -> Result<(), String> {
+///
+/// # Errors
+/// Why it is not placed.
+pub fn check(manifest: &Value, namespace: &str, namespaced: bool, opt_in: &OptIn) -> Result<(), String> {
     let kind = text(manifest, "/kind").unwrap_or_default();
     if text(manifest, "/metadata/name").is_none_or(str::is_empty) {
         return Err(format!("{kind} without metadata.name"));
@@ -170,6 +222,35 @@ mod tests {
                 "{namespace}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_foreseen_is_what_agents_say() {
+        let of = |api_version: &str, kind: &str, namespace: Value| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x", "namespace": namespace}});
+        let host = deployment(json!({"hostNetwork": true}));
+        for (manifest, never, some) in [
+            (of("v1", "ConfigMap", Value::Null), None, None),
+            (of("v1", "ConfigMap", json!("shop")), None, None),
+            (of("v1", "ConfigMap", json!("bank")), Some("namespace bank is not the Bundle's own (shop)"), None),
+            (of("cert-manager.io/v1", "Certificate", json!("bank")), Some("namespace bank"), None),
+            (of("cert-manager.io/v1", "ClusterIssuer", Value::Null), None, None),
+            (of("rbac.authorization.k8s.io/v1", "Role", json!("bank")), Some("namespace bank"), None),
+            (of("rbac.authorization.k8s.io/v1", "ClusterRole", Value::Null), None, Some("is cluster-scoped")),
+            (of("apiextensions.k8s.io/v1", "CustomResourceDefinition", Value::Null), None, Some("is cluster-scoped")),
+            (object("Namespace", "shop"), None, None),
+            (object("Namespace", "bank"), None, Some("is cluster-scoped")),
+            (host, None, Some("hostNetwork")),
+        ] {
+            let (got_never, got_some) = match foresee(&manifest, "shop") {
+                Ok(some) => (None, some),
+                Err(never) => (Some(never), None),
+            };
+            for (got, want) in [(got_never, never), (got_some, some)] {
+                assert_eq!(got.is_some(), want.is_some(), "{manifest}: {got:?}");
+                assert!(got.unwrap_or_default().contains(want.unwrap_or_default()), "{manifest}");
+            }
+        }
+        assert!(foresee(&object("ConfigMap", "x"), "kube-system").is_err());
     }
 
     #[test]
