@@ -19,6 +19,8 @@ pub mod health;
 pub mod kinds;
 pub mod names;
 pub mod quantity;
+pub mod rdata;
+pub mod records;
 pub mod routing;
 pub mod selector;
 pub mod token;

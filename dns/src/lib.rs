@@ -56,8 +56,6 @@ mod forward;
 
 mod translate;
 
-mod rdata;
-
 mod health;
 
 mod answer;

@@ -1,13 +1,7 @@
 //! Names as this crate compares and cuts them: absolute, by label, without regard to case. Pure.
 
+pub(crate) use atoll_api::records::absolute;
 use hickory_proto::rr::Name;
-
-/// An absolute lower-case name out of text, with or without the last dot.
-pub(crate) fn absolute(text: &str) -> Option<Name> {
-    let mut name = Name::from_ascii(text).ok()?.to_lowercase();
-    name.set_fqdn(true);
-    Some(name)
-}
 
 /// Whether `name` is `zone` or lies below it.
 pub(crate) fn within(name: &Name, zone: &Name) -> bool {

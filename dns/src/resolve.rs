@@ -23,11 +23,11 @@ use crate::gateways;
 use crate::hierarchy::{Below, Place, place};
 use crate::lookup::{Lookups, Outcome};
 use crate::names::show;
-use crate::rdata::{hides_names, is_dnssec, targets};
 use crate::table::{NEGATIVE_TTL, Table};
 use crate::translate::{Asked, CHAIN_MAX};
 use crate::world::World;
 use crate::zones::{Found, Zone};
+use atoll_api::rdata::{hides_names, is_dnssec, targets};
 
 /// From question to answer, all links together; the rest of the two seconds that clients wait is for the way.
 pub(crate) const BUDGET: Duration = Duration::from_millis(1500);

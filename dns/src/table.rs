@@ -20,7 +20,7 @@ use crate::names::{absolute, ancestors, below};
 use crate::policy::Policy;
 use crate::prefixes::Prefixes;
 use crate::translate::Rename;
-use crate::zones::{self, TTL_DEFAULT, Zone};
+use crate::zones::{TTL_DEFAULT, Zone};
 
 /// How long a negative answer of ours may be kept where no Zone says it: what is absent now may be there in a moment.
 pub(crate) const NEGATIVE_TTL: u32 = 5;
@@ -266,7 +266,7 @@ impl Table {
             return;
         };
         for value in values {
-            match zones::record(owner.clone(), kind, ttl, value) {
+            match atoll_api::records::record(owner.clone(), kind, ttl, value) {
                 Ok(record) => found.push(record),
                 Err(why) => self.bad.push(format!("{object}: {why}")),
             }

@@ -14,7 +14,7 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::names::{absolute, below, left_of, text, within};
-use crate::rdata::{dname, is_dnssec, map_names, targets};
+use atoll_api::rdata::{dname, is_dnssec, map_names, targets};
 
 /// RFC 1034 §3.6.2 leaves the length of chains open; so many links are followed.
 pub(crate) const CHAIN_MAX: usize = 8;

@@ -5,15 +5,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use atoll_api::kinds::Soa;
-use hickory_proto::rr::rdata::{NS, SOA, TXT};
+use hickory_proto::rr::rdata::{NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::names::{absolute, below, left_of, within};
-use crate::rdata::map_names;
 
 /// Where a record says nothing.
 pub(crate) const TTL_DEFAULT: u32 = 300;
-const TXT_PIECE_MAX: usize = 255;
 
 /// What a zone has for a question.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,7 +130,7 @@ impl Zone {
             if kind == RecordType::DS && owner == *name {
                 return None;
             }
-            let names = servers.iter().filter_map(|r| crate::rdata::targets(&r.data));
+            let names = servers.iter().filter_map(|r| atoll_api::rdata::targets(&r.data));
             let glue = names.flat_map(|n| self.addresses(n)).collect();
             Some(Found::Delegated(servers.clone(), glue))
         })
@@ -158,32 +156,6 @@ fn at(sets: &BTreeMap<RecordType, Vec<Record>>, kind: RecordType, owner: Option<
         },
         None => Found::NoData,
     }
-}
-
-/// A record out of an object: type and value as written there. Names in values are absolute.
-///
-/// # Errors
-/// What is wrong with it, for people.
-pub(crate) fn record(owner: Name, kind: &str, ttl: u32, value: &str) -> Result<Record, String> {
-    let bad = |why: String| format!("record `{owner} {kind} {value}`: {why}");
-    let parsed: RecordType = kind.to_ascii_uppercase().parse().map_err(|_| bad("unknown type".into()))?;
-    let data = match parsed {
-        RecordType::TXT if !value.trim_start().starts_with('"') => RData::TXT(text(value)),
-        RecordType::SOA => return Err(bad("the SOA is the zone's".into())),
-        _ => RData::try_from_str(parsed, value).map_err(|e| bad(e.to_string()))?,
-    };
-    let absolute = |name: &Name| {
-        let mut name = name.clone();
-        name.set_fqdn(true);
-        Ok(name)
-    };
-    let data = map_names(data, |kind| format!("type {kind} can't be served"), absolute).map_err(bad)?;
-    Ok(Record::from_rdata(owner.to_lowercase(), ttl, data))
-}
-
-fn text(value: &str) -> TXT {
-    let pieces: Vec<&[u8]> = value.as_bytes().chunks(TXT_PIECE_MAX).collect();
-    TXT::from_bytes(pieces)
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::kinds::{
-    CatalogSpec, PolicyStatus, RegistrySpec, ReplicationPolicySpec, RoutePolicySpec, TrafficPolicySpec, ZoneSpec,
+    CatalogSpec, DNSEndpointSpec, PolicyStatus, RegistrySpec, ReplicationPolicySpec, RoutePolicySpec,
+    TrafficPolicySpec, ZoneSpec,
 };
 use atoll_api::names::is_label;
+use atoll_api::records;
 use atoll_registry::backend::BACKENDS;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
@@ -20,6 +22,11 @@ use crate::membership::patch_status;
 use crate::objects::Objects;
 use crate::placement::check as placement_rules;
 use crate::pulse::Pulse;
+
+/// So many records are named in a condition.
+const NAMED_MAX: usize = 10;
+/// The zone of the cluster set (KEP-1645).
+const CLUSTERSET: &str = "clusterset.local";
 
 /// Whether a domain name is one (letters, digits, `-`, `_`; labels of at most 63 octets; at most 253).
 fn is_domain(name: &str) -> bool {
@@ -95,10 +102,38 @@ fn catalog(spec: &CatalogSpec) -> Result<(), String> {
     Err(format!("kind `{}`: this version of the hub imports from no foreign registry", spec.kind))
 }
 
+/// Checks a DNSEndpoint. A record that is none is left out alone, and the others are served.
+fn endpoint(spec: &DNSEndpointSpec, apexes: &[&str]) -> Found {
+    let (mut said, strangers) = (records::faults(spec), records::outside(spec, apexes));
+    let holds = said.is_empty();
+    let reason = match (holds, strangers.is_empty()) {
+        (false, _) => "Invalid",
+        (true, false) => "OutsideZones",
+        (true, true) => "Accepted",
+    };
+    let lonely = |name| format!("`{name}` lies in no Zone: it is answered, nothing around it is");
+    said.extend(strangers.into_iter().map(lonely));
+    let more = said.len().saturating_sub(NAMED_MAX);
+    said.truncate(NAMED_MAX);
+    if more > 0 {
+        said.push(format!("and {more} more"));
+    }
+    Found::new("Accepted", holds, reason, said.join("; "))
+}
+
+fn word(verdict: Result<(), String>) -> Found {
+    match verdict {
+        Ok(()) => Found::new("Accepted", true, "Accepted", ""),
+        Err(why) => Found::new("Accepted", false, "Invalid", why),
+    }
+}
+
 /// Writes the condition Accepted of every object that has nobody else to judge it.
 pub(crate) struct Accept {
     pub(crate) client: Client,
     pub(crate) objects: Arc<Objects>,
+    /// The names that belong to a zone without a Zone object.
+    pub(crate) apex: String,
 }
 
 impl Accept {
@@ -108,32 +143,50 @@ impl Accept {
         loop {
             let o = &self.objects;
             for zone_ in o.zones.state() {
-                self.judge(Api::all(self.client.clone()), &*zone_, zone_.status.as_ref(), zone(&zone_.spec)).await;
+                self.judge(Api::all(self.client.clone()), &*zone_, zone_.status.as_ref(), word(zone(&zone_.spec)))
+                    .await;
             }
             for policy in o.traffic.state() {
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), traffic(&policy.spec)).await;
+                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(traffic(&policy.spec))).await;
             }
             for policy in o.placement_policies.state() {
                 let verdict = placement_rules(&policy.spec.rules);
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), verdict).await;
+                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(verdict)).await;
             }
             for registry_ in o.registries.state() {
                 let there = |name: &str| o.clusters.get(&ObjectRef::new(name)).is_some();
                 let verdict = registry(&registry_.spec, there);
-                self.judge(Api::all(self.client.clone()), &*registry_, registry_.status.as_ref(), verdict).await;
+                self.judge(Api::all(self.client.clone()), &*registry_, registry_.status.as_ref(), word(verdict)).await;
             }
             for policy in o.replication_policies.state() {
                 let there = |name: &str| o.registries.get(&ObjectRef::new(name)).is_some();
                 let verdict = replication(&policy.spec, there);
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), verdict).await;
+                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(verdict)).await;
             }
             for policy in o.route_policies.state() {
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), route(&policy.spec)).await;
+                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(route(&policy.spec))).await;
             }
             for catalog_ in o.catalogs.state() {
-                self.judge(self.of(&*catalog_), &*catalog_, catalog_.status.as_ref(), catalog(&catalog_.spec)).await;
+                self.judge(self.of(&*catalog_), &*catalog_, catalog_.status.as_ref(), word(catalog(&catalog_.spec)))
+                    .await;
             }
+            self.records().await;
             pulse.next().await;
+        }
+    }
+
+    /// DNSEndpoints. Their definition may be another's, whose status holds no conditions: then they are written once.
+    async fn records(&self) {
+        let zones = self.objects.zones.state();
+        let own = zones.iter().filter(|z| zone(&z.spec).is_ok()).map(|z| z.spec.apex.as_str());
+        let apexes: Vec<&str> = own.chain([self.apex.as_str(), CLUSTERSET]).collect();
+        for object in self.objects.records.state() {
+            let old = object.status.as_ref();
+            let generation = object.metadata.generation;
+            if old.is_some_and(|s| s.conditions.is_empty() && s.observed_generation == generation) {
+                continue;
+            }
+            self.judge(self.of(&*object), &*object, old, endpoint(&object.spec, &apexes)).await;
         }
     }
 
@@ -145,14 +198,10 @@ impl Accept {
         Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default())
     }
 
-    async fn judge<K>(&self, api: Api<K>, object: &K, old: Option<&PolicyStatus>, verdict: Result<(), String>)
+    async fn judge<K>(&self, api: Api<K>, object: &K, old: Option<&PolicyStatus>, found: Found)
     where
         K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
     {
-        let found = match verdict {
-            Ok(()) => Found::new("Accepted", true, "Accepted", ""),
-            Err(why) => Found::new("Accepted", false, "Invalid", why),
-        };
         let generation = object.meta().generation;
         let before = old.cloned().unwrap_or_default();
         let conditions = merge(&before.conditions, [found], generation, Timestamp::now());
@@ -213,5 +262,28 @@ mod tests {
                 Err(why) => assert!(!says.is_empty() && why.contains(says), "{says}: {why}"),
             }
         }
+    }
+
+    #[test]
+    fn a_bad_record_and_one_in_no_zone_are_named() {
+        let records = |name: &str, target: &str| {
+            let spec = json!({"endpoints": [{"dnsName": name, "recordType": "A", "targets": [target]},
+                {"dnsName": "ok.example.com", "recordType": "A", "targets": ["192.0.2.1"]}]});
+            endpoint(&serde_json::from_value(spec).unwrap(), &["example.com"])
+        };
+        for (found, status, reason, says) in [
+            (records("a.example.com", "192.0.2.2"), "True", "Accepted", ""),
+            (records("a.example.com", "1.2.3"), "False", "Invalid", "record `a.example.com. A 1.2.3`: "),
+            (records("a.example.net", "192.0.2.2"), "True", "OutsideZones", "`a.example.net.` lies in no Zone"),
+            (records("a.example.net", "1.2.3"), "False", "Invalid", "; `a.example.net.` lies in no Zone"),
+        ] {
+            assert_eq!((found.status, found.reason), (status, reason), "{}", found.message);
+            assert!(found.message.contains(says), "{}", found.message);
+        }
+        let many: Vec<_> = (0..99)
+            .map(|i| json!({"dnsName": format!("{i}.example.com"), "recordType": "A", "targets": ["x"]}))
+            .collect();
+        let found = endpoint(&serde_json::from_value(json!({"endpoints": many})).unwrap(), &["example.com"]);
+        assert!(found.message.ends_with("; and 89 more"), "{}", found.message);
     }
 }

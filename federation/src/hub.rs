@@ -115,7 +115,7 @@ async fn live(
     let approvals =
         Approvals { client: client.clone(), objects: Arc::clone(&objects), sessions: Arc::clone(&sessions) };
     tasks.spawn(approvals.run());
-    tasks.spawn(Accept { client: client.clone(), objects: Arc::clone(&objects) }.run());
+    tasks.spawn(Accept { client: client.clone(), objects: Arc::clone(&objects), apex: config.apex.clone() }.run());
     let pushes = Pushes {
         client: client.clone(),
         authority: Arc::clone(&authority),

@@ -10,7 +10,7 @@ use atoll_wire::follow::{Follow, Report, follow};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -126,7 +126,7 @@ async fn channel(tls: TlsIdentity, hub: String) -> Result<Channel, String> {
 #[tokio::test]
 async fn a_member_of_names_only_is_in_the_topology_and_is_what_dns_servers_say_of_it() {
     let world = World::start().await;
-    let cluster = |name: &str, dns: serde_json::Value| {
+    let cluster = |name: &str, dns: Value| {
         json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": name},
         "spec": {"environment": "lab", "sync": {"mode": "None"}, "dns": dns}})
     };
@@ -195,4 +195,30 @@ async fn exports_become_imports_and_never_cross_a_set() {
     assert_eq!(clusters, ["prod-eu"]);
     assert_eq!(import.spec.ports[0].port, 80);
     world.end(agents).await;
+}
+
+#[tokio::test]
+async fn a_bad_record_is_named_on_its_object_and_the_others_go_on() {
+    let world = World::start().await;
+    let records = |targets: Value| {
+        json!({"apiVersion": "externaldns.k8s.io/v1alpha1", "kind": "DNSEndpoint",
+            "metadata": {"name": "board", "namespace": "shop"},
+            "spec": {"endpoints": [{"dnsName": "board.atoll.internal", "recordType": "A", "targets": targets}]}})
+    };
+    let api: Api<atoll_api::kinds::DNSEndpoint> = Api::namespaced(world.client(), "shop");
+    for (targets, status, says) in [
+        (json!(["192.0.2.20", "1.2.3"]), "False", "record `board.atoll.internal. A 1.2.3`"),
+        (json!(["192.0.2.20"]), "True", ""),
+    ] {
+        world.apply(records(targets)).await;
+        eventually("the object says so", async || {
+            let held = api.get("board").await.unwrap();
+            let told = held.status.unwrap_or_default();
+            let current = told.observed_generation == held.metadata.generation;
+            let found = told.conditions.iter().find(|c| c.type_ == "Accepted" && c.status == status && current);
+            found.filter(|c| c.message.contains(says)).map(drop).ok_or(told.conditions.clone())
+        })
+        .await;
+    }
+    world.end([]).await;
 }

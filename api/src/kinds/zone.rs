@@ -108,7 +108,7 @@ pub struct ZonePeer {
     kind = "DNSEndpoint",
     plural = "dnsendpoints",
     namespaced,
-    status = "DNSEndpointStatus"
+    status = "PolicyStatus"
 )]
 #[kube(annotation("api-approved.kubernetes.io", "https://github.com/kubernetes-sigs/external-dns/pull/2007"))]
 #[serde(rename_all = "camelCase", default)]
@@ -145,13 +145,4 @@ pub struct DnsEndpointRecord {
 
 fn provider_specific(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}, "value": {"type": "string"}}}})
-}
-
-/// Status of a DNSEndpoint.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DNSEndpointStatus {
-    /// The generation that was taken up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
 }

@@ -5,7 +5,7 @@ use hickory_proto::rr::rdata::{A, CNAME, MX, NAPTR, NS, PTR, SOA, SRV, SVCB};
 use proptest::prelude::*;
 
 use super::*;
-use crate::rdata::to_dname;
+use atoll_api::rdata::to_dname;
 
 fn n(text: &str) -> Name {
     absolute(text).unwrap()

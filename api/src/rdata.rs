@@ -14,17 +14,17 @@ const OPAQUE_NAMES: &[u16] = &[3, 4, 7, 8, 9, 14, 17, 18, 21, 23, 26, 36, 45, 55
 const DNSSEC: &[u16] = &[24, 25, 30, 43, 46, 47, 48, 50, 51, 59, 60, 32769];
 
 /// Whether a type belongs to DNSSEC.
-pub(crate) fn is_dnssec(kind: RecordType) -> bool {
+pub fn is_dnssec(kind: RecordType) -> bool {
     DNSSEC.contains(&u16::from(kind))
 }
 
 /// Whether a type holds names that can't be translated.
-pub(crate) fn hides_names(kind: RecordType) -> bool {
+pub fn hides_names(kind: RecordType) -> bool {
     OPAQUE_NAMES.contains(&u16::from(kind))
 }
 
 /// The target of a DNAME.
-pub(crate) fn dname(data: &RData) -> Option<Name> {
+pub fn dname(data: &RData) -> Option<Name> {
     match data {
         RData::Unknown { code: RecordType::DNAME, rdata } => {
             // RFC 6672 §2.1: the target is not compressed.
@@ -37,7 +37,7 @@ pub(crate) fn dname(data: &RData) -> Option<Name> {
 }
 
 /// Data of a DNAME; `None` when the name can't be written.
-pub(crate) fn to_dname(target: &Name) -> Option<RData> {
+pub fn to_dname(target: &Name) -> Option<RData> {
     let mut octets = Vec::with_capacity(target.len());
     let mut encoder = BinEncoder::new(&mut octets);
     encoder.set_name_encoding(NameEncoding::Uncompressed);
@@ -49,7 +49,7 @@ pub(crate) fn to_dname(target: &Name) -> Option<RData> {
 ///
 /// # Errors
 /// The first refusal of `rename`; `opaque` where the type holds names that can't be seen.
-pub(crate) fn map_names<E>(
+pub fn map_names<E>(
     data: RData,
     opaque: impl FnOnce(RecordType) -> E,
     mut rename: impl FnMut(&Name) -> Result<Name, E>,
@@ -98,7 +98,7 @@ pub(crate) fn map_names<E>(
 }
 
 /// The names that `data` points to and whose addresses a server may add (RFC 1035 §3.3, RFC 2782, RFC 9460).
-pub(crate) fn targets(data: &RData) -> Option<&Name> {
+pub fn targets(data: &RData) -> Option<&Name> {
     match data {
         RData::MX(mx) => Some(&mx.exchange),
         RData::SRV(srv) => Some(&srv.target),
