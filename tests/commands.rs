@@ -86,13 +86,26 @@ async fn nobody_votes_on_their_own_request() -> anyhow::Result<()> {
     approve("atoll", "web-2").await.ended(3, "nobody votes on their own request");
     approve("atoll-dev", "web-2").await.ended(3, "forbidden");
     approve("atoll", "web-9").await.ended(1, "web-9");
-    approve("atoll-approver", "web-1").await.ended(0, "shop/web-1 approved by approver");
+    approve("atoll-approver", "web-1").await.ended(0, "shop/web-1 approved by approver: the hub has not said yet");
     let votes = world.atoll(&["get", "replicationapprovals", "-n", "shop", "-o", "json"]).await.json();
     assert_eq!(votes["items"].as_array().map(Vec::len), Some(1), "{votes}");
     assert_eq!(votes["items"][0]["metadata"]["annotations"]["atoll.dev/voter"], "approver");
     assert_eq!(votes["items"][0]["spec"]["closure"], format!("sha256:{}", "0".repeat(64)));
     let again = world.atoll_as("atoll-approver", &["image", "reject", "web-1", "-n", "shop"]).await;
     again.ended(1, "has voted Approve already");
+    // What the hub says of a vote is what the command says.
+    for (counts, reason, code, says) in [
+        (
+            "False",
+            "`approver` is in none of the groups that decide: owners",
+            3,
+            "does not count: `approver` is in none",
+        ),
+        ("True", "", 0, "approved by approver: the vote counts; it is PendingApproval now"),
+    ] {
+        world.judge_vote("web-1-approver", counts, reason).await?;
+        approve("atoll-approver", "web-1").await.ended(code, says);
+    }
     Ok(())
 }
 

@@ -174,6 +174,17 @@ impl World {
         api.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
         Ok(())
     }
+
+    /// Says of a vote what a hub would.
+    pub(crate) async fn judge_vote(&self, name: &str, counts: &str, message: &str) -> anyhow::Result<()> {
+        let vote = json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "ReplicationApproval", "metadata": {"namespace": "shop"}});
+        let condition = json!({"type": "Counts", "status": counts, "reason": "Judged", "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let status = json!({"status": {"conditions": [condition]}});
+        let api = api(&self.server.client(), &vote);
+        api.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+        Ok(())
+    }
 }
 
 /// Never asked: no member is of mode Push here.

@@ -85,16 +85,18 @@ async fn vote(globals: &Globals, name: &str, decision: Decision, reason: Option<
         }
     };
     let made = judged(&votes, made).await?;
-    match counts(&made) {
+    let counted = match counts(&made) {
         Some(c) if c.status == "False" => {
             return Err(Failure::refused(format!("{shown}: the vote of `{me}` does not count: {}", c.message)));
         }
-        Some(_) => {}
-        None => note("the hub has not said yet whether the vote counts; `atoll image status` shows it"),
-    }
+        Some(_) => "the vote counts",
+        None => "the hub has not said yet whether the vote counts, `atoll image status` shows it",
+    };
     let verb = if decision == Decision::Approve { "approved" } else { "rejected" };
     let now = read_request(&at, name).await?.status.unwrap_or_default();
-    globals.output.show(&made, || format!("{}/{name} {verb} by {me}; it is {:?} now", at.namespace, now.state))
+    globals
+        .output
+        .show(&made, || format!("{}/{name} {verb} by {me}: {counted}; it is {:?} now", at.namespace, now.state))
 }
 
 /// Refuses a vote on one's own request, with the reason and who may vote.
