@@ -42,6 +42,8 @@ pub(crate) struct Builder {
     pub(crate) statuses: watch::Sender<Statuses>,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) has_last_good: bool,
+    /// What is on disk, once something was written in this life.
+    pub(crate) saved: Option<Vec<u8>>,
 }
 
 impl Builder {
@@ -49,12 +51,16 @@ impl Builder {
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut certificates = Certificates::default();
         let _ = shutdown.run_until_cancelled(self.go(&mut certificates)).await;
+        // What changed since the last save is not lost by a restart.
+        if self.watches.are_listed() {
+            let topology = Arc::clone(&self.topology.borrow().topology);
+            self.save(&topology).await;
+        }
         self.open.finish().await;
     }
 
     async fn go(&mut self, certificates: &mut Certificates) {
         let mut changes = self.watches.changes();
-        let mut saved: Option<Vec<u8>> = None;
         let mut save_at = Instant::now();
         let mut unsaved = false;
         let known = |s: &Followed| s.heard.is_some() || s.topology.version != Version::default();
@@ -78,7 +84,7 @@ impl Builder {
                     }
                     () = sleep(PORTS_AGAIN), if !self.ports.failed.is_empty() => break,
                     () = tokio::time::sleep_until(save_at), if unsaved => {
-                        unsaved = !self.save(&topology, &mut saved).await;
+                        unsaved = !self.save(&topology).await;
                         save_at = Instant::now() + SAVE_EVERY;
                     }
                 }
@@ -134,17 +140,17 @@ impl Builder {
     }
 
     /// Writes the objects that are used, where they differ from what is on disk. Returns whether that went well.
-    async fn save(&self, topology: &Topology, saved: &mut Option<Vec<u8>>) -> bool {
+    async fn save(&mut self, topology: &Topology) -> bool {
         let Some(dir) = self.dir.clone() else { return true };
         let objects = self.watches.objects().used();
         let hub = &topology.settings.hub_id;
         let file = last_good::encode(hub, &objects);
-        if saved.as_ref() == Some(&file) {
+        if self.saved.as_ref() == Some(&file) {
             return true;
         }
         let written = last_good::save(dir, hub, &objects).await;
         if written {
-            *saved = Some(file);
+            self.saved = Some(file);
         }
         written
     }

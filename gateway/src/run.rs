@@ -112,6 +112,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         statuses,
         dir: resources.dir,
         has_last_good: before.is_some(),
+        saved: None,
     };
     tasks.spawn(builder.run(shutdown.clone()));
     while let Some(ended) = tasks.join_next().await {

@@ -62,6 +62,25 @@ async fn a_restart_serves_the_last_good_objects() {
 }
 
 #[tokio::test]
+async fn what_changed_just_before_the_end_is_served_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::bare(Some(dir.path())).await;
+    let eu = Pod::start("eu", "127.19.2.1").await;
+    world.publish(topology(&[("eu", &[&eu])]), true);
+    world.apply(gateway("main", json!([listener("http", 80, "HTTP")]))).await;
+    for host in ["one.test", "two.test"] {
+        world.apply(route(host, &[host], json!([{"backendRefs": [import("web")]}]))).await;
+        world.until(host, "/", |a| a.pod() == "eu").await;
+    }
+    world.stop().await;
+    world.api.take().unwrap().close().await;
+    let (client, topology) = (world.client.clone(), world.topology.clone());
+    let mut again = World::over(client, topology, Some(dir.path())).await;
+    again.until("two.test", "/", |a| a.pod() == "eu").await;
+    again.stop().await;
+}
+
+#[tokio::test]
 async fn open_requests_are_finished_at_the_end() {
     let mut world = World::start().await;
     let web = Pod::start("web", "127.19.1.1").await;
