@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::kinds::{DnsKind, MemberDns};
-use atoll_reach::Connect;
+use atoll_reach::{Connect, host_and_port};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-use crate::hub::split;
 
 /// Between two rounds; shorter than a heartbeat, so that each brings news.
 const PERIOD: Duration = Duration::from_secs(3);
@@ -93,7 +91,7 @@ async fn ask_dns(connect: &dyn Connect, dns: Option<&MemberDns>) -> Result<(), S
 /// Any answer counts but a failure of the server itself.
 async fn ask_server(connect: &dyn Connect, server: &str, name: &str) -> io::Result<()> {
     let odd = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let (host, port) = split(server).ok_or_else(|| odd("not host:port"))?;
+    let (host, port) = host_and_port(server).ok_or_else(|| odd("not host:port"))?;
     let mut stream = connect.connect(host, port).await?;
     let query = query(name).ok_or_else(|| odd("the domain is not a DNS name"))?;
     stream.write_all(&query).await?;

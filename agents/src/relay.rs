@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::topology::Site;
-use atoll_reach::{Allow, Connect, Expect, Keepalive, RELAY_ALPN, TlsIdentity, serve_relay};
+use atoll_reach::{Allow, Connect, Expect, Keepalive, RELAY_ALPN, TlsIdentity, host_and_port, serve_relay};
 use rand::RngExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::desired::Word;
-use crate::hub::split;
 use crate::rotate::Shared;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -124,7 +123,7 @@ impl Relays {
     }
 
     async fn once(&self, address: &str, expect: Expect, shutdown: &CancellationToken) -> io::Result<()> {
-        let (host, port) = split(address).ok_or_else(|| io::Error::other("not host:port"))?;
+        let (host, port) = host_and_port(address).ok_or_else(|| io::Error::other("not host:port"))?;
         let dial = async {
             let tcp = self.connect.connect(host, port).await?;
             self.tls.connect(tcp, host, expect, &[RELAY_ALPN]).await

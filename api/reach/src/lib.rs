@@ -47,7 +47,7 @@ pub use relay::{RELAY_ALPN, RelayError, RelayTable, accept_relay};
 pub use revoke::{Cut, Revocations};
 pub use role::{Peer, Role, Serial};
 pub use serve::{Allow, REASON_HEADER, serve_relay};
-pub use stream::{Accept, BoxStream, Connect, Listen, Stream, System, listener};
+pub use stream::{Accept, BoxStream, Connect, Listen, Stream, System, host_and_port, listener};
 pub use targets::{probe_members, targets_of};
 pub use tls::{ClientAuth, Secured, TlsIdentity, pinned};
 pub use verify::Expect;

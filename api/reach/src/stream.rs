@@ -18,6 +18,14 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 /// A stream of any kind: TCP, TLS, a relayed tunnel, a simulated one.
 pub type BoxStream = Box<dyn Stream>;
 
+/// Host and port of `host:port` or `[v6]:port`; `None` for anything else.
+#[must_use]
+pub fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (!host.is_empty()).then_some((host, port.parse().ok()?))
+}
+
 /// Opens streams to a host and port.
 #[async_trait]
 pub trait Connect: Send + Sync {
