@@ -3,6 +3,8 @@
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, Record};
 
+use atoll_api::names::{ClusterName, ServiceName};
+
 use crate::zones::Zone;
 
 /// RFC 8914 §4: the extended errors that we give.
@@ -30,6 +32,31 @@ pub(crate) struct Ede {
     pub(crate) text: String,
 }
 
+/// To whom else an answer may be given as it is, without deciding again. Ordered: the later is the stricter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reuse {
+    /// To everybody who stands where the asker stands: same view, cluster set, cluster, region, zone, recursion.
+    #[default]
+    Place,
+    /// To nobody.
+    Never,
+}
+
+/// What an answer was made of: when it changes the answer is void, whatever its time to live.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    /// A zone of ours, by apex.
+    Zone(Name),
+    /// What a member's names mean and whom to ask for them.
+    Member(ClusterName),
+    /// A federated service: where it is, how those clusters are, its policy.
+    Service(ServiceName),
+    /// A host that a policy names: its gateways, how their clusters are, the policy.
+    Host(Name),
+    /// The resolvers for names that are not ours.
+    Upstreams,
+}
+
 /// What is answered.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
@@ -42,6 +69,10 @@ pub(crate) struct Answer {
     pub(crate) edes: Vec<Ede>,
     /// The chain goes on at this name.
     pub(crate) next: Option<Name>,
+    /// Who else may get it.
+    pub(crate) reuse: Reuse,
+    /// What it was made of, over the whole chain.
+    pub(crate) sources: Vec<Source>,
 }
 
 impl Answer {
@@ -54,6 +85,8 @@ impl Answer {
             authoritative: true,
             edes: Vec::new(),
             next: None,
+            reuse: Reuse::Place,
+            sources: Vec::new(),
         }
     }
 

@@ -103,6 +103,20 @@ pub(crate) enum What {
     Nothing,
 }
 
+impl What {
+    /// The service that it is about.
+    pub(crate) fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Service(s)
+            | Self::Protocol(s, _)
+            | Self::Port(s, ..)
+            | Self::Endpoint(s, ..)
+            | Self::Cluster(s, _) => Some(s),
+            Self::Inner | Self::Namespace(_) | Self::Version | Self::Nothing => None,
+        }
+    }
+}
+
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

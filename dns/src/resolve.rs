@@ -14,7 +14,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::answer::{Answer, ede};
+use crate::answer::{Answer, Reuse, Source, ede};
 use crate::client::Asker;
 use crate::explain::Trace;
 use crate::federated::{self, Case};
@@ -110,7 +110,8 @@ impl Resolver {
             dice: question.dice,
         };
         let mut why = Vec::new();
-        let answer = match place {
+        let (source, reuse) = (source(&place, name), reuse(&place, &world.table));
+        let mut answer = match place {
             Place::Here(zone) => here(&world.table, zone, name, question.kind),
             Place::Beside(zone, beside) => federated::answer(&case(zone), &beside, &mut why),
             Place::Host(zone, policy) => {
@@ -125,6 +126,8 @@ impl Resolver {
             Place::Outside => self.outside(asker, question, name, deadline).await,
             Place::Unknown => Answer::failure(ede::NOT_READY, "no topology yet: the hub was never heard"),
         };
+        answer.sources.extend(source);
+        answer.reuse = answer.reuse.max(reuse);
         trace.decided(why, &answer);
         answer
     }
@@ -197,6 +200,34 @@ impl Resolver {
     }
 }
 
+/// What the answer of a place is made of.
+fn source(place: &Place<'_>, name: &Name) -> Option<Source> {
+    Some(match place {
+        Place::Here(zone) => Source::Zone(zone.apex().clone()),
+        Place::Below(Below { member, .. }) | Place::Unaskable(member, _) | Place::Inner(member) => {
+            Source::Member(member.name.clone())
+        }
+        Place::Beside(zone, beside) => match beside.what.service() {
+            Some(service) => Source::Service(service.clone()),
+            None => Source::Zone(zone.apex().clone()),
+        },
+        Place::Host(..) => Source::Host(name.clone()),
+        Place::Outside => Source::Upstreams,
+        Place::Unknown => return None,
+    })
+}
+
+/// Who else may get the answer of a place.
+fn reuse(place: &Place<'_>, table: &Table) -> Reuse {
+    let keyed = match place {
+        Place::Beside(_, beside) => beside.what.service().is_some_and(|s| table.policy(s).chain.keyed()),
+        Place::Host(_, policy) => policy.chain.keyed(),
+        Place::Unknown => true,
+        _ => false,
+    };
+    if keyed { Reuse::Never } else { Reuse::Place }
+}
+
 /// The answer of a zone of ours.
 fn here(table: &Table, zone: &Zone, name: &Name, kind: RecordType) -> Answer {
     match zone.find(name, kind) {
@@ -230,13 +261,17 @@ fn reverse_soa(table: &Table, name: &Name) -> Record {
 
 /// Appends a link to the chain.
 fn join(whole: &mut Answer, link: Answer) {
+    let reuse = whole.reuse.max(link.reuse);
     if !matches!(link.rcode, ResponseCode::NoError | ResponseCode::NXDomain) {
-        let edes = std::mem::take(&mut whole.edes);
-        *whole = link;
+        let (edes, sources) = (std::mem::take(&mut whole.edes), std::mem::take(&mut whole.sources));
+        *whole = Answer { reuse, ..link };
         whole.answers.clear();
         whole.edes.extend(edes);
+        whole.sources.extend(sources);
         return;
     }
+    whole.reuse = reuse;
+    whole.sources.extend(link.sources);
     whole.rcode = link.rcode;
     whole.answers.extend(link.answers);
     whole.authorities = link.authorities;
