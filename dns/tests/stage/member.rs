@@ -1,10 +1,11 @@
-//! A member's DNS by script: what it knows, how it behaves, what it was asked.
+//! A DNS server by script, of a member or upstream: what it knows, how it behaves, what it was asked.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::SOA;
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -19,12 +20,34 @@ pub(crate) enum Manner {
     Well,
     /// Not at all.
     Silent,
+    /// After so long.
+    Slow(Duration),
     /// With this code.
     Code(ResponseCode),
     /// By UDP with nothing but TC.
     Truncating,
     /// With what others should say, too.
     Lying,
+    /// Well, but after forged replies: another id, another question.
+    Spoofed,
+    /// Only ever with another id.
+    WrongId,
+    /// Only ever to another question.
+    WrongQuestion,
+    /// With octets that are no message behind the right id.
+    Garbled,
+    /// As one that has validated.
+    Secure,
+    /// Without a SOA where nothing is there.
+    Bare,
+}
+
+/// A section of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Section {
+    Answer,
+    Authority,
+    Additional,
 }
 
 /// A scripted DNS server on UDP and TCP of one port.
@@ -37,6 +60,8 @@ pub(crate) struct MemberDns {
 struct Script {
     apex: Name,
     records: Vec<Record>,
+    /// Put into every reply.
+    extras: Vec<(Section, Record)>,
     manner: Manner,
     asked: Vec<String>,
 }
@@ -44,7 +69,13 @@ struct Script {
 impl MemberDns {
     /// Serves `apex` at any port of `ip`.
     pub(crate) async fn at(ip: &str, apex: &str) -> Self {
-        let script = Script { apex: name(apex), records: Vec::new(), manner: Manner::Well, asked: Vec::new() };
+        let script = Script {
+            apex: name(apex),
+            records: Vec::new(),
+            extras: Vec::new(),
+            manner: Manner::Well,
+            asked: Vec::new(),
+        };
         let script = Arc::new(Mutex::new(script));
         let stop = CancellationToken::new();
         let (udp, tcp) = loop {
@@ -54,7 +85,7 @@ impl MemberDns {
             }
         };
         let addr = udp.local_addr().unwrap();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(serve_udp(udp, Arc::clone(&script))));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(serve_udp(Arc::new(udp), Arc::clone(&script))));
         tokio::spawn(stop.clone().run_until_cancelled_owned(serve_tcp(tcp, Arc::clone(&script), stop.clone())));
         Self { addr, script, stop }
     }
@@ -65,8 +96,28 @@ impl MemberDns {
 
     /// Knows one more record.
     pub(crate) fn knows(self, owner: &str, ttl: u32, data: RData) -> Self {
-        self.script.lock().unwrap().records.push(Record::from_rdata(name(owner), ttl, data));
+        self.learn(Record::from_rdata(name(owner), ttl, data));
         self
+    }
+
+    /// Knows one more record from now on.
+    pub(crate) fn learn(&self, record: Record) {
+        self.script.lock().unwrap().records.push(record);
+    }
+
+    /// Puts a record into every reply from now on.
+    pub(crate) fn add(&self, section: Section, record: Record) {
+        self.script.lock().unwrap().extras.push((section, record));
+    }
+
+    /// Knows nothing of `owner` any more.
+    pub(crate) fn forget(&self, owner: &Name) {
+        self.script.lock().unwrap().records.retain(|r| r.name != *owner);
+    }
+
+    /// The domain that it serves.
+    pub(crate) fn apex(&self) -> Name {
+        self.script.lock().unwrap().apex.clone()
     }
 
     pub(crate) fn behave(&self, manner: Manner) {
@@ -90,14 +141,29 @@ impl Drop for MemberDns {
     }
 }
 
-async fn serve_udp(socket: UdpSocket, script: Arc<Mutex<Script>>) {
+async fn serve_udp(socket: Arc<UdpSocket>, script: Arc<Mutex<Script>>) {
     let mut packet = vec![0; 4096];
     while let Ok((len, from)) = socket.recv_from(&mut packet).await {
-        let reply = answer(&script, &packet[..len], "udp");
-        if let Some(reply) = reply {
-            let _ = socket.send_to(&reply, from).await;
-        }
+        let (after, replies) = answer(&script, &packet[..len], "udp");
+        let socket = Arc::clone(&socket);
+        let send = async move {
+            for reply in replies {
+                let _ = socket.send_to(&reply, from).await;
+            }
+        };
+        later(after, send).await;
     }
+}
+
+/// Does it at once, or after a while beside whoever calls.
+async fn later(after: Duration, what: impl Future<Output = ()> + Send + 'static) {
+    if after.is_zero() {
+        return what.await;
+    }
+    tokio::spawn(async move {
+        tokio::time::sleep(after).await;
+        what.await;
+    });
 }
 
 async fn serve_tcp(listener: TcpListener, script: Arc<Mutex<Script>>, stop: CancellationToken) {
@@ -112,7 +178,9 @@ async fn converse(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
         if stream.read_exact(&mut packet).await.is_err() {
             return;
         }
-        if let Some(reply) = answer(&script, &packet, "tcp") {
+        let (after, replies) = answer(&script, &packet, "tcp");
+        tokio::time::sleep(after).await;
+        for reply in replies {
             let mut framed = u16::try_from(reply.len()).unwrap().to_be_bytes().to_vec();
             framed.extend(reply);
             if stream.write_all(&framed).await.is_err() {
@@ -122,51 +190,100 @@ async fn converse(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
     }
 }
 
-fn answer(script: &Mutex<Script>, packet: &[u8], by: &str) -> Option<Vec<u8>> {
-    let query = Message::from_vec(packet).ok()?;
-    let question = query.queries.first()?.clone();
+/// The replies to a packet, and after how long they leave.
+fn answer(script: &Mutex<Script>, packet: &[u8], by: &str) -> (Duration, Vec<Vec<u8>>) {
+    let query = Message::from_vec(packet).ok().filter(|q| !q.queries.is_empty());
+    let Some(query) = query else { return (Duration::ZERO, Vec::new()) };
+    let question = query.queries[0].clone();
     let mut script = script.lock().unwrap();
     if question.query_type != RecordType::SOA {
         script.asked.push(format!("{by} {} {}", question.name, question.query_type));
     }
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
     reply.queries = query.queries.clone();
+    reply.metadata.checking_disabled = query.metadata.checking_disabled;
     match script.manner {
-        Manner::Silent => return None,
+        Manner::Silent => return (Duration::ZERO, Vec::new()),
         Manner::Code(code) => {
             reply.metadata.response_code = code;
-            return reply.to_vec().ok();
+            return (Duration::ZERO, vec![reply.to_vec().unwrap()]);
         }
         Manner::Truncating if by == "udp" => {
             reply.metadata.truncation = true;
-            return reply.to_vec().ok();
+            return (Duration::ZERO, vec![reply.to_vec().unwrap()]);
+        }
+        Manner::Garbled => {
+            let garbage = packet[..2].iter().copied().chain([0x81, 0x80, 0xff, 0xff, 0xff, 0xff, 0, 9, 0, 9, 0xc0]);
+            return (Duration::ZERO, vec![garbage.collect()]);
         }
         _ => {}
     }
-    let at = |owner: &Name| script.records.iter().filter(|r| r.name == *owner).cloned().collect::<Vec<_>>();
-    let mut owner = question.name.clone();
-    for _ in 0..8 {
-        let here = at(&owner);
-        let found: Vec<Record> = here.iter().filter(|r| r.record_type() == question.query_type).cloned().collect();
-        let done = !found.is_empty();
-        reply.answers.extend(found);
-        let alias = here.iter().find(|r| r.record_type() == RecordType::CNAME).filter(|_| !done);
-        let Some(RData::CNAME(target)) = alias.map(|r| r.data.clone()) else { break };
-        reply.answers.extend(alias.cloned());
-        owner = target.0;
-    }
-    if reply.answers.is_empty() {
-        if at(&question.name).is_empty() && question.name != script.apex {
-            reply.metadata.response_code = ResponseCode::NXDomain;
+    script.fill(&question, &mut reply);
+    let whole = |reply: &Message| reply.to_vec().unwrap();
+    let with_id = |mut reply: Message| {
+        reply.metadata.id ^= 1;
+        reply
+    };
+    let about = |mut reply: Message| {
+        reply.queries = vec![Query::query(name("www.bank.example"), question.query_type)];
+        reply
+    };
+    let forged = || {
+        let mut forged = reply.clone();
+        forged.metadata.response_code = ResponseCode::NoError;
+        forged.answers = vec![Record::from_rdata(question.name.clone(), 600, RData::A(A::new(6, 6, 6, 6)))];
+        forged
+    };
+    match script.manner {
+        Manner::Slow(after) => (after, vec![whole(&reply)]),
+        Manner::WrongId => (Duration::ZERO, vec![whole(&with_id(reply.clone()))]),
+        Manner::WrongQuestion => (Duration::ZERO, vec![whole(&about(reply.clone()))]),
+        Manner::Spoofed if by == "udp" => {
+            (Duration::ZERO, vec![whole(&with_id(forged())), whole(&about(forged())), whole(&reply)])
         }
-        let [ns, hostmaster] = ["ns.dns", "hostmaster"].map(|l| name(&format!("{l}.{}", script.apex)));
-        let soa = SOA::new(ns, hostmaster, 1, 7200, 1800, 86_400, 5);
-        reply.authorities.push(Record::from_rdata(script.apex.clone(), 5, RData::SOA(soa)));
+        _ => (Duration::ZERO, vec![whole(&reply)]),
     }
-    if script.manner == Manner::Lying {
-        let evil = RData::A(hickory_proto::rr::rdata::A::new(6, 6, 6, 6));
-        reply.answers.push(Record::from_rdata(name("www.bank.example"), 600, evil.clone()));
-        reply.additionals.push(Record::from_rdata(name("ns.bank.example"), 600, evil));
+}
+
+impl Script {
+    /// Puts what it knows into a reply.
+    fn fill(&self, question: &Query, reply: &mut Message) {
+        let at = |owner: &Name| self.records.iter().filter(|r| r.name == *owner).cloned().collect::<Vec<_>>();
+        let mut owner = question.name.clone();
+        for _ in 0..16 {
+            let here = at(&owner);
+            let found: Vec<Record> = here.iter().filter(|r| r.record_type() == question.query_type).cloned().collect();
+            let done = !found.is_empty();
+            reply.answers.extend(found);
+            let alias = here.iter().find(|r| r.record_type() == RecordType::CNAME).filter(|_| !done);
+            let Some(RData::CNAME(target)) = alias.map(|r| r.data.clone()) else { break };
+            reply.answers.extend(alias.cloned());
+            owner = target.0;
+        }
+        if reply.answers.is_empty() {
+            // RFC 8020: a name with names below it exists.
+            let exists = self.records.iter().any(|r| question.name.zone_of(&r.name)) || question.name == self.apex;
+            if !exists {
+                reply.metadata.response_code = ResponseCode::NXDomain;
+            }
+            let [ns, hostmaster] = ["ns.dns", "hostmaster"].map(|l| name(&format!("{l}.{}", self.apex)));
+            let soa = SOA::new(ns, hostmaster, 1, 7200, 1800, 86_400, 5);
+            if self.manner != Manner::Bare {
+                reply.authorities.push(Record::from_rdata(self.apex.clone(), 5, RData::SOA(soa)));
+            }
+        }
+        reply.metadata.authentic_data = self.manner == Manner::Secure;
+        for (section, record) in &self.extras {
+            match section {
+                Section::Answer => reply.answers.push(record.clone()),
+                Section::Authority => reply.authorities.push(record.clone()),
+                Section::Additional => reply.additionals.push(record.clone()),
+            }
+        }
+        if self.manner == Manner::Lying {
+            let evil = RData::A(A::new(6, 6, 6, 6));
+            reply.answers.push(Record::from_rdata(name("www.bank.example"), 600, evil.clone()));
+            reply.additionals.push(Record::from_rdata(name("ns.bank.example"), 600, evil));
+        }
     }
-    reply.to_vec().ok()
 }

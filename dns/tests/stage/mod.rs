@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a stage that can't be set ends the test")]
 
 pub(crate) mod member;
+pub(crate) mod ways;
 
 use std::collections::HashMap;
 use std::io;
@@ -28,7 +29,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than any answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running server and what it was given.
 pub(crate) struct Stage {
