@@ -25,6 +25,10 @@ pub(crate) struct Asker {
     pub(crate) zone: Option<String>,
     /// Whether names that are not ours are looked up for it.
     pub(crate) recursion: bool,
+    /// Whether it may not ask at all.
+    pub(crate) barred: bool,
+    /// Whether its replies are never limited: loopback, members, those who may recurse.
+    pub(crate) spared: bool,
     /// The same for neighbours.
     pub(crate) client: u64,
     /// By which word it was placed.
@@ -53,6 +57,8 @@ pub(crate) struct Clients {
     members: Prefixes<String>,
     written: Prefixes<Standing>,
     recursion: Prefixes<()>,
+    /// Who may ask at all; nobody in it: everybody.
+    allowed: Option<Prefixes<()>>,
     own: Standing,
 }
 
@@ -72,6 +78,9 @@ impl Clients {
         }
         for net in &config.recursion {
             clients.recursion.insert(*net, ());
+        }
+        for net in &config.allow {
+            clients.allowed.get_or_insert_default().insert(*net, ());
         }
         clients
     }
@@ -93,6 +102,8 @@ impl Clients {
         };
         let mut asker = place(topology, standing, by);
         asker.recursion = self.recursion.find(ip).is_some();
+        asker.barred = self.allowed.as_ref().is_some_and(|allowed| allowed.find(ip).is_none());
+        asker.spared = asker.recursion || member.is_some() || ip.is_loopback();
         asker.client = neighbourhood(ip);
         asker
     }
@@ -135,6 +146,28 @@ fn neighbourhood(ip: IpAddr) -> u64 {
 mod tests {
     use super::*;
     use crate::testing::topology;
+
+    #[test]
+    fn an_address_may_ask_or_not_and_is_limited_or_not() {
+        let ranges = |nets: &[&str]| nets.iter().map(|net| net.parse().unwrap()).collect::<Vec<IpNet>>();
+        let everybody = Config { recursion: ranges(&["192.0.2.0/24"]), ..Config::default() };
+        let few = Config { allow: ranges(&["10.0.0.0/8", "2001:db8::/32"]), ..everybody.clone() };
+        let topology = topology();
+        for (ip, barred, spared) in [
+            ("127.0.0.1", true, true),
+            ("::1", true, true),
+            ("10.1.0.7", false, true),
+            ("172.16.0.2", true, true),
+            ("192.0.2.9", true, true),
+            ("10.77.0.1", false, false),
+            ("2001:db8::1", false, false),
+            ("203.0.113.1", true, false),
+        ] {
+            let asker = |config| Clients::new(&topology, config).asker(&topology, ip.parse().unwrap());
+            assert_eq!((asker(&few).barred, asker(&few).spared), (barred, spared), "{ip}");
+            assert_eq!((asker(&everybody).barred, asker(&everybody).spared), (false, spared), "{ip} where all may ask");
+        }
+    }
 
     #[test]
     fn the_source_address_says_who_asks() {

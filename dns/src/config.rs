@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atoll_api::topology::Standing;
 use atoll_reach::{Accept, Connect, Dialer, Listen};
@@ -10,6 +11,7 @@ use atoll_wire::follow::{Report, Snapshot};
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 
+use crate::guard::{Rate, Secrets};
 use crate::run::Server;
 
 /// What the operator says.
@@ -25,6 +27,44 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Who may ask for such names.
     pub recursion: Vec<IpNet>,
+    /// Who may ask at all; empty: everybody.
+    pub allow: Vec<IpNet>,
+    /// How many replies strangers get by UDP.
+    pub rate: Rate,
+    /// What one client and all may hold open.
+    pub limits: Limits,
+    /// Whose TCP, DoT and DoH connections begin with a PROXY protocol header that says who the client is.
+    pub proxies: Vec<IpNet>,
+}
+
+/// What connections may take, for each transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of all clients.
+    pub connections: usize,
+    /// Connections of one client: an IPv4 address, a /64.
+    pub client_connections: usize,
+    /// Queries in flight on one connection; the next one is not read before.
+    pub queries: usize,
+    /// A connection without a query for so long ends; when three quarters of all are taken, after a fifth of it.
+    pub idle: Duration,
+    /// From the first octet of a connection to its first query's: PROXY header and handshake.
+    pub handshake: Duration,
+    /// One write to a client that does not read.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 2048,
+            client_connections: 128,
+            queries: 64,
+            idle: Duration::from_secs(10),
+            handshake: Duration::from_secs(5),
+            write: Duration::from_secs(5),
+        }
+    }
 }
 
 /// What the DNS server is handed.
@@ -43,6 +83,8 @@ pub struct Resources {
     pub udp: Vec<std::net::UdpSocket>,
     /// The TCP listener on the same port.
     pub tcp: Box<dyn Accept>,
+    /// Secrets of cookies that several servers share (RFC 9018 §5), as they are changed; `None` in it or without it: our own, rolled daily.
+    pub cookies: Option<watch::Receiver<Option<Secrets>>>,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
     /// A directory of its own. The server keeps no file today: everything it could keep is in the topology, or cache.

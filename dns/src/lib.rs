@@ -26,6 +26,12 @@ mod run;
 
 pub mod transport;
 
+mod edge;
+
+mod guard;
+
+mod edns;
+
 mod respond;
 
 mod client;
@@ -69,6 +75,7 @@ mod metrics;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Ask, Config, Resources};
+pub use config::{Ask, Config, Limits, Resources};
 pub use error::Error;
+pub use guard::{Rate, Secret, Secrets};
 pub use run::{Server, run};

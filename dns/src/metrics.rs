@@ -15,6 +15,7 @@ pub(crate) fn code(rcode: ResponseCode) -> &'static str {
         ResponseCode::FormErr => "FORMERR",
         ResponseCode::NotImp => "NOTIMP",
         ResponseCode::BADVERS => "BADVERS",
+        ResponseCode::BADCOOKIE => "BADCOOKIE",
         _ => "OTHER",
     }
 }

@@ -5,43 +5,55 @@
 //! ```
 //!
 //! In: what came, from where, by which transport. Out: the reply, or nothing for what is no query (a reply to a reply would be a loop).
-//! Never panics on what comes. Sources: RFC 1035 §4, RFC 6891 (EDNS), RFC 8906 (how to answer what we don't know), RFC 8914 (EDE).
+//! Never panics on what comes. Sources: RFC 1035 §4, RFC 8906 (how to answer what we don't know), RFC 7873 §5.2 (cookies).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use hickory_proto::op::{Edns, Message, Metadata, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::opt::EdnsOption;
+use hickory_proto::op::{Message, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use tokio::time::Instant;
 
-use crate::answer::{Answer, Ede, ede};
+use crate::answer::{Answer, ede};
+use crate::client::Asker;
+use crate::edge::Edge;
+use crate::edns::{self, Opt, ReplyOpt};
 use crate::explain::Trace;
-use crate::forward::UDP_BYTES_MAX;
+use crate::guard::{Cookie, Kind, Now, Verdict};
 use crate::metrics::Metrics;
 use crate::resolve::{Question, Shared};
+use crate::world::World;
 
 const HEADER_BYTES: usize = 12;
-/// Without EDNS (RFC 1035 §2.3.4).
-const PLAIN_BYTES_MAX: u16 = 512;
-/// RFC 8914.
-const EDE_OPTION: u16 = 15;
-/// Longer texts of extended errors are cut.
-const EDE_TEXT_MAX: usize = 160;
 
 /// How a query came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Via {
     /// The transport's row.
     pub(crate) transport: &'static str,
-    /// Whether a reply of any size goes back.
+    /// Whether a reply of any size goes back, and the address is surely the client's.
     pub(crate) stream: bool,
+    /// Whether nobody on the way reads along.
+    pub(crate) encrypted: bool,
+    /// How long the connection stays open when idle, in tenths of a second, where clients may ask that (RFC 7828).
+    pub(crate) keepalive: Option<u16>,
 }
 
 /// Answers packets; clones share everything.
 #[derive(Clone)]
 pub(crate) struct Responder {
     pub(crate) resolver: Shared,
+    pub(crate) edge: Arc<Edge>,
     pub(crate) metrics: Metrics,
+}
+
+/// Who is at the other end of a packet.
+struct Peer {
+    from: SocketAddr,
+    via: Via,
+    now: Now,
+    asker: Asker,
+    cookie: Cookie,
 }
 
 impl Responder {
@@ -52,39 +64,120 @@ impl Responder {
             self.metrics.dropped(via.transport, "no_query");
             return None;
         };
-        let (reply, rcode) = match head.check().and_then(|()| parse(packet, &head)) {
+        let (now, world) = (self.edge.now(), self.resolver.world.load_full());
+        let asker = world.table.clients.asker(&world.table.topology, from.ip());
+        // Where an OPT is to be looked for is known of queries only.
+        let opt = if head.code == 0 { Opt::find(packet) } else { Ok(None) };
+        let cookie = opt.ok().flatten().map_or(Cookie::Absent, |o| self.edge.guard.cookie(now, from.ip(), o.cookie));
+        let peer = Peer { from, via, now, asker, cookie };
+        let (mut reply, rcode) = match opt.map_err(|_| ResponseCode::FormErr) {
+            Ok(opt) => self.reply(packet, &head, opt.as_ref(), &peer, &world).await,
             Err(code) => (bare(&head, code), code),
-            Ok(query) => self.reply(query, from, via).await,
         };
+        let verdict = match (via.stream || peer.asker.spared, cookie) {
+            (true, _) | (_, Cookie::Valid(_)) => Verdict::Send,
+            _ => self.edge.guard.judge(now, from.ip(), Kind::of(&reply)),
+        };
+        match verdict {
+            Verdict::Send => {}
+            Verdict::Slip => {
+                let opt = opt.ok().flatten();
+                let said = opt.map(|opt| self.opt(&opt, &peer, rcode));
+                edns::truncate(&mut reply, said.as_ref(), edns::limit(opt.as_ref(), false));
+            }
+            Verdict::Drop => {
+                self.metrics.dropped(via.transport, "rate");
+                return None;
+            }
+        }
         self.metrics.query(via.transport, rcode, start.elapsed());
         Some(reply)
     }
 
-    async fn reply(&self, query: Message, from: SocketAddr, via: Via) -> (Vec<u8>, ResponseCode) {
-        let world = self.resolver.world.load_full();
-        let asker = world.table.clients.asker(&world.table.topology, from.ip());
-        let asked = &query.queries[0];
-        let answer = if query.edns.as_ref().is_some_and(|e| e.version() > 0) {
-            // RFC 6891 §6.1.3.
-            Answer { rcode: ResponseCode::BADVERS, authoritative: false, ..Answer::records(Vec::new()) }
-        } else if is_meta(asked.query_type) {
-            Answer { rcode: ResponseCode::NotImp, authoritative: false, ..Answer::records(Vec::new()) }
-        } else if asked.query_class != DNSClass::IN {
-            Answer::refused(ede::NOT_SUPPORTED, "only class IN is served")
-        } else if matches!(asked.query_type, RecordType::AXFR | RecordType::IXFR) {
-            Answer::refused(ede::PROHIBITED, "no transfers")
-        } else {
-            let question = Question {
-                name: asked.name.to_lowercase(),
-                kind: asked.query_type,
-                recursion: query.metadata.recursion_desired,
-                dnssec: query.edns.as_ref().is_some_and(|e| e.flags().dnssec_ok),
-                dice: rand::random(),
-            };
-            self.resolver.resolve(&world, &asker, &question, &mut Trace::off()).await
+    async fn reply(
+        &self,
+        packet: &[u8],
+        head: &Head,
+        opt: Option<&Opt<'_>>,
+        peer: &Peer,
+        world: &World,
+    ) -> (Vec<u8>, ResponseCode) {
+        let limit = edns::limit(opt, peer.via.stream);
+        let parsed = head.check().and_then(|()| parse(packet, head));
+        let query = match parsed {
+            Ok(query) => query,
+            Err(code) => {
+                // RFC 7873 §5.4: a query without a question that asks for a cookie only.
+                let cookie_only =
+                    head.code == 0 && (head.questions, head.others) == (0, 0) && peer.cookie.client().is_some();
+                let code = if cookie_only { ResponseCode::NoError } else { code };
+                let mut reply = bare(head, code);
+                edns::append(&mut reply, opt.map(|opt| self.opt(opt, peer, code)).as_ref(), limit);
+                return (reply, code);
+            }
+        };
+        let answer = match self.refusal(&query, opt, peer) {
+            Some(answer) => answer,
+            None => {
+                let asked = &query.queries[0];
+                let question = Question {
+                    name: asked.name.to_lowercase(),
+                    kind: asked.query_type,
+                    recursion: query.metadata.recursion_desired,
+                    dnssec: opt.is_some_and(|opt| opt.dnssec),
+                    dice: rand::random(),
+                };
+                self.resolver.resolve(world, &peer.asker, &question, &mut Trace::off()).await
+            }
         };
         let rcode = answer.rcode;
-        (encode(&message(&query, answer, asker.recursion), limit(&query, via)), rcode)
+        let said = opt.map(|opt| ReplyOpt { edes: &answer.edes, ..self.opt(opt, peer, rcode) });
+        (edns::fit(&message(&query, &answer, peer.asker.recursion), said.as_ref(), limit), rcode)
+    }
+
+    /// What is answered without looking at names.
+    fn refusal(&self, query: &Message, opt: Option<&Opt<'_>>, peer: &Peer) -> Option<Answer> {
+        let code = |rcode| Some(Answer { rcode, authoritative: false, ..Answer::records(Vec::new()) });
+        let asked = &query.queries[0];
+        if opt.is_some_and(|opt| opt.version > 0) {
+            // RFC 6891 §6.1.3.
+            code(ResponseCode::BADVERS)
+        } else if peer.cookie == Cookie::Malformed {
+            // RFC 7873 §5.2.2.
+            code(ResponseCode::FormErr)
+        } else if peer.asker.barred {
+            Some(Answer::refused(ede::PROHIBITED, "this client may not ask here"))
+        } else if self.must_prove(peer) {
+            // RFC 7873 §5.2.3.
+            code(ResponseCode::BADCOOKIE)
+        } else if is_meta(asked.query_type) {
+            code(ResponseCode::NotImp)
+        } else if asked.query_class != DNSClass::IN {
+            Some(Answer::refused(ede::NOT_SUPPORTED, "only class IN is served"))
+        } else if matches!(asked.query_type, RecordType::AXFR | RecordType::IXFR) {
+            Some(Answer::refused(ede::PROHIBITED, "no transfers"))
+        } else {
+            None
+        }
+    }
+
+    /// Whether a client that can prove its address must do so first: under stress, by UDP.
+    fn must_prove(&self, peer: &Peer) -> bool {
+        let can = matches!(peer.cookie, Cookie::Unproven(_)) && !peer.via.stream && !peer.asker.spared;
+        can && self.edge.guard.is_stressed(peer.now)
+    }
+
+    /// The OPT of a reply, without extended errors.
+    fn opt(&self, opt: &Opt<'_>, peer: &Peer, rcode: ResponseCode) -> ReplyOpt<'_> {
+        ReplyOpt {
+            rcode_high: rcode.high(),
+            dnssec: opt.dnssec,
+            cookie: self.edge.guard.cookie_for(peer.now, peer.from.ip(), peer.cookie),
+            keepalive: peer.via.keepalive.filter(|_| opt.keepalive),
+            nsid: opt.nsid.then_some(self.edge.nsid()),
+            padded: opt.padding && peer.via.encrypted,
+            ..ReplyOpt::default()
+        }
     }
 }
 
@@ -143,8 +236,8 @@ fn bare(head: &Head, code: ResponseCode) -> Vec<u8> {
     octets
 }
 
-/// The answer as a message.
-fn message(query: &Message, answer: Answer, recursion: bool) -> Message {
+/// The answer as a message, without its OPT.
+fn message(query: &Message, answer: &Answer, recursion: bool) -> Message {
     let asked = &query.queries[0];
     let mut message = Message::response(query.metadata.id, OpCode::Query);
     message.metadata = Metadata::response_from_request(&query.metadata);
@@ -152,21 +245,11 @@ fn message(query: &Message, answer: Answer, recursion: bool) -> Message {
     message.metadata.authoritative = answer.authoritative;
     message.metadata.recursion_available = recursion;
     message.queries = vec![asked.clone()];
-    message.answers = answer.answers;
-    message.authorities = answer.authorities;
-    message.additionals = answer.additionals;
+    message.answers.clone_from(&answer.answers);
+    message.authorities.clone_from(&answer.authorities);
+    message.additionals.clone_from(&answer.additionals);
     for record in message.answers.iter_mut().chain(&mut message.authorities) {
         own_case(&mut record.name, &asked.name);
-    }
-    if let Some(asked) = &query.edns {
-        let mut edns = Edns::new();
-        // RFC 3225 §3: the bit is copied.
-        edns.set_dnssec_ok(asked.flags().dnssec_ok);
-        edns.set_max_payload(UDP_BYTES_MAX);
-        for ede in &answer.edes {
-            edns.options_mut().insert(option(ede));
-        }
-        message.set_edns(edns);
     }
     message
 }
@@ -176,40 +259,4 @@ fn own_case(name: &mut Name, asked: &Name) {
     if name == asked {
         *name = asked.clone();
     }
-}
-
-fn option(ede: &Ede) -> EdnsOption {
-    let mut octets = ede.code.to_be_bytes().to_vec();
-    let text: String = ede.text.chars().take(EDE_TEXT_MAX).collect();
-    octets.extend_from_slice(text.as_bytes());
-    EdnsOption::Unknown(EDE_OPTION, octets)
-}
-
-/// How large a reply may be.
-fn limit(query: &Message, via: Via) -> usize {
-    let udp = query.edns.as_ref().map_or(PLAIN_BYTES_MAX, |e| e.max_payload().clamp(PLAIN_BYTES_MAX, UDP_BYTES_MAX));
-    usize::from(if via.stream { u16::MAX } else { udp })
-}
-
-/// As octets; what does not fit is cut whole, never in the middle (RFC 2181 §9).
-fn encode(message: &Message, limit: usize) -> Vec<u8> {
-    let whole = message.to_vec().ok().filter(|octets| octets.len() <= limit);
-    whole.or_else(|| thinner(message, limit)).unwrap_or_else(|| {
-        let truncated = message.truncate();
-        let mut plain = truncated.clone();
-        plain.edns = None;
-        truncated
-            .to_vec()
-            .ok()
-            .filter(|octets| octets.len() <= limit)
-            .or_else(|| plain.to_vec().ok())
-            .unwrap_or_default()
-    })
-}
-
-/// Without what is only a courtesy (RFC 2181 §9: leaving out additional records is no truncation).
-fn thinner(message: &Message, limit: usize) -> Option<Vec<u8>> {
-    let mut thin = message.clone();
-    thin.additionals.clear();
-    thin.to_vec().ok().filter(|octets| octets.len() <= limit)
 }

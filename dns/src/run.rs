@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::Asker;
 use crate::config::{Ask, Config, Resources};
+use crate::edge::{Edge, keep_secrets};
 use crate::error::Error;
 use crate::explain::{Trace, document};
 use crate::forward::Forwarder;
@@ -37,7 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it can't start, see [`Error`]. Nothing that happens later ends it.
 pub async fn run(config: Config, resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
-    let Resources { mut topology, dialer, report, connect, listen, udp, tcp, metrics, dir: _, started } = resources;
+    let Resources { mut topology, dialer, report, connect, listen, udp, tcp, metrics, dir: _, started, cookies } =
+        resources;
     let metrics = Metrics::new(&metrics)?;
     let tasks = TaskTracker::new();
     let config = Arc::new(config);
@@ -50,12 +52,17 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let lookups = Lookups::new(Arc::clone(&forwarder), metrics.clone(), tasks.clone());
     let resolver: Shared = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups });
     let mut sockets = Sockets { udp, tcp: Some(tcp) };
-    let responder = Responder { resolver: Arc::clone(&resolver), metrics: metrics.clone() };
+    let edge = Arc::new(Edge::new(&config));
+    let responder = Responder { resolver: Arc::clone(&resolver), edge: Arc::clone(&edge), metrics: metrics.clone() };
     for transport in TRANSPORTS {
         for serving in (transport.serve)(&mut sockets, &responder, &shutdown)? {
             tasks.spawn(serving);
         }
     }
+    let end = shutdown.clone();
+    tasks.spawn(async move {
+        end.run_until_cancelled(keep_secrets(&edge, cookies)).await;
+    });
     tasks.spawn(health::run(Arc::clone(&resolver), metrics, probes, report, shutdown.clone()));
     tracing::info!(instance = config.instance, "DNS answers");
     if let Some(started) = started {

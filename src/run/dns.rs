@@ -58,6 +58,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         clients: config.dns.clients.clone(),
         upstreams: config.dns.upstreams.clone(),
         recursion: config.dns.recursion.clone(),
+        ..atoll_dns::Config::default()
     };
     let resources = atoll_dns::Resources {
         topology: common.topology,
@@ -67,6 +68,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         listen: Arc::new(System::default()),
         udp,
         tcp,
+        cookies: None,
         metrics: parts.metrics.of("dns"),
         dir: parts.dir,
         started: Some(started),

@@ -35,7 +35,7 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 /// After an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-const VIA: Via = Via { transport: "tcp", stream: true };
+const VIA: Via = Via { transport: "tcp", stream: true, encrypted: false, keepalive: Some(100) };
 
 pub(super) fn serve(
     sockets: &mut Sockets,

@@ -43,7 +43,7 @@ pub(super) fn serve(
 }
 
 async fn receive(socket: Arc<UdpSocket>, responder: Responder, waiting: &TaskTracker, shutdown: &CancellationToken) {
-    let via = Via { transport: "udp", stream: false };
+    let via = Via { transport: "udp", stream: false, encrypted: false, keepalive: None };
     let mut packet = vec![0; PACKET_BYTES_MAX];
     loop {
         let Ok((len, from)) = socket.recv_from(&mut packet).await else {

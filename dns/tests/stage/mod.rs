@@ -65,6 +65,7 @@ impl Stage {
             listen: Arc::new(system),
             udp: vec![udp],
             tcp,
+            cookies: None,
             metrics: metrics.clone(),
             dir: None,
             started: Some(started),
