@@ -8,8 +8,15 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder, NameEncoding};
 
 /// Types with names inside that the parser hands over as octets: MD, MF, MB, MG, MR, MINFO, RP, AFSDB, RT, NSAP-PTR, PX, KX,
-/// IPSECKEY, HIP, TALINK, LP, AMTRELAY.
-const OPAQUE_NAMES: &[u16] = &[3, 4, 7, 8, 9, 14, 17, 18, 21, 23, 26, 36, 45, 55, 58, 107, 260];
+/// A6, IPSECKEY, HIP, TALINK, DSYNC, LP, AMTRELAY.
+const OPAQUE_NAMES: &[u16] = &[3, 4, 7, 8, 9, 14, 17, 18, 21, 23, 26, 36, 38, 45, 55, 58, 66, 107, 260];
+/// Types that the parser hands over as octets and that hold no name: WKS, X25, ISDN, NSAP, GPOS, LOC, EID, NIMLOC, ATMA, SINK, APL,
+/// DHCID, NINFO, RKEY, ZONEMD, SPF, UINFO, UID, GID, UNSPEC, NID, L32, L64, EUI48, EUI64, URI, AVC, DOA, RESINFO, WALLET, CLA, IPN, TA
+/// (IANA, "Resource Record (RR) TYPEs").
+const NAMELESS: &[u16] = &[
+    11, 19, 20, 22, 27, 29, 31, 32, 34, 40, 42, 49, 56, 57, 63, 99, 100, 101, 102, 103, 104, 105, 106, 108, 109, 256,
+    258, 259, 261, 262, 263, 264, 32768,
+];
 /// SIG, KEY, NXT, DS, RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM, CDS, CDNSKEY, DLV: what signs names that we rewrite.
 const DNSSEC: &[u16] = &[24, 25, 30, 43, 46, 47, 48, 50, 51, 59, 60, 32769];
 
@@ -21,6 +28,12 @@ pub fn is_dnssec(kind: RecordType) -> bool {
 /// Whether a type holds names that can't be translated.
 pub fn hides_names(kind: RecordType) -> bool {
     OPAQUE_NAMES.contains(&u16::from(kind))
+}
+
+/// Whether a type holds names that can't be translated, or may: one that nobody here knows (RFC 3597 §3) is octets to us.
+pub fn may_hide_names(kind: RecordType) -> bool {
+    let unknown = matches!(kind, RecordType::Unknown(code) if !NAMELESS.contains(&code));
+    hides_names(kind) || unknown
 }
 
 /// The target of a DNAME.

@@ -81,6 +81,7 @@ fn describe(place: &Place<'_>) -> Value {
         }
         Place::Host(zone, policy) => json!({"place": "Host", "zone": show(zone.apex()), "policy": policy.name}),
         Place::Inner(member) => json!({"place": "Inner", "member": member.name.as_str()}),
+        Place::Nowhere(member) => json!({"place": "Nowhere", "member": member.name.as_str()}),
         Place::Outside => json!({"place": "Outside"}),
         Place::Unknown => json!({"place": "Unknown"}),
     }

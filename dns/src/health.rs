@@ -12,8 +12,6 @@ use atoll_api::names::ClusterName;
 use atoll_reach::RelayError;
 use atoll_wire::follow::Report;
 use futures::StreamExt as _;
-use hickory_proto::op::Query;
-use hickory_proto::rr::RecordType;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -113,8 +111,8 @@ async fn ask(forwarder: &Forwarder, member: &Member) -> Option<bool> {
     if member.servers.is_empty() {
         return None;
     }
-    // The domain's own SOA: every server of every kind has an answer to it, be it a refusal.
-    let question = Query::query(member.rename.native().clone(), RecordType::SOA);
+    // Every server of the kind has an answer to it, be it a refusal.
+    let question = member.kind.known(member.rename.native())?;
     let reply = forwarder.probe(member, &question, Instant::now() + PROBE_MAX).await;
     Some(matches!(reply, Ok(_) | Err(Failed::Code(_))))
 }

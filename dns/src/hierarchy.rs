@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use atoll_api::names::ServiceName;
 use hickory_proto::rr::{Name, RecordType};
-use ipnet::IpNet;
 
+use crate::arpa::{Reverse, reverse};
 use crate::client::Asker;
-use crate::names::{absolute, left_of, text, within};
+use crate::names::{left_of, text};
 use crate::policy::Policy;
 use crate::table::{Member, Table};
 use crate::translate::Refused;
@@ -40,6 +40,8 @@ pub(crate) enum Place<'t> {
     Host(&'t Arc<Zone>, &'t Arc<Policy>),
     /// In a reverse zone of a member, above its addresses: exists, holds nothing.
     Inner(&'t Arc<Member>),
+    /// In a reverse zone of a member that has no such names.
+    Nowhere(&'t Arc<Member>),
     /// Nobody's that we know.
     Outside,
     /// No topology yet: we don't know what is ours.
@@ -146,10 +148,10 @@ pub(crate) fn place<'t>(table: &'t Table, asker: &Asker, name: &Name, kind: Reco
     if let Some(own) = zone.filter(|z| z.owns(name)) {
         return Place::Here(own);
     }
-    if let Some(net) = reverse(name) {
+    if let Some(reverse) = reverse(name) {
         return zone.map_or_else(
-            || reversed(table, asker, name, net),
-            |z| match reversed(table, asker, name, net) {
+            || reversed(table, asker, name, &reverse),
+            |z| match reversed(table, asker, name, &reverse) {
                 Place::Outside | Place::Inner(_) => Place::Here(z),
                 member => member,
             },
@@ -157,13 +159,13 @@ pub(crate) fn place<'t>(table: &'t Table, asker: &Asker, name: &Name, kind: Reco
     }
     match zone {
         None => Place::Outside,
-        Some(zone) if zone.apex() == apex => in_apex(table, zone, name),
+        Some(zone) if zone.apex() == apex => in_apex(table, asker, zone, name),
         Some(zone) if Some(zone.apex()) == table.clusterset.as_ref() => in_clusterset(zone, name),
         Some(zone) => Place::Here(zone),
     }
 }
 
-fn in_apex<'t>(table: &'t Table, zone: &'t Arc<Zone>, name: &Name) -> Place<'t> {
+fn in_apex<'t>(table: &'t Table, asker: &Asker, zone: &'t Arc<Zone>, name: &Name) -> Place<'t> {
     let path = words(name, zone.apex());
     let Some((last, rest)) = path.split_last() else { return Place::Here(zone) };
     let scoped = |scope: fn(String) -> Scope, base: usize| match rest.split_last() {
@@ -181,12 +183,19 @@ fn in_apex<'t>(table: &'t Table, zone: &'t Arc<Zone>, name: &Name) -> Place<'t> 
         cluster => match table.members.get(cluster) {
             None => Place::Here(zone),
             Some(member) => match member.rename.to_native(name) {
+                // What it asks us for it must not be asked back for.
+                Ok(Some(native)) if own(asker, member) && native == *name => Place::Unaskable(member, Refused::Loop),
                 Ok(Some(native)) => Place::Below(Below { member, native, reverse: false, top: rest.is_empty() }),
                 Ok(None) => Place::Here(zone),
                 Err(refused) => Place::Unaskable(member, refused),
             },
         },
     }
+}
+
+/// Whether the member itself asks.
+fn own(asker: &Asker, member: &Member) -> bool {
+    asker.cluster.as_deref() == Some(member.name.as_str())
 }
 
 /// The multi-cluster DNS specification 1.0.0.
@@ -232,25 +241,15 @@ fn words(name: &Name, zone: &Name) -> Vec<String> {
     labels.into_iter().map(|l| text(l).map_or_else(|| "\u{fffd}".to_owned(), str::to_ascii_lowercase)).collect()
 }
 
-fn reverse(name: &Name) -> Option<IpNet> {
-    let roots = ["in-addr.arpa", "ip6.arpa"];
-    let root = roots.iter().filter_map(|r| absolute(r)).find(|r| within(name, r))?;
-    (name.iter().len() > root.iter().len()).then(|| name.parse_arpa_name().ok()).flatten()
-}
-
-fn reversed<'t>(table: &'t Table, asker: &Asker, name: &Name, net: IpNet) -> Place<'t> {
-    if net.prefix_len() != net.max_prefix_len() {
-        let inside = table.has_within(&net);
-        let owner = table.owners(net.addr()).and_then(|(own, names)| own.contains(&net).then_some(names)?.first());
-        return match owner.and_then(|name| table.members.get(name)) {
-            Some(member) if inside => Place::Inner(member),
-            _ => Place::Outside,
-        };
-    }
-    let Some((_, owners)) = table.owners(net.addr()) else { return Place::Outside };
-    // Where ranges overlap each asker sees its own member's.
-    let own = owners.iter().find(|o| Some(o.as_str()) == asker.cluster.as_deref()).or_else(|| owners.first());
-    match own.and_then(|name| table.members.get(name)) {
+/// Whose a name of a reverse zone is. Where ranges overlap each asker sees its own member's, else the narrowest range's.
+fn reversed<'t>(table: &'t Table, asker: &Asker, name: &Name, reverse: &Reverse) -> Place<'t> {
+    let owners = table.owners_of(reverse);
+    let own = owners.iter().find(|(_, o)| Some(o.as_str()) == asker.cluster.as_deref()).or_else(|| owners.first());
+    let member = own.and_then(|(_, name)| table.members.get(*name));
+    match member {
+        Some(member) if reverse.whole && reverse.address().is_none() => Place::Inner(member),
+        // Nothing can be there, and it would ask others (Mesos-DNS).
+        Some(member) if !member.kind.reverse => Place::Nowhere(member),
         Some(member) => Place::Below(Below { member, native: name.clone(), reverse: true, top: false }),
         None => Place::Outside,
     }
@@ -260,6 +259,7 @@ fn reversed<'t>(table: &'t Table, asker: &Asker, name: &Name, net: IpNet) -> Pla
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::names::absolute;
     use crate::testing::topology;
 
     #[test]
@@ -283,6 +283,7 @@ mod tests {
             }
             Place::Host(zone, policy) => format!("host of {} in {}", policy.name, zone.apex()),
             Place::Inner(m) => format!("inner {}", m.name),
+            Place::Nowhere(m) => format!("nowhere {}", m.name),
             Place::Outside => "outside".to_owned(),
             Place::Unknown => "unknown".to_owned(),
         };
@@ -319,6 +320,8 @@ mod tests {
             ("example.org", "outside"),
             ("1.0.1.10.in-addr.arpa", "below prod-eu 1.0.1.10.in-addr.arpa."),
             ("0.1.10.in-addr.arpa", "inner prod-eu"),
+            ("10.in-addr.arpa", "outside"),
+            ("1.0-25.0.1.10.in-addr.arpa", "below prod-eu 1.0-25.0.1.10.in-addr.arpa."),
             ("1.0.0.127.in-addr.arpa", "outside"),
             ("arpa", "outside"),
         ] {

@@ -68,7 +68,11 @@ mod answer;
 
 mod prefixes;
 
+mod kinds;
+
 mod names;
+
+mod arpa;
 
 mod metrics;
 

@@ -23,7 +23,7 @@ use crate::cache::{Cache, Cached, Kept, Key};
 use crate::forward::{Failed, Forwarder};
 use crate::metrics::Metrics;
 use crate::table::Member;
-use crate::translate::{Asked, reply};
+use crate::translate::{Asked, Refused, reply};
 
 /// The fingerprint of the upstreams; members have hashes.
 const UPSTREAMS: u64 = 0;
@@ -58,6 +58,11 @@ impl Lookups {
     /// Whom it asks.
     pub(crate) fn forwarder(&self) -> &Arc<Forwarder> {
         &self.forwarder
+    }
+
+    /// Counts what could not be asked of a member.
+    pub(crate) fn refused(&self, member: &Member, refused: Refused) {
+        self.metrics.refused(member.name.as_str(), refused.word());
     }
 
     /// What a member answers for `name`, which it calls `asked`. `soa` is for negative answers that bring none.

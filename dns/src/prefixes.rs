@@ -35,9 +35,20 @@ impl<T> Prefixes<T> {
         })
     }
 
-    /// Whether some range overlaps with `net`.
-    pub(crate) fn touches(&self, net: &IpNet) -> bool {
-        self.entries.keys().any(|own| own.contains(net) || net.contains(own))
+    /// What stands behind every range that holds `ip`, the longest first.
+    pub(crate) fn all(&self, ip: IpAddr) -> impl Iterator<Item = (IpNet, &T)> {
+        let ip = ip.to_canonical();
+        let nets = self.lengths[usize::from(ip.is_ipv6())].iter().rev().filter_map(move |length| {
+            let net = IpNet::new(ip, *length).ok()?.trunc();
+            Some((net, self.entries.get(&net)?))
+        });
+        nets.flat_map(|(net, values)| values.iter().map(move |value| (net, value)))
+    }
+
+    /// What stands behind the ranges inside `net`.
+    pub(crate) fn inside(&self, net: IpNet) -> impl Iterator<Item = (IpNet, &T)> {
+        let within = self.entries.iter().filter(move |(own, _)| net.contains(*own));
+        within.flat_map(|(own, values)| values.iter().map(move |value| (*own, value)))
     }
 }
 
@@ -62,6 +73,10 @@ mod tests {
         ] {
             assert_eq!(table.find(ip.parse().unwrap()).map(|(_, v)| v.to_vec()), want, "{ip}");
         }
-        assert!(table.touches(&"10.0.0.0/7".parse().unwrap()) && !table.touches(&"192.0.2.0/24".parse().unwrap()));
+        let all: Vec<&str> = table.all("10.1.0.9".parse().unwrap()).map(|(_, v)| *v).collect();
+        assert_eq!(all, ["c", "b", "d", "a"]);
+        for (net, count) in [("10.1.0.0/16", 3), ("10.0.0.0/7", 4), ("192.0.2.0/24", 0)] {
+            assert_eq!(table.inside(net.parse().unwrap()).count(), count, "{net}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Reuse, Source, ede};
+use crate::arpa::reverse;
 use crate::client::Asker;
 use crate::explain::Trace;
 use crate::federated::{self, Case};
@@ -23,11 +24,11 @@ use crate::gateways;
 use crate::hierarchy::{Below, Place, place};
 use crate::lookup::{Lookups, Outcome};
 use crate::names::show;
-use crate::table::{NEGATIVE_TTL, Table};
-use crate::translate::{Asked, CHAIN_MAX};
+use crate::table::{Member, NEGATIVE_TTL, Table};
+use crate::translate::{Asked, CHAIN_MAX, Refused};
 use crate::world::World;
 use crate::zones::{Found, Zone};
-use atoll_api::rdata::{hides_names, is_dnssec, targets};
+use atoll_api::rdata::{is_dnssec, may_hide_names, targets};
 
 /// From question to answer, all links together; the rest of the two seconds that clients wait is for the way.
 pub(crate) const BUDGET: Duration = Duration::from_millis(1500);
@@ -119,8 +120,10 @@ impl Resolver {
                 gateways::answer(&case(zone), policy, Some(&policy.chain), &mut why)
             }
             Place::Below(below) => self.below(world, &below, name, question.kind, deadline, trace).await,
-            Place::Inner(_) => Answer::no_data(reverse_soa(&world.table, name)),
+            Place::Inner(member) => Answer::no_data(reverse_soa(&world.table, member, name)),
+            Place::Nowhere(member) => Answer::no_name(reverse_soa(&world.table, member, name)),
             Place::Unaskable(member, refused) => {
+                self.lookups.refused(member, refused);
                 Answer::failure(ede::OTHER, format!("cluster `{}`: {refused}", member.name))
             }
             Place::Outside => self.outside(asker, question, name, deadline).await,
@@ -142,17 +145,18 @@ impl Resolver {
         trace: &mut Trace,
     ) -> Answer {
         let member = below.member;
-        let soa = if below.reverse { reverse_soa(&world.table, name) } else { member.soa() };
+        let soa = if below.reverse { reverse_soa(&world.table, member, name) } else { member.soa() };
         if is_dnssec(kind) {
             return Answer::no_data(soa);
         }
-        if hides_names(kind) {
+        if may_hide_names(kind) {
+            self.lookups.refused(member, Refused::Opaque(kind));
             return Answer::refused(ede::NOT_SUPPORTED, format!("type {kind} holds names that can't be translated"));
         }
         if matches!(kind, RecordType::AXFR | RecordType::IXFR) {
             return Answer::refused(ede::PROHIBITED, "no transfers of members");
         }
-        let asked = Asked { native: below.native.clone(), qtype: kind, reverse: below.reverse };
+        let asked = Asked { native: below.native.clone(), qtype: kind };
         let down = world.down.contains(&member.name);
         let outcome = self.lookups.below(member, name, asked, soa, down, deadline).await;
         trace.step("forward", || json!({"member": member.name.as_str(), "outcome": word(&outcome), "down": down}));
@@ -204,9 +208,10 @@ impl Resolver {
 fn source(place: &Place<'_>, name: &Name) -> Option<Source> {
     Some(match place {
         Place::Here(zone) => Source::Zone(zone.apex().clone()),
-        Place::Below(Below { member, .. }) | Place::Unaskable(member, _) | Place::Inner(member) => {
-            Source::Member(member.name.clone())
-        }
+        Place::Below(Below { member, .. })
+        | Place::Unaskable(member, _)
+        | Place::Inner(member)
+        | Place::Nowhere(member) => Source::Member(member.name.clone()),
         Place::Beside(zone, beside) => match beside.what.service() {
             Some(service) => Source::Service(service.clone()),
             None => Source::Zone(zone.apex().clone()),
@@ -250,9 +255,10 @@ fn here(table: &Table, zone: &Zone, name: &Name, kind: RecordType) -> Answer {
     }
 }
 
-/// The SOA of the reverse zone that a member's range makes.
-fn reverse_soa(table: &Table, name: &Name) -> Record {
-    let net = name.parse_arpa_name().ok().and_then(|net| Some(table.owners(net.addr())?.0));
+/// The SOA of the reverse zone that the range of `member` makes.
+fn reverse_soa(table: &Table, member: &Member, name: &Name) -> Record {
+    let owners = reverse(name).map(|r| table.owners_of(&r)).unwrap_or_default();
+    let net = owners.iter().find(|(_, owner)| **owner == member.name).map(|(net, _)| *net);
     // One label for each octet, or each half of one, and two for `in-addr.arpa` or `ip6.arpa`.
     let labels = net.map_or(2, |net| 2 + usize::from(net.prefix_len() / if net.addr().is_ipv4() { 8 } else { 4 }));
     let zone = name.trim_to(labels.min(name.iter().len()));

@@ -8,14 +8,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use atoll_api::kinds::{DnsKind, DnsProtocol, MemberDns, Soa};
+use atoll_api::kinds::{DnsProtocol, MemberDns, Soa};
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::topology::{ClusterFacts, Topology, Version};
 use hickory_proto::rr::{Name, RData, Record};
 use ipnet::IpNet;
 
+use crate::arpa::Reverse;
 use crate::client::Clients;
 use crate::config::Config;
+use crate::kinds::Kind;
 use crate::names::{absolute, ancestors, below};
 use crate::policy::Policy;
 use crate::prefixes::Prefixes;
@@ -32,6 +34,7 @@ const CLUSTERSET: &str = "clusterset.local";
 pub(crate) struct Member {
     pub(crate) name: ClusterName,
     pub(crate) rename: Rename,
+    pub(crate) kind: &'static Kind,
     pub(crate) servers: Vec<SocketAddr>,
     /// Asked by TCP always.
     pub(crate) tcp_only: bool,
@@ -44,24 +47,24 @@ impl Member {
         let hub = below(&[facts.name.as_str()], apex)?;
         let none = MemberDns::default();
         let dns = facts.dns.as_ref().unwrap_or(&none);
-        let native = match (dns.domain.as_str(), dns.kind) {
-            ("", DnsKind::Kubernetes) => absolute("cluster.local")?,
-            ("", DnsKind::MesosDNS) => absolute("mesos")?,
-            ("", DnsKind::Consul) => absolute("consul")?,
+        let kind = Kind::of(dns.kind);
+        let native = match (dns.domain.as_str(), kind.domain) {
+            ("", Some(domain)) => absolute(domain)?,
             // It has the names that we give it.
-            ("", DnsKind::Generic) => hub.clone(),
+            ("", None) => hub.clone(),
             (domain, _) => absolute(domain)?,
         };
         let aliases: Vec<(String, Name)> =
             dns.aliases.iter().filter_map(|a| Some((a.name.clone(), absolute(&a.domain)?))).collect();
         let mut hasher = DefaultHasher::new();
-        (facts.name.as_str(), &native, &aliases, &dns.servers).hash(&mut hasher);
+        let ranges: Vec<IpNet> = ranges(facts).collect();
+        (facts.name.as_str(), &native, &aliases, &dns.servers, &ranges).hash(&mut hasher);
         Some(Self {
             name: facts.name.clone(),
-            rename: Rename::new(hub, native, &aliases),
+            rename: Rename::new(hub, native, &aliases, ranges),
+            kind,
             servers: dns.servers.iter().filter_map(|s| server(s)).collect(),
-            // Consul cuts UDP answers to three records and does not say so (hashicorp/consul#3355).
-            tcp_only: dns.protocol == DnsProtocol::TCP || dns.kind == DnsKind::Consul,
+            tcp_only: dns.protocol == DnsProtocol::TCP || kind.tcp_only,
             fingerprint: hasher.finish(),
         })
     }
@@ -70,6 +73,11 @@ impl Member {
     pub(crate) fn soa(&self) -> Record {
         Zone::new(self.rename.hub().clone(), &Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() }, &[], 1).soa()
     }
+}
+
+/// The addresses of a member.
+fn ranges(facts: &ClusterFacts) -> impl Iterator<Item = IpNet> {
+    facts.cidrs.pods.iter().chain(&facts.cidrs.services).filter_map(|c| c.parse().ok())
 }
 
 fn server(text: &str) -> Option<SocketAddr> {
@@ -119,6 +127,11 @@ impl Table {
         table
     }
 
+    /// The members whose ranges hold `ip`, and the range.
+    pub(crate) fn owners(&self, ip: IpAddr) -> Option<(IpNet, &[ClusterName])> {
+        self.reverse.find(ip)
+    }
+
     /// Which topology it is.
     pub(crate) fn version(&self) -> Version {
         self.topology.version
@@ -142,14 +155,17 @@ impl Table {
         })
     }
 
-    /// The members whose ranges hold `ip`, and the range.
-    pub(crate) fn owners(&self, ip: IpAddr) -> Option<(IpNet, &[ClusterName])> {
-        self.reverse.find(ip)
-    }
-
-    /// Whether a member has addresses in `net`.
-    pub(crate) fn has_within(&self, net: &IpNet) -> bool {
-        self.reverse.touches(net)
+    /// The members that a name of a reverse zone belongs to, with their range: of an address those who hold it, the narrowest range
+    /// first; of a range those who hold all of it; of a name below a range (RFC 2317) those who have a part of it, too.
+    pub(crate) fn owners_of(&self, reverse: &Reverse) -> Vec<(IpNet, &ClusterName)> {
+        let holders = self.reverse.all(reverse.net.addr()).filter(|(range, _)| range.contains(&reverse.net));
+        let mut owners: Vec<_> = holders.collect();
+        if !reverse.whole {
+            let mut parts: Vec<_> = self.reverse.inside(reverse.net).filter(|part| !owners.contains(part)).collect();
+            parts.sort_unstable();
+            owners.extend(parts);
+        }
+        owners
     }
 
     /// What was left out, and why.
@@ -162,7 +178,10 @@ impl Table {
             self.bad.push(format!("cluster `{}`: its DNS domain is no name", facts.name));
             return;
         };
-        for net in facts.cidrs.pods.iter().chain(&facts.cidrs.services).filter_map(|c| c.parse::<IpNet>().ok()) {
+        for (label, domain) in member.rename.hiding() {
+            self.bad.push(format!("cluster `{}`: alias `{label}` of {domain} is taken, or no label", facts.name));
+        }
+        for net in ranges(facts) {
             self.reverse.insert(net, member.name.clone());
         }
         self.members.insert(member.name.clone(), Arc::new(member));

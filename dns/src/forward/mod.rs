@@ -131,12 +131,32 @@ impl Forwarder {
         let slots = self.slots_of(member.name.as_str());
         let asked = async {
             let _slot = slots.try_acquire().map_err(|_| Failed::Busy)?;
-            let attempt = |server, again| self.ask_member(member, server, question, again);
-            race::race(&member.servers, &self.recent, deadline, attempt).await
+            let reply = self.probe(member, question, deadline).await?;
+            self.doubted(member, question, reply, deadline).await
         };
         let reply = asked.await;
         self.count(member.name.as_str(), &reply);
         reply
+    }
+
+    /// What a member that says that a name is not there means by it, where its kind says so of names that are.
+    async fn doubted(
+        &self,
+        member: &Member,
+        question: &Query,
+        reply: Message,
+        deadline: Instant,
+    ) -> Result<Message, Failed> {
+        if reply.metadata.response_code != ResponseCode::NXDomain {
+            return Ok(reply);
+        }
+        for doubt in member.kind.doubts(question, member.rename.native()) {
+            let further = self.probe(member, &doubt.question, deadline).await?;
+            if let Some(settled) = doubt.settle(&reply, &further) {
+                return Ok(settled);
+            }
+        }
+        Ok(reply)
     }
 
     /// Asks a member whether it is there: outside its budget, which may be used up just because it is not.

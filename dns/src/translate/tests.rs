@@ -1,26 +1,27 @@
-//! Translation as cases and as properties: symmetric, strict, total.
+//! Translation as cases: symmetric, strict.
 
-use hickory_proto::op::{Message, OpCode};
+use hickory_proto::op::{Message, OpCode, ResponseCode};
+use hickory_proto::rr::RData;
 use hickory_proto::rr::rdata::{A, CNAME, MX, NAPTR, NS, PTR, SOA, SRV, SVCB};
-use proptest::prelude::*;
 
 use super::*;
-use atoll_api::rdata::to_dname;
+use crate::names::absolute;
+use atoll_api::rdata::{dname, map_names, to_dname};
 
-fn n(text: &str) -> Name {
+pub(super) fn n(text: &str) -> Name {
     absolute(text).unwrap()
 }
 
-fn eu() -> Rename {
-    Rename::new(n("prod-eu.atoll.internal"), n("cluster.local"), &[])
+pub(super) fn eu() -> Rename {
+    Rename::new(n("prod-eu.atoll.internal"), n("cluster.local"), &[], vec!["10.0.0.0/25".parse().unwrap()])
 }
 
-fn mesos() -> Rename {
+pub(super) fn mesos() -> Rename {
     let aliases = [("l4lb".to_owned(), n("l4lb.thisdcos.directory")), ("deep".to_owned(), n("deep.mesos"))];
-    Rename::new(n("dc1.atoll.internal"), n("mesos"), &aliases)
+    Rename::new(n("dc1.atoll.internal"), n("mesos"), &aliases, vec![])
 }
 
-fn a(owner: &str, last: u8) -> Record {
+pub(super) fn a(owner: &str, last: u8) -> Record {
     Record::from_rdata(n(owner), 5, RData::A(A::new(10, 0, 0, last)))
 }
 
@@ -32,7 +33,7 @@ fn alias(owner: &str, target: &str) -> Record {
     record(owner, RData::CNAME(CNAME(n(target))))
 }
 
-fn message(code: ResponseCode, answers: Vec<Record>, authorities: Vec<Record>) -> Message {
+pub(super) fn message(code: ResponseCode, answers: Vec<Record>, authorities: Vec<Record>) -> Message {
     let mut m = Message::response(7, OpCode::Query);
     m.metadata.response_code = code;
     m.answers = answers;
@@ -41,7 +42,7 @@ fn message(code: ResponseCode, answers: Vec<Record>, authorities: Vec<Record>) -
 }
 
 fn asked(native: &str, qtype: RecordType) -> Asked {
-    Asked { native: n(native), qtype, reverse: false }
+    Asked { native: n(native), qtype }
 }
 
 fn texts(records: &[Record]) -> Vec<String> {
@@ -181,7 +182,7 @@ fn a_reverse_name_keeps_its_owner_and_its_target_is_translated() {
     let owner = "7.0.0.10.in-addr.arpa";
     let m =
         message(ResponseCode::NoError, vec![record(owner, RData::PTR(PTR(n("web.shop.svc.cluster.local"))))], vec![]);
-    let got = reply(&eu(), &Asked { native: n(owner), qtype: RecordType::PTR, reverse: true }, &m).unwrap();
+    let got = reply(&eu(), &asked(owner, RecordType::PTR), &m).unwrap();
     assert_eq!(texts(&got.answers), ["7.0.0.10.in-addr.arpa. PTR web.shop.svc.prod-eu.atoll.internal."]);
 }
 
@@ -197,95 +198,160 @@ fn addresses_of_targets_come_along_and_nothing_else_does() {
     assert_eq!(texts(&got.additionals), ["web.prod-eu.atoll.internal. A 10.0.0.3"]);
 }
 
-fn label() -> impl Strategy<Value = String> {
-    prop_oneof![
-        "[a-z0-9_-]{1,20}".prop_map(|s| s),
-        Just("l4lb".to_owned()),
-        Just("deep".to_owned()),
-        Just("cluster".to_owned()),
-        Just("local".to_owned()),
-        Just("mesos".to_owned()),
-        "[a-z]{60,63}".prop_map(|s| s),
-    ]
-}
-
-fn suffix() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec![
-        "cluster.local",
-        "mesos",
-        "l4lb.thisdcos.directory",
-        "deep.mesos",
-        "example.com",
-        "prod-eu.atoll.internal",
-        "dc1.atoll.internal",
-    ])
-}
-
-fn name() -> impl Strategy<Value = Name> {
-    (prop::collection::vec(label(), 0..6), suffix())
-        .prop_filter_map("too long", |(labels, suffix)| below(&labels, &n(suffix)))
-}
-
-fn data() -> impl Strategy<Value = RData> {
-    (0_u8..9, name()).prop_map(|(which, name)| match which {
-        0 => RData::CNAME(CNAME(name)),
-        1 => RData::SRV(SRV::new(0, 1, 80, name)),
-        2 => RData::MX(MX::new(1, name)),
-        3 => RData::NS(NS(name)),
-        4 => RData::PTR(PTR(name)),
-        5 => RData::SOA(SOA::new(name.clone(), name, 1, 2, 3, 4, 5)),
-        6 => to_dname(&name).unwrap(),
-        7 => RData::SVCB(SVCB::new(1, name, vec![])),
-        _ => RData::A(A::new(10, 0, 0, 1)),
-    })
-}
-
-proptest! {
-    #[test]
-    fn translating_there_and_back_changes_nothing(name in name(), dc in any::<bool>()) {
-        let rename = if dc { mesos() } else { eu() };
-        if let Ok(Some(hub)) = rename.to_hub(&name) {
-            prop_assert_eq!(rename.to_native(&hub), Ok(Some(name)));
-        }
+#[test]
+fn a_dname_is_translated_and_its_cname_made_anew() {
+    let dname_at = |owner: &str, target: &str| record(owner, to_dname(&n(target)).unwrap());
+    let old = "web.old.cluster.local";
+    for (what, rename, question, answers, want) in [
+        (
+            "with the member's own CNAME",
+            eu(),
+            old,
+            vec![
+                dname_at("old.cluster.local", "new.cluster.local"),
+                alias(old, "web.new.cluster.local"),
+                a("web.new.cluster.local", 1),
+            ],
+            vec![
+                "web.old.prod-eu.atoll.internal. CNAME web.new.prod-eu.atoll.internal.",
+                "web.new.prod-eu.atoll.internal. A 10.0.0.1",
+            ],
+        ),
+        (
+            "without one",
+            eu(),
+            old,
+            vec![dname_at("old.cluster.local", "new.cluster.local"), a("web.new.cluster.local", 1)],
+            vec![
+                "web.old.prod-eu.atoll.internal. CNAME web.new.prod-eu.atoll.internal.",
+                "web.new.prod-eu.atoll.internal. A 10.0.0.1",
+            ],
+        ),
+        (
+            "with one that says something else",
+            eu(),
+            old,
+            vec![dname_at("old.cluster.local", "new.cluster.local"), alias(old, "evil.example"), a("evil.example", 6)],
+            vec!["web.old.prod-eu.atoll.internal. CNAME web.new.prod-eu.atoll.internal."],
+        ),
+        (
+            "out of the member",
+            eu(),
+            old,
+            vec![dname_at("old.cluster.local", "example.com")],
+            vec!["web.old.prod-eu.atoll.internal. CNAME web.example.com."],
+        ),
+    ] {
+        let got =
+            reply(&rename, &asked(question, RecordType::A), &message(ResponseCode::NoError, answers, vec![])).unwrap();
+        let (first, rest) = got.answers.split_first().unwrap();
+        assert_eq!(first.name, n("old.prod-eu.atoll.internal"), "{what}");
+        assert!(dname(&first.data).is_some(), "{what}");
+        assert_eq!(texts(rest), want, "{what}");
     }
+    // Between the member's own domain and an alias the renamed DNAME would say something else: the CNAME stands alone.
+    let answers = vec![dname_at("mesos", "thisdcos.directory")];
+    let got =
+        reply(&mesos(), &asked("x.mesos", RecordType::A), &message(ResponseCode::NoError, answers, vec![])).unwrap();
+    assert_eq!(texts(&got.answers[1..]), ["x.dc1.atoll.internal. CNAME x.thisdcos.directory."]);
+    let answers = vec![dname_at("mesos", "l4lb.thisdcos.directory")];
+    let got =
+        reply(&mesos(), &asked("x.mesos", RecordType::A), &message(ResponseCode::NoError, answers, vec![])).unwrap();
+    assert_eq!(texts(&got.answers[1..]), ["x.dc1.atoll.internal. CNAME x.l4lb.dc1.atoll.internal."]);
+    let long = n(&["a"; 110].join("."));
+    let answers = vec![record("old.cluster.local", to_dname(&long).unwrap())];
+    let question = asked(&format!("{}.old.cluster.local", ["b"; 20].join(".")), RecordType::A);
+    assert_eq!(reply(&eu(), &question, &message(ResponseCode::NoError, answers, vec![])), Err(Refused::TooLong));
+}
 
-    #[test]
-    fn no_native_name_ever_leaves(
-        question in name(),
-        dc in any::<bool>(),
-        records in prop::collection::vec((name(), data()), 0..12),
-        negative in any::<bool>(),
-    ) {
-        let rename = if dc { mesos() } else { eu() };
-        let natives: Vec<Name> = ["cluster.local", "mesos", "l4lb.thisdcos.directory"].iter().map(|t| n(t)).collect();
-        // What is native to nobody here may stand in an answer as it is.
-        let natives = &natives[..if dc { 3 } else { 1 }];
-        let records: Vec<Record> = records.into_iter().map(|(owner, data)| Record::from_rdata(owner, 5, data)).collect();
-        let code = if negative { ResponseCode::NXDomain } else { ResponseCode::NoError };
-        let mut m = message(code, records.clone(), records.clone());
-        m.additionals = records.clone();
-        let kinds = [RecordType::A, RecordType::SRV, RecordType::CNAME];
-        let own = records.first().map(|r| r.name.clone()).unwrap_or_else(|| question.clone());
-        for (qtype, native) in kinds.into_iter().flat_map(|k| [(k, question.clone()), (k, own.clone())]) {
-            if !rename.speaks_for(&native) {
-                continue;
-            }
-            let Ok(got) = reply(&rename, &Asked { native, qtype, reverse: false }, &m) else { continue };
-            for record in got.answers.into_iter().chain(got.additionals).chain(got.soa) {
-                let mut names = vec![record.name.clone()];
-                let seen = map_names(record.data, |_| (), |name| { names.push(name.clone()); Ok(name.clone()) });
-                prop_assert!(seen.is_ok());
-                for name in names {
-                    prop_assert!(!natives.iter().any(|native| within(&name, native)), "{}", name);
-                }
-            }
-        }
-    }
+#[test]
+fn a_name_that_becomes_too_long_refuses_the_whole_answer() {
+    // 255 octets hold it natively, not below a longer domain.
+    let long = format!("{}.cluster.local", ["a"; 118].join("."));
+    let answers = vec![
+        record("x.cluster.local", RData::SRV(SRV::new(0, 1, 80, n("web.cluster.local")))),
+        record("x.cluster.local", RData::SRV(SRV::new(0, 1, 80, n(&long)))),
+    ];
+    let m = message(ResponseCode::NoError, answers, vec![]);
+    assert_eq!(reply(&eu(), &asked("x.cluster.local", RecordType::SRV), &m), Err(Refused::TooLong));
+    let hub = format!("{}.dc1.atoll.internal", ["a"; 117].join("."));
+    let deep = Rename::new(n("dc1.atoll.internal"), n("a.much.longer.domain.example"), &[], vec![]);
+    assert_eq!(deep.to_native(&n(&hub)), Err(Refused::TooLong));
+}
 
-    #[test]
-    fn any_packet_is_translated_without_a_panic(octets in prop::collection::vec(any::<u8>(), 0..300), name in name()) {
-        if let Ok(m) = Message::from_vec(&octets) {
-            let _ = reply(&eu(), &Asked { native: name, qtype: RecordType::A, reverse: false }, &m);
-        }
+#[test]
+fn signatures_other_classes_and_types_that_nobody_knows_stay_behind() {
+    use hickory_proto::rr::DNSClass;
+    let octets = |code, owner: &str| {
+        let rdata = hickory_proto::rr::rdata::NULL::with(b"\x07cluster\x05local\x00".to_vec());
+        record(owner, RData::Unknown { code: RecordType::Unknown(code), rdata })
+    };
+    let mut chaos = a("web.cluster.local", 9);
+    chaos.dns_class = DNSClass::CH;
+    let m = message(ResponseCode::NoError, vec![chaos, a("web.cluster.local", 1)], vec![]);
+    let got = reply(&eu(), &asked("web.cluster.local", RecordType::A), &m).unwrap();
+    assert_eq!(texts(&got.answers), ["web.prod-eu.atoll.internal. A 10.0.0.1"]);
+    for code in [17, 66, 65_400] {
+        let m = message(ResponseCode::NoError, vec![octets(code, "web.cluster.local")], vec![]);
+        let kind = RecordType::Unknown(code);
+        assert_eq!(reply(&eu(), &asked("web.cluster.local", kind), &m), Err(Refused::Opaque(kind)), "{code}");
     }
+    let m = message(ResponseCode::NoError, vec![octets(46, "web.cluster.local")], vec![]);
+    let got = reply(&eu(), &asked("web.cluster.local", RecordType::Unknown(46)), &m).unwrap();
+    assert!(got.answers.is_empty());
+}
+
+#[test]
+fn a_member_speaks_in_reverse_zones_for_its_own_ranges() {
+    let ptr = |owner: &str| record(owner, RData::PTR(PTR(n("web.cluster.local"))));
+    for (question, answers, want) in [
+        ("7.0.0.10.in-addr.arpa", vec![ptr("7.0.0.10.in-addr.arpa")], 1),
+        // RFC 2317.
+        (
+            "7.0.0.10.in-addr.arpa",
+            vec![alias("7.0.0.10.in-addr.arpa", "7.0-25.0.0.10.in-addr.arpa"), ptr("7.0-25.0.0.10.in-addr.arpa")],
+            2,
+        ),
+        // Another's address: that it is a CNAME is its own to say, what is there is not.
+        (
+            "7.0.0.10.in-addr.arpa",
+            vec![alias("7.0.0.10.in-addr.arpa", "7.0.0.11.in-addr.arpa"), ptr("7.0.0.11.in-addr.arpa")],
+            1,
+        ),
+    ] {
+        let got =
+            reply(&eu(), &asked(question, RecordType::PTR), &message(ResponseCode::NoError, answers, vec![])).unwrap();
+        assert_eq!(got.answers.len(), want, "{:?}", texts(&got.answers));
+    }
+}
+
+#[test]
+fn a_referral_is_no_answer() {
+    let ns = record("shop.cluster.local", RData::NS(NS(n("ns.shop.cluster.local"))));
+    let m = message(ResponseCode::NoError, vec![], vec![ns]);
+    assert_eq!(reply(&eu(), &asked("web.shop.cluster.local", RecordType::A), &m), Err(Refused::Referral));
+}
+
+#[test]
+fn an_alias_that_can_not_name_its_domain_hides_it() {
+    let aliases = [
+        ("x".to_owned(), n("one.example")),
+        ("X".to_owned(), n("two.example")),
+        ("a.b".to_owned(), n("three.example")),
+    ];
+    let rename = Rename::new(n("dc1.atoll.internal"), n("mesos"), &aliases, vec![]);
+    assert_eq!(rename.outward(&n("web.one.example")), Ok(n("web.x.dc1.atoll.internal")));
+    for hidden in ["web.two.example", "three.example"] {
+        assert_eq!(rename.outward(&n(hidden)), Err(Refused::Hidden), "{hidden}");
+    }
+    assert_eq!(rename.hiding().count(), 2);
+}
+
+#[test]
+fn a_name_of_ours_is_never_native_not_even_in_a_domain_around_the_apex() {
+    let around = Rename::new(n("eu.hub.corp.example"), n("corp.example"), &[], vec![]);
+    assert_eq!(around.outward(&n("web.us.hub.corp.example")), Ok(n("web.us.hub.corp.example")));
+    assert_eq!(around.outward(&n("web.corp.example")), Ok(n("web.eu.hub.corp.example")));
+    assert_eq!(around.to_native(&n("web.hub.eu.hub.corp.example")), Err(Refused::Loop));
+    assert!(!around.speaks_for(&n("us.hub.corp.example")));
 }
