@@ -28,6 +28,10 @@ pub mod key {
     pub const TRAFFIC: &str = "traffic";
     /// Topology and desired: `site/<instance>` → [`crate::topology::Site`].
     pub const SITE: &str = "site";
+    /// Topology: `rtt/<region>` → round-trip times in ms by member.
+    pub const RTT: &str = "rtt";
+    /// Topology: `failing/<namespace>/<policy>` → [`crate::topology::FailingFacts`].
+    pub const FAILING: &str = "failing";
     /// Topology: `settings` → [`crate::topology::Settings`].
     pub const SETTINGS: &str = "settings";
     /// Agent: `member` → [`crate::topology::MemberFacts`].

@@ -5,8 +5,16 @@
 //! dead. Never reads a clock. Source: design §1 (routing); hysteresis and panic threshold as HAProxy's fall, rise and Envoy's
 //! panic mode, but saying when the observer and not the observed is ill.
 
+mod check;
+mod judge;
+mod rtt;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+pub use check::{Check, TARGETS_MAX, Target, targets};
+pub use judge::{Judge, Judged, Opinion, Votes};
+pub use rtt::{Measured, is_other};
 
 use crate::names::ClusterName;
 use crate::topology::Topology;
@@ -111,6 +119,11 @@ impl HealthView {
             _ => facts.ready,
         });
         Self { source, ready: ready.map(|(name, _)| name.clone()).collect() }
+    }
+
+    /// Whether own probes are believed rather than the hub.
+    pub fn trusts_own_eyes(&self) -> bool {
+        self.source == Source::Probes
     }
 
     /// Whether `cluster` is healthy. An unknown one is not.

@@ -158,6 +158,9 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// Whether it takes requests.
     pub ready: bool,
+    /// Its pod is ready, but health checks take it out; `ready` is false then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failing: bool,
     /// The pod's host name, where it has one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
@@ -208,6 +211,9 @@ pub type RecordsFacts = DNSEndpointSpec;
 
 /// A TrafficPolicy.
 pub type TrafficFacts = TrafficPolicySpec;
+
+/// The targets of one TrafficPolicy that its health check takes out, by [`crate::health::Target::place`], each with who says so.
+pub type FailingFacts = BTreeMap<String, String>;
 
 /// A DNS server or gateway replica.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -345,6 +351,10 @@ pub struct Topology {
     pub traffic: BTreeMap<ServiceName, Arc<TrafficFacts>>,
     /// DNS servers and gateways by instance.
     pub sites: BTreeMap<String, Arc<Site>>,
+    /// Round-trip times in milliseconds from a region to members, as the DNS servers there measure them.
+    pub rtt: BTreeMap<String, Arc<BTreeMap<ClusterName, u32>>>,
+    /// What health checks take out, by the policy that asks for them.
+    pub failing: BTreeMap<ServiceName, Arc<FailingFacts>>,
     /// Facts that did not parse.
     pub unread: usize,
 }
@@ -383,6 +393,10 @@ impl Topology {
             (key::RECORDS, [namespace, name]) => drop(self.records.insert(format!("{namespace}/{name}"), parse(json)?)),
             (key::TRAFFIC, [namespace, name]) => {
                 drop(self.traffic.insert(ServiceName::new(*namespace, *name), parse(json)?));
+            }
+            (key::RTT, [region]) => drop(self.rtt.insert((*region).to_owned(), parse(json)?)),
+            (key::FAILING, [namespace, name]) => {
+                drop(self.failing.insert(ServiceName::new(*namespace, *name), parse(json)?));
             }
             (key::SITE, [instance]) => drop(self.sites.insert((*instance).to_owned(), parse(json)?)),
             _ => return None,

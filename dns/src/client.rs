@@ -45,6 +45,7 @@ impl Asker {
             region: self.region.as_deref(),
             zone: self.zone.as_deref(),
             location: own.and_then(|c| c.spec.location.as_ref()?.degrees()),
+            rtt: self.region.as_deref().and_then(|region| topology.rtt.get(region)).map(std::sync::Arc::as_ref),
             client: self.client,
             dice,
         }

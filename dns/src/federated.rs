@@ -163,11 +163,8 @@ fn pick<'a>(
 ) -> Pick<'a> {
     let topology = &case.table.topology;
     let ready = |c: &ClusterFacts| topology.endpoints_in(c.name.as_str(), service).map_or(0, |e| e.ready());
-    let candidates: Vec<Candidate<'_>> = offer
-        .clusters
-        .iter()
-        .map(|c| Candidate { cluster: c, ready: case.view.health.ready(c.name.as_str()), endpoints: ready(c) })
-        .collect();
+    let candidates: Vec<Candidate<'_>> =
+        offer.clusters.iter().map(|c| Candidate::new(c, case.view.health.ready(c.name.as_str()), ready(c))).collect();
     let Choice { tiers, why: reasons, .. } = choose(&case.asker.route(topology, case.dice), &candidates, &policy.chain);
     why.extend(reasons);
     if tiers.is_empty() {

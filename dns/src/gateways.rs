@@ -40,7 +40,7 @@ fn choice(case: &Case<'_>, chain: Option<&Chain>) -> (Vec<IpAddr>, Vec<String>) 
     let candidates: Vec<Candidate<'_>> = topology
         .clusters
         .values()
-        .map(|c| Candidate { cluster: c, ready: case.view.health.ready(c.name.as_str()), endpoints: at(c) })
+        .map(|c| Candidate::new(c, case.view.health.ready(c.name.as_str()), at(c)))
         .filter(|c| c.endpoints > 0)
         .collect();
     let nearest = Chain::default();
@@ -54,7 +54,7 @@ fn choice(case: &Case<'_>, chain: Option<&Chain>) -> (Vec<IpAddr>, Vec<String>) 
     let first: Vec<&str> = choice.tiers.first().into_iter().flatten().map(|i| candidates[*i].name()).collect();
     let inside = ips(&mut sites.iter().filter(|s| s.cluster.as_deref().is_some_and(|c| first.contains(&c))));
     let mut why = choice.why;
-    if !inside.is_empty() && !choice.last_resort {
+    if !inside.is_empty() && choice.resort.is_none() {
         why.push(format!("gateways in {}", first.join(", ")));
         return (inside, why);
     }

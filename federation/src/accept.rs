@@ -53,6 +53,16 @@ pub(crate) fn traffic(spec: &TrafficPolicySpec) -> Result<(), String> {
     if let Some(bad) = spec.hosts.iter().find(|h| !is_domain(h.strip_prefix("*.").unwrap_or(h))) {
         return Err(format!("host `{bad}` is not a domain name"));
     }
+    let target = |address: &str| address.parse::<std::net::IpAddr>().is_ok() || is_domain(address);
+    if let Some(bad) = spec.addresses.iter().map(|a| &a.address).chain(&spec.fallback).find(|a| !target(a)) {
+        return Err(format!("address `{bad}` is neither an IP address nor a domain name"));
+    }
+    if let Some(bad) = spec.fallback.iter().find(|a| a.parse::<std::net::IpAddr>().is_err()) {
+        return Err(format!("fallback `{bad}` is not an IP address"));
+    }
+    if let Some(check) = &spec.health_check {
+        atoll_api::health::Check::parse(check, &spec.hosts)?;
+    }
     atoll_api::routing::Chain::parse(&spec.strategy, spec.all_down).map(drop).map_err(|e| e.to_string())
 }
 

@@ -107,7 +107,7 @@ impl Question<'_> {
     /// Asks `api::routing`, reasons included.
     pub(crate) fn choice(&self, health: &Health) -> Choice {
         let UpstreamId::Set(set, ..) = &self.upstream.id else {
-            return Choice { tiers: vec![vec![0]], last_resort: false, why: vec!["the hub's own network".to_owned()] };
+            return Choice { tiers: vec![vec![0]], why: vec!["the hub's own network".to_owned()], ..Choice::default() };
         };
         let view = health.view();
         let candidates: Vec<Candidate<'_>> = self
@@ -117,7 +117,7 @@ impl Question<'_> {
             .filter_map(|part| {
                 let cluster = part.facts.as_deref()?;
                 let out = part.state.as_ref().is_some_and(|state| state.is_out());
-                Some(Candidate { cluster, ready: believes(&view, &cluster.name, out), endpoints: part.endpoints.len() })
+                Some(Candidate::new(cluster, believes(&view, &cluster.name, out), part.endpoints.len()))
             })
             .collect();
         let place = place(self.standing, &self.table.topology);
@@ -127,6 +127,7 @@ impl Question<'_> {
             region: place.region.as_deref(),
             zone: place.zone.as_deref(),
             location: location(&place, &self.table.topology),
+            rtt: place.region.as_deref().and_then(|region| self.table.topology.rtt.get(region)).map(Arc::as_ref),
             client: self.client,
             dice: self.dice,
         };

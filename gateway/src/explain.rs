@@ -108,7 +108,7 @@ fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, st
     said["policy"] = question.policy().map(|p| p.name.clone()).into();
     said["capacity"] = "unbounded".into();
     said["why"] = choice.why.into();
-    said["lastResort"] = choice.last_resort.into();
+    said["lastResort"] = choice.resort.is_some().into();
     said["clusters"] = live.parts.iter().filter_map(|part| known(snapshot, part)).collect();
     let tiers = choice.tiers.iter().map(|tier| tier.iter().map(|part| cluster(plane, live, *part)).collect::<Value>());
     said["tiers"] = tiers.collect();

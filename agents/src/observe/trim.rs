@@ -158,6 +158,7 @@ pub(super) fn slice(slice: EndpointSlice) -> Option<SliceRow> {
             Some(Endpoint {
                 address: address.parse().ok()?,
                 ready,
+                failing: false,
                 hostname: hostname.clone(),
                 node: node.clone(),
                 zone: zone.clone(),

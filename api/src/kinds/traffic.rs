@@ -22,7 +22,13 @@ use super::PolicyStatus;
     printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("has(self.spec.service) != (has(self.spec.hosts) && size(self.spec.hosts) > 0)")
-        .message("name either one service or at least one host")
+        .message("name either one service or at least one host"),
+    validation = Rule::new("!has(self.answer) || self.answer != 'Addresses' || (has(self.addresses) && size(self.addresses) > 0)")
+        .message("answer Addresses: write `addresses`"),
+    validation = Rule::new("!has(self.hosts) || size(self.hosts) == 0 || !has(self.answer) || self.answer in ['Gateway', 'Addresses'] || has(self.backend)")
+        .message("hosts with an answer of Endpoints, VirtualIP or LoadBalancer: name the service in `backend`"),
+    validation = Rule::new("!has(self.allDown) || self.allDown != 'Fallback' || (has(self.fallback) && size(self.fallback) > 0)")
+        .message("allDown Fallback: write addresses into `fallback`")
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct TrafficPolicySpec {
@@ -35,16 +41,35 @@ pub struct TrafficPolicySpec {
     /// What the address in the answer is. Default: for services Endpoints or VirtualIP by the asker's reach, for hosts Gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<AnswerKind>,
+    /// For hosts: the service of the same namespace that stands behind them. Needed for an answer of Endpoints, VirtualIP or LoadBalancer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// For an answer of Addresses: these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub addresses: Vec<FixedAddress>,
     /// Steps; each narrows or orders what the one before left. Empty: Active before Standby, then the nearest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "strategy")]
     pub strategy: Vec<Step>,
-    /// Time to live of answers, seconds.
+    /// Time to live of answers, seconds. An answer that is known to change sooner lives shorter.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
     pub ttl_seconds: Option<u32>,
+    /// Addresses in one answer, at most. Default: 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub limit: Option<u8>,
+    /// How the DNS servers probe what they give. None: readiness in the member and whole clusters count alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// What to do when nothing is healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_down: Option<AllDown>,
+    /// For allDown Fallback: these addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub fallback: Vec<String>,
 }
 
 fn strategy(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -76,12 +101,75 @@ pub struct Step {
     pub parameters: Map<String, Value>,
 }
 
-/// What to do when nothing is healthy.
+/// One address that a policy gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FixedAddress {
+    /// An IP address, or the name of a host that has some.
+    pub address: String,
+    /// The cluster that it leads to: it is given when the strategy chooses that one. Without: when no other is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+}
+
+/// How endpoints, fixed addresses and gateways are probed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthCheck {
+    /// What is spoken.
+    pub protocol: CheckProtocol,
+    /// Where. Default: the port that the endpoints listen on; of addresses and gateways 80 for HTTP, else 443.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// HTTP and HTTPS: the path that is asked for. Default: /.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024), regex(pattern = "^/[!-~]*$"))]
+    pub path: Option<String>,
+    /// HTTP, HTTPS and GRPC: the host that is asked for. Default: the policy's first host, else the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = "^[A-Za-z0-9._:-]+$"))]
+    pub host: Option<String>,
+    /// GRPC: the service whose health is asked for (gRPC Health Checking Protocol). Default: the whole server's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = "^[A-Za-z0-9._-]+$"))]
+    pub service: Option<String>,
+    /// HTTP and HTTPS: the status codes that mean well. Default: 200 to 399.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub expected_status: Vec<u16>,
+    /// Between two probes of one DNS server, for example `5s` (default); from 1 s to 5 min.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// How long one may take, for example `2s` (default); at most the interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+}
+
+/// What a probe speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum CheckProtocol {
+    /// A connection is enough.
+    #[default]
+    TCP,
+    /// GET over HTTP/1.1.
+    HTTP,
+    /// The same over TLS; the certificate is not judged, a probe asks only whether somebody serves.
+    HTTPS,
+    /// grpc.health.v1 over plain HTTP/2.
+    GRPC,
+}
+
+/// What to do when nothing is healthy. An answer is never empty: that would be kept as an absence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AllDown {
-    /// Answer as if all were healthy.
+    /// Answer with what was healthy last.
     #[default]
+    LastGood,
+    /// Answer as if all were healthy.
     All,
-    /// Answer with nothing.
+    /// Answer with the addresses of `fallback`.
+    Fallback,
+    /// Answer with nothing: a failure that says why (SERVFAIL with an extended error, 503).
     None,
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   candidates ── same cluster set ── usable ── Active before Standby ── step ── step ── … ──► tiers
+//!                                       └── nobody: the all-down rule ──► what was good last, or all, through the same steps
 //! ```
 //!
 //! In: who asks, which clusters offer the service and how they are, the chain of a TrafficPolicy. Out: tiers; the clusters of
@@ -14,15 +15,18 @@ mod geofence;
 mod latency;
 mod nearest;
 mod policy;
+mod rendezvous;
 mod sticky;
 #[cfg(test)]
 mod tests;
 mod weighted;
 
 pub use nearest::distance_km;
-pub use policy::{BadPolicy, POLICIES, Parsed, Policy, Route};
+pub use policy::{BadPolicy, Key, POLICIES, Parsed, Policy, Route};
+use std::collections::BTreeMap;
 
 use crate::kinds::{AllDown, ClusterRole, Step};
+use crate::names::ClusterName;
 use crate::topology::ClusterFacts;
 
 /// Who asks.
@@ -38,6 +42,8 @@ pub struct Asker<'a> {
     pub zone: Option<&'a str>,
     /// Latitude and longitude in degrees; unknown, its region's clusters stand for it.
     pub location: Option<(f64, f64)>,
+    /// Round-trip times in milliseconds as measured from its region: what `latency` goes by.
+    pub rtt: Option<&'a BTreeMap<ClusterName, u32>>,
     /// The same for the same client: what `sticky` goes by.
     pub client: u64,
     /// Evenly distributed, new for every question: what `weighted` goes by.
@@ -53,9 +59,18 @@ pub struct Candidate<'a> {
     pub ready: bool,
     /// How many endpoints there could take a request.
     pub endpoints: usize,
+    /// How many are there, but are not ready.
+    pub unready: usize,
+    /// When somebody was usable last, this one was.
+    pub last_good: bool,
 }
 
-impl Candidate<'_> {
+impl<'a> Candidate<'a> {
+    /// One of which nothing is known but what it has ready.
+    pub fn new(cluster: &'a ClusterFacts, ready: bool, endpoints: usize) -> Self {
+        Self { cluster, ready, endpoints, unready: 0, last_good: false }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.cluster.name.as_str()
@@ -79,10 +94,30 @@ impl Chain {
         Ok(Self { steps, all_down: all_down.unwrap_or_default() })
     }
 
+    /// What of the question the choice depends on beside the asker's place. The first step that goes by client or dice leaves tiers of
+    /// one cluster each, so that a later one decides nothing.
+    pub fn key(&self) -> Key {
+        self.steps.iter().map(|(_, s)| s.key()).find(|key| *key != Key::Place).unwrap_or_default()
+    }
+
     /// Whether the choice depends on [`Asker::client`] or [`Asker::dice`]; if not, it may be kept between questions.
     pub fn keyed(&self) -> bool {
-        self.steps.iter().any(|(_, s)| s.keyed())
+        self.key() != Key::Place
     }
+
+    /// What to do when nothing is usable.
+    pub fn all_down(&self) -> AllDown {
+        self.all_down
+    }
+}
+
+/// Who was taken when nobody was usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resort {
+    /// Those that were usable last.
+    LastGood,
+    /// Everybody that has endpoints, whatever health says.
+    All,
 }
 
 /// What was chosen.
@@ -90,8 +125,10 @@ impl Chain {
 pub struct Choice {
     /// Indices into the candidates, best tier first. Within a tier in order of names, all equal.
     pub tiers: Vec<Vec<usize>>,
-    /// Nothing usable was left, and the policy wants everything tried.
-    pub last_resort: bool,
+    /// Nothing usable was left, and these were taken by the all-down rule.
+    pub resort: Option<Resort>,
+    /// Somebody was usable, but a step left nobody: a geofence, or groups that name others.
+    pub fenced: bool,
     /// What was decided and why, one line a decision, for people.
     pub why: Vec<String>,
 }
@@ -104,6 +141,8 @@ pub fn choose(asker: &Asker<'_>, candidates: &[Candidate<'_>], chain: &Chain) ->
     for c in candidates.iter().filter(|c| c.cluster.set() != asker.set) {
         why.push(format!("{}: left out, cluster set {} is not {}", c.name(), c.cluster.set(), asker.set));
     }
+    // The order in which candidates are given must not show in the reasons either.
+    why.sort_unstable();
     let usable = in_set.iter().copied().filter(|i| {
         let c = &candidates[*i];
         match (c.ready, c.endpoints) {
@@ -114,16 +153,39 @@ pub fn choose(asker: &Asker<'_>, candidates: &[Candidate<'_>], chain: &Chain) ->
         false
     });
     let usable: Vec<usize> = usable.collect();
+    let fenced = !usable.is_empty();
     let tiers = walk(asker, candidates, chain, usable, &mut why);
-    if !tiers.is_empty() || chain.all_down == AllDown::None {
-        return Choice { tiers, last_resort: false, why };
+    if !tiers.is_empty() {
+        return Choice { tiers, why, ..Choice::default() };
     }
-    let any: Vec<usize> = in_set.into_iter().filter(|i| candidates[*i].endpoints > 0).collect();
-    if !any.is_empty() {
-        why.push("nothing is ready: everything with endpoints is tried (allDown All)".to_owned());
+    for (resort, left) in resorts(chain.all_down, candidates, &in_set) {
+        let said = match resort {
+            Resort::LastGood => "nothing is usable: what was good last is given",
+            Resort::All => "nothing is usable: everything with endpoints is tried",
+        };
+        why.push(format!("{said} (allDown {:?})", chain.all_down));
+        let tiers = walk(asker, candidates, chain, left, &mut why);
+        if !tiers.is_empty() {
+            return Choice { tiers, resort: Some(resort), why, ..Choice::default() };
+        }
     }
-    let tiers = walk(asker, candidates, chain, any, &mut why);
-    Choice { last_resort: !tiers.is_empty(), tiers, why }
+    Choice { fenced, why, ..Choice::default() }
+}
+
+/// Who is taken when nobody is usable, what is best first.
+fn resorts(rule: AllDown, candidates: &[Candidate<'_>], in_set: &[usize]) -> Vec<(Resort, Vec<usize>)> {
+    let those = |wanted: &dyn Fn(&Candidate<'_>) -> bool| -> Vec<usize> {
+        in_set.iter().copied().filter(|i| wanted(&candidates[*i])).collect()
+    };
+    let found = match rule {
+        // A cluster that is down keeps the endpoints that it had: they are the last that was known good.
+        AllDown::LastGood => {
+            vec![(Resort::LastGood, those(&|c| c.last_good)), (Resort::LastGood, those(&|c| c.endpoints > 0))]
+        }
+        AllDown::All => vec![(Resort::All, those(&|c| c.endpoints + c.unready > 0))],
+        AllDown::Fallback | AllDown::None => Vec::new(),
+    };
+    found.into_iter().filter(|(_, left)| !left.is_empty()).collect()
 }
 
 /// Takes the candidates through roles and steps.
@@ -145,7 +207,8 @@ fn walk(
             why.push(format!("Active before Standby: {}", names(candidates, &tiers)));
         }
     }
-    let nearest: (&str, &dyn Route) = ("nearest", &nearest::Nearest);
+    let nearest_step = nearest::Nearest::default();
+    let nearest: (&str, &dyn Route) = ("nearest", &nearest_step);
     let given = chain.steps.iter().map(|(name, s)| (*name, s.as_ref()));
     let steps: Vec<_> = if chain.steps.is_empty() { vec![nearest] } else { given.collect() };
     for (name, step) in steps {

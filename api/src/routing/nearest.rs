@@ -1,8 +1,11 @@
-//! `nearest`: the asker's own cluster, then its zone, its region, then by distance over the earth.
+//! `nearest`: the asker's own cluster, then its zone, its region, then neighbouring regions, then by distance over the earth.
+//! `{policy: nearest, neighbours: {eu-central: [eu-north, eu-west]}}`.
 //!
-//! Clusters of the same zone or region are equal. Beyond the region, whole kilometres of great-circle distance decide (haversine,
+//! Clusters of the same zone or region are equal. Beyond the region, the regions that `neighbours` names come first, in its order; then whole kilometres of great-circle distance decide (haversine,
 //! Sinnott 1984); a cluster without a location comes last. An asker without a location stands in the middle of its region's
 //! candidates.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -12,46 +15,51 @@ use super::{Asker, Candidate, Route, by_rank};
 
 const EARTH_RADIUS_KM: f64 = 6371.0;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Nearest;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoParameters {}
+pub(super) struct Nearest {
+    #[serde(default)]
+    neighbours: BTreeMap<String, Vec<String>>,
+}
 
 pub(super) fn parse(parameters: &Map<String, Value>) -> Parsed {
-    let NoParameters {} = read("nearest", parameters)?;
-    Ok(Box::new(Nearest))
+    Ok(Box::new(read::<Nearest>("nearest", parameters)?))
 }
 
 impl Route for Nearest {
     fn route(&self, asker: &Asker<'_>, candidates: &[Candidate<'_>], tier: Vec<usize>) -> Vec<Vec<usize>> {
         let here = asker.location.or_else(|| middle(asker.region?, candidates));
-        by_rank(&tier, |i| rank(asker, here, &candidates[i]))
+        by_rank(&tier, |i| self.rank(asker, here, &candidates[i]))
     }
 }
 
-/// (how far in words, how far in kilometres).
-fn rank(asker: &Asker<'_>, here: Option<(f64, f64)>, c: &Candidate<'_>) -> (u8, u32) {
-    let spec = &c.cluster.spec;
-    let same_region = asker.region.is_some() && asker.region == spec.region.as_deref();
-    // The same word for a zone in two regions is two zones.
-    let other_region = asker.region.is_some() && spec.region.is_some() && !same_region;
-    if asker.cluster == Some(c.name()) {
-        return (0, 0);
-    }
-    if asker.zone.is_some() && asker.zone == spec.zone.as_deref() && !other_region {
-        return (1, 0);
-    }
-    if same_region {
-        return (2, 0);
-    }
-    let there = spec.location.as_ref().and_then(crate::kinds::Location::degrees);
-    match (here, there) {
-        (Some(a), Some(b)) => (3, whole_km(distance_km(a, b))),
-        (Some(_), None) => (3, u32::MAX),
-        (None, _) => (3, 0),
+impl Nearest {
+    /// (how far in words, how far in kilometres or neighbours).
+    fn rank(&self, asker: &Asker<'_>, here: Option<(f64, f64)>, c: &Candidate<'_>) -> (u8, u32) {
+        let spec = &c.cluster.spec;
+        let same_region = asker.region.is_some() && asker.region == spec.region.as_deref();
+        // The same word for a zone in two regions is two zones.
+        let other_region = asker.region.is_some() && spec.region.is_some() && !same_region;
+        if asker.cluster == Some(c.name()) {
+            return (0, 0);
+        }
+        if asker.zone.is_some() && asker.zone == spec.zone.as_deref() && !other_region {
+            return (1, 0);
+        }
+        if same_region {
+            return (2, 0);
+        }
+        let listed = asker.region.and_then(|r| self.neighbours.get(r));
+        let neighbour = listed.and_then(|l| l.iter().position(|r| Some(r) == spec.region.as_ref()));
+        if let Some(at) = neighbour {
+            return (3, u32::try_from(at).unwrap_or(u32::MAX));
+        }
+        let there = spec.location.as_ref().and_then(crate::kinds::Location::degrees);
+        match (here, there) {
+            (Some(a), Some(b)) => (4, whole_km(distance_km(a, b))),
+            (Some(_), None) => (4, u32::MAX),
+            (None, _) => (4, 0),
+        }
     }
 }
 

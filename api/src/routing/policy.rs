@@ -15,15 +15,27 @@ pub trait Route: fmt::Debug + Send + Sync {
     /// Splits `tier` (indices into `candidates`) into tiers, best first. Whoever is left out is not asked at all.
     fn route(&self, asker: &Asker<'_>, candidates: &[Candidate<'_>], tier: Vec<usize>) -> Vec<Vec<usize>>;
 
-    /// Whether it goes by [`Asker::client`] or [`Asker::dice`].
-    fn keyed(&self) -> bool {
-        false
+    /// What of the question it goes by, beside the asker's place. One that names something leaves tiers of one cluster each.
+    fn key(&self) -> Key {
+        Key::Place
     }
 
     /// Whether it says itself which clusters stand by.
     fn ranks_roles(&self) -> bool {
         false
     }
+}
+
+/// What a choice depends on, beside where the asker stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Key {
+    /// Nothing.
+    #[default]
+    Place,
+    /// The remainder of [`Asker::dice`] by this number, and nothing else of it: so many variants of an answer are all there are.
+    Slots(u16),
+    /// [`Asker::client`].
+    Client,
 }
 
 /// A step, or why it was refused.
@@ -51,10 +63,22 @@ pub const POLICIES: &[Policy] = &[
         help: "only these clusters, nobody else, for askers from these regions",
         parse: geofence::parse,
     },
-    Policy { name: "nearest", help: "own cluster, then zone, region, distance", parse: nearest::parse },
-    Policy { name: "weighted", help: "by weights of clusters, each question anew", parse: weighted::parse },
-    Policy { name: "sticky", help: "the same client the same cluster, moved only when it goes", parse: sticky::parse },
-    Policy { name: "latency", help: "by measured round-trip time", parse: latency::parse },
+    Policy {
+        name: "nearest",
+        help: "own cluster, then zone, region, neighbouring regions, distance",
+        parse: nearest::parse,
+    },
+    Policy { name: "weighted", help: "one cluster by weight, each question anew", parse: weighted::parse },
+    Policy {
+        name: "sticky",
+        help: "the same client the same cluster, by weight, moved only when it goes",
+        parse: sticky::parse,
+    },
+    Policy {
+        name: "latency",
+        help: "by the round-trip time measured from the asker's region, else the nearest",
+        parse: latency::parse,
+    },
 ];
 
 /// Why a strategy was refused. The writer is at fault; a retry does not help.

@@ -1,38 +1,47 @@
-//! `sticky`: the same client goes to the same cluster, and moves only when that one goes. `{policy: sticky}`.
+//! `sticky`: the same client goes to the same cluster, and moves only when that one goes. `{policy: sticky, weights: {prod-eu: 3}}`.
 //!
-//! Highest random weight (Thaler and Ravishankar 1998): each cluster is scored by a hash of client and name; the order of the rest
-//! does not change when one leaves.
+//! Weighted rendezvous ([`super::rendezvous`]): a cluster without a weight has 1; one of weight 0 serves only when nobody else is left.
+//! A change of one weight moves only clients to or from that cluster.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::policy::{Parsed, read};
-use super::{Asker, Candidate, Route};
+use super::rendezvous::{hash, score};
+use super::weighted::check;
+use super::{Asker, Candidate, Key, Route};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sticky {}
+struct Sticky {
+    #[serde(default)]
+    weights: BTreeMap<String, u32>,
+}
 
 pub(super) fn parse(parameters: &Map<String, Value>) -> Parsed {
-    Ok(Box::new(read::<Sticky>("sticky", parameters)?))
+    let step: Sticky = read("sticky", parameters)?;
+    if !step.weights.is_empty() {
+        check("sticky", &step.weights)?;
+    }
+    Ok(Box::new(step))
 }
 
 impl Route for Sticky {
     fn route(&self, asker: &Asker<'_>, candidates: &[Candidate<'_>], mut tier: Vec<usize>) -> Vec<Vec<usize>> {
-        tier.sort_by_key(|i| std::cmp::Reverse(hash(asker.client, candidates[*i].name())));
+        let rank = |i: usize| {
+            let name = candidates[i].name();
+            (score(asker.client, name, *self.weights.get(name).unwrap_or(&1)), hash(asker.client, name))
+        };
+        tier.sort_by(|a, b| {
+            let (a, b) = (rank(*a), rank(*b));
+            b.0.total_cmp(&a.0).then(b.1.cmp(&a.1))
+        });
         tier.into_iter().map(|i| vec![i]).collect()
     }
 
-    fn keyed(&self) -> bool {
-        true
+    fn key(&self) -> Key {
+        Key::Client
     }
-}
-
-/// A hash of key and name that every build of every replica agrees on: FNV-1a, then the finaliser of MurmurHash3.
-pub(super) fn hash(key: u64, name: &str) -> u64 {
-    let fnv = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
-    let mut h = key.to_be_bytes().iter().chain(name.as_bytes()).fold(0xcbf2_9ce4_8422_2325, fnv);
-    h = (h ^ (h >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    h = (h ^ (h >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    h ^ (h >> 33)
 }

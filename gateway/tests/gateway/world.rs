@@ -260,6 +260,7 @@ pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
         let endpoints = pods.iter().map(|pod| Endpoint {
             address: pod.address.ip(),
             ready: true,
+            failing: false,
             hostname: None,
             node: None,
             zone: None,
