@@ -32,14 +32,32 @@ pub(crate) struct Ede {
     pub(crate) text: String,
 }
 
-/// To whom else an answer may be given as it is, without deciding again. Ordered: the later is the stricter.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// To whom else an answer may be given as it is, without deciding again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Reuse {
     /// To everybody who stands where the asker stands: same view, cluster set, cluster, region, zone, recursion.
     #[default]
     Place,
+    /// Of those, to whoever's dice show the same slot: dice modulo this number.
+    Slots(u16),
+    /// Of those, to the asker's neighbours.
+    Client,
     /// To nobody.
     Never,
+}
+
+impl Reuse {
+    /// To whom both may be given.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Place, other) | (other, Self::Place) => other,
+            (Self::Client, Self::Client) => Self::Client,
+            // The slot of a multiple says the slot of each.
+            (Self::Slots(a), Self::Slots(b)) if a.max(1) % b.max(1) == 0 => Self::Slots(a),
+            (Self::Slots(a), Self::Slots(b)) if b.max(1) % a.max(1) == 0 => Self::Slots(b),
+            _ => Self::Never,
+        }
+    }
 }
 
 /// What an answer was made of: when it changes the answer is void, whatever its time to live.
@@ -71,6 +89,8 @@ pub(crate) struct Answer {
     pub(crate) next: Option<Name>,
     /// Who else may get it.
     pub(crate) reuse: Reuse,
+    /// Whether the addresses at the end of the answers take turns in being the first.
+    pub(crate) rotates: bool,
     /// What it was made of, over the whole chain.
     pub(crate) sources: Vec<Source>,
 }
@@ -86,6 +106,7 @@ impl Answer {
             edes: Vec::new(),
             next: None,
             reuse: Reuse::Place,
+            rotates: false,
             sources: Vec::new(),
         }
     }
@@ -137,4 +158,27 @@ fn brief(zone: &Zone) -> Record {
     let mut soa = zone.soa();
     soa.ttl = soa.ttl.min(crate::table::NEGATIVE_TTL);
     soa
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_for_both_is_what_each_allows() {
+        use Reuse::{Client, Never, Place, Slots};
+        for (a, b, both) in [
+            (Place, Place, Place),
+            (Place, Slots(4), Slots(4)),
+            (Slots(4), Slots(4), Slots(4)),
+            (Slots(4), Slots(8), Slots(8)),
+            (Slots(3), Slots(4), Never),
+            (Client, Place, Client),
+            (Client, Client, Client),
+            (Client, Slots(2), Never),
+            (Never, Place, Never),
+        ] {
+            assert_eq!((a.and(b), b.and(a)), (both, both), "{a:?} {b:?}");
+        }
+    }
 }

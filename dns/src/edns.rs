@@ -1,19 +1,16 @@
 //! The OPT record: what a query's says, what the reply's says, and how large a reply may be. Pure.
 //!
 //! ```text
-//!   query ── Opt::find ──► size, DO, cookie, …          records ── fit ──► octets + OPT, or question + OPT with TC
+//!   query ── Opt::find ──► size, DO, cookie, …          reply ── ReplyOpt::write ──► reply with OPT
 //! ```
 //!
-//! In: octets. Out: an [`Opt`] that borrows from them; replies that fit, whole or truncated to the question (RFC 2181 §9), with an OPT
-//! exactly if the query had one. Neither reading nor writing an OPT allocates. Never panics on what comes. Sources: RFC 6891 (EDNS), 5001
+//! In: octets. Out: an [`Opt`] that borrows from them; the OPT of a reply, exactly if the query had one, cut to what fits. Neither reading nor writing an OPT allocates. Never panics on what comes. Sources: RFC 6891 (EDNS), 5001
 //! (NSID), 7828 (keep-alive), 7830 and 8467 (padding), 7873 (cookies), 8914 (extended errors).
-
-use bytes::BufMut;
-use hickory_proto::op::Message;
 
 use crate::answer::Ede;
 use crate::forward::UDP_BYTES_MAX;
 use crate::guard::COOKIE_BYTES;
+use bytes::BufMut;
 
 mod code {
     pub(super) const NSID: u16 = 3;
@@ -130,6 +127,50 @@ pub(crate) fn limit(opt: Option<&Opt<'_>>, stream: bool) -> usize {
     usize::from(if stream { u16::MAX } else { udp })
 }
 
+/// Extended errors (RFC 8914).
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Edes<'a> {
+    /// As they were decided.
+    Made(&'a [Ede]),
+    /// As octets: code, length and text of each.
+    Kept(&'a [u8]),
+}
+
+impl Default for Edes<'_> {
+    fn default() -> Self {
+        Self::Made(&[])
+    }
+}
+
+impl<'a> Edes<'a> {
+    /// As octets; the texts are cut to what is ever sent.
+    pub(crate) fn keep(edes: &[Ede]) -> Vec<u8> {
+        let mut octets = Vec::new();
+        for ede in edes {
+            let text = &ede.text[..cut(&ede.text, EDE_TEXT_MAX)];
+            octets.put_u16(ede.code);
+            octets.put_u16(text.len() as u16);
+            octets.put_slice(text.as_bytes());
+        }
+        octets
+    }
+
+    /// Code and text of each.
+    fn iter(self) -> impl Iterator<Item = (u16, &'a str)> {
+        let (made, mut kept) = match self {
+            Self::Made(made) => (made, &[][..]),
+            Self::Kept(kept) => (&[][..], kept),
+        };
+        let kept = std::iter::from_fn(move || {
+            let (head, rest) = kept.split_first_chunk::<4>()?;
+            let (text, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([head[2], head[3]])))?;
+            kept = rest;
+            Some((u16::from_be_bytes([head[0], head[1]]), std::str::from_utf8(text).unwrap_or_default()))
+        });
+        made.iter().map(|ede| (ede.code, ede.text.as_str())).chain(kept)
+    }
+}
+
 /// A reply's OPT.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ReplyOpt<'a> {
@@ -143,7 +184,7 @@ pub(crate) struct ReplyOpt<'a> {
     /// How long an idle connection stays open, in tenths of a second.
     pub(crate) keepalive: Option<u16>,
     pub(crate) nsid: Option<&'a [u8]>,
-    pub(crate) edes: &'a [Ede],
+    pub(crate) edes: Edes<'a>,
     /// Up to a multiple of 468 octets; on encrypted transports only.
     pub(crate) padded: bool,
 }
@@ -168,13 +209,13 @@ impl ReplyOpt<'_> {
         let edes = self.edes.iter().take_while(|_| take(OPTION_BYTES + 2)).count();
         let nsid = self.nsid.filter(|nsid| take(OPTION_BYTES + nsid.len()));
         let texts_max = room;
-        let text = |left: &mut usize, ede: &Ede| {
-            let length = cut(&ede.text, EDE_TEXT_MAX.min(*left));
+        let fitting = |left: &mut usize, text: &str| {
+            let length = cut(text, EDE_TEXT_MAX.min(*left));
             *left -= length;
             length
         };
         let mut left = texts_max;
-        let texts: usize = self.edes[..edes].iter().map(|ede| text(&mut left, ede)).sum();
+        let texts: usize = self.edes.iter().take(edes).map(|(_, text)| fitting(&mut left, text)).sum();
         let mut length = self.bytes_min() - OPT_BYTES
             + keepalive.map_or(0, |_| OPTION_BYTES + 2)
             + nsid.map_or(0, |n| OPTION_BYTES + n.len())
@@ -201,12 +242,12 @@ impl ReplyOpt<'_> {
             put(out, code::NSID, nsid);
         }
         let mut left = texts_max;
-        for ede in &self.edes[..edes] {
-            let length = text(&mut left, ede);
+        for (code, text) in self.edes.iter().take(edes) {
+            let length = fitting(&mut left, text);
             out.put_u16(code::EDE);
             out.put_u16(2 + length as u16);
-            out.put_u16(ede.code);
-            out.put_slice(&ede.text.as_bytes()[..length]);
+            out.put_u16(code);
+            out.put_slice(&text.as_bytes()[..length]);
         }
         if let Some(padding) = padding {
             out.put_u16(code::PADDING);
@@ -232,26 +273,6 @@ fn put(out: &mut impl BufMut, code: u16, value: &[u8]) {
 /// How many octets of `text` fit into `max`, whole characters only.
 fn cut(text: &str, max: usize) -> usize {
     if text.len() <= max { text.len() } else { (0..=max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0) }
-}
-
-/// A message as octets, with the OPT, within `limit`. What does not fit is left out as a whole: first what is only a courtesy
-/// (RFC 2181 §9: leaving out additional records is no truncation), then all records, with TC.
-pub(crate) fn fit(message: &Message, opt: Option<&ReplyOpt<'_>>, limit: usize) -> Vec<u8> {
-    let room = limit.saturating_sub(opt.map_or(0, ReplyOpt::bytes_min));
-    let small = |message: &Message| message.to_vec().ok().filter(|octets| octets.len() <= room);
-    let thin = || {
-        let mut thin = message.clone();
-        thin.additionals.clear();
-        small(&thin)
-    };
-    let mut octets = small(message).or_else(thin).unwrap_or_else(|| {
-        let mut cut = message.truncate();
-        cut.edns = None;
-        cut.metadata.truncation = true;
-        cut.to_vec().unwrap_or_default()
-    });
-    append(&mut octets, opt, limit);
-    octets
 }
 
 /// Leaves the question alone of a reply, with TC and the OPT: what goes to a client that must come back by TCP or with a cookie.

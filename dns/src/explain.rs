@@ -88,7 +88,13 @@ fn describe(place: &Place<'_>) -> Value {
 }
 
 /// The whole decision.
-pub(crate) fn document(world: &World, asker: &Asker, asked: (&Name, &str), answer: &Answer, trace: Trace) -> Value {
+pub(crate) fn document(
+    world: &World,
+    (asker, by): (&Asker, &str),
+    asked: (&Name, &str),
+    answer: &Answer,
+    trace: Trace,
+) -> Value {
     let records = |set: &[hickory_proto::rr::Record]| -> Vec<Value> {
         let one = |r: &hickory_proto::rr::Record| json!({"name": show(&r.name), "ttl": r.ttl, "type": r.record_type().to_string(), "data": r.data.to_string()});
         set.iter().map(one).collect()
@@ -102,7 +108,7 @@ pub(crate) fn document(world: &World, asker: &Asker, asked: (&Name, &str), answe
         "type": asked.1,
         "asker": {
             "cluster": asker.cluster, "clusterSet": asker.set, "region": asker.region, "zone": asker.zone,
-            "recursion": asker.recursion, "by": asker.by,
+            "recursion": asker.recursion, "by": by,
         },
         "topology": {"epoch": version.epoch, "generation": version.generation},
         "health": {

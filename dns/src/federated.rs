@@ -50,6 +50,8 @@ pub(crate) struct Case<'a> {
     pub(crate) zone: &'a Zone,
     pub(crate) name: &'a Name,
     pub(crate) kind: RecordType,
+    /// The asker's neighbourhood.
+    pub(crate) client: u64,
     pub(crate) dice: u64,
 }
 
@@ -165,7 +167,8 @@ fn pick<'a>(
     let ready = |c: &ClusterFacts| topology.endpoints_in(c.name.as_str(), service).map_or(0, |e| e.ready());
     let candidates: Vec<Candidate<'_>> =
         offer.clusters.iter().map(|c| Candidate::new(c, case.view.health.ready(c.name.as_str()), ready(c))).collect();
-    let Choice { tiers, why: reasons, .. } = choose(&case.asker.route(topology, case.dice), &candidates, &policy.chain);
+    let Choice { tiers, why: reasons, .. } =
+        choose(&case.asker.route(topology, case.client, case.dice), &candidates, &policy.chain);
     why.extend(reasons);
     if tiers.is_empty() {
         let wanted = candidates.iter().any(|c| c.endpoints > 0) || candidates.iter().all(|c| c.ready);
@@ -256,7 +259,10 @@ fn gather(case: &Case<'_>, service: &ServiceName, clusters: &[&ClusterFacts], ki
 /// Addresses of the family that was asked for, a different one first each time.
 pub(crate) fn given(case: &Case<'_>, owner: &Name, ips: Vec<IpAddr>, ttl: u32) -> Answer {
     let records = family(owner, ips, case.kind, case.dice, ttl);
-    if records.is_empty() { Answer::no_data_in(case.zone) } else { Answer::records(records) }
+    if records.is_empty() {
+        return Answer::no_data_in(case.zone);
+    }
+    Answer { rotates: true, ..Answer::records(records) }
 }
 
 fn family(owner: &Name, ips: Vec<IpAddr>, kind: RecordType, dice: u64, ttl: u32) -> Vec<Record> {

@@ -44,7 +44,7 @@ fn choice(case: &Case<'_>, chain: Option<&Chain>) -> (Vec<IpAddr>, Vec<String>) 
         .filter(|c| c.endpoints > 0)
         .collect();
     let nearest = Chain::default();
-    let choice = choose(&case.asker.route(topology, case.dice), &candidates, chain.unwrap_or(&nearest));
+    let choice = choose(&case.asker.route(topology, case.client, case.dice), &candidates, chain.unwrap_or(&nearest));
     let ips = |sites: &mut dyn Iterator<Item = &&Arc<Site>>| -> Vec<IpAddr> {
         let mut ips: Vec<IpAddr> = sites.flat_map(|s| &s.addresses).filter_map(|a| address(a)).collect();
         ips.sort_unstable();

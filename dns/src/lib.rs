@@ -1,8 +1,8 @@
 //! Hierarchical DNS: one server for the names of all members, of the federation, and of its own zones.
 //!
 //! ```text
-//!   UDP, TCP ──► respond ──► client (who asks) ──► resolve ──► hierarchy (whose name)
-//!   (transport)                                       │
+//!   UDP, TCP ──► client (who asks) ──► wire (given before?) ──► respond ──► resolve ──► hierarchy (whose name)
+//!   (transport)                                                               │
 //!        ┌──────────────┬──────────────────┬──────────┴──────────┬────────────────┐
 //!      Here           Below              Beside                 Host           Outside
 //!      zones     lookup ── cache    federated: policy,     gateways of the     lookup ──► upstreams,
@@ -34,6 +34,8 @@ mod edns;
 
 mod respond;
 
+mod wire;
+
 mod client;
 
 mod resolve;
@@ -41,6 +43,8 @@ mod resolve;
 mod explain;
 
 mod world;
+
+mod changes;
 
 mod table;
 

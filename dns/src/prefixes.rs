@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 /// Ranges by prefix. A look-up takes one hash for each length that is in use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Prefixes<T> {
     entries: HashMap<IpNet, Vec<T>>,
     /// Lengths in use, v4 and v6, longest last.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use atoll_api::kinds::Soa;
+use atoll_api::routing::Key;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::HINFO;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -45,6 +46,8 @@ pub(crate) struct Question {
     pub(crate) recursion: bool,
     /// DO.
     pub(crate) dnssec: bool,
+    /// The asker's neighbourhood.
+    pub(crate) client: u64,
     /// Evenly distributed, new for every question.
     pub(crate) dice: u64,
 }
@@ -108,6 +111,7 @@ impl Resolver {
             zone,
             name,
             kind: question.kind,
+            client: question.client,
             dice: question.dice,
         };
         let mut why = Vec::new();
@@ -130,7 +134,7 @@ impl Resolver {
             Place::Unknown => Answer::failure(ede::NOT_READY, "no topology yet: the hub was never heard"),
         };
         answer.sources.extend(source);
-        answer.reuse = answer.reuse.max(reuse);
+        answer.reuse = answer.reuse.and(reuse);
         trace.decided(why, &answer);
         answer
     }
@@ -164,7 +168,10 @@ impl Resolver {
             Outcome::Fresh(kept) => (kept, None),
             Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
             Outcome::Failed(failed) => {
-                return Answer::failure(code(&failed), format!("cluster `{}`: {failed}", member.name));
+                let answer = Answer::failure(code(&failed), format!("cluster `{}`: {failed}", member.name));
+                // That we are busy says nothing about the name.
+                let reuse = if failed == Failed::Busy { Reuse::Never } else { answer.reuse };
+                return Answer { reuse, ..answer };
             }
         };
         // The subtree's own name has names below it: it exists (RFC 8020).
@@ -224,13 +231,17 @@ fn source(place: &Place<'_>, name: &Name) -> Option<Source> {
 
 /// Who else may get the answer of a place.
 fn reuse(place: &Place<'_>, table: &Table) -> Reuse {
-    let keyed = match place {
-        Place::Beside(_, beside) => beside.what.service().is_some_and(|s| table.policy(s).chain.keyed()),
-        Place::Host(_, policy) => policy.chain.keyed(),
-        Place::Unknown => true,
-        _ => false,
+    let key = match place {
+        Place::Beside(_, beside) => beside.what.service().map(|s| table.policy(s).chain.key()),
+        Place::Host(_, policy) => Some(policy.chain.key()),
+        Place::Unknown => return Reuse::Never,
+        _ => None,
     };
-    if keyed { Reuse::Never } else { Reuse::Place }
+    match key.unwrap_or_default() {
+        Key::Place => Reuse::Place,
+        Key::Slots(slots) => Reuse::Slots(slots),
+        Key::Client => Reuse::Client,
+    }
 }
 
 /// The answer of a zone of ours.
@@ -267,7 +278,7 @@ fn reverse_soa(table: &Table, member: &Member, name: &Name) -> Record {
 
 /// Appends a link to the chain.
 fn join(whole: &mut Answer, link: Answer) {
-    let reuse = whole.reuse.max(link.reuse);
+    let reuse = whole.reuse.and(link.reuse);
     if !matches!(link.rcode, ResponseCode::NoError | ResponseCode::NXDomain) {
         let (edes, sources) = (std::mem::take(&mut whole.edes), std::mem::take(&mut whole.sources));
         *whole = Answer { reuse, ..link };
@@ -277,6 +288,7 @@ fn join(whole: &mut Answer, link: Answer) {
         return;
     }
     whole.reuse = reuse;
+    whole.rotates = link.rotates;
     whole.sources.extend(link.sources);
     whole.rcode = link.rcode;
     whole.answers.extend(link.answers);

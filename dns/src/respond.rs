@@ -1,16 +1,18 @@
 //! From a packet to the reply, in one straight line.
 //!
 //! ```text
-//!   octets ── is it a query of ours to read? ── who asks ── resolve ── message ── does it fit? ── octets
+//!   octets ── given before? ── is it a query of ours to read? ── who asks ── resolve ── encode ── does it fit? ── octets
+//!                  │                                                                       └── deposit, for those who ask the same
+//!                  └── octets
 //! ```
 //!
 //! In: what came, from where, by which transport. Out: the reply, or nothing for what is no query (a reply to a reply would be a loop).
 //! Never panics on what comes. Sources: RFC 1035 §4, RFC 8906 (how to answer what we don't know), RFC 7873 §5.2 (cookies).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use hickory_proto::op::{Message, Metadata, OpCode, ResponseCode};
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use tokio::time::Instant;
 
@@ -22,6 +24,10 @@ use crate::explain::Trace;
 use crate::guard::{Cookie, Kind, Now, Verdict};
 use crate::metrics::Metrics;
 use crate::resolve::{Question, Shared};
+use crate::wire::encode::{self, encode};
+use crate::wire::query::{NAME_MAX, Query, bit};
+use crate::wire::render::{Asked, Body, cut};
+use crate::wire::{Client, Hit, Local, Made, Stands, Terms, Wire, neighbourhood};
 use crate::world::World;
 
 const HEADER_BYTES: usize = 12;
@@ -39,12 +45,36 @@ pub(crate) struct Via {
     pub(crate) keepalive: Option<u16>,
 }
 
+impl Via {
+    /// Datagrams.
+    pub(crate) const UDP: Self = Self { transport: "udp", stream: false, encrypted: false, keepalive: None };
+}
+
+/// What differs between two packets: the time, read once for each batch of them, and chance.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) now: Instant,
+    pub(crate) edge: Now,
+    /// Evenly distributed, new for every question.
+    pub(crate) dice: u64,
+}
+
+/// What becomes of a packet whose answer was given before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// The reply is in the buffer.
+    Reply(Hit),
+    /// Strangers get no more for the moment.
+    Dropped,
+}
+
 /// Answers packets; clones share everything.
 #[derive(Clone)]
 pub(crate) struct Responder {
     pub(crate) resolver: Shared,
     pub(crate) edge: Arc<Edge>,
     pub(crate) metrics: Metrics,
+    pub(crate) wire: Arc<Wire>,
 }
 
 /// Who is at the other end of a packet.
@@ -52,11 +82,56 @@ struct Peer {
     from: SocketAddr,
     via: Via,
     now: Now,
-    asker: Asker,
+    asker: Arc<Asker>,
     cookie: Cookie,
 }
 
 impl Responder {
+    /// The time, for a batch of packets.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { now: Instant::now(), edge: self.edge.now(), dice: rand::random() }
+    }
+
+    /// The reply to a datagram in `out`, when it was given before to somebody who asked the same; `None` when it was not. Waits for
+    /// nobody; allocates nothing when the thread has the answer.
+    pub(crate) fn hit(
+        &self,
+        local: &mut Local,
+        packet: &[u8],
+        from: SocketAddr,
+        moment: Moment,
+        out: &mut [u8],
+    ) -> Option<Given> {
+        let mut folded = [0; NAME_MAX];
+        let query = Query::read(packet, &mut folded)?;
+        let ip = from.ip();
+        let stands = local.stands(ip, |generation| self.wire.stamps.stand(generation)).unwrap_or_else(|| {
+            let world = self.resolver.world.load();
+            let stands = Stands::of(&world.table.clients.asker(ip));
+            local.place(ip, stands, world.generation);
+            stands
+        });
+        let cookie = query.opt.map_or(Cookie::Absent, |o| self.edge.guard.cookie(moment.edge, ip, o.cookie));
+        if stands.barred || cookie == Cookie::Malformed || self.must_prove(cookie, Via::UDP, stands.spared, moment.edge)
+        {
+            return None;
+        }
+        let opt = query.opt.map(|opt| self.opt(&opt, (Via::UDP, ip, cookie, moment.edge)));
+        let limit = edns::limit(query.opt.as_ref(), false);
+        let client = Client { place: stands.place, net: neighbourhood(ip) };
+        let terms = Terms { now: moment.now, dice: moment.dice, limit, opt };
+        let hit = self.wire.hit(local, &query, client, terms, out)?;
+        let verdict = match (stands.spared, cookie) {
+            (true, _) | (_, Cookie::Valid(_)) => Verdict::Send,
+            _ => self.edge.guard.judge(moment.edge, ip, Kind::of(&out[..hit.len])),
+        };
+        Some(match verdict {
+            Verdict::Send => Given::Reply(hit),
+            Verdict::Slip => Given::Reply(Hit { len: cut(&query, opt, hit.rcode, limit, out), ..hit }),
+            Verdict::Drop => Given::Dropped,
+        })
+    }
+
     /// The reply to `packet`; `None` for what gets none.
     pub(crate) async fn respond(&self, packet: &[u8], from: SocketAddr, via: Via) -> Option<Vec<u8>> {
         let start = Instant::now();
@@ -65,13 +140,16 @@ impl Responder {
             return None;
         };
         let (now, world) = (self.edge.now(), self.resolver.world.load_full());
-        let asker = world.table.clients.asker(&world.table.topology, from.ip());
+        let asker = world.table.clients.asker(from.ip());
         // Where an OPT is to be looked for is known of queries only.
         let opt = if head.code == 0 { Opt::find(packet) } else { Ok(None) };
         let cookie = opt.ok().flatten().map_or(Cookie::Absent, |o| self.edge.guard.cookie(now, from.ip(), o.cookie));
         let peer = Peer { from, via, now, asker, cookie };
         let (mut reply, rcode) = match opt.map_err(|_| ResponseCode::FormErr) {
-            Ok(opt) => self.reply(packet, &head, opt.as_ref(), &peer, &world).await,
+            Ok(opt) => match self.given(packet, opt.as_ref(), &peer, start) {
+                Some(given) => given,
+                None => self.reply(packet, &head, opt.as_ref(), &peer, &world).await,
+            },
             Err(code) => (bare(&head, code), code),
         };
         let verdict = match (via.stream || peer.asker.spared, cookie) {
@@ -82,7 +160,7 @@ impl Responder {
             Verdict::Send => {}
             Verdict::Slip => {
                 let opt = opt.ok().flatten();
-                let said = opt.map(|opt| self.opt(&opt, &peer, rcode));
+                let said = opt.map(|opt| ReplyOpt { rcode_high: rcode.high(), ..self.opt(&opt, peer.of_opt()) });
                 edns::truncate(&mut reply, said.as_ref(), edns::limit(opt.as_ref(), false));
             }
             Verdict::Drop => {
@@ -92,6 +170,27 @@ impl Responder {
         }
         self.metrics.query(via.transport, rcode, start.elapsed());
         Some(reply)
+    }
+
+    /// What was given before to somebody who asked the same.
+    fn given(
+        &self,
+        packet: &[u8],
+        opt: Option<&Opt<'_>>,
+        peer: &Peer,
+        now: Instant,
+    ) -> Option<(Vec<u8>, ResponseCode)> {
+        let mut folded = [0; NAME_MAX];
+        let query = Query::read(packet, &mut folded)?;
+        let malformed = peer.cookie == Cookie::Malformed;
+        if peer.asker.barred || malformed || self.must_prove(peer.cookie, peer.via, peer.asker.spared, peer.now) {
+            return None;
+        }
+        let said = opt.map(|opt| self.opt(opt, peer.of_opt()));
+        let terms = Terms { now, dice: rand::random(), limit: edns::limit(opt, peer.via.stream), opt: said };
+        let mut out = Vec::new();
+        let hit = self.wire.shared(&query, peer.client(), terms, &mut out)?;
+        Some((out, code(hit.rcode)))
     }
 
     async fn reply(
@@ -112,27 +211,40 @@ impl Responder {
                     head.code == 0 && (head.questions, head.others) == (0, 0) && peer.cookie.client().is_some();
                 let code = if cookie_only { ResponseCode::NoError } else { code };
                 let mut reply = bare(head, code);
-                edns::append(&mut reply, opt.map(|opt| self.opt(opt, peer, code)).as_ref(), limit);
+                let said = opt.map(|opt| ReplyOpt { rcode_high: code.high(), ..self.opt(opt, peer.of_opt()) });
+                edns::append(&mut reply, said.as_ref(), limit);
                 return (reply, code);
             }
         };
-        let answer = match self.refusal(&query, opt, peer) {
-            Some(answer) => answer,
-            None => {
-                let asked = &query.queries[0];
-                let question = Question {
-                    name: asked.name.to_lowercase(),
-                    kind: asked.query_type,
-                    recursion: query.metadata.recursion_desired,
-                    dnssec: opt.is_some_and(|opt| opt.dnssec),
-                    dice: rand::random(),
-                };
-                self.resolver.resolve(world, &peer.asker, &question, &mut Trace::off()).await
-            }
+        let asked = &query.queries[0];
+        let question = Question {
+            name: asked.name.to_lowercase(),
+            kind: asked.query_type,
+            recursion: query.metadata.recursion_desired,
+            dnssec: opt.is_some_and(|opt| opt.dnssec),
+            client: peer.client().net,
+            dice: rand::random(),
         };
-        let rcode = answer.rcode;
-        let said = opt.map(|opt| ReplyOpt { edes: &answer.edes, ..self.opt(opt, peer, rcode) });
-        (edns::fit(&message(&query, &answer, peer.asker.recursion), said.as_ref(), limit), rcode)
+        let refusal = self.refusal(&query, opt, peer);
+        let keep = refusal.is_none();
+        let answer = match refusal {
+            Some(answer) => answer,
+            None => self.resolver.resolve(world, &peer.asker, &question, &mut Trace::off()).await,
+        };
+        let encoding = encode::Question { name: &question.name, kind: question.kind, class: asked.query_class };
+        let encoded = encode(&encoding, &answer, peer.asker.recursion);
+        let spelled = spelled(&asked.name);
+        let asking = asking(&query, &spelled, opt.map(|opt| self.opt(opt, peer.of_opt())));
+        let body = Body::new(&encoded.octets);
+        let mut reply = vec![0; body.room(limit)];
+        let length = body.render(&asking, 0, 0, limit, &mut reply).unwrap_or(0);
+        reply.truncate(length);
+        let mut folded = [0; NAME_MAX];
+        if let Some(plain) = Query::read(packet, &mut folded).filter(|_| keep) {
+            let (generation, dice, now) = (world.generation, question.dice, Instant::now());
+            self.wire.deposit(&plain, peer.client(), &Made { answer: &answer, generation, dice, now }, encoded);
+        }
+        (reply, answer.rcode)
     }
 
     /// What is answered without looking at names.
@@ -147,7 +259,7 @@ impl Responder {
             code(ResponseCode::FormErr)
         } else if peer.asker.barred {
             Some(Answer::refused(ede::PROHIBITED, "this client may not ask here"))
-        } else if self.must_prove(peer) {
+        } else if self.must_prove(peer.cookie, peer.via, peer.asker.spared, peer.now) {
             // RFC 7873 §5.2.3.
             code(ResponseCode::BADCOOKIE)
         } else if is_meta(asked.query_type) {
@@ -162,23 +274,55 @@ impl Responder {
     }
 
     /// Whether a client that can prove its address must do so first: under stress, by UDP.
-    fn must_prove(&self, peer: &Peer) -> bool {
-        let can = matches!(peer.cookie, Cookie::Unproven(_)) && !peer.via.stream && !peer.asker.spared;
-        can && self.edge.guard.is_stressed(peer.now)
+    fn must_prove(&self, cookie: Cookie, via: Via, spared: bool, now: Now) -> bool {
+        let can = matches!(cookie, Cookie::Unproven(_)) && !via.stream && !spared;
+        can && self.edge.guard.is_stressed(now)
     }
 
-    /// The OPT of a reply, without extended errors.
-    fn opt(&self, opt: &Opt<'_>, peer: &Peer, rcode: ResponseCode) -> ReplyOpt<'_> {
+    /// The OPT of a reply, but for what belongs to the answer.
+    fn opt(&self, opt: &Opt<'_>, (via, ip, cookie, now): (Via, IpAddr, Cookie, Now)) -> ReplyOpt<'_> {
         ReplyOpt {
-            rcode_high: rcode.high(),
             dnssec: opt.dnssec,
-            cookie: self.edge.guard.cookie_for(peer.now, peer.from.ip(), peer.cookie),
-            keepalive: peer.via.keepalive.filter(|_| opt.keepalive),
+            cookie: self.edge.guard.cookie_for(now, ip, cookie),
+            keepalive: via.keepalive.filter(|_| opt.keepalive),
             nsid: opt.nsid.then_some(self.edge.nsid()),
-            padded: opt.padding && peer.via.encrypted,
+            padded: opt.padding && via.encrypted,
             ..ReplyOpt::default()
         }
     }
+}
+
+impl Peer {
+    fn client(&self) -> Client {
+        Client { place: self.asker.id, net: neighbourhood(self.from.ip()) }
+    }
+
+    /// What the OPT of a reply depends on.
+    fn of_opt(&self) -> (Via, IpAddr, Cookie, Now) {
+        (self.via, self.from.ip(), self.cookie, self.now)
+    }
+}
+
+/// A code out of its number.
+pub(crate) fn code(rcode: u16) -> ResponseCode {
+    ResponseCode::from((rcode >> 4) as u8, (rcode & 0x0f) as u8)
+}
+
+/// The octets of a name as the client spells it.
+fn spelled(name: &Name) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(NAME_MAX);
+    for label in name {
+        octets.push(u8::try_from(label.len()).unwrap_or(0));
+        octets.extend_from_slice(label);
+    }
+    octets.push(0);
+    octets
+}
+
+fn asking<'a>(query: &Message, spelled: &'a [u8], opt: Option<ReplyOpt<'a>>) -> Asked<'a> {
+    let mut bits = u8::from(query.metadata.recursion_desired) * bit::RD;
+    bits |= u8::from(query.metadata.checking_disabled) * bit::CD;
+    Asked { id: query.metadata.id.to_be_bytes(), bits, spelled, opt }
 }
 
 /// The header, as far as it decides what becomes of a packet.
@@ -234,29 +378,4 @@ fn bare(head: &Head, code: ResponseCode) -> Vec<u8> {
     octets[2] = 0x80 | head.code << 3 | u8::from(head.recursion_desired);
     octets[3] = code.low();
     octets
-}
-
-/// The answer as a message, without its OPT.
-fn message(query: &Message, answer: &Answer, recursion: bool) -> Message {
-    let asked = &query.queries[0];
-    let mut message = Message::response(query.metadata.id, OpCode::Query);
-    message.metadata = Metadata::response_from_request(&query.metadata);
-    message.metadata.response_code = answer.rcode;
-    message.metadata.authoritative = answer.authoritative;
-    message.metadata.recursion_available = recursion;
-    message.queries = vec![asked.clone()];
-    message.answers.clone_from(&answer.answers);
-    message.authorities.clone_from(&answer.authorities);
-    message.additionals.clone_from(&answer.additionals);
-    for record in message.answers.iter_mut().chain(&mut message.authorities) {
-        own_case(&mut record.name, &asked.name);
-    }
-    message
-}
-
-/// The question's own spelling: clients that mix cases compare it octet by octet.
-fn own_case(name: &mut Name, asked: &Name) {
-    if name == asked {
-        *name = asked.clone();
-    }
 }

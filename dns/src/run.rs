@@ -3,6 +3,7 @@
 //! In: [`Config`], [`Resources`], a token. Out: queries answered until the token ends; then every task is awaited. The world is made anew
 //! at every word of the hub's, every change of a probe, and every second for the time that passes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::names::absolute;
 use crate::resolve::{Question, Resolver, Shared};
 use crate::respond::Responder;
 use crate::transport::{Sockets, TRANSPORTS};
+use crate::wire::{BYTES_MAX, Wire, neighbourhood};
 use crate::world::World;
 
 /// How often the world is looked at when nothing else happens: health changes by silence, routes by probes.
@@ -48,12 +50,18 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let forwarder = Arc::new(forwarder);
     let (probes, probed) = watch::channel(Arc::new(Probes::default()));
     let snapshot = topology.borrow_and_update().clone();
-    let world = World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), &config, Instant::now());
+    let (world, _) = World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), &config, Instant::now());
     let lookups = Lookups::new(Arc::clone(&forwarder), metrics.clone(), tasks.clone());
     let resolver: Shared = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups });
     let mut sockets = Sockets { udp, tcp: Some(tcp) };
     let edge = Arc::new(Edge::new(&config));
-    let responder = Responder { resolver: Arc::clone(&resolver), edge: Arc::clone(&edge), metrics: metrics.clone() };
+    let wire = Arc::new(Wire::new(BYTES_MAX, Instant::now()));
+    let responder = Responder {
+        resolver: Arc::clone(&resolver),
+        edge: Arc::clone(&edge),
+        metrics: metrics.clone(),
+        wire: Arc::clone(&wire),
+    };
     for transport in TRANSPORTS {
         for serving in (transport.serve)(&mut sockets, &responder, &shutdown)? {
             tasks.spawn(serving);
@@ -69,7 +77,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         // Whoever waited may have given up.
         let _ = started.send(Server { resolver: Arc::clone(&resolver) });
     }
-    shutdown.run_until_cancelled(keep_current(&resolver, &forwarder, &config, topology, probed)).await;
+    shutdown.run_until_cancelled(keep_current(&resolver, &wire, &forwarder, &config, topology, probed)).await;
     shutdown.cancelled().await;
     tasks.close();
     tasks.wait().await;
@@ -79,6 +87,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
 /// Swaps the world whenever something in it changed.
 async fn keep_current(
     resolver: &Resolver,
+    wire: &Wire,
     forwarder: &Forwarder,
     config: &Config,
     mut topology: watch::Receiver<Snapshot>,
@@ -91,7 +100,8 @@ async fn keep_current(
         let snapshot = topology.borrow_and_update().clone();
         let probes = Arc::clone(&probed.borrow_and_update());
         let before = resolver.world.load_full();
-        let world = World::new(Some(&before), &snapshot, &probes, forwarder.dialer(), config, Instant::now());
+        let (world, changes) =
+            World::new(Some(&before), &snapshot, &probes, forwarder.dialer(), config, Instant::now());
         if !Arc::ptr_eq(&world.table, &before.table) {
             for why in world.table.bad_records().iter().filter(|w| !before.table.bad_records().contains(w)) {
                 tracing::warn!(why, "left out");
@@ -101,7 +111,10 @@ async fn keep_current(
         if world.health.source() != before.health.source() {
             tracing::info!(source = ?world.health.source(), "whose word on health counts has changed");
         }
+        let generation = world.generation;
         resolver.world.store(Arc::new(world));
+        // After the world: what is still decided in the old one has the old generation, and is void when it is kept.
+        wire.stamps.bump(&changes, generation);
         // Who has gone changes nothing any more; what it said last stays.
         tokio::select! {
             changed = topology.changed(), if followed => followed = changed.is_ok(),
@@ -130,19 +143,26 @@ impl Server {
         let Some(name) = absolute(&ask.name) else { return json!({"error": format!("`{}` is no name", ask.name)}) };
         let qtype = if ask.qtype.is_empty() { "A".to_owned() } else { ask.qtype.to_ascii_uppercase() };
         let Ok(kind) = qtype.parse::<RecordType>() else { return json!({"error": format!("`{qtype}` is no type")}) };
-        let asker = asker(&world, &ask);
-        let question = Question { name: name.clone(), kind, recursion: true, dnssec: false, dice: rand::random() };
+        let (asker, by, ip) = asker(&world, &ask);
+        let (client, dice) = (neighbourhood(ip), rand::random());
+        let question = Question { name: name.clone(), kind, recursion: true, dnssec: false, client, dice };
         let mut trace = Trace::on();
         let answer = self.resolver.resolve(&world, &asker, &question, &mut trace).await;
-        document(&world, &asker, (&name, &qtype), &answer, trace)
+        document(&world, (&asker, &by), (&name, &qtype), &answer, trace)
     }
 }
 
-fn asker(world: &World, ask: &Ask) -> Asker {
-    let (clients, topology) = (&world.table.clients, &world.table.topology);
+/// Who asks, by which word, and the address that stands for its neighbourhood.
+fn asker(world: &World, ask: &Ask) -> (Arc<Asker>, String, IpAddr) {
+    let clients = &world.table.clients;
+    let from = |ip: IpAddr| (clients.asker(ip), clients.why(ip), ip);
+    let loopback = IpAddr::from([127, 0, 0, 1]);
     match (&ask.ecs, &ask.from) {
-        (Some(net), _) => clients.asker(topology, net.addr()),
-        (None, Some(region)) => clients.in_region(topology, region),
-        (None, None) => clients.asker(topology, std::net::IpAddr::from([127, 0, 0, 1])),
+        (Some(net), _) => from(net.addr()),
+        (None, Some(region)) => {
+            let asker = clients.in_region(&world.table.topology, region);
+            (Arc::new(asker), format!("region {region} as asked"), loopback)
+        }
+        (None, None) => from(loopback),
     }
 }

@@ -92,7 +92,7 @@ pub(crate) struct Table {
     pub(crate) apex: Option<Name>,
     pub(crate) clusterset: Option<Name>,
     pub(crate) members: BTreeMap<ClusterName, Arc<Member>>,
-    pub(crate) clients: Clients,
+    pub(crate) clients: Arc<Clients>,
     zones: HashMap<Name, Arc<Zone>>,
     reverse: Prefixes<ClusterName>,
     services: BTreeMap<ServiceName, Arc<Policy>>,
@@ -102,14 +102,23 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Out of a topology.
+    /// Out of a topology, as the first.
     pub(crate) fn new(topology: &Arc<Topology>, config: &Config) -> Self {
+        Self::build(topology, config, None)
+    }
+
+    /// Out of a topology, in place of this one.
+    pub(crate) fn next(&self, topology: &Arc<Topology>, config: &Config) -> Self {
+        Self::build(topology, config, Some(self))
+    }
+
+    fn build(topology: &Arc<Topology>, config: &Config, before: Option<&Self>) -> Self {
         let apex = Some(topology.settings.apex.as_str()).filter(|a| !a.is_empty()).and_then(absolute);
         let mut table = Self {
             topology: Arc::clone(topology),
             clusterset: absolute(CLUSTERSET),
             members: BTreeMap::new(),
-            clients: Clients::new(topology, config),
+            clients: Arc::new(Clients::new(topology, config, before.map(|b| b.clients.as_ref()))),
             zones: HashMap::new(),
             reverse: Prefixes::default(),
             services: BTreeMap::new(),
@@ -140,6 +149,11 @@ impl Table {
     /// The zone that `name` lies in, the longest.
     pub(crate) fn zone_of(&self, name: &Name) -> Option<&Arc<Zone>> {
         ancestors(name).find_map(|above| self.zones.get(&above))
+    }
+
+    /// The names of all zones.
+    pub(crate) fn zone_names(&self) -> impl ExactSizeIterator<Item = &Name> {
+        self.zones.keys()
     }
 
     /// The policy of a service; the nearest where none was written.

@@ -1,6 +1,7 @@
 //! The world as queries see it at one moment: the table, whose word on health counts and what it says, whom nobody reaches directly.
 //!
-//! In: snapshots of the topology, our probes, the routes found. Out: a [`World`], swapped whole; a query keeps the one it began with.
+//! In: snapshots of the topology, our probes, the routes found. Out: a [`World`], swapped whole; a query keeps the one it began with. Its
+//! generation goes up when something in it differs from the one before, and what differs is listed: kept answers made of that are void.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,14 +15,18 @@ use atoll_reach::{Dialer, Route};
 use atoll_wire::follow::Snapshot;
 use tokio::time::Instant;
 
+use crate::changes::changes;
 use crate::config::Config;
 use crate::federated::View;
 use crate::health::Probes;
 use crate::table::Table;
+use crate::wire::Changes;
 
 /// The world at one moment.
 #[derive(Debug)]
 pub(crate) struct World {
+    /// Counts worlds that differ, from 1.
+    pub(crate) generation: u64,
     pub(crate) table: Arc<Table>,
     pub(crate) health: HealthView,
     /// Since the hub's last word; `None`: it never spoke in this life.
@@ -33,7 +38,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Puts it together; the table of `before` is kept where the topology is the same.
+    /// Puts it together, and lists what differs; the table of `before` is kept where the topology is the same.
     pub(crate) fn new(
         before: Option<&Self>,
         snapshot: &Snapshot,
@@ -41,18 +46,26 @@ impl World {
         dialer: &Dialer,
         config: &Config,
         now: Instant,
-    ) -> Self {
+    ) -> (Self, Changes) {
         let topology = &snapshot.topology;
-        let same = before.map(|b| &b.table).filter(|t| Arc::ptr_eq(&t.topology, topology));
-        let table = same.map_or_else(|| Arc::new(Table::new(topology, config)), Arc::clone);
+        let table = match before.map(|b| &b.table) {
+            None => Arc::new(Table::new(topology, config)),
+            Some(table) if Arc::ptr_eq(&table.topology, topology) => Arc::clone(table),
+            Some(table) => Arc::new(table.next(topology, config)),
+        };
         let silence = snapshot.heard.map(|at| now.saturating_duration_since(at));
-        Self {
+        let mut world = Self {
+            generation: 1,
             health: HealthView::new(topology, silence, &probes.members, &Rules::default()),
             silence,
             relayed: relayed(topology, dialer),
             down: probes.dns.iter().filter(|(_, p)| !p.up()).map(|(name, _)| name.clone()).collect(),
             table,
-        }
+        };
+        let Some(before) = before else { return (world, Changes { everything: true, ..Changes::default() }) };
+        let changes = changes(before, &world);
+        world.generation = before.generation + u64::from(!changes.is_empty());
+        (world, changes)
     }
 
     /// What federated answers depend on.

@@ -18,7 +18,7 @@ use crate::testing::topology;
 fn ask(topology: Topology, ip: &str, name: &str, kind: RecordType, down: &[&str]) -> String {
     let topology = Arc::new(topology);
     let table = Table::new(&topology, &Config::default());
-    let asker = table.clients.asker(&topology, ip.parse().unwrap());
+    let asker = table.clients.asker(ip.parse().unwrap());
     let probes: BTreeMap<ClusterName, Probe> =
         topology.clusters.keys().map(|n| (n.clone(), Probe::new(!down.contains(&n.as_str())))).collect();
     let health = HealthView::new(&topology, Some(Duration::from_secs(60)), &probes, &Rules::default());
@@ -26,7 +26,7 @@ fn ask(topology: Topology, ip: &str, name: &str, kind: RecordType, down: &[&str]
     let name = absolute(name).unwrap();
     let mut why = Vec::new();
     let view = View { health: &health, relayed: &relayed };
-    let case = |zone| Case { table: &table, view, asker: &asker, zone, name: &name, kind, dice: 0 };
+    let case = |zone| Case { table: &table, view, asker: &asker, zone, name: &name, kind, client: 0, dice: 0 };
     let answer = match place(&table, &asker, &name, kind) {
         Place::Beside(zone, beside) => answer(&case(zone), &beside, &mut why),
         Place::Host(zone, policy) => gateways::answer(&case(zone), policy, Some(&policy.chain), &mut why),

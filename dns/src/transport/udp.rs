@@ -14,7 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use super::{Serving, Sockets, reply};
 use crate::error::Error;
-use crate::respond::{Responder, Via};
+use crate::forward::UDP_BYTES_MAX;
+use crate::respond::{Given, Responder, Via, code};
+use crate::wire::Local;
 
 /// Queries of one socket that wait for somebody else's answer.
 const WAITING_MAX: usize = 4096;
@@ -43,13 +45,28 @@ pub(super) fn serve(
 }
 
 async fn receive(socket: Arc<UdpSocket>, responder: Responder, waiting: &TaskTracker, shutdown: &CancellationToken) {
-    let via = Via { transport: "udp", stream: false, encrypted: false, keepalive: None };
+    let via = Via::UDP;
     let mut packet = vec![0; PACKET_BYTES_MAX];
+    let (mut local, mut given) = (Local::default(), vec![0; usize::from(UDP_BYTES_MAX)]);
     loop {
         let Ok((len, from)) = socket.recv_from(&mut packet).await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
+        let moment = responder.moment();
+        match responder.hit(&mut local, &packet[..len], from, moment, &mut given) {
+            Some(Given::Reply(hit)) => {
+                // A client that can't be reached asks again.
+                let _ = socket.send_to(&given[..hit.len], from).await;
+                responder.metrics.query(via.transport, code(hit.rcode), moment.now.elapsed());
+                continue;
+            }
+            Some(Given::Dropped) => {
+                responder.metrics.dropped(via.transport, "rate");
+                continue;
+            }
+            None => {}
+        }
         let mut answer = Box::pin(reply(responder.clone(), packet[..len].to_vec(), from, via));
         if let std::task::Poll::Ready(octets) = poll!(&mut answer) {
             send(&socket, octets, from).await;

@@ -1,0 +1,159 @@
+//! What a change of the topology, of health or of reach makes void, as cases.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use atoll_api::health::{HealthView, Rules};
+use atoll_api::topology::Endpoints;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::Config;
+use crate::testing::topology;
+
+fn world(before: Option<&World>, topology: Topology) -> World {
+    let topology = Arc::new(topology);
+    let config = Config::default();
+    let table = before.map_or_else(|| Table::new(&topology, &config), |b| b.table.next(&topology, &config));
+    let health = HealthView::new(&topology, Some(Duration::ZERO), &BTreeMap::new(), &Rules::default());
+    let (relayed, down) = (BTreeSet::new(), BTreeSet::new());
+    World { generation: 1, table: Arc::new(table), health, silence: None, relayed, down }
+}
+
+fn show(changes: &Changes) -> Vec<String> {
+    let mut all: Vec<String> = changes
+        .sources
+        .iter()
+        .map(|source| match source {
+            Source::Zone(name) => format!("zone {name}"),
+            Source::Member(name) => format!("member {name}"),
+            Source::Service(name) => format!("service {name}"),
+            Source::Host(name) => format!("host {name}"),
+            Source::Upstreams => "upstreams".to_owned(),
+        })
+        .collect();
+    all.extend(changes.everything.then(|| "everything".to_owned()));
+    all.extend(changes.clients.then(|| "clients".to_owned()));
+    all.extend(changes.version.then(|| "version".to_owned()));
+    all.sort();
+    all
+}
+
+type Change = fn(&mut Topology);
+
+fn cluster(topology: &mut Topology, name: &str, change: impl FnOnce(&mut ClusterFacts)) {
+    let mut facts = ClusterFacts::clone(&topology.clusters[name]);
+    change(&mut facts);
+    topology.clusters.insert(name.parse().unwrap(), Arc::new(facts));
+}
+
+fn records(topology: &mut Topology, change: impl FnOnce(&mut Vec<Value>)) {
+    let mut all = serde_json::to_value(&*topology.records["ops/a"]).unwrap();
+    change(all["endpoints"].as_array_mut().unwrap());
+    topology.records.insert("ops/a".into(), Arc::new(serde_json::from_value(all).unwrap()));
+}
+
+#[test]
+fn a_change_names_what_it_concerns() {
+    let first = world(None, topology());
+    let cases: &[(&str, Change, &[&str])] = &[
+        ("nothing", |_| {}, &[]),
+        ("another number", |t| t.version.generation += 1, &["version"]),
+        (
+            "an endpoint",
+            |t| {
+                let web = t.endpoints.get_mut("prod-eu").unwrap().values_mut().next().unwrap();
+                *web = Arc::new(Endpoints::default());
+            },
+            &["service shop/web"],
+        ),
+        (
+            "a service that is offered in one cluster less",
+            |t| {
+                let web = t.services.get_mut("prod").unwrap().values_mut().next().unwrap();
+                *web = Arc::new(ServiceFacts { clusters: vec!["prod-eu".into()], ..ServiceFacts::clone(web) });
+            },
+            &["service shop/web", "zone atoll.internal.", "zone clusterset.local."],
+        ),
+        (
+            "a new service",
+            |t| {
+                let name = ServiceName::new("shop", "cart");
+                t.services.get_mut("prod").unwrap().insert(name, Arc::default());
+            },
+            &["service shop/cart", "zone atoll.internal.", "zone clusterset.local."],
+        ),
+        ("a member that is ill, without a gateway", |t| cluster(t, "dr", |c| c.ready = false), &["service shop/web"]),
+        ("a member with a gateway that is ill", |t| cluster(t, "prod-eu", |c| c.ready = false), &["everything"]),
+        ("a member's DNS that its agent finds ill", |t| cluster(t, "dr", |c| c.dns_ready = false), &[]),
+        ("a node", |t| cluster(t, "dr", |c| c.nodes.push([192, 0, 2, 200].into())), &["clients"]),
+        ("a label", |t| cluster(t, "dr", |c| drop(c.labels.insert("a".into(), "b".into()))), &["everything"]),
+        ("a region", |t| cluster(t, "dr", |c| c.spec.region = Some("x".into())), &["clients", "everything"]),
+        ("a member that leaves", |t| drop(t.clusters.remove("lab")), &["clients", "everything"]),
+        ("an own record", |t| records(t, |all| all[0]["targets"] = json!(["192.0.2.77"])), &["zone atoll.internal."]),
+        (
+            "an own record more",
+            |t| {
+                records(t, |all| {
+                    all.push(json!({"dnsName": "new.atoll.internal", "recordType": "A", "targets": ["192.0.2.1"]}))
+                })
+            },
+            &["zone atoll.internal."],
+        ),
+        (
+            "an own record in a member's subtree",
+            |t| records(t, |all| drop(all.remove(1))),
+            &["everything", "zone atoll.internal."],
+        ),
+        (
+            "an own record where a service is",
+            |t| {
+                records(t, |all| {
+                    all.push(
+                        json!({"dnsName": "web.shop.svc.atoll.internal", "recordType": "A", "targets": ["192.0.2.1"]}),
+                    );
+                });
+            },
+            &["everything", "zone atoll.internal."],
+        ),
+        ("a zone that goes", |t| t.zones.clear(), &["everything"]),
+        (
+            "a zone's record",
+            |t| {
+                let mut zone = ZoneFacts::clone(&t.zones["example-com"]);
+                zone.spec.records.retain(|r| r.name != "mail");
+                t.zones.insert("example-com".into(), Arc::new(zone));
+            },
+            &["zone example.com."],
+        ),
+        (
+            "the time to live of a host's policy",
+            |t| {
+                let hosts = t.traffic.values_mut().next().unwrap();
+                *hosts = Arc::new(TrafficFacts { ttl_seconds: Some(9), ..TrafficFacts::clone(hosts) });
+            },
+            &["host *.apps.example.net.", "host shop.example.com."],
+        ),
+        (
+            "a policy for a service",
+            |t| {
+                let policy = json!({"service": "web", "strategy": [{"policy": "nearest"}]});
+                let policy = serde_json::from_value(policy).unwrap();
+                t.traffic.insert(ServiceName::new("shop", "web"), Arc::new(policy));
+            },
+            &["service shop/web"],
+        ),
+        ("a gateway that goes", |t| drop(t.sites.remove("gw-us")), &["everything"]),
+    ];
+    for (case, change, want) in cases {
+        let mut topology = topology();
+        change(&mut topology);
+        let second = world(Some(&first), topology);
+        let want: Vec<String> = want.iter().map(|w| (*w).to_owned()).collect();
+        assert_eq!(show(&changes(&first, &second)), want, "{case}");
+    }
+    let mut second = world(Some(&first), topology());
+    second.down.insert("lab".parse().unwrap());
+    second.relayed.insert("dr".parse().unwrap());
+    assert_eq!(show(&changes(&first, &second)), ["member lab", "service shop/web"]);
+}

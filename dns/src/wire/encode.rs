@@ -1,0 +1,203 @@
+//! From an answer to octets: encoded once, for everybody who asks the same; what only one client sees is put in later. Pure.
+//!
+//! In: an [`Answer`] and its question in lower case. Out: the octets of an entry, and for how long they hold. An answer that is ours
+//! alone holds until the world changes, and so its times to live don't shrink; one that others gave holds for the shortest of them.
+
+use hickory_proto::op::{Message, OpCode, Query as Asked};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+
+use super::entry::{BODY_FACTS, FACTS};
+use super::query::{HEADER, QUESTION_TAIL, name};
+use crate::answer::{Answer, Source, ede};
+use crate::edns::Edes;
+
+/// What we say ourselves is looked at again after so long, though nothing has changed.
+const STEADY_S: u32 = 3600;
+/// RFC 9520 §3.2: a failure is kept for a moment, so that it is not tried again for every question.
+const FAILURE_S: u32 = 1;
+/// A refusal is the same until the world changes.
+const REFUSAL_S: u32 = 5;
+
+/// What was asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question<'a> {
+    /// Lower case.
+    pub(crate) name: &'a Name,
+    pub(crate) kind: RecordType,
+    pub(crate) class: DNSClass,
+}
+
+/// An answer as octets, not yet anybody's.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    /// As an entry has them.
+    pub(crate) octets: Vec<u8>,
+    /// For how long they hold; 0: not for the next one.
+    pub(crate) life_s: u32,
+}
+
+/// Encodes `answer`; `recursion` says whether we look up for this asker what is not ours.
+pub(crate) fn encode(question: &Question<'_>, answer: &Answer, recursion: bool) -> Encoded {
+    let wire = whole(question, answer, recursion).unwrap_or_else(|| cut(question, answer, recursion));
+    let layout = Layout::read(&wire).unwrap_or_default();
+    let aging = !ours(answer);
+    let edes = Edes::keep(&answer.edes);
+    let mut octets = vec![0; FACTS];
+    octets.extend_from_slice(&wire);
+    for offset in &layout.ttls {
+        octets.extend_from_slice(&offset.to_le_bytes());
+    }
+    octets.extend_from_slice(&edes);
+    let turn = if answer.rotates { layout.turn(&wire) } else { Turn::default() };
+    let words = [word(wire.len()), word(layout.thin), word(layout.ttls.len()), word(edes.len()), turn.at];
+    for (i, value) in words.into_iter().enumerate() {
+        octets[BODY_FACTS + 2 * i..BODY_FACTS + 2 * i + 2].copy_from_slice(&value.to_le_bytes());
+    }
+    octets[BODY_FACTS + 10] = turn.count;
+    octets[BODY_FACTS + 11] = turn.size;
+    octets[BODY_FACTS + 12..BODY_FACTS + 14].copy_from_slice(&word(layout.question).to_le_bytes());
+    octets[BODY_FACTS + 14] = u8::from(aging);
+    octets[BODY_FACTS + 15] = (u16::from(answer.rcode) >> 4) as u8;
+    Encoded { octets, life_s: life(answer, aging) }
+}
+
+fn word(value: usize) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
+fn whole(question: &Question<'_>, answer: &Answer, recursion: bool) -> Option<Vec<u8>> {
+    let mut message = head(question, answer, recursion);
+    message.answers = answer.answers.clone();
+    message.authorities = answer.authorities.clone();
+    message.additionals = answer.additionals.clone();
+    for record in message.answers.iter_mut().chain(&mut message.authorities) {
+        // One spelling, so that it is a pointer to the question.
+        if record.name == *question.name {
+            record.name = question.name.clone();
+        }
+    }
+    message.to_vec().ok().filter(|octets| octets.len() <= usize::from(u16::MAX))
+}
+
+/// More than a message holds: the client hears that there is more.
+fn cut(question: &Question<'_>, answer: &Answer, recursion: bool) -> Vec<u8> {
+    let mut message = head(question, answer, recursion);
+    message.metadata.truncation = true;
+    message.to_vec().unwrap_or_else(|_| vec![0; HEADER])
+}
+
+fn head(question: &Question<'_>, answer: &Answer, recursion: bool) -> Message {
+    let mut message = Message::response(0, OpCode::Query);
+    message.metadata.response_code = answer.rcode;
+    message.metadata.authoritative = answer.authoritative;
+    message.metadata.recursion_available = recursion;
+    let mut asked = Asked::query(question.name.clone(), question.kind);
+    asked.set_query_class(question.class);
+    message.queries = vec![asked];
+    message
+}
+
+/// Whether nothing in it is what somebody else said.
+fn ours(answer: &Answer) -> bool {
+    let own = |s: &Source| matches!(s, Source::Zone(_) | Source::Service(_) | Source::Host(_));
+    !answer.sources.is_empty() && answer.sources.iter().all(own)
+}
+
+fn life(answer: &Answer, aging: bool) -> u32 {
+    let negative = answer.authorities.iter().find_map(|r| match &r.data {
+        // RFC 2308 §5.
+        RData::SOA(soa) => Some(r.ttl.min(soa.minimum)),
+        _ => None,
+    });
+    if answer.edes.iter().any(|e| e.code == ede::STALE) {
+        return FAILURE_S;
+    }
+    let records = answer.answers.iter().chain(&answer.authorities).chain(&answer.additionals);
+    let least = records.map(|r: &Record| r.ttl).chain(negative).min();
+    match (least, aging) {
+        (None, _) if answer.rcode == hickory_proto::op::ResponseCode::ServFail => FAILURE_S,
+        (None, _) if answer.rcode == hickory_proto::op::ResponseCode::Refused => REFUSAL_S,
+        (None, _) => 0,
+        // Its SOA shows a number that goes on.
+        (Some(least), false) if negative.is_some() => least,
+        (Some(_), false) => STEADY_S,
+        (Some(least), true) => least,
+    }
+}
+
+/// Where things are in a message.
+#[derive(Debug, Default)]
+struct Layout {
+    /// Octets up to the end of the question.
+    question: usize,
+    /// Octets up to the additional records.
+    thin: usize,
+    /// Where times to live are.
+    ttls: Vec<u16>,
+    /// Start, end and type of each answer.
+    answers: Vec<(usize, usize, u16)>,
+}
+
+impl Layout {
+    fn read(wire: &[u8]) -> Option<Self> {
+        let head: &[u8; HEADER] = wire.first_chunk()?;
+        let count = |at: usize| usize::from(u16::from_be_bytes([head[at], head[at + 1]]));
+        let question = HEADER + name(&wire[HEADER..])?.len() + QUESTION_TAIL;
+        let mut layout = Self { question, thin: wire.len(), ..Self::default() };
+        let (mut at, answers, thin) = (question, count(6), count(6) + count(8));
+        for record in 0..thin + count(10) {
+            if record == thin {
+                layout.thin = at;
+            }
+            let start = at;
+            at += owner(wire.get(at..)?)?;
+            let fixed: &[u8; 10] = wire.get(at..)?.first_chunk()?;
+            layout.ttls.push(u16::try_from(at + 4).ok()?);
+            at += 10 + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+            if record < answers {
+                layout.answers.push((start, at, u16::from_be_bytes([fixed[0], fixed[1]])));
+            }
+        }
+        (at == wire.len()).then_some(layout)
+    }
+
+    /// The addresses at the end of the answers, where they are one set.
+    fn turn(&self, wire: &[u8]) -> Turn {
+        let Some(&(_, end, kind)) = self.answers.last() else { return Turn::default() };
+        let size = match RecordType::from(kind) {
+            RecordType::A => 16,
+            RecordType::AAAA => 28,
+            _ => return Turn::default(),
+        };
+        let owner = |start: usize| wire.get(start..start + 2);
+        let last = owner(end - size);
+        let alike = |a: &&(usize, usize, u16)| a.2 == kind && a.1 - a.0 == size && owner(a.0) == last;
+        let count = self.answers.iter().rev().take_while(alike).count();
+        let count = count.min(usize::from(u8::MAX));
+        if count < 2 {
+            return Turn::default();
+        }
+        Turn { at: word(end - size * count), count: count as u8, size: size as u8 }
+    }
+}
+
+/// Records of one size that take turns in being the first.
+#[derive(Debug, Default)]
+struct Turn {
+    at: u16,
+    count: u8,
+    size: u8,
+}
+
+/// How long the owner is that `octets` begin with: labels, then the root or a pointer (RFC 1035 §4.1.4).
+fn owner(octets: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        match *octets.get(at)? {
+            0 => return Some(at + 1),
+            length if length & 0xc0 == 0xc0 => return Some(at + 2),
+            length if length <= 63 => at += 1 + usize::from(length),
+            _ => return None,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The wire cache: answers as octets, given again without being decided, parsed or encoded again.
+//!
+//! ```text
+//!   packet ── query (plain?) ── who asks ── key ── local (this thread's) ── store (all threads') ── render ── reply
+//!                 │ no                                                          │ none, void or over
+//!                 └──────────────────────── respond: decide, encode, render ◄───┘
+//!                                                       └── deposit ──► store
+//! ```
+//!
+//! In: plain queries, and what the slow path answered to them. Out: the octets that the slow path would have given, apart from the
+//! time that has passed and which address comes first. An entry is given while the stamps of what it was made of are unchanged and its
+//! time runs. A look-up waits for nobody; one that finds an entry allocates nothing.
+
+pub(crate) mod encode;
+mod entry;
+mod local;
+pub(crate) mod query;
+pub(crate) mod render;
+mod stamps;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::net::IpAddr;
+
+use tokio::time::Instant;
+
+use crate::answer::{Answer, Reuse};
+use crate::edns::ReplyOpt;
+use encode::Encoded;
+use entry::{Entry, Kept, Key, STAMPS_MAX, Shape, WIRE_BYTES_MAX};
+pub(crate) use local::{Local, Stands};
+use query::Query;
+use render::Asked;
+pub(crate) use stamps::{Changes, Stamps};
+use store::Store;
+
+/// Entries of all threads together.
+pub(crate) const BYTES_MAX: usize = 32 * 1024 * 1024;
+/// An answer of others with less than a tenth of its time left is looked for again, once.
+const LATE_PART: u64 = 10;
+/// Answers that live shorter are not looked for before they end.
+const LATE_MIN_S: u32 = 10;
+
+/// Who asks, as far as it is the same for many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client {
+    /// Where it stands.
+    pub(crate) place: u32,
+    /// Its neighbourhood.
+    pub(crate) net: u64,
+}
+
+/// What a hit is rendered with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) now: Instant,
+    /// Evenly distributed, new for every question.
+    pub(crate) dice: u64,
+    /// How large the reply may be.
+    pub(crate) limit: usize,
+    /// Its OPT, but for what belongs to the answer.
+    pub(crate) opt: Option<ReplyOpt<'a>>,
+}
+
+/// An answer that was made, and under what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made<'a> {
+    pub(crate) answer: &'a Answer,
+    /// Of the world.
+    pub(crate) generation: u64,
+    pub(crate) dice: u64,
+    pub(crate) now: Instant,
+}
+
+/// A hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hit {
+    /// Octets written.
+    pub(crate) len: usize,
+    pub(crate) rcode: u16,
+}
+
+/// The wire cache.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) stamps: Stamps,
+    store: Store,
+    seed: RandomState,
+    start: Instant,
+}
+
+impl Wire {
+    /// An empty one.
+    pub(crate) fn new(bytes_max: usize, now: Instant) -> Self {
+        Self { stamps: Stamps::default(), store: Store::new(bytes_max), seed: RandomState::new(), start: now }
+    }
+
+    /// Entries and their bytes.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> (usize, usize) {
+        self.store.size()
+    }
+
+    /// The reply to `query`, out of what this thread or all have; written into `out`.
+    pub(crate) fn hit(
+        &self,
+        local: &mut Local,
+        query: &Query<'_>,
+        client: Client,
+        terms: Terms<'_>,
+        out: &mut [u8],
+    ) -> Option<Hit> {
+        let base = key(query, client);
+        let hash = self.hash(&base);
+        let at = self.find(local, hash, &base, terms.now)?;
+        let (hash, key) = match local.at(at)?.shape() {
+            Shape::Answer => return self.give(local, at, query, terms, out),
+            Shape::Slots(slots) => variant(hash, base, u64::from(slot(terms.dice, slots))),
+            Shape::Client => variant(hash, base, client.net),
+        };
+        let at = self.find(local, hash, &key, terms.now)?;
+        self.give(local, at, query, terms, out)
+    }
+
+    /// The same without entries of one's own, for streams.
+    pub(crate) fn shared(&self, query: &Query<'_>, client: Client, terms: Terms<'_>, out: &mut Vec<u8>) -> Option<Hit> {
+        let base = key(query, client);
+        let hash = self.hash(&base);
+        let mut entry = self.stored(hash, &base, terms.now)?;
+        let varied = match entry.shape() {
+            Shape::Answer => None,
+            Shape::Slots(slots) => Some(variant(hash, base, u64::from(slot(terms.dice, slots)))),
+            Shape::Client => Some(variant(hash, base, client.net)),
+        };
+        if let Some((hash, key)) = varied {
+            entry = self.stored(hash, &key, terms.now)?;
+        }
+        let (asked, body) = (Asked::of(query, terms.opt), entry.body());
+        out.resize(body.room(terms.limit), 0);
+        let len = body.render(&asked, self.age(&entry, terms.now), terms.dice, terms.limit, out)?;
+        out.truncate(len);
+        Some(Hit { len, rcode: body.rcode() })
+    }
+
+    /// Keeps what the slow path answered, for those who may get the same.
+    pub(crate) fn deposit(&self, query: &Query<'_>, client: Client, made: &Made<'_>, encoded: Encoded) {
+        let Made { answer, generation, dice, now } = *made;
+        let mut stamps = [0; STAMPS_MAX];
+        let Some(stamps) = self.stamps_of(answer, query.kind, &mut stamps) else { return };
+        let (base, life_s) = (key(query, client), encoded.life_s);
+        let fits = render::Body::new(&encoded.octets).len() <= WIRE_BYTES_MAX;
+        if life_s == 0 || !fits || client.place == 0 || answer.reuse == Reuse::Never {
+            return;
+        }
+        let hash = self.hash(&base);
+        let kept = |key, hash| Kept { key, hash, generation, at_ms: self.ms(now), stamps };
+        let varied = match answer.reuse {
+            Reuse::Slots(slots) if slots > 1 => {
+                Some((Shape::Slots(slots), variant(hash, base, u64::from(slot(dice, slots)))))
+            }
+            Reuse::Client => Some((Shape::Client, variant(hash, base, client.net))),
+            _ => None,
+        };
+        let void = |entry: &Entry| !self.holds(entry, now);
+        let Some((shape, (own_hash, own))) = varied else {
+            self.store.put(&base, Entry::keep(encoded.octets, &kept(base, hash), life_s), void);
+            return;
+        };
+        self.store.put(&base, Entry::mark(&kept(base, hash), shape, life_s), void);
+        self.store.put(&own, Entry::keep(encoded.octets, &kept(own, own_hash), life_s), void);
+    }
+
+    /// The entry in `local`, brought there when all have it.
+    fn find(&self, local: &mut Local, hash: u64, key: &Key<'_>, now: Instant) -> Option<usize> {
+        if let Some(at) = local.find(hash, key) {
+            let entry = local.at(at)?;
+            if !self.holds(entry, now) {
+                local.forget(at);
+            } else if self.late(entry, now) && local.first_late(at) {
+                return None;
+            } else {
+                return Some(at);
+            }
+        }
+        let entry = self.stored(hash, key, now)?;
+        let late = self.late(&entry, now);
+        Some(local.put(hash, entry, late))
+    }
+
+    fn stored(&self, hash: u64, key: &Key<'_>, now: Instant) -> Option<Entry> {
+        let stored = self.store.get(hash, key, |entry| self.late(entry, now))?;
+        (!stored.first_late && self.holds(&stored.entry, now)).then_some(stored.entry)
+    }
+
+    fn give(&self, local: &mut Local, at: usize, query: &Query<'_>, terms: Terms<'_>, out: &mut [u8]) -> Option<Hit> {
+        let entry = local.at(at)?;
+        let body = entry.body();
+        let age = self.age(entry, terms.now);
+        let len = body.render(&Asked::of(query, terms.opt), age, terms.dice, terms.limit, out)?;
+        Some(Hit { len, rcode: body.rcode() })
+    }
+
+    fn holds(&self, entry: &Entry, now: Instant) -> bool {
+        let age_ms = self.ms(now).saturating_sub(entry.at_ms());
+        age_ms < u64::from(entry.life_s()) * 1000 && self.stamps.hold(entry.generation(), entry.stamps())
+    }
+
+    /// Whether it is time to look for a newer one.
+    fn late(&self, entry: &Entry, now: Instant) -> bool {
+        let (life_s, life_ms) = (entry.life_s(), u64::from(entry.life_s()) * 1000);
+        let left = life_ms.saturating_sub(self.ms(now).saturating_sub(entry.at_ms()));
+        life_s >= LATE_MIN_S && entry.shape() == Shape::Answer && left < life_ms / LATE_PART
+    }
+
+    fn age(&self, entry: &Entry, now: Instant) -> u32 {
+        u32::try_from(self.ms(now).saturating_sub(entry.at_ms()) / 1000).unwrap_or(u32::MAX)
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Stamps of what `answer` was made of; `None` when there are too many, or nothing is known of it.
+    fn stamps_of<'s>(&self, answer: &Answer, kind: u16, stamps: &'s mut [u16; STAMPS_MAX]) -> Option<&'s [u16]> {
+        // SOA shows the topology's number, which goes on with every change.
+        let version = (kind == u16::from(hickory_proto::rr::RecordType::SOA)).then_some(stamps::VERSION);
+        let mut count = 0;
+        for stamp in answer.sources.iter().map(|source| self.stamps.of(source)).chain(version) {
+            if !stamps[..count].contains(&stamp) {
+                *stamps.get_mut(count)? = stamp;
+                count += 1;
+            }
+        }
+        (count > 0).then(|| &stamps[..count])
+    }
+
+    fn hash(&self, key: &Key<'_>) -> u64 {
+        let mut hasher = self.seed.build_hasher();
+        hasher.write(key.name);
+        hasher.write_u64(u64::from(key.place) << 32 | u64::from(key.kind) << 8 | u64::from(key.bits));
+        hasher.finish()
+    }
+}
+
+fn key<'q>(query: &Query<'q>, client: Client) -> Key<'q> {
+    Key { place: client.place, kind: query.kind, bits: query.bits, variant: 0, name: query.name }
+}
+
+/// The key and hash of a variant; the base has the variant 0.
+fn variant(hash: u64, base: Key<'_>, variant: u64) -> (u64, Key<'_>) {
+    let variant = variant.wrapping_add(1);
+    // The base's hash is secret, so what it is mixed with need not be.
+    let mixed = (hash ^ variant.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    (mixed ^ mixed >> 32, Key { variant, ..base })
+}
+
+/// Which of `slots` the dice show.
+pub(crate) fn slot(dice: u64, slots: u16) -> u16 {
+    u16::try_from(dice % u64::from(slots.max(1))).unwrap_or(0)
+}
+
+/// The neighbourhood of `ip`: its /24 or /56. Neighbours have the same number, others have another.
+pub(crate) fn neighbourhood(ip: IpAddr) -> u64 {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8) | 1 << 63,
+        IpAddr::V6(v6) => (v6.to_bits() >> 72) as u64,
+    }
+}
