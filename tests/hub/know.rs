@@ -137,7 +137,8 @@ async fn a_member_of_names_only_is_in_the_topology_and_is_what_dns_servers_say_o
     // A DNS server follows, and says that it gets no answer there.
     let (tls, hub) = (as_site(&world, "dns").await, world.config.advertise.clone());
     let site = Site { instance: "dns-1".into(), kind: "dns".into(), ..Site::default() };
-    let (report, reports) = watch::channel(Report { site, probes: [("lab".to_owned(), false)].into() });
+    let (report, reports) =
+        watch::channel(Report { site, probes: [("lab".to_owned(), false)].into(), ..Report::default() });
     let stop = CancellationToken::new();
     let connect = move || channel(tls.clone(), hub.clone());
     let (mut snapshots, run) = follow(Follow::default(), connect, reports, stop.clone()).await;

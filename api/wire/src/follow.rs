@@ -52,6 +52,10 @@ pub struct Report {
     pub site: Site,
     /// Member → whether it answers from here.
     pub probes: BTreeMap<String, bool>,
+    /// Target of a health check ([`atoll_api::health::Target::key`]) → whether it is well from here.
+    pub checks: BTreeMap<String, bool>,
+    /// Member → round-trip time from here in milliseconds.
+    pub rtt_ms: BTreeMap<String, u32>,
 }
 
 /// The topology as it is known here.
@@ -232,6 +236,8 @@ async fn tell(
             v1::SiteReport {
                 site_json: site.json("site").map(|json| bytes::Bytes::copy_from_slice(json)).unwrap_or_default(),
                 probes: now.probes.clone().into_iter().collect(),
+                checks: now.checks.clone().into_iter().collect(),
+                rtt_ms: now.rtt_ms.clone().into_iter().collect(),
                 have: have.map(|v| v1::Version { epoch: v.epoch, generation: v.generation }),
             }
         };

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-use crate::topology::{Published, Sites};
+use crate::topology::{Published, Said, Sites};
 
 /// So often a follower hears that the hub is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -56,7 +56,8 @@ impl Feed for FeedService {
     async fn report(&self, request: Request<v1::SiteReport>) -> Result<Response<v1::SiteAck>, Status> {
         let name = super::site(&request)?;
         let report = request.into_inner();
-        if report.site_json.len() > SITE_LEN_MAX || report.probes.len() > PROBES_MAX {
+        let longest = report.probes.len().max(report.checks.len()).max(report.rtt_ms.len());
+        if report.site_json.len() > SITE_LEN_MAX || longest > PROBES_MAX {
             return Err(Status::invalid_argument("site report: too long"));
         }
         let mut site: Site = serde_json::from_slice(&report.site_json)
@@ -70,7 +71,12 @@ impl Feed for FeedService {
                 site.kind
             )));
         }
-        self.sites.report(site, report.probes.into_iter().collect(), Instant::now());
+        let said = Said {
+            probes: report.probes.into_iter().collect(),
+            checks: report.checks.into_iter().collect(),
+            rtt_ms: report.rtt_ms.into_iter().filter_map(|(name, ms)| Some((name.parse().ok()?, ms))).collect(),
+        };
+        self.sites.report(site, said, Instant::now());
         Ok(Response::new(v1::SiteAck {}))
     }
 }

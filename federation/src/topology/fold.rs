@@ -10,9 +10,10 @@ use atoll_api::facts::{Facts, key};
 use atoll_api::kinds::{
     CLUSTER_SET_LABEL, DNSEndpoint, ServiceImport, ServiceImportPort, ServiceImportType, TrafficPolicy, Zone,
 };
-use atoll_api::names::ClusterName;
+use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::topology::{
-    ClusterFacts, Endpoints, ExportFacts, MemberService, ServiceFacts, ServicePort, Settings, Site, ZoneFacts,
+    ClusterFacts, Endpoints, ExportFacts, FailingFacts, MemberService, ServiceFacts, ServicePort, Settings, Site,
+    ZoneFacts,
 };
 use kube::ResourceExt as _;
 
@@ -33,6 +34,10 @@ pub(crate) struct Inputs<'a> {
     /// What a hub that has just started knows of the exports of members that have not reported yet.
     pub(crate) imports: &'a [std::sync::Arc<ServiceImport>],
     pub(crate) sites: &'a [Site],
+    /// What health checks take out, by policy.
+    pub(crate) failing: &'a BTreeMap<ServiceName, FailingFacts>,
+    /// Round-trip times by region.
+    pub(crate) rtt: &'a BTreeMap<String, BTreeMap<ClusterName, u32>>,
 }
 
 /// One export of a member, valid or not.
@@ -73,7 +78,7 @@ pub(crate) fn fold(inputs: &Inputs<'_>) -> Facts {
     for (name, judged) in inputs.members {
         out.put(format!("{}/{name}", key::CLUSTER), &cluster(name, judged));
         if let Some(facts) = inputs.reported.get(name) {
-            endpoints(name, facts, inputs.loopback_members, &mut out);
+            endpoints(name, facts, inputs, &mut out);
         }
     }
     for ((set, namespace, name), exports) in exports(inputs.members, inputs.reported) {
@@ -96,6 +101,12 @@ pub(crate) fn fold(inputs: &Inputs<'_>) -> Facts {
             format!("{}/{}/{}", key::TRAFFIC, policy.namespace().unwrap_or_default(), policy.name_any()),
             &policy.spec,
         );
+    }
+    for (policy, failing) in inputs.failing.iter().filter(|(_, failing)| !failing.is_empty()) {
+        out.put(format!("{}/{}/{}", key::FAILING, policy.namespace, policy.name), failing);
+    }
+    for (region, rtt) in inputs.rtt.iter().filter(|(region, _)| !region.contains('/')) {
+        out.put(format!("{}/{region}", key::RTT), rtt);
     }
     for site in inputs.sites {
         out.put(format!("{}/{}", key::SITE, site.instance), site);
@@ -155,11 +166,10 @@ fn cluster(name: &ClusterName, judged: &Judged) -> ClusterFacts {
     }
 }
 
-fn endpoints(cluster: &ClusterName, facts: &Facts, loopback: bool, out: &mut Facts) {
+fn endpoints(cluster: &ClusterName, facts: &Facts, inputs: &Inputs<'_>, out: &mut Facts) {
+    let loopback = inputs.loopback_members;
     for (rest, json) in facts.under(key::ENDPOINTS) {
-        if rest.split('/').count() != 2 {
-            continue;
-        }
+        let Some((namespace, name)) = rest.split_once('/').filter(|(_, name)| !name.contains('/')) else { continue };
         let Ok(mut found) = serde_json::from_slice::<Endpoints>(json) else { continue };
         if let Some(service) = facts.get::<MemberService>(&format!("{}/{rest}", key::SERVICE)) {
             if found.cluster_ips.is_empty() {
@@ -172,7 +182,24 @@ fn endpoints(cluster: &ClusterName, facts: &Facts, loopback: bool, out: &mut Fac
         found.endpoints.retain(|e| is_pods(e.address, loopback));
         found.cluster_ips.retain(|a| is_pods(*a, loopback));
         found.endpoints.truncate(ENDPOINTS_MAX);
+        take_out(inputs, cluster, (namespace, name), &mut found);
         out.put(format!("{}/{cluster}/{rest}", key::ENDPOINTS), &found);
+    }
+}
+
+/// Marks the endpoints that the service's health checks take out.
+fn take_out(inputs: &Inputs<'_>, cluster: &ClusterName, (namespace, name): (&str, &str), found: &mut Endpoints) {
+    if inputs.failing.is_empty() {
+        return;
+    }
+    let theirs = inputs.traffic.iter().filter(|t| t.namespace().as_deref() == Some(namespace));
+    let theirs = theirs.filter(|t| t.spec.service.as_deref() == Some(name));
+    for policy in theirs {
+        let Some(failing) = inputs.failing.get(&ServiceName::new(namespace, policy.name_any())) else { continue };
+        for endpoint in found.endpoints.iter_mut().filter(|e| e.ready) {
+            endpoint.failing = failing.contains_key(&format!("{cluster}/{}", endpoint.address));
+            endpoint.ready = !endpoint.failing;
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //!   sites   ─┘
 //! ```
 
+mod checks;
 mod fold;
 mod publish;
 mod serials;
@@ -14,4 +15,4 @@ mod sites;
 pub(crate) use fold::{Export, exports};
 pub use publish::Published;
 pub(crate) use publish::Publisher;
-pub(crate) use sites::Sites;
+pub(crate) use sites::{Said, Sites};

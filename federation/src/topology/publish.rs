@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::checks::{Checked, Checks};
 use super::fold::{Inputs, fold};
 use super::serials::Serials;
 use super::sites::Sites;
@@ -55,6 +56,7 @@ impl Publisher {
         let watches = vec![m.objects.changes(), m.sessions.changes(), m.sites.changes()];
         let mut pulse = Pulse::new(watches, Duration::from_secs(1));
         let (mut zones, mut stored, mut generation) = (BTreeMap::new(), None, 0);
+        let mut checks = Checks::new(Instant::now());
         let mut serials = Serials::begin(&m.client, Timestamp::now().as_second().unsigned_abs()).await;
         loop {
             let now = Instant::now();
@@ -63,7 +65,9 @@ impl Publisher {
             let sites = m.sites.list(now);
             if self.out.borrow().is_some() || self.settled(&members, now) {
                 self.tell_agents(&members, &sites);
-                let facts = self.facts(&members, &sites, &mut zones, serials.base()).await;
+                let before = self.out.borrow().as_ref().map(|p| Arc::clone(&p.topology));
+                let checked = checks.look(before.as_deref(), &m.sites.said(now), now);
+                let facts = self.facts(&members, &sites, &mut zones, serials.base(), &checked).await;
                 let same = self.out.borrow().as_ref().is_some_and(|p| p.facts.digest() == facts.digest());
                 if !same {
                     generation += 1;
@@ -99,6 +103,7 @@ impl Publisher {
         sites: &[Site],
         zones: &mut BTreeMap<String, ([u8; 32], u32)>,
         serial_base: u32,
+        checked: &Checked,
     ) -> Facts {
         let m = &self.membership;
         let reported = m.sessions.reported();
@@ -126,6 +131,8 @@ impl Publisher {
             traffic: &traffic,
             imports: &m.objects.imports.state(),
             sites: &all_sites,
+            failing: &checked.failing,
+            rtt: &checked.rtt,
         })
     }
 

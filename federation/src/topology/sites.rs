@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_api::kinds::{FIELD_MANAGER, SYSTEM_NAMESPACE};
+use atoll_api::names::ClusterName;
 use atoll_api::topology::Site;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
@@ -24,9 +25,20 @@ const FORGOTTEN: Duration = Duration::from_secs(300);
 const PROBE_FRESH: Duration = Duration::from_secs(15);
 const SITES_MAX: usize = 1024;
 
+/// What a site says of others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Member → whether it answers from there.
+    pub(crate) probes: BTreeMap<String, bool>,
+    /// Target of a health check → whether it is well from there.
+    pub(crate) checks: BTreeMap<String, bool>,
+    /// Member → round-trip time from there.
+    pub(crate) rtt_ms: BTreeMap<ClusterName, u32>,
+}
+
 struct Known {
     site: Site,
-    probes: BTreeMap<String, bool>,
+    said: Said,
     heard: Instant,
     /// Since the hub started.
     reported: bool,
@@ -46,7 +58,7 @@ impl Sites {
         let sites: Vec<Site> = serde_json::from_str(&text).unwrap_or_default();
         let known = sites
             .into_iter()
-            .map(|site| (site.instance.clone(), Known { site, probes: BTreeMap::new(), heard: now, reported: false }));
+            .map(|site| (site.instance.clone(), Known { site, said: Said::default(), heard: now, reported: false }));
         Ok(Self { known: Mutex::new(known.collect()), changed: watch::Sender::new(0) })
     }
 
@@ -55,16 +67,16 @@ impl Sites {
     }
 
     /// Takes a report.
-    pub(crate) fn report(&self, site: Site, probes: BTreeMap<String, bool>, now: Instant) {
+    pub(crate) fn report(&self, site: Site, said: Said, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= SITES_MAX && !known.contains_key(&site.instance) {
             tracing::warn!(instance = site.instance, "too many sites, report dropped");
             return;
         }
-        let next = Known { site, probes, heard: now, reported: true };
+        let next = Known { site, said, heard: now, reported: true };
         let old = known.insert(next.site.instance.clone(), next);
         let new = known.values().max_by_key(|k| k.heard).expect("one was put in");
-        let same = old.is_some_and(|old| old.reported && old.site == new.site && old.probes == new.probes);
+        let same = old.is_some_and(|old| old.reported && old.site == new.site && old.said == new.said);
         drop(known);
         if !same {
             self.changed.send_modify(|n| *n += 1);
@@ -83,11 +95,18 @@ impl Sites {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut said: BTreeMap<String, bool> = BTreeMap::new();
         for k in known.values().filter(|k| k.reported && now.saturating_duration_since(k.heard) < PROBE_FRESH) {
-            for (member, up) in &k.probes {
+            for (member, up) in &k.said.probes {
                 *said.entry(member.clone()).or_default() |= up;
             }
         }
         said
+    }
+
+    /// What each site says of others lately, with itself.
+    pub(crate) fn said(&self, now: Instant) -> Vec<(Site, Said)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = known.values().filter(|k| k.reported && now.saturating_duration_since(k.heard) < PROBE_FRESH);
+        fresh.map(|k| (k.site.clone(), k.said.clone())).collect()
     }
 
     /// Stores the sites for the next start.
