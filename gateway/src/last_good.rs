@@ -1,37 +1,21 @@
-//! The last good objects on disk: one file, checksummed, replaced by rename, readable by its owner alone, for it holds TLS keys.
-//!
-//! Form: a line of JSON (what it is, of which hub, length and SHA-256 of the rest), then the objects as JSON. A file that is damaged
-//! or of another hub is said and ignored, never deleted before a better one replaces it.
+//! The last good objects on disk: a file as [`kept`] makes them, readable by its owner alone, for it holds TLS keys. It holds the objects
+//! as JSON.
 
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use atoll_wire::kept::{self, Unusable};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
-use sha2::Digest as _;
+use serde_json::{Map, Value};
 
 use crate::objects::Objects;
 
 const FILE: &str = "objects.last-good";
-const FORM: &str = "atoll-gateway-objects-1";
-
-/// Why a file was not used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Unusable {
-    #[error("read: {0}")]
-    Read(#[from] io::Error),
-    #[error("does not hold objects in the form of this version")]
-    Form,
-    #[error("is damaged: its checksum differs")]
-    Damaged,
-    #[error("is of hub `{0}`")]
-    Foreign(String),
-}
+const FORM: &str = "atoll-gateway-objects-2";
 
 /// The last good objects, where there are some that can be used. `hub` is the id of the hub that is ours, where known.
 pub(crate) async fn load(dir: Option<&Path>, hub: &str) -> Option<Objects> {
@@ -59,7 +43,7 @@ pub(crate) async fn load(dir: Option<&Path>, hub: &str) -> Option<Objects> {
 /// Writes them; a failure is said and changes nothing. Returns whether they are on disk.
 pub(crate) async fn save(dir: PathBuf, hub: &str, objects: &Objects) -> bool {
     let file = encode(hub, objects);
-    match tokio::task::spawn_blocking(move || write(&dir, &file)).await {
+    match tokio::task::spawn_blocking(move || kept::write(&dir, FILE, &file)).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             tracing::warn!(%error, "last good objects not written");
@@ -67,16 +51,6 @@ pub(crate) async fn save(dir: PathBuf, hub: &str, objects: &Objects) -> bool {
         }
         Err(_) => false,
     }
-}
-
-fn write(dir: &Path, file: &[u8]) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    let next = dir.join(format!("{FILE}.next"));
-    let mut out = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
-    out.write_all(file)?;
-    out.sync_all()?;
-    std::fs::rename(&next, dir.join(FILE))?;
-    std::fs::File::open(dir)?.sync_all()
 }
 
 /// The file's bytes; the same objects give the same bytes.
@@ -91,25 +65,12 @@ pub(crate) fn encode(hub: &str, objects: &Objects) -> Vec<u8> {
     put(&mut all, "slices", &objects.slices);
     put(&mut all, "namespaces", &objects.namespaces);
     let body = Value::Object(all).to_string();
-    let head = json!({"form": FORM, "hub": hub, "length": body.len(), "sha256": sum(body.as_bytes())});
-    format!("{head}\n{body}").into_bytes()
+    kept::encode(FORM, hub, &Value::Null, body.as_bytes())
 }
 
 pub(crate) fn decode(file: &[u8], hub: &str) -> Result<Objects, Unusable> {
-    let end = file.iter().position(|b| *b == b'\n').ok_or(Unusable::Form)?;
-    let head: Value = serde_json::from_slice(&file[..end]).map_err(|_| Unusable::Form)?;
-    let body = &file[end + 1..];
-    if head["form"] != FORM {
-        return Err(Unusable::Form);
-    }
-    if head["length"] != body.len() || head["sha256"] != sum(body) {
-        return Err(Unusable::Damaged);
-    }
-    let whose = head["hub"].as_str().unwrap_or_default();
-    if !hub.is_empty() && !whose.is_empty() && hub != whose {
-        return Err(Unusable::Foreign(whose.to_owned()));
-    }
-    let mut all: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Unusable::Form)?;
+    let (_, body) = kept::decode(FORM, file, (!hub.is_empty()).then_some(hub))?;
+    let mut all: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Unusable::Form(FORM))?;
     Ok(Objects {
         classes: take(&mut all, "classes")?,
         gateways: take(&mut all, "gateways")?,
@@ -135,17 +96,15 @@ fn put<K: Resource + Clone + Serialize>(all: &mut Map<String, Value>, key: &str,
 }
 
 fn take<K: DeserializeOwned>(all: &mut Map<String, Value>, key: &str) -> Result<Vec<Arc<K>>, Unusable> {
-    let list: Vec<K> =
-        serde_json::from_value(all.remove(key).unwrap_or(Value::Array(Vec::new()))).map_err(|_| Unusable::Form)?;
+    let list: Vec<K> = serde_json::from_value(all.remove(key).unwrap_or(Value::Array(Vec::new())))
+        .map_err(|_| Unusable::Form(FORM))?;
     Ok(list.into_iter().map(Arc::new).collect())
-}
-
-fn sum(body: &[u8]) -> String {
-    sha2::Sha256::digest(body).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn objects() -> Objects {
@@ -155,34 +114,22 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_file_of_this_hub_is_used() {
+    fn objects_are_read_as_they_were_written_for_their_hub_alone() {
         let file = encode("hub-1", &objects());
-        let mut flipped = file.clone();
-        *flipped.last_mut().unwrap() ^= 1;
-        let cases: [(&str, &[u8], &str, &str); 6] = [
-            ("whole", &file, "hub-1", ""),
-            ("hub not known yet", &file, "", ""),
-            ("another hub", &file, "hub-2", "is of hub `hub-1`"),
-            ("one bit", &flipped, "hub-1", "is damaged: its checksum differs"),
-            ("cut", &file[..file.len() - 1], "hub-1", "is damaged: its checksum differs"),
-            ("something else", b"{}\n[]", "hub-1", "does not hold objects in the form of this version"),
-        ];
-        for (name, bytes, hub, wrong) in cases {
-            let read = decode(bytes, hub);
-            assert_eq!(read.as_ref().err().map(ToString::to_string).unwrap_or_default(), wrong, "{name}");
+        for (hub, wrong) in [("hub-1", ""), ("", ""), ("hub-2", "is of hub `hub-1`")] {
+            let read = decode(&file, hub);
+            assert_eq!(read.as_ref().err().map(ToString::to_string).unwrap_or_default(), wrong, "{hub}");
             if let Ok(found) = read {
-                assert_eq!(found.routes[0].spec.hostnames, ["a.example"], "{name}");
+                assert_eq!(found.routes[0].spec.hostnames, ["a.example"], "{hub}");
+                assert!(found.routes[0].metadata.resource_version.is_none(), "the same objects give the same bytes");
             }
         }
     }
 
     #[tokio::test]
-    async fn the_file_is_for_its_owner_alone() {
-        use std::os::unix::fs::PermissionsExt as _;
+    async fn the_file_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
         assert!(save(dir.path().to_owned(), "hub-1", &objects()).await);
-        let mode = std::fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
         assert_eq!(load(Some(dir.path()), "hub-1").await.unwrap().routes.len(), 1);
         assert!(load(Some(&dir.path().join("none")), "hub-1").await.is_none());
     }

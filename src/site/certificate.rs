@@ -2,14 +2,16 @@
 //!
 //! In: Secret `atoll-system/atoll-site-<kind>`, which the hub fills and renews. Out: a TLS identity, swapped when the Secret changes. The
 //! file is readable by its owner alone and replaced by rename. Never asks for a certificate: who may read the Secret is RBAC's matter.
+//!
+//! A Secret of another hub (made anew, under another CA) is kept for the next start and not followed: what is served was said by the old
+//! hub, and members that have joined neither would be gone at once. Somebody has to want that.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use atoll_api::kinds::SYSTEM_NAMESPACE;
 use atoll_reach::{Identity, Revocations, Role, TlsIdentity};
+use atoll_wire::kept;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
@@ -40,25 +42,29 @@ pub(super) type Current = watch::Receiver<Option<TlsIdentity>>;
 pub(super) struct Keeper {
     kind: &'static str,
     client: Client,
-    file: Option<PathBuf>,
+    dir: Option<PathBuf>,
     revocations: Revocations,
     held: Option<Held>,
+    /// Whether the file holds it, too.
+    is_kept: bool,
     out: watch::Sender<Option<TlsIdentity>>,
 }
 
 impl Keeper {
     pub(super) fn new(kind: &'static str, client: Client, dir: Option<PathBuf>, revocations: Revocations) -> Self {
-        let file = dir.map(|dir| dir.join(FILE));
-        Self { kind, client, file, revocations, held: None, out: watch::Sender::new(None) }
+        Self { kind, client, dir, revocations, held: None, is_kept: false, out: watch::Sender::new(None) }
     }
 
     /// Takes the identity of the file, if there is a good one.
     pub(super) async fn load(mut self) -> (Self, Current) {
-        if let Some(file) = self.file.clone() {
+        if let Some(file) = self.dir.as_ref().map(|dir| dir.join(FILE)) {
             // One that can't be read was not kept, or this is the first start.
             if let Ok(Ok(bytes)) = tokio::task::spawn_blocking(move || std::fs::read(&file)).await {
                 match serde_json::from_slice(&bytes) {
-                    Ok(held) => self.take(held),
+                    Ok(held) => {
+                        self.take(held);
+                        self.is_kept = true;
+                    }
                     Err(error) => tracing::warn!(%error, "kept certificate not used"),
                 }
             }
@@ -107,6 +113,10 @@ impl Keeper {
         let held = Held { chain: text("tls.crt")?, key: text("tls.key")?, ca: text("ca.crt")? };
         if self.held.as_ref() != Some(&held) {
             self.take(held);
+            self.is_kept = false;
+        }
+        // A disk that was full may have room again.
+        if !self.is_kept {
             self.keep().await;
         }
         Ok(())
@@ -122,6 +132,15 @@ impl Keeper {
             Err(error) => return tracing::warn!(site = self.kind, %error, "certificate not used"),
         };
         let current = self.out.borrow().clone();
+        if let Some(old) = current.as_ref().map(TlsIdentity::bearer).filter(|old| old.hub != identity.bearer().hub) {
+            let (ours, theirs) = (old.hub, &identity.bearer().hub);
+            tracing::error!(
+                site = self.kind,
+                "the certificate in the hub's API is of another hub, `{theirs}`: going on with what hub `{ours}` said; restart to follow the new one"
+            );
+            self.held = Some(held);
+            return;
+        }
         let shown = match current {
             Some(tls) => tls.swap(identity).map(|()| tls),
             None => TlsIdentity::new(identity, self.revocations.clone()),
@@ -136,22 +155,55 @@ impl Keeper {
         }
     }
 
-    async fn keep(&self) {
-        let (Some(file), Some(held)) = (self.file.clone(), self.held.clone()) else { return };
-        let written = tokio::task::spawn_blocking(move || write(&file, &held)).await;
-        if let Ok(Err(error)) = written {
+    async fn keep(&mut self) {
+        let (Some(dir), Some(held)) = (self.dir.clone(), self.held.clone()) else { return };
+        let write = move || kept::write(&dir, FILE, &serde_json::to_vec(&held)?);
+        let written = tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other).flatten();
+        self.is_kept = written.is_ok();
+        if let Err(error) = written {
             tracing::warn!(site = self.kind, %error, "certificate not kept: a start without the hub's API would fail");
         }
     }
 }
 
-fn write(file: &Path, held: &Held) -> std::io::Result<()> {
-    if let Some(dir) = file.parent() {
-        std::fs::create_dir_all(dir)?;
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+
+    use super::*;
+
+    /// A certificate of `site/dns` under a CA of this hub's.
+    fn held(hub: &str) -> Held {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&ca_key).unwrap().pem();
+        let issuer = Issuer::new(params, ca_key);
+        let mut leaf = CertificateParams::default();
+        leaf.subject_alt_names = vec![SanType::URI(Role::Site("dns".into()).uri(hub).try_into().unwrap())];
+        Held { chain: leaf.signed_by(&key, &issuer).unwrap().pem(), key: key.serialize_pem(), ca }
     }
-    let next = file.with_extension("next");
-    let mut out = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
-    out.write_all(&serde_json::to_vec(held)?)?;
-    out.sync_all()?;
-    std::fs::rename(&next, file)
+
+    #[tokio::test]
+    async fn a_hub_made_anew_is_followed_from_the_next_start_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("nobody is there"))
+        });
+        let keeper = || {
+            let client = Client::new(nobody, "default");
+            Keeper::new("dns", client, Some(dir.path().to_owned()), Revocations::none()).load()
+        };
+        let bearer = |current: &Current| current.borrow().as_ref().map(|tls| tls.bearer().hub);
+        let (mut first, current) = keeper().await;
+        assert_eq!(bearer(&current), None);
+        for secret in ["old", "old", "new"] {
+            first.take(held(secret));
+            first.keep().await;
+            assert_eq!(bearer(&current).as_deref(), Some("old"));
+        }
+        let (_second, current) = keeper().await;
+        assert_eq!(bearer(&current).as_deref(), Some("new"));
+    }
 }

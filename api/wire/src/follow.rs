@@ -35,6 +35,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Changes are written to disk at most so often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// After a write that failed: the disk may have room again.
+const SAVE_AGAIN: Duration = Duration::from_secs(3);
 
 /// Whom and where.
 #[derive(Debug, Clone, Default)]
@@ -176,7 +178,7 @@ impl Follower {
                 event = timeout(SILENCE_MAX, events.message()) => event.map_err(|_| Lost::Silent)?.map_err(Box::new)?,
                 () = sleep_until(save_at), if self.unsaved => {
                     self.save().await;
-                    save_at = Instant::now() + SAVE_EVERY;
+                    save_at = Instant::now() + if self.unsaved { SAVE_AGAIN } else { SAVE_EVERY };
                     continue;
                 }
             };
@@ -216,8 +218,7 @@ impl Follower {
 
     async fn save(&mut self) {
         if let (true, Some(version)) = (self.unsaved, self.receiver.version()) {
-            last_good::save(&self.config, version, self.receiver.facts()).await;
-            self.unsaved = false;
+            self.unsaved = !last_good::save(&self.config, version, self.receiver.facts()).await;
         }
     }
 }

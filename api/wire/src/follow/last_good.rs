@@ -1,35 +1,17 @@
-//! The last good topology on disk: one file, checksummed, replaced by rename, readable by its owner alone.
-//!
-//! Form: a line of JSON (what it is, of which hub, version, length and SHA-256 of the rest), then for every fact two lengths
-//! (big-endian u32) and key and value. A file that is damaged or of another hub is said and ignored, never deleted before
-//! a better one replaces it.
+//! The last good topology on disk: a file as [`kept`] makes them, about its version. It holds for every fact two lengths (big-endian u32)
+//! and key and value.
 
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::io;
 
 use atoll_api::facts::{Facts, key};
 use atoll_api::topology::{Settings, Version};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Follow;
+use crate::kept::{self, Unusable};
 
 const FILE: &str = "topology.last-good";
-const FORM: &str = "atoll-topology-1";
-
-/// Why a file was not used.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unusable {
-    #[error("read: {0}")]
-    Read(#[from] io::Error),
-    #[error("is not a topology of this version")]
-    Form,
-    #[error("is damaged: its checksum differs")]
-    Damaged,
-    #[error("is of hub `{0}`")]
-    Foreign(String),
-}
+const FORM: &str = "atoll-topology-2";
 
 /// The last good topology, where there is one that can be used.
 pub(super) async fn load(config: &Follow) -> Option<(Version, Facts)> {
@@ -51,28 +33,19 @@ pub(super) async fn load(config: &Follow) -> Option<(Version, Facts)> {
     }
 }
 
-/// Writes it; a failure is said and changes nothing.
-pub(super) async fn save(config: &Follow, version: Version, facts: &Facts) {
-    let Some(dir) = config.dir.clone() else { return };
+/// Writes it; a failure is said and changes nothing. Returns whether nothing is left to write.
+pub(super) async fn save(config: &Follow, version: Version, facts: &Facts) -> bool {
+    let Some(dir) = config.dir.clone() else { return true };
     let file = encode(version, facts);
-    let written = tokio::task::spawn_blocking(move || write(&dir, &file)).await;
-    if let Ok(Err(error)) = written {
-        tracing::warn!(%error, "last good topology not written");
+    let written = tokio::task::spawn_blocking(move || kept::write(&dir, FILE, &file)).await;
+    match written {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "last good topology not written");
+            false
+        }
+        Err(_) => false,
     }
-}
-
-/// A write goes on when whoever waited for it has ended; the next one must not meet it.
-static WRITING: Mutex<()> = Mutex::new(());
-
-fn write(dir: &Path, file: &[u8]) -> io::Result<()> {
-    let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    std::fs::create_dir_all(dir)?;
-    let next = dir.join(format!("{FILE}.next"));
-    let mut out = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
-    out.write_all(file)?;
-    out.sync_all()?;
-    std::fs::rename(&next, dir.join(FILE))?;
-    std::fs::File::open(dir)?.sync_all()
 }
 
 pub(super) fn encode(version: Version, facts: &Facts) -> Vec<u8> {
@@ -85,29 +58,13 @@ pub(super) fn encode(version: Version, facts: &Facts) -> Vec<u8> {
         body.extend_from_slice(value);
     }
     let hub = facts.get::<Settings>(key::SETTINGS).unwrap_or_default().hub_id;
-    let head = json!({"form": FORM, "hub": hub, "version": version, "length": body.len(), "sha256": sum(&body)});
-    let mut out = head.to_string().into_bytes();
-    out.push(b'\n');
-    out.extend_from_slice(&body);
-    out
+    kept::encode(FORM, &hub, &json!(version), &body)
 }
 
 pub(super) fn decode(file: &[u8], hub: Option<&str>) -> Result<(Version, Facts), Unusable> {
-    let end = file.iter().position(|b| *b == b'\n').ok_or(Unusable::Form)?;
-    let head: Value = serde_json::from_slice(&file[..end]).map_err(|_| Unusable::Form)?;
-    let body = &file[end + 1..];
-    if head["form"] != FORM {
-        return Err(Unusable::Form);
-    }
-    if head["length"] != body.len() || head["sha256"] != sum(body) {
-        return Err(Unusable::Damaged);
-    }
-    let whose = head["hub"].as_str().unwrap_or_default();
-    if hub.is_some_and(|hub| hub != whose) {
-        return Err(Unusable::Foreign(whose.to_owned()));
-    }
-    let version = serde_json::from_value(head["version"].clone()).map_err(|_| Unusable::Form)?;
-    Ok((version, items(body).ok_or(Unusable::Form)?))
+    let (about, body) = kept::decode(FORM, file, hub)?;
+    let version = serde_json::from_value(about).map_err(|_| Unusable::Form(FORM))?;
+    Ok((version, items(body).ok_or(Unusable::Form(FORM))?))
 }
 
 fn items(mut body: &[u8]) -> Option<Facts> {
@@ -121,9 +78,4 @@ fn items(mut body: &[u8]) -> Option<Facts> {
         body = rest;
     }
     Some(facts)
-}
-
-fn sum(body: &[u8]) -> String {
-    use sha2::Digest as _;
-    sha2::Sha256::digest(body).iter().map(|b| format!("{b:02x}")).collect()
 }

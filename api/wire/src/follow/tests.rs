@@ -130,6 +130,33 @@ async fn a_follower_keeps_up_reports_itself_and_starts_from_its_last_good_one() 
 }
 
 #[tokio::test]
+async fn what_could_not_be_kept_is_kept_once_there_is_room() {
+    let (mut scene, dir) = (hub().await, tempfile::tempdir().unwrap());
+    // Nothing can be written where a folder is.
+    let in_the_way = dir.path().join("topology.last-good.next");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let config = Follow { hub_id: Some("h1".into()), dir: Some(dir.path().to_owned()) };
+    let mut watch = start(&scene, config).await;
+    let stream = scene.streams.recv().await.unwrap();
+    let mut sender = Sender::new(4);
+    say(&stream, Event::Delta(sender.update(&settings("one.test")).remove(0))).await;
+    until_apex(&mut watch, "one.test").await;
+    let file = dir.path().join("topology.last-good");
+    // The first try is over with the next word at the latest.
+    say(&stream, Event::Alive(v1::Acknowledged { epoch: 4, digest: sender.digest().to_vec().into() })).await;
+    sleep(SAVE_EVERY).await;
+    assert!(!file.exists());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let kept = async {
+        while !file.exists() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(SAVE_AGAIN * 5, kept).await.expect("kept without another word of the hub");
+    scene.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn a_hub_of_an_older_epoch_is_not_believed() {
     let mut scene = hub().await;
     let mut watch = start(&scene, Follow::default()).await;
@@ -151,8 +178,8 @@ fn a_damaged_last_good_file_is_told_from_a_foreign_one() {
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
     for (name, file, says) in [
-        ("empty", Vec::new(), "not a topology"),
-        ("text", b"hello\nworld".to_vec(), "not a topology"),
+        ("empty", Vec::new(), "is not a `atoll-topology-2`"),
+        ("text", b"hello\nworld".to_vec(), "is not a `atoll-topology-2`"),
         ("cut short", good[..good.len() - 3].to_vec(), "damaged"),
         ("flipped", flipped, "damaged"),
     ] {
