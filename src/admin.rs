@@ -3,10 +3,10 @@
 //! `GET /healthz /readyz /metrics /dns/explain?name=&type=&from=&ecs= /gateway/explain?host=&path=&from=`. Plain HTTP that asks for
 //! nothing: loopback, or inside the cluster. Never changes anything.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use atoll_reach::{Accept, serve_http};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -34,11 +34,18 @@ pub(crate) struct Admin {
     pub(crate) gateway: Option<Slot<atoll_gateway::Server>>,
 }
 
+/// Probes, scrapes and people; a quarter of them from one address.
+const CONNECTIONS_MAX: usize = 256;
+
 /// Serves until `shutdown`.
 ///
 /// # Errors
-/// The listener fails for good.
-pub(crate) async fn serve(listener: TcpListener, admin: Admin, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// None; as a part's.
+pub(crate) async fn serve(
+    mut listener: Box<dyn Accept>,
+    admin: Admin,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -46,8 +53,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin, shutdown: Cancell
         .route("/dns/explain", get(dns))
         .route("/gateway/explain", get(gateway))
         .with_state(Arc::new(admin));
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+    serve_http(&mut *listener, None, router, CONNECTIONS_MAX, shutdown).await;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use atoll_reach::host_and_port;
 
 /// Writes a file that its owner alone may read, in the place of an older one.
 ///
@@ -25,7 +26,7 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 
 /// The names of a listener's certificate: how it is advertised, where it listens, and this machine.
 pub(crate) fn names(advertised: &str, at: SocketAddr) -> Vec<String> {
-    let host = advertised.rsplit_once(':').map_or(advertised, |(host, _)| host).trim_matches(['[', ']']).to_owned();
+    let host = host_and_port(advertised).map_or(advertised, |(host, _)| host).to_owned();
     let mut names = vec![host, at.ip().to_string(), "localhost".into(), "127.0.0.1".into(), "kubernetes".into()];
     names.retain(|name| name.parse::<std::net::IpAddr>().map_or(true, |ip| !ip.is_unspecified()));
     let mut seen = std::collections::BTreeSet::new();

@@ -11,6 +11,7 @@ mod bind;
 mod cli;
 mod config;
 mod crds;
+mod descriptors;
 mod embedded;
 mod error;
 mod files;
@@ -23,7 +24,8 @@ mod up;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // First of all: whoever makes a TLS configuration takes this one.
+    descriptors::raise();
+    // Before anything else: whoever makes a TLS configuration takes this one.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         unreachable!("nobody has installed a provider before main");
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use atoll_reach::{Dialer, Identity, Revocations, Role, Routes, TlsIdentity, probe_members};
+use atoll_reach::{Dialer, Identity, Revocations, Role, Routes, TlsIdentity, host_and_port, probe_members};
 use atoll_wire::v1::{enrolment_server::EnrolmentServer, feed_server::FeedServer, link_server::LinkServer};
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
@@ -210,8 +210,8 @@ fn own_identity(authority: &Authority, config: &Config, revocations: &Revocation
 }
 
 fn issue_own(authority: &Authority, config: &Config) -> Result<Identity, Error> {
-    let host = config.advertise.rsplit_once(':').map_or(config.advertise.as_str(), |(host, _)| host);
-    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), host.trim_matches(['[', ']']).to_owned()];
+    let host = host_and_port(&config.advertise).map_or(config.advertise.as_str(), |(host, _)| host);
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), host.to_owned()];
     names.extend(config.names.iter().cloned());
     names.extend(config.webhook.iter().flat_map(webhook::names));
     names.retain(|n| !n.is_empty());

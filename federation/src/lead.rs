@@ -96,6 +96,22 @@ pub(crate) async fn take_epoch(client: &Client, authority: &Authority, config: &
     }
 }
 
+/// After the store was set back: the next epoch will be greater than any that was taken since what it holds now. Epochs are counted one
+/// a start, far fewer than seconds pass.
+///
+/// # Errors
+/// The API server refuses.
+pub async fn pass_epochs(client: &Client, now: Timestamp) -> Result<(), Error> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    // A hub that never led was obeyed by nobody.
+    let Some(mut map) = maps.get_opt(NAME).await.map_err(Error::api("read the epoch"))? else { return Ok(()) };
+    let data = map.data.get_or_insert_with(BTreeMap::new);
+    let held = data.get("epoch").and_then(|e| e.parse::<u64>().ok()).unwrap_or(0);
+    data.insert("epoch".into(), held.saturating_add(1).max(now.as_second().unsigned_abs()).to_string());
+    maps.replace(NAME, &PostParams::default(), &map).await.map_err(Error::api("pass the epochs taken since"))?;
+    Ok(())
+}
+
 /// Waits until the Lease is ours.
 pub(crate) async fn acquire(client: &Client, identity: &str) -> Result<(), Error> {
     let mut holder = String::new();

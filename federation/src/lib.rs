@@ -27,7 +27,6 @@ mod pulse;
 mod sessions;
 
 mod console;
-mod web;
 mod webhook;
 
 mod accept;
@@ -42,7 +41,7 @@ pub mod placement;
 pub use config::{Config, WebhookTarget};
 pub use error::Error;
 pub use hub::run;
-pub use lead::HubFacts;
+pub use lead::{HubFacts, pass_epochs};
 pub use membership::{PushMember, StartPush};
 pub use resources::{Answer, DataPlaneView, Hub, NoView, Resources};
 pub use topology::Published;

@@ -79,7 +79,9 @@ impl Objects {
                 let _ = self.registries.wait_until_ready().await;
                 let _ = self.replication_policies.wait_until_ready().await;
                 let _ = self.requests.wait_until_ready().await;
-                self.approvals.wait_until_ready().await
+                let _ = self.approvals.wait_until_ready().await;
+                let _ = self.route_policies.wait_until_ready().await;
+                self.catalogs.wait_until_ready().await
             }
         );
         if let Err(error) = one.and(two) {

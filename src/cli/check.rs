@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use atoll_api::kinds::{Bundle, Cluster, Condition, ReplicationRequest, RequestState, crds};
 use atoll_federation::HubFacts;
-use atoll_reach::{Connect as _, System, pinned};
+use atoll_reach::{Connect as _, System, host_and_port, pinned};
 use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
@@ -152,8 +152,7 @@ async fn hub(client: &Client) -> Line {
 }
 
 async fn dial(facts: &HubFacts) -> Result<(), String> {
-    let (host, port) = facts.advertise.rsplit_once(':').ok_or("its address has no port")?;
-    let (host, port) = (host.trim_matches(['[', ']']), port.parse().map_err(|_| "its port is no number")?);
+    let (host, port) = host_and_port(&facts.advertise).ok_or("its address is not host:port")?;
     let work = async {
         let tcp = System::new(DIAL_MAX).connect(host, port).await.map_err(|e| e.to_string())?;
         let name = rustls_pki_types::ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use atoll_api::token::JoinToken;
+use atoll_reach::host_and_port;
 
 use super::connect::Connection;
 use super::failure::{Failure, Outcome};
@@ -98,12 +99,10 @@ async fn check(member: &Connection) -> Outcome {
 
 fn host_port(text: &str) -> Result<String, String> {
     let wrong = || "write host:port, as `atoll token create` prints it".to_owned();
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let port: u16 = port.parse().map_err(|_| wrong())?;
-    if host.is_empty() || port == 0 || host.contains(['/', ' ']) {
-        return Err(wrong());
+    match host_and_port(text) {
+        Some((_, 1..)) => Ok(text.to_owned()),
+        _ => Err(wrong()),
     }
-    Ok(text.to_owned())
 }
 
 #[cfg(test)]

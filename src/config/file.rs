@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use atoll_api::topology::Standing;
+use atoll_reach::host_and_port;
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -181,15 +182,10 @@ fn yes_or_no(key: &str, said: &str) -> anyhow::Result<bool> {
 }
 
 fn host_port(key: &str, said: String) -> anyhow::Result<String> {
-    let fits = said.rsplit_once(':').is_some_and(|(host, port)| {
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        let host_fits = !host.is_empty() && (bracketed || !host.contains(':')) && !host.contains(['/', ' ', '@']);
-        host_fits && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
-    if !fits {
-        bail!("{key}: `{said}` is not host:port, such as hub.example.com:7443");
+    match host_and_port(&said) {
+        Some((_, 1..)) => Ok(said),
+        _ => bail!("{key}: `{said}` is not host:port, such as hub.example.com:7443"),
     }
-    Ok(said)
 }
 
 fn label(key: &str, said: String) -> anyhow::Result<String> {

@@ -63,7 +63,7 @@ pub(crate) async fn agent(options: AgentOptions) -> anyhow::Result<()> {
     };
     // `atoll join` beside a laptop's federation must not fight with it for a port that nobody asked for.
     if options.config.is_some() {
-        let listener = bind::tcp(config.listen.admin, Strict::Always)?;
+        let listener = bind::accept(config.listen.admin, Strict::Always)?;
         let linked: admin::Check = Box::new(move || is_linked(&registry));
         let admin = Admin { metrics, checks: vec![("link to the hub", linked)], ..Admin::default() };
         tokio::spawn(admin::serve(listener, admin, shutdown.clone()));

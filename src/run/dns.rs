@@ -98,7 +98,7 @@ pub(crate) async fn dns(file: Option<PathBuf>) -> anyhow::Result<()> {
     let dir = config.data_dir.as_deref().map(config::data_dir).transpose()?;
     let port = bind::dns(config.listen.dns, Strict::Always)?;
     let relay = bind::accept(config.listen.dns_relay, Strict::Always)?;
-    let admin_port = bind::tcp(config.listen.admin, Strict::Always)?;
+    let admin_port = bind::accept(config.listen.admin, Strict::Always)?;
     let shutdown = signals::shutdown()?;
     let (metrics, slot) = (Metrics::default(), Slot::<atoll_dns::Server>::default());
     let seen = Arc::clone(&slot);

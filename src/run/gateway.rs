@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use atoll_reach::{Accept, Connect, System};
+use atoll_reach::{Accept, Connect, System, host_and_port};
 use kube::Client;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -97,8 +97,8 @@ fn addresses(config: &Config, at: SocketAddr) -> Vec<String> {
     if !config.gateway.addresses.is_empty() {
         return config.gateway.addresses.iter().map(ToString::to_string).collect();
     }
-    if let Some((host, _)) = config.advertise.http.as_deref().and_then(|said| said.rsplit_once(':')) {
-        return vec![host.trim_matches(['[', ']']).to_owned()];
+    if let Some((host, _)) = config.advertise.http.as_deref().and_then(host_and_port) {
+        return vec![host.to_owned()];
     }
     if at.ip().is_unspecified() { Vec::new() } else { vec![at.ip().to_string()] }
 }
@@ -116,7 +116,7 @@ pub(crate) async fn gateway(file: Option<PathBuf>) -> anyhow::Result<()> {
     let http = bind::accept(config.listen.http, Strict::Always)?;
     let https = bind::accept(config.listen.https, Strict::Always)?;
     let relay = bind::accept(config.listen.gateway_relay, Strict::Always)?;
-    let admin_port = bind::tcp(config.listen.admin, Strict::Always)?;
+    let admin_port = bind::accept(config.listen.admin, Strict::Always)?;
     let shutdown = signals::shutdown()?;
     let (metrics, slot) = (Metrics::default(), Slot::<atoll_gateway::Server>::default());
     let seen = Arc::clone(&slot);

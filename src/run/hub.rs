@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use atoll_federation::{DataPlaneView, Hub, NoView, Resources, WebhookTarget};
-use atoll_reach::{Accept, Connect, RelayTable, System};
+use atoll_reach::{Accept, Connect, RelayTable, System, host_and_port};
 use kube::Client;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -125,12 +125,15 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let listener = bind::accept(config.listen.hub, Strict::Always)?;
     let console = bind::accept(config.listen.console, Strict::Always)?;
-    let admin_port = bind::tcp(config.listen.admin, Strict::Always)?;
+    let admin_port = bind::accept(config.listen.admin, Strict::Always)?;
     let metrics = Metrics::default();
     let (started, mut up) = oneshot::channel();
     let said = atoll_federation::Config {
         leader_election,
-        webhook: webhook.as_ref().map(|w| target(config, w.local_addr())).transpose()?,
+        webhook: webhook
+            .as_ref()
+            .map(|w| target(&Config::advertised(&config.advertise.webhook, w.local_addr())))
+            .transpose()?,
         ..settings(config, &Config::advertised(&config.advertise.hub, listener.local_addr()))
     };
     let leading = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -160,8 +163,8 @@ pub(crate) fn settings(config: &Config, advertise: &str) -> atoll_federation::Co
     let host = config::host_name();
     let mut names: Vec<String> = config.listen.hub.at.ip().is_unspecified().then(|| host.clone()).into_iter().collect();
     // The webhook shows the same certificate.
-    let webhook = config.advertise.webhook.as_deref().and_then(|at| at.rsplit_once(':'));
-    names.extend(webhook.map(|(host, _)| host.trim_matches(['[', ']']).to_owned()));
+    let webhook = config.advertise.webhook.as_deref().and_then(host_and_port);
+    names.extend(webhook.map(|(host, _)| host.to_owned()));
     atoll_federation::Config {
         advertise: advertise.to_owned(),
         names,
@@ -173,12 +176,27 @@ pub(crate) fn settings(config: &Config, advertise: &str) -> atoll_federation::Co
 }
 
 /// `name.namespace.svc[:port]` is a Service, everything else a URL.
-fn target(config: &Config, at: std::net::SocketAddr) -> anyhow::Result<WebhookTarget> {
-    let advertised = Config::advertised(&config.advertise.webhook, at);
-    let (host, port) = advertised.rsplit_once(':').context("advertise.webhook")?;
+fn target(advertised: &str) -> anyhow::Result<WebhookTarget> {
+    let (host, port) = host_and_port(advertised).context("advertise.webhook is not host:port")?;
     let labels: Vec<&str> = host.split('.').collect();
     Ok(match labels.as_slice() {
-        [name, namespace, "svc"] => WebhookTarget::Service((*name).to_owned(), (*namespace).to_owned(), port.parse()?),
+        [name, namespace, "svc"] => WebhookTarget::Service((*namespace).to_owned(), (*name).to_owned(), port),
         _ => WebhookTarget::Url(format!("https://{advertised}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_webhook_is_called_as_the_service_that_is_advertised_or_at_a_url() {
+        for (advertised, expected) in [
+            ("hub.atoll-system.svc:443", WebhookTarget::Service("atoll-system".into(), "hub".into(), 443)),
+            ("hub.example.com:9443", WebhookTarget::Url("https://hub.example.com:9443".into())),
+            ("192.0.2.1:9443", WebhookTarget::Url("https://192.0.2.1:9443".into())),
+        ] {
+            assert_eq!(target(advertised).unwrap(), expected);
+        }
+    }
 }

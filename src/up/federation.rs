@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, bail};
 use atoll_api::names::ServiceName;
 use atoll_demo::Member;
 use atoll_federation::{Hub, Published};
-use atoll_reach::listener;
+use atoll_reach::{Accept, listener};
 use futures::future::{join_all, try_join_all};
 use kube::Client;
 use tokio::sync::{oneshot, watch};
@@ -125,7 +125,7 @@ impl Federation {
         run_dir.link();
         self.dns = Some(self.start_dns(dns)?);
         self.gateway = Some(self.start_gateway(gateway)?);
-        self.admin = Some(self.start_admin(admin));
+        self.admin = Some(self.start_admin(listener(admin)?));
         let client = self.embedded.client();
         let seeding = async {
             let first = seed::base(&client, &specs).await?;
@@ -279,7 +279,7 @@ impl Federation {
         }))
     }
 
-    fn start_admin(&self, port: std::net::TcpListener) -> Part {
+    fn start_admin(&self, port: Box<dyn Accept>) -> Part {
         let (dns, gateway) = (Arc::clone(&self.dns_slot), Arc::clone(&self.gateway_slot));
         let dns_ready: admin::Check = Box::new(move || dns.load().as_ref().is_some_and(|s| s.is_ready()));
         let gateway_ready: admin::Check = Box::new(move || gateway.load().as_ref().is_some_and(|s| s.is_ready()));

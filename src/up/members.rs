@@ -6,6 +6,7 @@ use atoll_api::names::ClusterName;
 use atoll_api::topology::Standing;
 use atoll_demo::{INDEX_MAX, Member, MemberSpec};
 use atoll_federation::tokens::{TokenRequest, create_token, guess_environment};
+use atoll_reach::host_and_port;
 use atoll_registry::Credentials;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -103,8 +104,7 @@ pub(super) async fn join(
     let cluster = member.name().to_owned();
     let (client, metrics) = (member.client(), metrics.of(&format!("agent-{}", member.name())));
     let api = member.api_url();
-    let api_server =
-        api.trim_start_matches("https://").rsplit_once(':').and_then(|(h, p)| Some((h.to_owned(), p.parse().ok()?)));
+    let api_server = host_and_port(api.trim_start_matches("https://")).map(|(host, port)| (host.to_owned(), port));
     Ok(Part::start("agent", shutdown, |end| async move {
         let copy = engine(&connect, &end);
         let resources = atoll_agents::Resources { client, api_server, connect, copy: Arc::clone(&copy) as _, metrics };

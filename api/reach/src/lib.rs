@@ -7,6 +7,8 @@
 //!        └── relay ──► RelayTable ══ HTTP/2 over the agent's own mTLS ══► serve_relay ─► Connect ─► host:port
 //! ```
 //!
+//! Beside it what every port needs: bounds for strangers ([`Door`], [`sniff()`]) and a small HTTP server.
+//!
 //! Goes in: sockets opened by `src/`, identities issued by the hub, where members' addresses are. Comes out: byte
 //! streams. Never: reads configuration, issues certificates, knows what flows through a stream.
 
@@ -24,6 +26,12 @@ mod tls;
 
 mod tunnel;
 
+mod door;
+
+mod sniff;
+
+mod http;
+
 mod keepalive;
 
 mod relay;
@@ -40,6 +48,8 @@ mod targets;
 mod testing;
 
 pub use dial::{DialError, Dialer};
+pub use door::{Door, Guest, neighbourhood};
+pub use http::serve_http;
 pub use identity::{Identity, IdentityError, ca_pin};
 pub use keepalive::Keepalive;
 pub use probe::{Prober, Route, Routes, Target, Want};
@@ -47,6 +57,7 @@ pub use relay::{RELAY_ALPN, RelayError, RelayTable, accept_relay};
 pub use revoke::{Cut, Revocations};
 pub use role::{Peer, Role, Serial};
 pub use serve::{Allow, REASON_HEADER, serve_relay};
+pub use sniff::sniff;
 pub use stream::{Accept, BoxStream, Connect, Listen, Stream, System, host_and_port, listener};
 pub use targets::{probe_members, targets_of};
 pub use tls::{ClientAuth, Secured, TlsIdentity, pinned};

@@ -18,12 +18,15 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 /// A stream of any kind: TCP, TLS, a relayed tunnel, a simulated one.
 pub type BoxStream = Box<dyn Stream>;
 
-/// Host and port of `host:port` or `[v6]:port`; `None` for anything else.
+/// Host (without brackets) and port of `host:port` or `[v6]:port`; `None` for anything else, a URL included.
 #[must_use]
 pub fn host_and_port(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.rsplit_once(':')?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    (!host.is_empty()).then_some((host, port.parse().ok()?))
+    let (written, port) = address.rsplit_once(':')?;
+    let bracketed = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let host = bracketed.unwrap_or(written);
+    let fits =
+        !host.is_empty() && (bracketed.is_some() || !host.contains(':')) && !host.contains(['/', ' ', '@', '[', ']']);
+    fits.then_some((host, port.parse().ok()?))
 }
 
 /// Opens streams to a host and port.
@@ -165,5 +168,25 @@ mod tests {
         let mut got = String::new();
         far.read_to_string(&mut got).await.unwrap();
         assert_eq!(got, "hello");
+    }
+
+    #[test]
+    fn host_and_port_are_read_from_what_people_write_for_them() {
+        for (written, read) in [
+            ("hub.example.com:7443", Some(("hub.example.com", 7443))),
+            ("127.0.0.1:7443", Some(("127.0.0.1", 7443))),
+            ("[::1]:7443", Some(("::1", 7443))),
+            ("::1:7443", None),
+            ("[::1:7443", None),
+            ("[]:7443", None),
+            ("hub", None),
+            ("hub:", None),
+            (":7443", None),
+            ("hub:99999", None),
+            ("https://hub:7443", None),
+            ("user@hub:7443", None),
+        ] {
+            assert_eq!(host_and_port(written), read, "{written}");
+        }
     }
 }

@@ -1,15 +1,22 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2, a user from the client certificate or a fixed token.
 //! In: a bound listener and its TLS; out: served requests until shutdown. Connections beyond the limit wait in the
-//! kernel's queue; on shutdown those open get a moment to finish.
+//! kernel's queue; of those that show no certificate a quarter at most come from one address, and one that says nothing is
+//! cut. On shutdown those open get a moment to finish.
 
-use std::{sync::Arc, time::Duration};
-
-use http::{Request, Response, header};
-use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+use std::{
+    net::IpAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
 };
+
+use atoll_reach::{BoxStream, Door, Guest, neighbourhood, sniff};
+use http::{Request, Response, header};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -29,7 +36,10 @@ use crate::{
     server::{Inner, authenticated},
 };
 
+/// TLS, then the first octets, each.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// A head of HTTP/1.1, or a word of an HTTP/2 client that is asked whether it lives.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -46,13 +56,15 @@ impl ApiServer {
     ) -> Result<(), Error> {
         let acceptor = TlsAcceptor::from(tls);
         let permits = Arc::new(Semaphore::new(self.inner().config.connections_max));
+        let strangers_max = self.inner().config.connections_max.div_ceil(4);
+        let strangers = Door::new(strangers_max * 2, strangers_max);
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 permit = permits.clone().acquire_owned() => {
                     let Ok(permit) = permit else { break };
                     tokio::select! {
-                        accepted = listener.accept() => accepted.map(|(stream, _)| (stream, permit)),
+                        accepted = listener.accept() => accepted.map(|accepted| (accepted, permit)),
                         () = shutdown.cancelled() => break,
                         () = self.inner().shutdown.cancelled() => break,
                     }
@@ -62,10 +74,14 @@ impl ApiServer {
             };
             while connections.try_join_next().is_some() {}
             match accepted {
-                Ok((stream, permit)) => {
+                Ok(((stream, from), permit)) => {
+                    let Some(guest) = strangers.enter(neighbourhood(from.ip())) else {
+                        tracing::debug!(%from, "too many connections without a certificate");
+                        continue;
+                    };
                     let (inner, acceptor, shutdown) = (self.inner().clone(), acceptor.clone(), shutdown.clone());
                     connections.spawn(async move {
-                        serve_connection(inner, acceptor, stream, shutdown).await;
+                        serve_connection(inner, acceptor, stream, guest, shutdown).await;
                         drop(permit);
                     });
                 }
@@ -82,7 +98,13 @@ impl ApiServer {
     }
 }
 
-async fn serve_connection(server: Arc<Inner>, acceptor: TlsAcceptor, stream: TcpStream, shutdown: CancellationToken) {
+async fn serve_connection(
+    server: Arc<Inner>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    guest: Guest<IpAddr>,
+    shutdown: CancellationToken,
+) {
     // Without this small watch events wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     let stream = match timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
@@ -91,26 +113,47 @@ async fn serve_connection(server: Arc<Inner>, acceptor: TlsAcceptor, stream: Tcp
         Err(_) => return tracing::debug!("handshake timed out"),
     };
     let user = user_of(&stream);
+    let (h2, stream) = match sniff(Box::new(stream), HANDSHAKE_MAX).await {
+        Ok(begun) => begun,
+        Err(why) => return tracing::debug!(%why, "connection ended"),
+    };
+    // Who has shown a certificate of ours is no stranger any more.
+    let _guest = user.is_none().then_some(guest);
     let closing = server.shutdown.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (server, user) = (server.clone(), user.clone());
         async move { Ok::<Response<Body>, std::convert::Infallible>(respond(&server, user, request).await) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30)).max_concurrent_streams(250);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = shutdown.cancelled() => None,
-        () = closing.cancelled() => None,
+    let ended = async move {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = closing.cancelled() => {}
+        }
     };
-    if ended.is_none() {
-        connection.as_mut().graceful_shutdown();
-        // Watches never end by themselves: the peer gets a moment, then the connection goes.
-        let _ = timeout(DRAIN_MAX / 3, connection).await;
+    let stream: TokioIo<BoxStream> = TokioIo::new(stream);
+    if h2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).keep_alive_interval(IDLE_MAX).max_concurrent_streams(250);
+        drive(pin!(builder.serve_connection(stream, service)), |c| c.graceful_shutdown(), ended).await;
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(IDLE_MAX);
+        drive(pin!(builder.serve_connection(stream, service)), |c| c.graceful_shutdown(), ended).await;
     }
+}
+
+/// Drives a connection to its end, or to ours.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    finish: impl FnOnce(Pin<&mut C>),
+    ended: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = ended => finish(connection.as_mut()),
+    }
+    // Watches never end by themselves: the peer gets a moment, then the connection goes.
+    let _ = timeout(DRAIN_MAX / 3, connection).await;
 }
 
 async fn respond(server: &Arc<Inner>, user: Option<User>, request: Request<Incoming>) -> Response<Body> {

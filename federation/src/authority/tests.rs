@@ -15,6 +15,20 @@ fn request() -> String {
     params.serialize_request(&key).unwrap().pem().unwrap()
 }
 
+/// By OpenSSL: subject O=system:masters CN=hub; critical CA:TRUE; keyCertSign; names of the hub and of prod-us; any extended use.
+const HOSTILE: &str = "\
+-----BEGIN CERTIFICATE REQUEST-----
+MIIBeTCCAR8CAQAwJzEXMBUGA1UECgwOc3lzdGVtOm1hc3RlcnMxDDAKBgNVBAMM
+A2h1YjBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABCltn3esCJEn06ytvEbVsNXV
+Yg+pJwMbZ/0PYTxiCLMjoj8Ufm19av/Qx+88lGt1NpixpJmEfhqH9M6fKQNlW8mg
+gZUwgZIGCSqGSIb3DQEJDjGBhDCBgTBGBgNVHREEPzA9gg9odWIuZXhhbXBsZS5j
+b22GDmF0b2xsOi8vaDEvaHVihhphdG9sbDovL2gxL2NsdXN0ZXIvcHJvZC11czAP
+BgNVHRMBAf8EBTADAQH/MAsGA1UdDwQEAwIBBjAZBgNVHSUEEjAQBggrBgEFBQcD
+AQYEVR0lADAKBggqhkjOPQQDAgNIADBFAiEAjcm6WR+jwr0gQqUpfUOrIBwx6AoY
+epX6fKgN7A3ogGQCIH4cwCvcUu5DCYX8dtJmvVHQ97UG5BRoUIdZHIstA6Tr
+-----END CERTIFICATE REQUEST-----
+";
+
 fn leaf(issued: &Issued) -> Peer {
     let (_, pem) = x509_parser::pem::parse_x509_pem(issued.chain_pem.as_bytes()).unwrap();
     Peer::from_der(&pem.contents).unwrap()
@@ -28,7 +42,19 @@ fn a_request_gets_the_role_it_was_given_and_nothing_it_asked_for() {
     assert_eq!(peer.role, Role::Cluster("prod-eu".into()));
     assert_eq!(peer.hub, "h1");
     assert_eq!(peer.serial, issued.serial);
-    assert!(!issued.chain_pem.contains("evil"));
+    let hostile = authority.sign(HOSTILE, &Role::Cluster("prod-eu".into()), now()).unwrap();
+    for issued in [issued, hostile] {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(issued.chain_pem.as_bytes()).unwrap();
+        let leaf = pem.parse_x509().unwrap();
+        assert!(!leaf.is_ca());
+        assert_eq!(leaf.subject().to_string(), format!("CN={}", peer.role));
+        let names = leaf.subject_alternative_name().unwrap().unwrap();
+        assert_eq!(names.value.general_names.len(), 1, "{:?}", names.value);
+        assert!(leaf.key_usage().unwrap().unwrap().value.digital_signature());
+        assert!(!leaf.key_usage().unwrap().unwrap().value.key_cert_sign());
+        let usage = leaf.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.client_auth && !usage.server_auth && !usage.any);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_reach::Accept;
+use atoll_reach::{Accept, serve_http};
 use axum::extract::{Request, State as Shared};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse as _, Response};
@@ -26,12 +26,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::membership::Membership;
 use crate::resources::{DataPlaneView, Hub};
-use crate::web::serve;
 use state::State;
 
 /// DNS and gateway are not waited for longer than this.
 const ANSWERS_MAX: Duration = Duration::from_secs(2);
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
 /// Browsers load these by name, so that the page needs no inline script or style.
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -51,7 +50,7 @@ impl Console {
     pub(crate) async fn run(self, mut listener: Box<dyn Accept>, shutdown: CancellationToken) {
         let at = listener.local_addr();
         let routes = routes(Arc::new(self), at);
-        serve(&mut *listener, None, routes, CONNECTIONS_MAX, shutdown).await;
+        serve_http(&mut *listener, None, routes, CONNECTIONS_MAX, shutdown).await;
     }
 
     async fn look(&self) -> State {

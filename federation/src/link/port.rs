@@ -1,14 +1,22 @@
 //! The accept loop of the link port.
+//!
+//! Bounds: connections in all; those without a certificate, in all and from one address, and in time (they enrol, and go); those of one
+//! peer. Who is a member gets in however many strangers stand at the port.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use atoll_reach::{Accept, BoxStream, ClientAuth, RELAY_ALPN, RelayTable, Role, Secured, TlsIdentity, accept_relay};
+use atoll_reach::{
+    Accept, BoxStream, ClientAuth, Door, Guest, Peer, RELAY_ALPN, RelayTable, Role, Secured, TlsIdentity, accept_relay,
+    neighbourhood, sniff,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,8 +25,16 @@ use tonic::transport::server::{Connected, Router};
 
 use super::PeerInfo;
 
-/// Connections at once, in all. A member has one link and one relay connection.
+/// Connections at once of peers with a certificate. A member has one link and one relay connection, twice while it renews.
 const CONNECTIONS_MAX: usize = 4096;
+const PEER_CONNECTIONS_MAX: usize = 16;
+/// Connections at once that have shown no certificate, in all and from one address.
+const STRANGERS_MAX: usize = 1024;
+const NEIGHBOURS_MAX: usize = 256;
+/// Who has no certificate comes for one, which takes a moment.
+const STRANGER_STAYS: Duration = Duration::from_secs(30);
+/// From the end of the handshake to the first octets.
+const BEGIN_MAX: Duration = Duration::from_secs(10);
 const H2: &[u8] = b"h2";
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -45,20 +61,26 @@ pub(crate) async fn serve(port: &mut Port, services: Router, shutdown: Cancellat
     let (streams, incoming) = mpsc::channel::<io::Result<Io>>(64);
     let rpc = services.serve_with_incoming_shutdown(ReceiverStream::new(incoming), shutdown.clone().cancelled_owned());
     let tracker = TaskTracker::new();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let peers = Door::new(CONNECTIONS_MAX, PEER_CONNECTIONS_MAX);
+    let strangers = Door::new(STRANGERS_MAX, NEIGHBOURS_MAX);
     let config = port.tls.server(ClientAuth::Optional, &[H2, RELAY_ALPN]);
     let accepting = async {
         loop {
-            let slot = Arc::clone(&slots).acquire_owned().await.map_err(io::Error::other)?;
             let (stream, from) = match port.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
+            let Some(stranger) = strangers.enter(neighbourhood(from.ip())) else {
+                tracing::debug!(%from, "too many connections without a certificate");
+                continue;
+            };
             let handshake = Handshake {
+                from: from.ip(),
+                peers: peers.clone(),
                 tls: port.tls.clone(),
                 config: Arc::clone(&config),
                 relays: port.relays.clone(),
@@ -67,7 +89,7 @@ pub(crate) async fn serve(port: &mut Port, services: Router, shutdown: Cancellat
                 shutdown: shutdown.clone(),
             };
             tracker.spawn(async move {
-                if let Err(error) = handshake.run(stream, slot).await {
+                if let Err(error) = handshake.run(stream, stranger).await {
                     tracing::debug!(%from, %error, "connection ended");
                 }
             });
@@ -85,6 +107,8 @@ pub(crate) async fn serve(port: &mut Port, services: Router, shutdown: Cancellat
 }
 
 struct Handshake {
+    from: IpAddr,
+    peers: Door<String>,
     tls: TlsIdentity,
     config: Arc<rustls::ServerConfig>,
     relays: RelayTable,
@@ -94,8 +118,18 @@ struct Handshake {
 }
 
 impl Handshake {
-    async fn run(self, stream: BoxStream, slot: OwnedSemaphorePermit) -> io::Result<()> {
+    async fn run(self, stream: BoxStream, stranger: Guest<IpAddr>) -> io::Result<()> {
         let Secured { stream, peer, alpn } = self.tls.accept(self.config, stream).await?;
+        let place = match &peer {
+            Some(Peer { role, .. }) => {
+                // Replicas of a site share its name.
+                let key =
+                    if matches!(role, Role::Cluster(_)) { role.to_string() } else { format!("{role} {}", self.from) };
+                let full = || io::Error::other(format!("{role}: too many connections are open already"));
+                Place::Peer(self.peers.enter(key).ok_or_else(full)?)
+            }
+            None => Place::Stranger(stranger, Box::pin(sleep(STRANGER_STAYS))),
+        };
         match (alpn.as_deref(), &peer) {
             (Some(RELAY_ALPN), Some(peer)) => {
                 let Role::Cluster(name) = &peer.role else {
@@ -114,7 +148,8 @@ impl Handshake {
             }
             (Some(RELAY_ALPN), None) => Err(io::ErrorKind::PermissionDenied.into()),
             _ => {
-                let io = Io { stream, peer: PeerInfo(peer), _slot: slot };
+                let (_, stream) = sniff(stream, BEGIN_MAX).await?;
+                let io = Io { stream, peer: PeerInfo(peer), place };
                 self.streams.send(Ok(io)).await.map_err(|_| io::ErrorKind::ConnectionAborted.into())
             }
         }
@@ -125,8 +160,14 @@ impl Handshake {
 struct Io {
     stream: BoxStream,
     peer: PeerInfo,
-    /// Given back when the connection ends.
-    _slot: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// What the connection takes up, until it ends.
+enum Place {
+    Peer(#[expect(dead_code, reason = "held, not read")] Guest<String>),
+    /// … at the latest by itself, then.
+    Stranger(#[expect(dead_code, reason = "held, not read")] Guest<IpAddr>, Pin<Box<Sleep>>),
 }
 
 impl Connected for Io {
@@ -139,6 +180,11 @@ impl Connected for Io {
 
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Place::Stranger(_, stay) = &mut self.place
+            && stay.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

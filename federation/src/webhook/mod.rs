@@ -12,7 +12,7 @@ mod review;
 
 use std::time::Duration;
 
-use atoll_reach::{Accept, ClientAuth, TlsIdentity};
+use atoll_reach::{Accept, ClientAuth, TlsIdentity, serve_http};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
@@ -24,13 +24,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::WebhookTarget;
-use crate::web::serve;
 
 /// The path that reviews are posted to.
 const PATH: &str = "/stamp";
 /// A review holds two objects of at most 1.5 MiB each (etcd's limit).
 const REVIEW_BYTES_MAX: usize = 4 << 20;
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = 1024;
 /// What we registered is looked at so often, and written again where somebody changed it.
 const KEPT_EVERY: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_secs(2);
@@ -53,7 +52,7 @@ impl Webhook {
     ) {
         let tls = self.tls.server(ClientAuth::None, &[b"h2", b"http/1.1"]);
         tokio::join!(
-            serve(&mut *listener, Some(tls), routes(), CONNECTIONS_MAX, shutdown.clone()),
+            serve_http(&mut *listener, Some(tls), routes(), CONNECTIONS_MAX, shutdown.clone()),
             shutdown.run_until_cancelled(self.keep(registered)),
         );
     }

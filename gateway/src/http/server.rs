@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_reach::BoxStream;
+use atoll_reach::{BoxStream, sniff};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -21,7 +21,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
-use crate::listen::sniff;
 use crate::plane::Plane;
 use crate::table::Slot;
 
@@ -47,7 +46,7 @@ pub(crate) async fn serve(
     let limits = &plane.limits;
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let Some(config) = tls else {
-        let (h2, stream) = timeout(limits.header_timeout, sniff(stream)).await.map_err(late)??;
+        let (h2, stream) = sniff(stream, limits.header_timeout).await?;
         let client = Client { slot, peer, tls: false, sni: None };
         return speak(plane, stream, client, h2, stop).await;
     };
@@ -56,7 +55,12 @@ pub(crate) async fn serve(
     let session = stream.get_ref().1;
     let h2 = session.alpn_protocol() == Some(b"h2");
     let client = Client { slot, peer, tls: true, sni: session.server_name().map(str::to_ascii_lowercase) };
-    speak(plane, Box::new(stream), client, h2, stop).await
+    // Who agreed on HTTP/2 begins with its preface; the bounds below begin with the first octets.
+    let (begun, stream) = sniff(Box::new(stream), limits.header_timeout).await?;
+    if h2 && !begun {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 was agreed on, and something else spoken"));
+    }
+    speak(plane, stream, client, h2, stop).await
 }
 
 async fn speak(

@@ -4,7 +4,6 @@
 //! out the loop waits rather than spin.
 
 mod ports;
-mod sniff;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use ports::OpenPorts;
-pub(crate) use sniff::sniff;
 
 use crate::http::serve;
 use crate::plane::Plane;

@@ -47,7 +47,13 @@ async fn whoever_is_not_expected_is_refused() {
         let (chain, key, ca) = ca.issue_pem(&dev, -1);
         TlsIdentity::new(Identity::from_pem(&chain, &key, &ca).unwrap(), Revocations::none()).unwrap()
     };
+    // It trusts our hub, and so may dial it; its own certificate is of another CA.
+    let stranger = {
+        let (chain, key, _) = foreign.issue_pem(&dev, 7);
+        TlsIdentity::new(Identity::from_pem(&chain, &key, &ca.pem).unwrap(), Revocations::none()).unwrap()
+    };
     for (name, client, expect, server, ok) in [
+        ("a client of another CA", stranger, Expect::Hub, ca.tls(&Role::Hub), false),
         ("an agent dials the hub", ca.tls(&dev), Expect::Hub, ca.tls(&Role::Hub), true),
         ("an agent dials a site", ca.tls(&dev), Expect::Site(Some("dns-0".into())), ca.tls(&site), true),
         ("another site answers", ca.tls(&dev), Expect::Site(Some("dns-1".into())), ca.tls(&site), false),

@@ -1,16 +1,30 @@
-//! Which HTTP a connection without TLS speaks: HTTP/2 with prior knowledge begins with its preface (RFC 9113 §3.4), all else is HTTP/1.1.
+//! Which HTTP a connection speaks: HTTP/2 begins with its preface (RFC 9113 §3.4), all else is HTTP/1.1.
+//!
+//! In: a stream from an accept, and how long its client may take to say so much. Servers have bounds for heads and idle connections of their
+//! own, but those begin with the first octet: a client that sends nothing is cut here.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use atoll_reach::BoxStream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+use crate::stream::BoxStream;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Reads as much as tells; the stream that comes back gives it again.
-pub(crate) async fn sniff(mut stream: BoxStream) -> io::Result<(bool, BoxStream)> {
+/// Reads as much as tells; the stream that comes back gives it again. True for HTTP/2.
+///
+/// # Errors
+/// As the stream's; `TimedOut` when it took longer than `within`.
+pub async fn sniff(stream: BoxStream, within: Duration) -> io::Result<(bool, BoxStream)> {
+    tokio::time::timeout(within, read(stream))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client did not begin to speak"))?
+}
+
+async fn read(mut stream: BoxStream) -> io::Result<(bool, BoxStream)> {
     let mut seen = [0; PREFACE.len()];
     let mut len = 0;
     while len < PREFACE.len() && seen[..len] == PREFACE[..len] {
@@ -89,10 +103,19 @@ mod tests {
             let (near, mut far) = tokio::io::duplex(64);
             far.write_all(sent).await.unwrap();
             far.shutdown().await.unwrap();
-            let (h2, mut stream) = sniff(Box::new(near)).await.unwrap();
+            let (h2, mut stream) = sniff(Box::new(near), Duration::from_secs(1)).await.unwrap();
             let mut got = Vec::new();
             stream.read_to_end(&mut got).await.unwrap();
             assert_eq!((h2, got.as_slice()), (expected, sent));
+        }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_only_half_is_cut() {
+        for sent in [&b""[..], b"PRI * HTTP/2.0\r\n"] {
+            let (near, mut far) = tokio::io::duplex(64);
+            far.write_all(sent).await.unwrap();
+            let cut = sniff(Box::new(near), Duration::from_secs(1)).await.err().unwrap();
+            assert_eq!(cut.kind(), io::ErrorKind::TimedOut);
         }
     }
 }
