@@ -28,6 +28,7 @@ mod output;
 mod parts;
 mod plan;
 mod run_files;
+mod store;
 mod token;
 mod version;
 mod wait;
@@ -105,7 +106,7 @@ enum Verb {
     Plan(plan::Plan),
     /// Copy images between registries behind approvals; export this program as an image
     Image(image::Image),
-    /// Run the hub
+    /// Run the hub; save and restore its store
     Hub(parts::Hub),
     /// Run a DNS server; `dns query` asks one
     Dns(parts::Dns),
@@ -186,7 +187,7 @@ impl Verb {
             Self::Events(events) => Box::pin(events.run(globals)).await,
             Self::Plan(plan) => Box::pin(plan.run(globals)).await,
             Self::Image(image) => Box::pin(image.run(globals)).await,
-            Self::Hub(hub) => Box::pin(hub.run()).await,
+            Self::Hub(hub) => Box::pin(hub.run(globals)).await,
             Self::Dns(dns) => Box::pin(dns.run(globals)).await,
             Self::Gateway(gateway) => Box::pin(gateway.run(globals)).await,
             Self::Agent(agent) => Box::pin(agent.run(globals)).await,
@@ -242,6 +243,10 @@ mod tests {
             ("join hub:7443 --install --image atoll:1", true),
             ("join hub:7443 --install --foreground", false),
             ("join hub", false),
+            ("hub --config x.yaml", true),
+            ("hub snapshot s.redb", true),
+            ("hub restore s.redb --data-dir d", true),
+            ("hub restore s.redb", false),
             ("dns --config x.yaml", true),
             ("dns query web.shop.svc.atoll.internal AAAA --from eu --trace", true),
             ("dns query x --from eu --ecs 10.0.0.0/8", false),

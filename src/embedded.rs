@@ -3,7 +3,7 @@
 //! In: a file and a listener. Out: a client that needs no socket, a kubeconfig for people, HTTPS for kubectl. The client outlives a stop:
 //! while the server is stopped, calls fail as they do when an API server is down.
 
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,6 +95,19 @@ impl Embedded {
         }
     }
 
+    /// Puts a snapshot in its place, with an epoch beyond all that were obeyed since the snapshot. The old file stays beside it.
+    ///
+    /// # Errors
+    /// The snapshot is foreign or corrupt (nothing is changed then), or the store is in use.
+    pub(crate) async fn restore(&self, snapshot: &Path) -> anyhow::Result<()> {
+        ApiServer::restore(snapshot, &self.file).await?;
+        make_private(&self.file).with_context(|| format!("make {} private", self.file.display()))?;
+        self.open().await?;
+        let moved = atoll_federation::pass_epochs(&self.client(), jiff::Timestamp::now()).await;
+        self.close().await;
+        Ok(moved?)
+    }
+
     /// A client of the administrator's, for the hub and what runs beside it.
     pub(crate) fn client(&self) -> Client {
         let live = Arc::clone(&self.live);
@@ -152,7 +165,8 @@ impl Embedded {
 
 /// The store holds keys: nobody else may read it. An empty file is one that is not made yet.
 fn make_private(file: &Path) -> std::io::Result<()> {
-    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file).map(drop)
+    let opened = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
+    opened.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 fn stored(secret: Secret) -> anyhow::Result<Authority> {

@@ -29,7 +29,7 @@ pub(crate) fn log(default: &str) {
 }
 
 /// A panic below the store's library is a damaged file, which whoever opened it says in other words; the rest is a bug of ours.
-fn quiet_panics() {
+pub(crate) fn quiet_panics() {
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if panic.location().is_some_and(|at| at.file().contains("/redb-")) {

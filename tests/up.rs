@@ -1,6 +1,8 @@
 //! `atoll up` as people start it: what is ready answers, what is broken heals, Ctrl-C leaves nothing, and bad input is told what is bad.
 //! Every federation has its own home and free ports.
 
+#[path = "up/strangers.rs"]
+mod strangers;
 #[path = "up/world.rs"]
 mod world;
 
@@ -11,6 +13,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use anyhow::{Result, ensure};
 use atoll_api::kinds::{Cluster, ReplicationApproval, ReplicationRequest, RequestState};
 use hickory_proto::op::ResponseCode;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
@@ -158,6 +161,20 @@ async fn a_data_directory_keeps_the_state_and_lets_one_in_at_a_time() -> Result<
     }
     place.ended(&["get", "clusters"]).await?.says("the first goes on", 0, &["edge"]);
 
+    let (snapshot, saved) = (place.at("snapshot.redb").display().to_string(), place.at("snapshot.redb"));
+    place.ended(&["hub", "snapshot", &snapshot]).await?.says("a snapshot", 0, &["holds all Secrets"]);
+    assert_eq!(fs::metadata(&saved)?.permissions().mode() & 0o077, 0, "and so its owner alone reads it");
+    place.ended(&["hub", "snapshot", &snapshot]).await?.says(
+        "never over another file",
+        1,
+        &["snapshot.redb", "exists"],
+    );
+    let as_dev =
+        place.ended(&["hub", "snapshot", &place.at("no").display().to_string(), "--context", "atoll-dev"]).await?;
+    as_dev.says("a snapshot for a developer", 3, &["only the administrator"]);
+    let restore = ["hub", "restore", snapshot.as_str(), "--data-dir", &data];
+    place.ended(&restore).await?.says("a restore under a running hub", 1, &["in use by another process"]);
+
     let ca = |text: String| text.lines().find(|l| l.contains("certificate-authority-data")).map(str::to_owned);
     let before = ca(fs::read_to_string(&kubeconfig)?);
     assert_eq!(up.interrupt().await?, Some(0));
@@ -179,8 +196,29 @@ async fn a_data_directory_keeps_the_state_and_lets_one_in_at_a_time() -> Result<
         assert_eq!(fs::read(&store)?.len(), held.len(), "{case}");
         fs::write(&store, &whole)?;
     }
-    place.up(&words).await?.interrupt().await?;
+    // A snapshot mends it. Who obeyed the hub since obeys the restored one, too: its epoch is greater.
+    let up = place.up(&words).await?;
+    let before = epoch(&kubeconfig).await?;
+    assert_eq!(up.interrupt().await?, Some(0));
+    damage(&store)?;
+    place.ended(&["hub", "restore", &place.at("nothing").display().to_string(), "--data-dir", &data]).await?.says(
+        "no file",
+        1,
+        &["nothing"],
+    );
+    place.ended(&restore).await?.says("a restore", 0, &["is restored from"]);
+    assert!(place.at("data/hub.before-restore").exists(), "what was there is kept");
+    let up = place.up(&words).await?;
+    place.ended(&["get", "clusters"]).await?.says("restored", 0, &["edge"]);
+    assert!(epoch(&kubeconfig).await? > before + 1);
+    assert_eq!(up.interrupt().await?, Some(0));
     Ok(())
+}
+
+/// The hub's epoch.
+async fn epoch(kubeconfig: &std::path::Path) -> Result<u64> {
+    let maps: Api<ConfigMap> = Api::namespaced(client(kubeconfig, "atoll").await?, "atoll-system");
+    Ok(maps.get("atoll-hub").await?.data.unwrap_or_default()["epoch"].parse()?)
 }
 
 fn damage(store: &std::path::Path) -> Result<()> {

@@ -1,8 +1,9 @@
 //! What the hub may place in a member: checked by the member's agent, whatever the hub has checked before, and by the hub in time.
 //!
-//! In: one manifest, its Bundle, what the member's operator opted in to. Out: fine, or why not. Pure. The hub knows neither every
-//! kind nor what members opted in to: [`foresee`] tells what no agent takes from what only some do. A Bundle's namespaced objects stay in its own namespace, so that who may write one namespace of the hub can't write another of a member; kinds
-//! that reach beyond it, and pods that reach their node, are refused. Source: the Pod Security Standards (baseline).
+//! In: one manifest, its Bundle, what the member's operator opted in to. Out: fine, or why not. Pure. The hub knows neither every kind nor
+//! what members opted in to: [`foresee`] tells what no agent takes from what only some do. A Bundle's namespaced objects stay in its own
+//! namespace, so that who may write one namespace of the hub can't write another of a member; kinds that reach beyond it, and pods that
+//! reach their node, are refused. Source: the Pod Security Standards (baseline).
 
 use serde_json::Value;
 

@@ -1,10 +1,10 @@
-//! The commands that run something: `up`, and one part each: `hub`, `dns`, `gateway`, `agent`.
+//! The commands that run something: `up`, and one part each: `hub`, `dns`, `gateway`, `agent`, with the verbs that belong to a part.
 
 use std::path::PathBuf;
 
 use super::failure::{Failure, Outcome};
 use super::output::Output;
-use super::{Globals, dns, gateway};
+use super::{Globals, dns, gateway, store};
 use crate::{run, up};
 
 /// Start a whole federation on this machine.
@@ -37,18 +37,33 @@ impl Up {
     }
 }
 
-/// Run the hub.
+/// Run the hub, or save and restore its own store.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Hub {
+    #[command(subcommand)]
+    verb: Option<HubVerb>,
     /// The configuration (docs/configuration.md)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum HubVerb {
+    /// Save everything in the embedded store of a running hub
+    Snapshot(store::Snapshot),
+    /// Put a snapshot in the place of the embedded store of a stopped hub
+    Restore(store::Restore),
+}
+
 impl Hub {
-    /// Runs until a signal.
-    pub(crate) async fn run(self) -> Outcome {
-        Ok(run::hub(self.config).await?)
+    /// Runs it.
+    pub(crate) async fn run(self, globals: &Globals) -> Outcome {
+        match self.verb {
+            Some(HubVerb::Snapshot(snapshot)) => snapshot.run(globals).await,
+            Some(HubVerb::Restore(restore)) => restore.run().await,
+            None => Ok(run::hub(self.config).await?),
+        }
     }
 }
 

@@ -4,15 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_reach::{Accept, BoxStream, ClientAuth, RELAY_ALPN, RelayTable, Role, TlsIdentity, accept_relay};
+use atoll_reach::{Accept, ClientAuth, Door, RELAY_ALPN, RelayTable, Role, Secured, accept_relay, neighbourhood};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::certificate::Current;
 
-/// Connections at once; a member has one, two while it renews its certificate.
+/// Connections at once of members; each has one, two while it renews its certificate.
 const CONNECTIONS_MAX: usize = 4096;
+/// Connections at once that have not shown a certificate yet, in all and from one address.
+const STRANGERS_MAX: usize = 1024;
+const NEIGHBOURS_MAX: usize = 256;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until `shutdown`. Waits for the site's certificate first.
@@ -26,13 +29,10 @@ pub(super) async fn serve(
     let Some(Some(tls)) = shutdown.run_until_cancelled(ready).await else { return };
     let config = tls.server(ClientAuth::Required, &[RELAY_ALPN]);
     let (slots, tasks) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), TaskTracker::new());
+    let strangers = Door::new(STRANGERS_MAX, NEIGHBOURS_MAX);
     loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await.map_err(io::Error::other)?;
-            listener.accept().await.map(|accepted| (accepted, slot))
-        };
-        let Some(next) = shutdown.run_until_cancelled(next).await else { break };
-        let ((stream, from), slot) = match next {
+        let Some(next) = shutdown.run_until_cancelled(listener.accept()).await else { break };
+        let (stream, from) = match next {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "relay port: accept failed");
@@ -40,13 +40,22 @@ pub(super) async fn serve(
                 continue;
             }
         };
+        let Some(stranger) = strangers.enter(neighbourhood(from.ip())) else {
+            tracing::debug!(%from, "relay port: too many connections without a certificate");
+            continue;
+        };
         let (tls, config, relays, end) = (tls.clone(), Arc::clone(&config), relays.clone(), shutdown.clone());
+        let slots = Arc::clone(&slots);
         tasks.spawn(async move {
-            let ended = end.run_until_cancelled(one(&tls, config, stream, &relays, end.clone())).await;
-            if let Some(Err(error)) = ended {
+            let work = async {
+                let stream = tls.accept(config, stream).await;
+                drop(stranger);
+                let _slot = slots.try_acquire().map_err(io::Error::other)?;
+                one(stream?, &relays, end.clone()).await
+            };
+            if let Some(Err(error)) = end.run_until_cancelled(work).await {
                 tracing::debug!(%from, %error, "relay connection ended");
             }
-            drop(slot);
         });
     }
     drop(listener);
@@ -54,14 +63,7 @@ pub(super) async fn serve(
     tasks.wait().await;
 }
 
-async fn one(
-    tls: &TlsIdentity,
-    config: Arc<rustls::ServerConfig>,
-    stream: BoxStream,
-    relays: &RelayTable,
-    shutdown: CancellationToken,
-) -> io::Result<()> {
-    let secured = tls.accept(config, stream).await?;
+async fn one(secured: Secured, relays: &RelayTable, shutdown: CancellationToken) -> io::Result<()> {
     let denied = |why: &str| io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned());
     let peer = secured.peer.ok_or_else(|| denied("no certificate"))?;
     // Members that are no more have their certificates revoked, which the handshake has checked.

@@ -279,7 +279,8 @@ pub struct ClusterStatus {
     /// Sum of the nodes' allocatable.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub allocatable: BTreeMap<String, String>,
-    /// Allocatable less what pods request.
+    /// Allocatable less what pods request. Written once a minute at most, and with the next change of anything else: placement goes by
+    /// what the agent said last, not by this.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub free: BTreeMap<String, String>,
     /// How it is reached from the hub: `Direct` or `Relay`.

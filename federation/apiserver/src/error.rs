@@ -18,7 +18,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A record fails its checksum.
-    #[error("data file `{}`: the record `{key}` is corrupt; restore a snapshot", path.display())]
+    #[error("data file `{}`: the record `{key}` is corrupt; restore a snapshot (`atoll hub restore`)", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum Error {
         key: String,
     },
     /// The file is so damaged that reading it makes no sense.
-    #[error("data file `{}`: is damaged; restore a snapshot", path.display())]
+    #[error("data file `{}`: is damaged; restore a snapshot (`atoll hub restore`)", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -223,9 +223,7 @@ impl ApiServer {
     /// # Errors
     /// The snapshot is foreign or corrupt (nothing is changed), or the files can't be moved.
     pub async fn restore(snapshot: &Path, file: &Path) -> Result<(), Error> {
-        let (snapshot, file) = (snapshot.to_owned(), file.to_owned());
-        let done = tokio::task::spawn_blocking(move || crate::store::restore(&snapshot, &file)).await;
-        done.map_err(|why| Error::Thread { cause: std::io::Error::other(why) })?
+        crate::store::restore(snapshot, file).await
     }
 
     /// Ends watches and tasks, waits for writes handed over, closes the file.

@@ -9,6 +9,7 @@
 mod disk;
 mod memory;
 mod record;
+mod restore;
 mod writer;
 
 use std::{
@@ -25,6 +26,7 @@ pub(crate) use self::{
     disk::Disk,
     memory::{Change, Memory},
     record::{Key, Stored},
+    restore::restore,
 };
 use self::{
     memory::prepare,
@@ -139,30 +141,6 @@ impl Store {
     pub(crate) fn commits(&self) -> (u64, u64) {
         self.writer.as_ref().map_or((0, 0), Writer::commits)
     }
-}
-
-/// Puts a snapshot in the place of a data file, keeping the old one beside it.
-pub(crate) fn restore(snapshot: &Path, file: &Path) -> Result<(), Error> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |cause| Error::File { path, cause }
-    };
-    if !snapshot.exists() {
-        return Err(failed(snapshot)(std::io::ErrorKind::NotFound.into()));
-    }
-    let limits = Limits { history_len_max: 0, history_bytes_max: 0, batch_len_max: 1 };
-    Disk::open(snapshot)?.load(&mut Memory::new(limits, 1))?;
-    if file.exists() {
-        // A damaged file is what a restore is for; one in use is not.
-        if let Err(locked @ Error::Locked { .. }) = Disk::open(file) {
-            return Err(locked);
-        }
-        std::fs::rename(file, file.with_extension("before-restore")).map_err(failed(file))?;
-    }
-    let fresh = file.with_extension("restoring");
-    std::fs::copy(snapshot, &fresh).map_err(failed(&fresh))?;
-    std::fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(failed(&fresh))?;
-    std::fs::rename(&fresh, file).map_err(failed(file))
 }
 
 fn read(memory: &RwLock<Memory>) -> RwLockReadGuard<'_, Memory> {
