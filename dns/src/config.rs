@@ -9,6 +9,7 @@ use atoll_api::topology::Standing;
 use atoll_reach::{Accept, Connect, Dialer, Listen};
 use atoll_wire::follow::{Report, Snapshot};
 use ipnet::IpNet;
+use rustls::server::ResolvesServerCert;
 use tokio::sync::{oneshot, watch};
 
 use crate::guard::{Rate, Secrets};
@@ -83,6 +84,8 @@ pub struct Resources {
     pub udp: Vec<std::net::UdpSocket>,
     /// The TCP listener on the same port.
     pub tcp: Box<dyn Accept>,
+    /// The encrypted transports that there are to be.
+    pub encrypted: Encrypted,
     /// Secrets of cookies that several servers share (RFC 9018 §5), as they are changed; `None` in it or without it: our own, rolled daily.
     pub cookies: Option<watch::Receiver<Option<Secrets>>>,
     /// Where metrics are registered.
@@ -91,6 +94,21 @@ pub struct Resources {
     pub dir: Option<PathBuf>,
     /// Told once queries are answered.
     pub started: Option<oneshot::Sender<Server>>,
+}
+
+/// Sockets of encrypted transports, and what they show.
+#[derive(Default)]
+pub struct Encrypted {
+    /// DoT.
+    pub tls: Option<Box<dyn Accept>>,
+    /// DoH.
+    pub https: Option<Box<dyn Accept>>,
+    /// DoQ.
+    pub quic: Option<std::net::UdpSocket>,
+    /// DoH3.
+    pub h3: Option<std::net::UdpSocket>,
+    /// The certificate in use at each handshake; without it none of them can be.
+    pub certificate: Option<Arc<dyn ResolvesServerCert>>,
 }
 
 /// A question for [`Server::explain`].

@@ -1,14 +1,18 @@
-//! What stands at the edge of the server and is the same for all transports: the guard, the server's name, the clock.
+//! What stands at the edge of the server and is the same for all transports: the guard, limits, proxies, the certificate, the clock.
 //!
 //! In: the configuration and what was handed in. Out: an [`Edge`] that transports and the responder share; [`keep_secrets`], which rolls
 //! the secret of cookies or follows the one that servers share. Never looks at a name.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+use rustls::server::ResolvesServerCert;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::guard::{Guard, Now, Secrets};
 
 /// RFC 7873 §7.1 asks for a new secret within 36 days, and at least as often as clients forget; a day is what most servers take.
@@ -17,15 +21,22 @@ const ROLL_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// The edge.
 pub(crate) struct Edge {
     pub(crate) guard: Guard,
+    pub(crate) limits: Limits,
+    /// What encrypted transports show.
+    pub(crate) certificate: Option<Arc<dyn ResolvesServerCert>>,
+    proxies: Vec<IpNet>,
     instance: String,
     start: Instant,
 }
 
 impl Edge {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, certificate: Option<Arc<dyn ResolvesServerCert>>) -> Self {
         let secrets = Secrets { current: rand::random(), previous: None };
         Self {
             guard: Guard::new(config.rate, secrets, rand::random()),
+            limits: config.limits,
+            certificate,
+            proxies: config.proxies.clone(),
             instance: config.instance.clone(),
             start: Instant::now(),
         }
@@ -40,6 +51,12 @@ impl Edge {
     /// What this server is called (RFC 5001).
     pub(crate) fn nsid(&self) -> &[u8] {
         self.instance.as_bytes()
+    }
+
+    /// Whether connections from `ip` begin with a PROXY header.
+    pub(crate) fn is_proxy(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.proxies.iter().any(|net| net.contains(&ip))
     }
 }
 

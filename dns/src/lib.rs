@@ -1,8 +1,8 @@
 //! Hierarchical DNS: one server for the names of all members, of the federation, and of its own zones.
 //!
 //! ```text
-//!   UDP, TCP ──► client (who asks) ──► wire (given before?) ──► respond ──► resolve ──► hierarchy (whose name)
-//!   (transport)                                                               │
+//!   transport ─► client (who asks) ─► wire (given before?) ─► respond ─► resolve ─► hierarchy (whose name)
+//!  (stream, edns, guard)                                                   │
 //!        ┌──────────────┬──────────────────┬──────────┴──────────┬────────────────┐
 //!      Here           Below              Beside                 Host           Outside
 //!      zones     lookup ── cache    federated: policy,     gateways of the     lookup ──► upstreams,
@@ -25,6 +25,8 @@ mod error;
 mod run;
 
 pub mod transport;
+
+mod stream;
 
 mod edge;
 
@@ -83,7 +85,7 @@ mod metrics;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Ask, Config, Limits, Resources};
+pub use config::{Ask, Config, Encrypted, Limits, Resources};
 pub use error::Error;
 pub use guard::{Rate, Secret, Secrets};
 pub use run::{Server, run};

@@ -40,8 +40,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it can't start, see [`Error`]. Nothing that happens later ends it.
 pub async fn run(config: Config, resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
-    let Resources { mut topology, dialer, report, connect, listen, udp, tcp, metrics, dir: _, started, cookies } =
-        resources;
+    let Resources {
+        mut topology,
+        dialer,
+        report,
+        connect,
+        listen,
+        udp,
+        tcp,
+        metrics,
+        dir: _,
+        started,
+        cookies,
+        encrypted,
+    } = resources;
     let metrics = Metrics::new(&metrics)?;
     let tasks = TaskTracker::new();
     let config = Arc::new(config);
@@ -53,8 +65,8 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let (world, _) = World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), &config, Instant::now());
     let lookups = Lookups::new(Arc::clone(&forwarder), metrics.clone(), tasks.clone());
     let resolver: Shared = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups });
-    let mut sockets = Sockets { udp, tcp: Some(tcp) };
-    let edge = Arc::new(Edge::new(&config));
+    let edge = Arc::new(Edge::new(&config, encrypted.certificate.clone()));
+    let mut sockets = Sockets { udp, tcp: Some(tcp), encrypted };
     let wire = Arc::new(Wire::new(BYTES_MAX, Instant::now()));
     let responder = Responder {
         resolver: Arc::clone(&resolver),

@@ -49,10 +49,13 @@ const IMPURE: &[&str] = &[
 /// What answers queries and requests.
 const DATA_PATHS: &[&str] = &[
     "dns/src/cache.rs",
+    "dns/src/edge.rs",
+    "dns/src/edns.rs",
     "dns/src/forward/",
     "dns/src/lookup.rs",
     "dns/src/resolve.rs",
     "dns/src/respond.rs",
+    "dns/src/stream/",
     "dns/src/transport/",
     "gateway/src/balance.rs",
     "gateway/src/choose.rs",

@@ -27,7 +27,6 @@ use tokio_util::task::TaskTracker;
 use crate::metrics::Metrics;
 use crate::table::Member;
 use tcp::Pipelines;
-pub(crate) use tcp::codec;
 
 /// What we take by UDP at most: the size that DNS flag day 2020 recommends.
 pub(crate) const UDP_BYTES_MAX: u16 = 1232;

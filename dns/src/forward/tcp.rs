@@ -33,7 +33,7 @@ const SILENT: Duration = Duration::from_millis(1500);
 const WRITE_MAX: Duration = Duration::from_secs(2);
 
 /// DNS messages on a stream: two octets of length before each (RFC 1035 §4.2.2).
-pub(crate) fn codec() -> LengthDelimitedCodec {
+fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().length_field_length(2).max_frame_length(usize::from(u16::MAX)).new_codec()
 }
 

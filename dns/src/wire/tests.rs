@@ -104,7 +104,7 @@ fn responder(topology: Topology, bytes_max: usize) -> Responder {
         World::new(None, &snapshot(topology), &Probes::default(), &dialer(), &Config::default(), Instant::now());
     let lookups = Lookups::new(forwarder, metrics.clone(), tasks);
     let resolver = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups });
-    let edge = Arc::new(Edge::new(&Config { rate: Rate { per_second: 0, slip: 0 }, ..Config::default() }));
+    let edge = Arc::new(Edge::new(&Config { rate: Rate { per_second: 0, slip: 0 }, ..Config::default() }, None));
     Responder { resolver, edge, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())) }
 }
 

@@ -201,7 +201,7 @@ impl Scene {
             let direct = topology.clusters.keys().map(|c| (c.as_str().to_owned(), Route::Direct));
             let routes: HashMap<String, Route> = direct.chain(self.routes.clone()).collect();
             match &self.stage {
-                None => self.stage = Some(Stage::new(self.config.clone(), topology).await),
+                None => self.stage = Some(Stage::everywhere(self.config.clone(), topology).await),
                 Some(stage) => {
                     stage.routes.set(routes.clone());
                     stage.publish(topology).await;

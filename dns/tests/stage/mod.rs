@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{ClusterFacts, Settings, Topology};
-use atoll_dns::{Config, Resources, Server};
+use atoll_dns::{Config, Encrypted, Resources, Server};
 use atoll_reach::{Accept, Allow, BoxStream, Dialer, Keepalive, Listen as _, RelayTable, Route, Routes, System};
 use atoll_reach::{accept_relay, serve_relay};
 use atoll_wire::follow::{Report, Snapshot};
@@ -40,6 +40,8 @@ pub(crate) struct Stage {
     pub(crate) routes: Routes,
     pub(crate) relays: RelayTable,
     pub(crate) metrics: prometheus::Registry,
+    /// The encrypted transports, where there are any.
+    ends: Option<ways::Ends>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -47,6 +49,21 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts a server with `topology`, whose members are all reached directly.
     pub(crate) async fn new(config: Config, topology: Topology) -> Self {
+        Self::start(config, topology, Encrypted::default(), None).await
+    }
+
+    /// The same, on every transport.
+    pub(crate) async fn everywhere(config: Config, topology: Topology) -> Self {
+        let (encrypted, ends) = ways::encrypted().await;
+        Self::start(config, topology, encrypted, Some(ends)).await
+    }
+
+    /// Where the encrypted transports are.
+    pub(crate) fn ends(&self) -> &ways::Ends {
+        self.ends.as_ref().expect("a stage that was started everywhere")
+    }
+
+    async fn start(config: Config, topology: Topology, encrypted: Encrypted, ends: Option<ways::Ends>) -> Self {
         let (udp, tcp) = sockets().await;
         let addr = tcp.local_addr();
         let routes = Routes::default();
@@ -65,6 +82,7 @@ impl Stage {
             listen: Arc::new(system),
             udp: vec![udp],
             tcp,
+            encrypted,
             cookies: None,
             metrics: metrics.clone(),
             dir: None,
@@ -74,7 +92,7 @@ impl Stage {
         let run = atoll_dns::run(config, resources, shutdown.clone());
         let task = tokio::spawn(async move { run.await.expect("the server starts") });
         let server = start.await.expect("the server starts");
-        Self { addr, server, topology: sender, report: reported, routes, relays, metrics, shutdown, task }
+        Self { addr, server, topology: sender, report: reported, routes, relays, metrics, ends, shutdown, task }
     }
 
     /// Publishes another topology, and waits until it counts.
