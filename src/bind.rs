@@ -7,12 +7,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use atoll_dns::Encrypted;
 use atoll_reach::{Accept, listener};
+use rustls::server::ResolvesServerCert;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::Listen;
+use crate::config::{Listen, Listens};
 use crate::error::{self, Exit};
 
 /// Ports tried after a taken one.
@@ -36,6 +39,40 @@ pub(crate) struct DnsPort {
     pub(crate) tcp: TcpListener,
     /// Where both are.
     pub(crate) at: SocketAddr,
+}
+
+/// The sockets of encrypted DNS that the file asks for.
+#[derive(Default)]
+pub(crate) struct EncryptedPorts {
+    pub(crate) tls: Option<TcpListener>,
+    pub(crate) https: Option<TcpListener>,
+    pub(crate) quic: Option<UdpSocket>,
+    pub(crate) h3: Option<UdpSocket>,
+}
+
+impl EncryptedPorts {
+    /// Binds them. Each was asked for, so none gives way.
+    pub(crate) fn bind(listen: &Listens) -> anyhow::Result<Self> {
+        let tcp = |at: Option<Listen>| at.map(|at| tcp(at, Strict::Always)).transpose();
+        let udp = |at: Option<Listen>| at.map(|at| bind(at, Strict::Always, udp_at)).transpose();
+        Ok(Self {
+            tls: tcp(listen.dns_tls)?,
+            https: tcp(listen.dns_https)?,
+            quic: udp(listen.dns_quic)?,
+            h3: udp(listen.dns_h3)?,
+        })
+    }
+
+    /// As the DNS server takes them.
+    pub(crate) fn with(self, certificate: Arc<dyn ResolvesServerCert>) -> anyhow::Result<Encrypted> {
+        Ok(Encrypted {
+            tls: self.tls.map(listener).transpose()?,
+            https: self.https.map(listener).transpose()?,
+            quic: self.quic,
+            h3: self.h3,
+            certificate: Some(certificate),
+        })
+    }
 }
 
 impl DnsPort {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use atoll_api::names::ClusterName;
 use atoll_api::topology::Standing;
+use atoll_dns::{Limits, Rate};
 pub(crate) use home::{claim, data_dir, home, host_name};
 use ipnet::IpNet;
 
@@ -34,6 +35,11 @@ pub(crate) struct Listens {
     pub(crate) api: Listen,
     pub(crate) hub: Listen,
     pub(crate) dns: Listen,
+    /// No default for the encrypted ones.
+    pub(crate) dns_tls: Option<Listen>,
+    pub(crate) dns_https: Option<Listen>,
+    pub(crate) dns_quic: Option<Listen>,
+    pub(crate) dns_h3: Option<Listen>,
     pub(crate) http: Listen,
     pub(crate) https: Listen,
     pub(crate) console: Listen,
@@ -66,6 +72,21 @@ pub(crate) struct Dns {
     pub(crate) upstreams: Vec<SocketAddr>,
     pub(crate) recursion: Vec<IpNet>,
     pub(crate) clients: Clients,
+    /// Empty: everybody.
+    pub(crate) allow: Vec<IpNet>,
+    pub(crate) proxies: Vec<IpNet>,
+    /// What encrypted transports show; absent: the site's own certificate.
+    pub(crate) tls: Option<Pair>,
+    pub(crate) cookie_secret_file: Option<PathBuf>,
+    pub(crate) rate: Rate,
+    pub(crate) limits: Limits,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// What the gateway is told.

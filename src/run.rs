@@ -4,6 +4,7 @@ mod agent;
 mod apis;
 mod copies;
 mod dns;
+mod followed;
 mod gateway;
 mod hub;
 mod part;

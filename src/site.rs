@@ -23,6 +23,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::certificate::Current;
+
 use crate::config::host_name;
 
 /// What a site is and what it is given.
@@ -49,6 +51,8 @@ pub(crate) struct Setup {
 
 /// What the part gets of it.
 pub(crate) struct Common {
+    /// The site's certificate, once there is one.
+    pub(crate) identity: Current,
     pub(crate) topology: watch::Receiver<Snapshot>,
     pub(crate) dialer: Dialer,
     pub(crate) report: watch::Sender<Report>,
@@ -97,10 +101,10 @@ pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &Canc
     tasks.spawn(revoke(topology.clone(), revocations, shutdown.clone()));
 
     let (relays, routes) = (RelayTable::default(), Routes::default());
-    tasks.spawn(relay::serve(setup.relay, identity, relays.clone(), shutdown.clone()));
+    tasks.spawn(relay::serve(setup.relay, identity.clone(), relays.clone(), shutdown.clone()));
     let of = |snapshot: &Snapshot| Some(Arc::clone(&snapshot.topology));
     tasks.spawn(probe_members(Arc::clone(&setup.connect), topology.clone(), of, routes.clone(), shutdown.clone()));
-    Common { topology, dialer: Dialer::new(setup.connect, relays, routes), report }
+    Common { identity, topology, dialer: Dialer::new(setup.connect, relays, routes), report }
 }
 
 /// Takes the hub's list of revoked certificates as ours.

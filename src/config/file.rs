@@ -3,14 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use atoll_api::topology::Standing;
+use atoll_dns::{Limits, Rate};
 use atoll_reach::host_and_port;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Advertise, Agent, Clients, Config, Dns, Gateway, Listen, Listens};
+use super::{Advertise, Agent, Clients, Config, Dns, Gateway, Listen, Listens, Pair};
+
+/// A tick of the limiter is 16 µs.
+const RATE_MAX: u32 = 60_000;
+const SLIP_MAX: u8 = 15;
+const IDLE_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -36,6 +43,10 @@ struct FileListen {
     api: Option<String>,
     hub: Option<String>,
     dns: Option<String>,
+    dns_tls: Option<String>,
+    dns_https: Option<String>,
+    dns_quic: Option<String>,
+    dns_h3: Option<String>,
     http: Option<String>,
     https: Option<String>,
     console: Option<String>,
@@ -64,6 +75,35 @@ struct FileDns {
     upstreams: Vec<String>,
     recursion: Vec<String>,
     clients: BTreeMap<String, Standing>,
+    allow: Vec<String>,
+    proxies: Vec<String>,
+    tls: Option<FilePair>,
+    cookie_secret_file: Option<PathBuf>,
+    rate_limit: FileRate,
+    limits: FileLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FilePair {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileRate {
+    replies_per_second: Option<u32>,
+    slip: Option<u8>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileLimits {
+    connections: Option<usize>,
+    client_connections: Option<usize>,
+    queries: Option<usize>,
+    idle_seconds: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -106,10 +146,14 @@ impl FileListen {
             api: listen("listen.api", self.api, 6443)?,
             hub: listen("listen.hub", self.hub, 7443)?,
             dns: listen("listen.dns", self.dns, 5353)?,
+            dns_tls: chosen("listen.dnsTls", self.dns_tls, 853)?,
+            dns_https: chosen("listen.dnsHttps", self.dns_https, 443)?,
+            dns_quic: chosen("listen.dnsQuic", self.dns_quic, 853)?,
+            dns_h3: chosen("listen.dnsH3", self.dns_h3, 443)?,
             http: listen("listen.http", self.http, 8080)?,
             https: listen("listen.https", self.https, 8443)?,
             console: listen("listen.console", self.console, 7070)?,
-            webhook: self.webhook.map(|at| listen("listen.webhook", Some(at), 0)).transpose()?,
+            webhook: chosen("listen.webhook", self.webhook, 9443)?,
             dns_relay: listen("listen.dnsRelay", self.dns_relay, 7453)?,
             gateway_relay: listen("listen.gatewayRelay", self.gateway_relay, 7454)?,
             admin: listen("listen.admin", self.admin, 7071)?,
@@ -138,12 +182,55 @@ impl FileDns {
         let upstream = |said: String| -> anyhow::Result<SocketAddr> {
             said.parse().map_err(|_| anyhow!("dns.upstreams: `{said}` is not address:port, such as 9.9.9.9:53"))
         };
-        let range = |said: String| range("dns.recursion", &said);
+        let ranges = |key: &str, said: Vec<String>| -> anyhow::Result<Vec<IpNet>> {
+            said.iter().map(|said| range(key, said)).collect()
+        };
         Ok(Dns {
             upstreams: self.upstreams.into_iter().map(upstream).collect::<Result<_, _>>()?,
-            recursion: self.recursion.into_iter().map(range).collect::<Result<_, _>>()?,
+            recursion: ranges("dns.recursion", self.recursion)?,
             clients: clients("dns.clients", self.clients)?,
+            allow: ranges("dns.allow", self.allow)?,
+            proxies: ranges("dns.proxies", self.proxies)?,
+            tls: self.tls.map(|pair| Pair { cert: pair.cert, key: pair.key }),
+            cookie_secret_file: self.cookie_secret_file,
+            rate: self.rate_limit.check()?,
+            limits: self.limits.check()?,
         })
+    }
+}
+
+impl FileRate {
+    fn check(self) -> anyhow::Result<Rate> {
+        let default = Rate::default();
+        let rate = Rate {
+            per_second: self.replies_per_second.unwrap_or(default.per_second),
+            slip: self.slip.unwrap_or(default.slip),
+        };
+        if rate.per_second > RATE_MAX {
+            bail!("dns.rateLimit.repliesPerSecond: {} is more than {RATE_MAX}; 0 means no limit", rate.per_second);
+        }
+        if rate.slip > SLIP_MAX {
+            bail!("dns.rateLimit.slip: {} is more than {SLIP_MAX}", rate.slip);
+        }
+        Ok(rate)
+    }
+}
+
+impl FileLimits {
+    fn check(self) -> anyhow::Result<Limits> {
+        let default = Limits::default();
+        let limits = Limits {
+            connections: self.connections.unwrap_or(default.connections),
+            client_connections: self.client_connections.unwrap_or(default.client_connections),
+            queries: self.queries.unwrap_or(default.queries),
+            idle: self.idle_seconds.map_or(default.idle, Duration::from_secs),
+            ..default
+        };
+        let least = limits.connections.min(limits.client_connections).min(limits.queries);
+        if least == 0 || limits.idle.is_zero() || limits.idle > IDLE_MAX {
+            bail!("dns.limits: every limit is at least 1, and idleSeconds at most {}", IDLE_MAX.as_secs());
+        }
+        Ok(limits)
     }
 }
 
@@ -164,6 +251,11 @@ impl FileAgent {
         let cluster = self.cluster.map(|name| name.parse()).transpose().context("agent.cluster")?;
         Ok(Agent { cluster, token_file: self.token_file })
     }
+}
+
+/// An address that there is only if the file names it.
+fn chosen(key: &'static str, said: Option<String>, example: u16) -> anyhow::Result<Option<Listen>> {
+    said.map(|at| listen(key, Some(at), example)).transpose()
 }
 
 fn listen(key: &'static str, said: Option<String>, default: u16) -> anyhow::Result<Listen> {

@@ -18,6 +18,13 @@ fn the_documented_file_reads_as_it_is_meant() {
     assert_eq!(c.standing.cluster_set.as_deref(), Some("prod"));
     assert_eq!(c.listen.webhook.unwrap().at, "0.0.0.0:9443".parse().unwrap());
     assert_eq!(c.advertise.gateway_relay.as_deref(), Some("gateway.example.com:7454"));
+    assert_eq!(c.listen.dns_tls.unwrap().at, "0.0.0.0:853".parse().unwrap());
+    assert_eq!(c.dns.tls.unwrap().key, Path::new("/etc/atoll-dns/tls.key"));
+    assert_eq!(
+        (c.dns.rate, c.dns.limits),
+        (Rate::default(), Limits::default()),
+        "the documented limits are the defaults"
+    );
     assert_eq!(c.dns.upstreams, ["9.9.9.9:53".parse().unwrap()]);
     assert_eq!(c.dns.clients[0].1.region.as_deref(), Some("eu-central"));
     assert_eq!(c.gateway.addresses, ["192.0.2.80".parse::<IpAddr>().unwrap()]);
@@ -49,6 +56,11 @@ fn a_bad_value_is_named_with_its_key_and_what_fits() {
         ("defaultSet: Prod_1", vec!["defaultSet", "Prod_1"]),
         ("dns: {upstreams: [9.9.9.9]}", vec!["dns.upstreams", "9.9.9.9:53"]),
         ("dns: {recursion: [10.0.0.0/99]}", vec!["dns.recursion", "10.0.0.0/99"]),
+        ("dns: {allow: [ten]}", vec!["dns.allow", "ten"]),
+        ("dns: {tls: {cert: /a}}", vec!["key"]),
+        ("dns: {rateLimit: {repliesPerSecond: 70000}}", vec!["dns.rateLimit", "60000"]),
+        ("dns: {limits: {queries: 0}}", vec!["dns.limits", "at least 1"]),
+        ("listen: {dnsTls: 853}", vec!["listen.dnsTls", "address:port"]),
         ("dns: {clients: {ten: {}}}", vec!["dns.clients", "ten"]),
         ("dns: {clients: {10.0.0.0/8: {planet: mars}}}", vec!["planet"]),
         ("gateway: {addresses: [gw.example.com]}", vec!["gateway.addresses", "gw.example.com"]),
@@ -81,7 +93,7 @@ fn the_charts_files_have_no_unknown_key() {
         ),
         (
             "dns",
-            "hub: r-hub.atoll-system.svc:7443\nlisten: {dns: 0.0.0.0:5353, dnsRelay: \"[::]:7453\"}\nadvertise: {dnsRelay: r:7453}\ndns: {upstreams: [], recursion: [], clients: {}}",
+            "hub: r-hub.atoll-system.svc:7443\nlisten: {dns: 0.0.0.0:5353, dnsTls: 0.0.0.0:5853, dnsHttps: 0.0.0.0:5443, dnsQuic: 0.0.0.0:5853, dnsH3: 0.0.0.0:5443, dnsRelay: \"[::]:7453\"}\nadvertise: {dnsRelay: r:7453}\ndns: {upstreams: [], recursion: [], clients: {}, allow: [], proxies: [], tls: {cert: /etc/atoll-dns/tls.crt, key: /etc/atoll-dns/tls.key}}",
         ),
         ("agent", "hub: h:7443\nagent: {cluster: prod-eu, tokenFile: /etc/atoll-token/token}"),
     ] {

@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::followed::{self, Shown};
 use super::{Part, apis, own};
 use crate::admin::{self, Admin, Slot};
-use crate::bind::{self, DnsPort, Strict};
+use crate::bind::{self, DnsPort, EncryptedPorts, Strict};
 use crate::config::{self, Config};
 use crate::error::Exit;
 use crate::site::{self, Setup};
@@ -25,6 +26,7 @@ pub(crate) struct DnsParts {
     pub(crate) hub: String,
     pub(crate) client: Client,
     pub(crate) port: DnsPort,
+    pub(crate) encrypted: EncryptedPorts,
     pub(crate) relay: Box<dyn Accept>,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) metrics: Metrics,
@@ -51,6 +53,16 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
     };
     let common = site::start(setup, &mut tasks, &shutdown).await;
     let (udp, tcp) = parts.port.split()?;
+    let shown = Shown::new(config.dns.tls.as_ref(), common.identity)?;
+    if let Some(pair) = &config.dns.tls {
+        tasks.spawn(Arc::clone(&shown).follow(pair.clone(), shutdown.clone()));
+    }
+    let mut cookies = None;
+    if let Some(file) = &config.dns.cookie_secret_file {
+        let (secrets, following) = followed::secrets(file.clone(), shutdown.clone())?;
+        tasks.spawn(following);
+        cookies = Some(secrets);
+    }
     let (started, server) = oneshot::channel();
     let said = atoll_dns::Config {
         instance: parts.instance,
@@ -58,7 +70,10 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         clients: config.dns.clients.clone(),
         upstreams: config.dns.upstreams.clone(),
         recursion: config.dns.recursion.clone(),
-        ..atoll_dns::Config::default()
+        allow: config.dns.allow.clone(),
+        rate: config.dns.rate,
+        limits: config.dns.limits,
+        proxies: config.dns.proxies.clone(),
     };
     let resources = atoll_dns::Resources {
         topology: common.topology,
@@ -68,7 +83,8 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         listen: Arc::new(System::default()),
         udp,
         tcp,
-        cookies: None,
+        encrypted: parts.encrypted.with(shown)?,
+        cookies,
         metrics: parts.metrics.of("dns"),
         dir: parts.dir,
         started: Some(started),
@@ -97,6 +113,7 @@ pub(crate) async fn dns(file: Option<PathBuf>) -> anyhow::Result<()> {
     let hub = config.hub.clone().unwrap_or_else(|| config.listen.hub.at.to_string());
     let dir = config.data_dir.as_deref().map(config::data_dir).transpose()?;
     let port = bind::dns(config.listen.dns, Strict::Always)?;
+    let encrypted = EncryptedPorts::bind(&config.listen)?;
     let relay = bind::accept(config.listen.dns_relay, Strict::Always)?;
     let admin_port = bind::accept(config.listen.admin, Strict::Always)?;
     let shutdown = signals::shutdown()?;
@@ -109,7 +126,7 @@ pub(crate) async fn dns(file: Option<PathBuf>) -> anyhow::Result<()> {
     tracing::info!(at = %port.at, hub, "DNS server");
     let instance = site::instance("dns", config.site.as_deref());
     let dir = own(dir.as_deref(), "dns");
-    let parts = DnsParts { instance, hub, client, port, relay, dir, metrics, slot };
+    let parts = DnsParts { instance, hub, client, port, encrypted, relay, dir, metrics, slot };
     let ended = run_dns(&config, parts, shutdown.child_token()).await;
     shutdown.cancel();
     admin.end().await?;

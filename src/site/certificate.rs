@@ -36,7 +36,7 @@ struct Held {
 }
 
 /// The identity that is in use, once there is one.
-pub(super) type Current = watch::Receiver<Option<TlsIdentity>>;
+pub(crate) type Current = watch::Receiver<Option<TlsIdentity>>;
 
 /// Keeps the identity current.
 pub(super) struct Keeper {

@@ -250,6 +250,7 @@ impl Federation {
             hub: self.hub_advertised(),
             client: self.embedded.client(),
             port: ports.dns,
+            encrypted: ports.encrypted,
             relay: listener(ports.relay)?,
             dir: Some(self.dir.join("dns")),
             metrics: self.metrics.clone(),
@@ -318,7 +319,7 @@ impl Federation {
                 if self.dns.is_some() {
                     bail!("the DNS server runs");
                 }
-                self.dns = Some(self.start_dns(DnsPorts::again(&self.at)?)?);
+                self.dns = Some(self.start_dns(DnsPorts::again(&self.at, &self.config.listen)?)?);
                 Ok("the DNS server runs again".into())
             }
             ("gateway", Action::Break) => {

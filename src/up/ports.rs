@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use crate::bind::{self, DnsPort, Strict};
+use crate::bind::{self, DnsPort, EncryptedPorts, Strict};
 use crate::config::{Config, Listen, Listens};
 
 /// Where everything listens, with the ports that were really taken.
@@ -29,6 +29,7 @@ pub(super) struct HubPorts {
 /// The DNS server's.
 pub(super) struct DnsPorts {
     pub(super) dns: DnsPort,
+    pub(super) encrypted: EncryptedPorts,
     pub(super) relay: TcpListener,
 }
 
@@ -92,13 +93,15 @@ impl HubPorts {
 
 impl DnsPorts {
     fn bind(listen: &Listens, strict: Strict) -> anyhow::Result<Self> {
-        Ok(Self { dns: bind::dns(listen.dns, strict)?, relay: bind::tcp(listen.dns_relay, strict)? })
+        let (dns, encrypted) = (bind::dns(listen.dns, strict)?, EncryptedPorts::bind(listen)?);
+        Ok(Self { dns, encrypted, relay: bind::tcp(listen.dns_relay, strict)? })
     }
 
     /// The same ports again.
-    pub(super) fn again(at: &At) -> anyhow::Result<Self> {
+    pub(super) fn again(at: &At, listen: &Listens) -> anyhow::Result<Self> {
         let dns = Listen { key: "listen.dns", at: at.dns, chosen: true };
-        Ok(Self { dns: bind::dns(dns, Strict::Always)?, relay: again("listen.dnsRelay", at.dns_relay)? })
+        let (dns, encrypted) = (bind::dns(dns, Strict::Always)?, EncryptedPorts::bind(listen)?);
+        Ok(Self { dns, encrypted, relay: again("listen.dnsRelay", at.dns_relay)? })
     }
 }
 

@@ -90,6 +90,12 @@ impl TlsIdentity {
         self.material.load().identity.bearer().clone()
     }
 
+    /// The certificate shown now, for servers that show it beside us.
+    #[must_use]
+    pub fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.material.load().key)
+    }
+
     /// The list that peers are checked against.
     #[must_use]
     pub fn revocations(&self) -> &Revocations {

@@ -110,6 +110,9 @@ spec:
     {{- if .tokenSecret }}
     - {name: token, mountPath: /etc/atoll-token, readOnly: true}
     {{- end }}
+    {{- if .tlsSecret }}
+    - {name: tls, mountPath: /etc/atoll-dns, readOnly: true}
+    {{- end }}
   volumes:
   - name: config
     configMap: {name: {{ include "atoll.name" . }}}
@@ -118,6 +121,10 @@ spec:
   {{- if .tokenSecret }}
   - name: token
     secret: {secretName: {{ .tokenSecret }}, optional: true}
+  {{- end }}
+  {{- if .tlsSecret }}
+  - name: tls
+    secret: {secretName: {{ .tlsSecret }}}
   {{- end }}
 {{- end }}
 
