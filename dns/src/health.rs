@@ -13,10 +13,10 @@ use atoll_reach::RelayError;
 use atoll_wire::follow::Report;
 use futures::StreamExt as _;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::forward::{Failed, Forwarder};
+use crate::forward::Forwarder;
 use crate::metrics::Metrics;
 use crate::resolve::Shared;
 use crate::table::Member;
@@ -95,7 +95,7 @@ async fn round(forwarder: &Arc<Forwarder>, members: Vec<Arc<Member>>) -> Vec<Fou
     let probing = members.into_iter().map(|member| {
         let forwarder = Arc::clone(forwarder);
         async move {
-            let (dns, agent) = tokio::join!(ask(&forwarder, &member), knock(&forwarder, &member));
+            let (dns, agent) = tokio::join!(forwarder.probe(&member), knock(&forwarder, &member));
             let well = match (dns, agent) {
                 (None, None) => None,
                 (dns, agent) => Some(dns == Some(true) || agent == Some(true)),
@@ -104,17 +104,6 @@ async fn round(forwarder: &Arc<Forwarder>, members: Vec<Arc<Member>>) -> Vec<Fou
         }
     });
     futures::stream::iter(probing).buffer_unordered(PARALLEL_MAX).collect().await
-}
-
-/// Whether a member's DNS answers.
-async fn ask(forwarder: &Forwarder, member: &Member) -> Option<bool> {
-    if member.servers.is_empty() {
-        return None;
-    }
-    // Every server of the kind has an answer to it, be it a refusal.
-    let question = member.kind.known(member.rename.native())?;
-    let reply = forwarder.probe(member, &question, Instant::now() + PROBE_MAX).await;
-    Some(matches!(reply, Ok(_) | Err(Failed::Code(_))))
 }
 
 /// Whether a member's agent opens streams for us.

@@ -92,6 +92,12 @@ impl Kind {
         Some(Query::query(below(path, domain)?, kind))
     }
 
+    /// Whether `reply` to [`Self::known`] says that the server knows its names, and not only that it runs.
+    pub(crate) fn knows(&self, reply: &Message) -> bool {
+        let yes = reply.metadata.response_code == ResponseCode::NoError;
+        yes && (self.known.0.is_empty() || !reply.answers.is_empty())
+    }
+
     /// What is asked before a member of `domain` is believed that the name of `question` is not there; each is asked in turn.
     pub(crate) fn doubts(&self, question: &Query, domain: &Name) -> Vec<Doubt> {
         let name = &question.name;

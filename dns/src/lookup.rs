@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use futures::future::Shared;
 use hickory_proto::op::{Message, Query, ResponseCode};
-use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_proto::rr::{Name, Record};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -77,20 +77,22 @@ impl Lookups {
     ) -> Outcome {
         let key = Key { whose: member.fingerprint, name: name.clone(), kind: asked.qtype, dnssec: false };
         let (forwarder, metrics, member) = (Arc::clone(&self.forwarder), self.metrics.clone(), Arc::clone(member));
-        let ask = async move {
+        // Boxed: it is handed on a few times before it runs.
+        let ask = Box::pin(async move {
             let question = Query::query(asked.native.clone(), asked.qtype);
-            let message = forwarder.member(&member, &question, deadline).await?;
+            let message = forwarder.member(&member, &question, asked.trail, deadline).await?;
             translated(&member, &asked, &message, soa, &metrics)
-        };
+        });
         let down = down.then(|| Failed::Network("it does not answer our probes".to_owned()));
         self.look_up(key, down, deadline, ask).await
     }
 
     /// What the upstreams answer.
-    pub(crate) async fn outside(&self, name: &Name, kind: RecordType, dnssec: bool, deadline: Instant) -> Outcome {
+    pub(crate) async fn outside(&self, asked: Asked, dnssec: bool, deadline: Instant) -> Outcome {
+        let Asked { native: name, qtype: kind, trail } = asked;
         let key = Key { whose: UPSTREAMS, name: name.clone(), kind, dnssec };
-        let (forwarder, question) = (Arc::clone(&self.forwarder), Query::query(name.clone(), kind));
-        let ask = async move { Ok(as_said(forwarder.upstream(&question, dnssec, deadline).await?)) };
+        let (forwarder, question) = (Arc::clone(&self.forwarder), Query::query(name, kind));
+        let ask = Box::pin(async move { Ok(as_said(forwarder.upstream(&question, dnssec, trail, deadline).await?)) });
         self.look_up(key, None, deadline, ask).await
     }
 

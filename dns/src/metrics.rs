@@ -30,6 +30,8 @@ pub(crate) struct Metrics {
     refused: IntCounterVec,
     dropped: IntCounterVec,
     up: IntGaugeVec,
+    hedges: IntCounterVec,
+    looping: IntGaugeVec,
 }
 
 impl Metrics {
@@ -50,6 +52,10 @@ impl Metrics {
         let up =
             IntGaugeVec::new(Opts::new("atoll_dns_member_up", "Whether a member answers our probes."), &["member"])?;
         registry.register(Box::new(up.clone()))?;
+        let looping =
+            Opts::new("atoll_dns_looping", "Whether what a member or the upstreams are asked comes back to us.");
+        let looping = IntGaugeVec::new(looping, &["member"])?;
+        registry.register(Box::new(looping.clone()))?;
         Ok(Self {
             queries: counter("atoll_dns_queries_total", "Queries answered.", &["transport", "rcode"])?,
             forwards: counter(
@@ -64,8 +70,14 @@ impl Metrics {
                 &["member", "why"],
             )?,
             dropped: counter("atoll_dns_dropped_total", "Packets that got no answer.", &["transport", "why"])?,
+            hedges: counter(
+                "atoll_dns_second_questions_total",
+                "Questions asked of a further server because the first was slow.",
+                &["member"],
+            )?,
             seconds,
             up,
+            looping,
         })
     }
 
@@ -95,8 +107,18 @@ impl Metrics {
         self.up.with_label_values(&[member]).set(i64::from(up));
     }
 
+    pub(crate) fn hedged(&self, member: &str, questions: u64) {
+        if questions > 0 {
+            self.hedges.with_label_values(&[member]).inc_by(questions);
+        }
+    }
+
+    pub(crate) fn looping(&self, member: &str, looping: bool) {
+        self.looping.with_label_values(&[member]).set(i64::from(looping));
+    }
+
     pub(crate) fn member_gone(&self, member: &str) {
         // It was never probed when there is nothing to remove.
-        let _ = self.up.remove_label_values(&[member]);
+        let _ = (self.up.remove_label_values(&[member]), self.looping.remove_label_values(&[member]));
     }
 }

@@ -20,7 +20,7 @@ use crate::arpa::reverse;
 use crate::client::Asker;
 use crate::explain::Trace;
 use crate::federated::{self, Case};
-use crate::forward::Failed;
+use crate::forward::{Failed, Trail};
 use crate::gateways;
 use crate::hierarchy::{Below, Place, place};
 use crate::lookup::{Lookups, Outcome};
@@ -50,6 +50,8 @@ pub(crate) struct Question {
     pub(crate) client: u64,
     /// Evenly distributed, new for every question.
     pub(crate) dice: u64,
+    /// Who forwarded it to us, and how often it was forwarded.
+    pub(crate) trail: Option<Trail>,
 }
 
 /// Answers questions.
@@ -61,6 +63,9 @@ pub(crate) struct Resolver {
 impl Resolver {
     /// The answer to `question`.
     pub(crate) async fn resolve(&self, world: &World, asker: &Asker, question: &Question, trace: &mut Trace) -> Answer {
+        if let Some(via) = self.lookups.forwarder().loops().arrived(&question.name) {
+            return looped(&via);
+        }
         let deadline = Instant::now() + BUDGET;
         let mut whole = self.link(world, asker, question, &question.name, deadline, trace).await;
         let mut seen = vec![question.name.clone()];
@@ -123,7 +128,7 @@ impl Resolver {
                 why.push(format!("policy {}", policy.name));
                 gateways::answer(&case(zone), policy, Some(&policy.chain), &mut why)
             }
-            Place::Below(below) => self.below(world, &below, name, question.kind, deadline, trace).await,
+            Place::Below(below) => self.below(world, &below, question, name, deadline, trace).await,
             Place::Inner(member) => Answer::no_data(reverse_soa(&world.table, member, name)),
             Place::Nowhere(member) => Answer::no_name(reverse_soa(&world.table, member, name)),
             Place::Unaskable(member, refused) => {
@@ -143,12 +148,12 @@ impl Resolver {
         &self,
         world: &World,
         below: &Below<'_>,
+        question: &Question,
         name: &Name,
-        kind: RecordType,
         deadline: Instant,
         trace: &mut Trace,
     ) -> Answer {
-        let member = below.member;
+        let (member, kind) = (below.member, question.kind);
         let soa = if below.reverse { reverse_soa(&world.table, member, name) } else { member.soa() };
         if is_dnssec(kind) {
             return Answer::no_data(soa);
@@ -160,7 +165,10 @@ impl Resolver {
         if matches!(kind, RecordType::AXFR | RecordType::IXFR) {
             return Answer::refused(ede::PROHIBITED, "no transfers of members");
         }
-        let asked = Asked { native: below.native.clone(), qtype: kind };
+        if let Some(via) = self.lookups.forwarder().returned(question.trail, Some(member)) {
+            return looped(&via);
+        }
+        let asked = Asked { native: below.native.clone(), qtype: kind, trail: question.trail };
         let down = world.down.contains(&member.name);
         let outcome = self.lookups.below(member, name, asked, soa, down, deadline).await;
         trace.step("forward", || json!({"member": member.name.as_str(), "outcome": word(&outcome), "down": down}));
@@ -195,7 +203,11 @@ impl Resolver {
                 "not a name of ours, and recursion was not desired or is not configured",
             );
         }
-        let (kept, failed) = match self.lookups.outside(name, question.kind, question.dnssec, deadline).await {
+        if let Some(via) = self.lookups.forwarder().returned(question.trail, None) {
+            return looped(&via);
+        }
+        let asked = Asked { native: name.clone(), qtype: question.kind, trail: question.trail };
+        let (kept, failed) = match self.lookups.outside(asked, question.dnssec, deadline).await {
             Outcome::Fresh(kept) => (kept, None),
             Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
             Outcome::Failed(failed) => return Answer::failure(code(&failed), format!("upstream resolvers: {failed}")),
@@ -209,6 +221,11 @@ impl Resolver {
             Some(failed) => answer.because(ede::STALE, format!("upstream resolvers: {failed}")),
         }
     }
+}
+
+/// A question of ours that came back: an answer for nobody else.
+fn looped(via: &str) -> Answer {
+    Answer { reuse: Reuse::Never, ..Answer::failure(ede::OTHER, format!("loop via {via}")) }
 }
 
 /// What the answer of a place is made of.
@@ -301,7 +318,7 @@ fn join(whole: &mut Answer, link: Answer) {
 fn code(failed: &Failed) -> u16 {
     match failed {
         Failed::Network(_) => ede::NETWORK,
-        Failed::Unusable(_) | Failed::Busy => ede::OTHER,
+        Failed::Unusable(_) | Failed::Busy | Failed::Loop(_) => ede::OTHER,
         Failed::NoServers | Failed::Code(_) | Failed::TimedOut => ede::NO_AUTHORITY,
     }
 }

@@ -21,6 +21,7 @@ use crate::client::Asker;
 use crate::edge::Edge;
 use crate::edns::{self, Opt, ReplyOpt};
 use crate::explain::Trace;
+use crate::forward::Trail;
 use crate::guard::{Cookie, Kind, Now, Verdict};
 use crate::metrics::Metrics;
 use crate::resolve::{Question, Shared};
@@ -224,6 +225,7 @@ impl Responder {
             dnssec: opt.is_some_and(|opt| opt.dnssec),
             client: peer.client().net,
             dice: rand::random(),
+            trail: Trail::of(&query),
         };
         let refusal = self.refusal(&query, opt, peer);
         let keep = refusal.is_none();

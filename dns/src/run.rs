@@ -21,7 +21,7 @@ use crate::config::{Ask, Config, Resources};
 use crate::edge::{Edge, keep_secrets};
 use crate::error::Error;
 use crate::explain::{Trace, document};
-use crate::forward::Forwarder;
+use crate::forward::{self, Forwarder};
 use crate::health::{self, Probes};
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
@@ -84,6 +84,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         end.run_until_cancelled(keep_secrets(&edge, cookies)).await;
     });
     tasks.spawn(health::run(Arc::clone(&resolver), metrics, probes, report, shutdown.clone()));
+    tasks.spawn(forward::patrol(Arc::clone(&forwarder), shutdown.clone()));
     tracing::info!(instance = config.instance, "DNS answers");
     if let Some(started) = started {
         // Whoever waited may have given up.
@@ -118,7 +119,7 @@ async fn keep_current(
             for why in world.table.bad_records().iter().filter(|w| !before.table.bad_records().contains(w)) {
                 tracing::warn!(why, "left out");
             }
-            forwarder.keep(|name| world.table.members.contains_key(name));
+            forwarder.keep(|name| world.table.members.get(name).map(|member| &**member));
         }
         if world.health.source() != before.health.source() {
             tracing::info!(source = ?world.health.source(), "whose word on health counts has changed");
@@ -157,7 +158,7 @@ impl Server {
         let Ok(kind) = qtype.parse::<RecordType>() else { return json!({"error": format!("`{qtype}` is no type")}) };
         let (asker, by, ip) = asker(&world, &ask);
         let (client, dice) = (neighbourhood(ip), rand::random());
-        let question = Question { name: name.clone(), kind, recursion: true, dnssec: false, client, dice };
+        let question = Question { name: name.clone(), kind, recursion: true, dnssec: false, client, dice, trail: None };
         let mut trace = Trace::on();
         let answer = self.resolver.resolve(&world, &asker, &question, &mut trace).await;
         document(&world, (&asker, &by), (&name, &qtype), &answer, trace)

@@ -1,16 +1,25 @@
 //! Asking others: a question goes to a member's DNS or to upstream resolvers, by UDP or TCP, hedged, within a budget.
 //!
 //! ```text
-//!   ask ── a slot of this member's ── servers, the good ones first ──┬─ UDP where the route is direct ── truncated? ─┐
-//!                                     the next after 400 ms, or when │                                               ▼
-//!                                     one fails                      └─ TCP through the dialer (direct or relay), pipelined
+//!   ask ── a slot of this party's ── servers, the good ones first ──┬─ UDP where the route is direct ── not whole? ─┐
+//!            (party)                 the next when one fails or     │  (udp)                                        ▼
+//!                                    is slow (race)                 └─ TCP through the dialer (direct or relay), pipelined (tcp)
+//!
+//!   patrol ──► each server: is it well, does it know its names, does what it is asked come back to us (loops)
 //! ```
 //!
 //! In: a question and a deadline. Out: the first reply that says yes or no, or why there is none. A reply counts when id, question and
 //! address are those of the query. Never: caches, translates, waits beyond the deadline.
 
+mod ask;
+mod failed;
+mod loops;
+mod party;
+mod patrol;
 mod race;
 mod tcp;
+mod times;
+mod trail;
 mod udp;
 
 use std::collections::HashMap;
@@ -18,18 +27,22 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_reach::{Connect, Dialer, Listen, Route};
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use tokio::sync::Semaphore;
+use hickory_proto::op::{Message, Query, ResponseCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
 use crate::table::Member;
-use tcp::Pipelines;
+pub(crate) use ask::UDP_BYTES_MAX;
+use ask::{Ask, Options};
+pub(crate) use failed::Failed;
+pub(crate) use loops::Loops;
+use party::Party;
+pub(crate) use patrol::patrol;
+use tcp::{Dial, Pipelines};
+pub(crate) use trail::Trail;
 
-/// What we take by UDP at most: the size that DNS flag day 2020 recommends.
-pub(crate) const UDP_BYTES_MAX: u16 = 1232;
 /// Questions in flight at one member: a slow one hurts nobody else.
 const MEMBER_SLOTS: usize = 256;
 /// Questions in flight at the upstreams.
@@ -37,54 +50,30 @@ const UPSTREAM_SLOTS: usize = 1024;
 /// How the upstreams are called in metrics.
 const UPSTREAM: &str = "(upstream)";
 
-/// Why there is no reply.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Failed {
-    /// Nobody is known that could be asked.
-    #[error("no DNS server is known")]
-    NoServers,
-    /// Too much is in flight there already.
-    #[error("too many questions in flight")]
-    Busy,
-    /// It answered, but neither yes nor no.
-    #[error("answered {0}")]
-    Code(ResponseCode),
-    /// It did not answer in time.
-    #[error("no answer in time")]
-    TimedOut,
-    /// It could not be reached.
-    #[error("{0}")]
-    Network(String),
-    /// What it said may not be passed on.
-    #[error("{0}")]
-    Unusable(String),
-}
-
-impl Failed {
-    fn word(&self) -> &'static str {
-        match self {
-            Self::NoServers => "no_servers",
-            Self::Busy => "busy",
-            Self::Code(_) => "code",
-            Self::TimedOut => "timeout",
-            Self::Network(_) => "network",
-            Self::Unusable(_) => "unusable",
-        }
-    }
-}
-
 /// Asks.
 pub(crate) struct Forwarder {
     dialer: Dialer,
     listen: Arc<dyn Listen>,
-    members: Pipelines,
-    upstreams: Pipelines,
-    upstream_servers: Vec<SocketAddr>,
     connect: Arc<dyn Connect>,
-    slots: Mutex<HashMap<String, Arc<Semaphore>>>,
-    upstream_slots: Semaphore,
-    recent: race::Recent,
+    pipelines: Pipelines,
+    members: Mutex<HashMap<String, Arc<Party>>>,
+    upstreams: Party,
+    upstream_servers: Vec<SocketAddr>,
+    loops: Loops,
     metrics: Metrics,
+}
+
+/// Whom a question goes to, and how.
+struct To<'q> {
+    whose: &'q str,
+    party: &'q Party,
+    servers: &'q [SocketAddr],
+    /// Asked by TCP always.
+    tcp_only: bool,
+    /// With DNSSEC records.
+    dnssec: bool,
+    /// Where the question comes from.
+    trail: Option<Trail>,
 }
 
 impl Forwarder {
@@ -97,17 +86,15 @@ impl Forwarder {
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Self {
-        let pipelines = || Pipelines::new(tasks.clone(), shutdown.clone());
         Self {
             dialer,
             listen,
             connect,
-            members: pipelines(),
-            upstreams: pipelines(),
+            pipelines: Pipelines::new(tasks.clone(), shutdown.clone()),
+            members: Mutex::default(),
+            upstreams: Party::new(UPSTREAM_SLOTS),
             upstream_servers,
-            slots: Mutex::default(),
-            upstream_slots: Semaphore::new(UPSTREAM_SLOTS),
-            recent: race::Recent::default(),
+            loops: Loops::new(rand::random()),
             metrics,
         }
     }
@@ -117,143 +104,173 @@ impl Forwarder {
         &self.dialer
     }
 
+    /// Where what we ask comes back to us.
+    pub(crate) fn loops(&self) -> &Loops {
+        &self.loops
+    }
+
     /// Whether there are resolvers for names that are not ours.
     pub(crate) fn has_upstreams(&self) -> bool {
         !self.upstream_servers.is_empty()
     }
 
-    /// Asks a member. Its reply is not truncated.
+    /// Asks a member. Its reply is not truncated. `trail` is what the question came with.
     ///
     /// # Errors
     /// See [`Failed`].
-    pub(crate) async fn member(&self, member: &Member, question: &Query, deadline: Instant) -> Result<Message, Failed> {
-        let slots = self.slots_of(member.name.as_str());
-        let asked = async {
-            let _slot = slots.try_acquire().map_err(|_| Failed::Busy)?;
-            let reply = self.probe(member, question, deadline).await?;
-            self.doubted(member, question, reply, deadline).await
-        };
-        let reply = asked.await;
-        self.count(member.name.as_str(), &reply);
-        reply
-    }
-
-    /// What a member that says that a name is not there means by it, where its kind says so of names that are.
-    async fn doubted(
+    pub(crate) async fn member(
         &self,
         member: &Member,
         question: &Query,
-        reply: Message,
+        trail: Option<Trail>,
         deadline: Instant,
     ) -> Result<Message, Failed> {
-        if reply.metadata.response_code != ResponseCode::NXDomain {
-            return Ok(reply);
-        }
-        for doubt in member.kind.doubts(question, member.rename.native()) {
-            let further = self.probe(member, &doubt.question, deadline).await?;
-            if let Some(settled) = doubt.settle(&reply, &further) {
-                return Ok(settled);
-            }
-        }
-        Ok(reply)
-    }
-
-    /// Asks a member whether it is there: outside its budget, which may be used up just because it is not.
-    ///
-    /// # Errors
-    /// See [`Failed`].
-    pub(crate) async fn probe(&self, member: &Member, question: &Query, deadline: Instant) -> Result<Message, Failed> {
-        let attempt = |server, again| self.ask_member(member, server, question, again);
-        race::race(&member.servers, &self.recent, deadline, attempt).await
-    }
-
-    /// Asks the upstreams.
-    ///
-    /// # Errors
-    /// See [`Failed`].
-    pub(crate) async fn upstream(&self, question: &Query, dnssec: bool, deadline: Instant) -> Result<Message, Failed> {
+        let party = self.party(member.name.as_str());
+        let to = To { trail, ..self.to(member, &party) };
         let asked = async {
-            let _slot = self.upstream_slots.try_acquire().map_err(|_| Failed::Busy)?;
-            let attempt = |server, again| self.ask_upstream(server, question, dnssec, again);
-            race::race(&self.upstream_servers, &self.recent, deadline, attempt).await
+            let reply = self.ask(&to, question, deadline).await?;
+            if reply.metadata.response_code != ResponseCode::NXDomain {
+                return Ok(reply);
+            }
+            // What a member means that says that a name is not there, where its kind says so of names that are.
+            for doubt in member.kind.doubts(question, member.rename.native()) {
+                let further = self.ask(&to, &doubt.question, deadline).await?;
+                if let Some(settled) = doubt.settle(&reply, &further) {
+                    return Ok(settled);
+                }
+            }
+            Ok(reply)
         };
         let reply = asked.await;
+        self.count(to.whose, &reply);
+        reply
+    }
+
+    /// Asks the upstreams. `trail` is what the question came with.
+    ///
+    /// # Errors
+    /// See [`Failed`].
+    pub(crate) async fn upstream(
+        &self,
+        question: &Query,
+        dnssec: bool,
+        trail: Option<Trail>,
+        deadline: Instant,
+    ) -> Result<Message, Failed> {
+        let to = To { dnssec, trail, ..self.to_upstreams() };
+        let reply = self.ask(&to, question, deadline).await;
         self.count(UPSTREAM, &reply);
         reply
     }
 
-    /// Forgets members that are gone.
-    pub(crate) fn keep(&self, known: impl Fn(&str) -> bool) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| known(name));
-        self.members.keep(known);
+    /// Whether a question that came with `trail` came back from `member`, where it would go: by way of whom.
+    pub(crate) fn returned(&self, trail: Option<Trail>, member: Option<&Member>) -> Option<String> {
+        let (whose, servers) = member.map_or((UPSTREAM, &self.upstream_servers), |m| (m.name.as_str(), &m.servers));
+        let via = self.loops.returned(trail?, whose, servers)?;
+        self.metrics.looping(whose, true);
+        Some(via)
     }
 
-    fn count(&self, member: &str, reply: &Result<Message, Failed>) {
-        self.metrics.forward(member, reply.as_ref().err().map_or("ok", Failed::word));
+    /// The members are these now.
+    pub(crate) fn keep<'m>(&self, member: impl Fn(&str) -> Option<&'m Member>) {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, party) in members.iter() {
+            party.keep(member(name).map_or(&[], |m| &m.servers));
+        }
+        members.retain(|name, _| member(name).is_some());
+        drop(members);
+        self.pipelines.keep(|name| name == UPSTREAM || member(name).is_some());
+        self.loops
+            .keep(|(whose, server)| whose == UPSTREAM || member(whose).is_some_and(|m| m.servers.contains(server)));
+        self.loops.renew();
     }
 
-    fn slots_of(&self, member: &str) -> Arc<Semaphore> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.entry(member.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MEMBER_SLOTS))))
+    fn count(&self, whose: &str, reply: &Result<Message, Failed>) {
+        self.metrics.forward(whose, reply.as_ref().err().map_or("ok", Failed::word));
+    }
+
+    fn party(&self, member: &str) -> Arc<Party> {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(party) = members.get(member) {
+            return Arc::clone(party);
+        }
+        Arc::clone(members.entry(member.to_owned()).or_insert_with(|| Arc::new(Party::new(MEMBER_SLOTS))))
+    }
+
+    fn to<'q>(&self, member: &'q Member, party: &'q Party) -> To<'q> {
+        let whose = member.name.as_str();
+        To { whose, party, servers: &member.servers, tcp_only: member.tcp_only, dnssec: false, trail: None }
+    }
+
+    fn to_upstreams(&self) -> To<'_> {
+        let (party, servers) = (&self.upstreams, &self.upstream_servers);
+        To { whose: UPSTREAM, party, servers, tcp_only: false, dnssec: false, trail: None }
+    }
+
+    /// Asks whoever of `to` answers first.
+    async fn ask(&self, to: &To<'_>, question: &Query, deadline: Instant) -> Result<Message, Failed> {
+        let now = Instant::now();
+        let mut servers = to.party.order(to.servers, rand::random_range(0..to.servers.len().max(1)), now);
+        servers.retain(|server| !self.loops.is_looping(to.whose, *server));
+        if servers.is_empty() {
+            return Err(self.looping(to).unwrap_or(Failed::NoServers));
+        }
+        let _slot = to.party.enter(now, deadline).await?;
+        let attempt = |server, again| self.attempt(to, server, question, again);
+        let (reply, hedges) = race::race(to.party, &servers, deadline, attempt).await;
+        self.metrics.hedged(to.whose, hedges);
+        // That it came back to us may have been found by this very question.
+        reply.map_err(|failed| self.looping(to).unwrap_or(failed))
+    }
+
+    /// Why nobody of `to` can be asked, when what all of them are asked comes back.
+    fn looping(&self, to: &To<'_>) -> Option<Failed> {
+        let all = to.servers.iter().all(|server| self.loops.is_looping(to.whose, *server));
+        let first = to.servers.first().filter(|_| all)?;
+        Some(Failed::Loop(loops::shown(&(to.whose.to_owned(), *first))))
     }
 
     /// One attempt; `again` by TCP, should nothing come through by UDP.
-    async fn ask_member(
-        &self,
-        member: &Member,
-        server: SocketAddr,
-        question: &Query,
-        again: bool,
-    ) -> Result<Message, Failed> {
-        let cluster = member.name.as_str();
-        if !member.tcp_only && !again && self.dialer.route(cluster) == Route::Direct {
-            let reply = udp::exchange(&*self.listen, server, query(question, false)).await?;
-            if !reply.metadata.truncation {
-                return Ok(reply);
-            }
+    async fn attempt(&self, to: &To<'_>, server: SocketAddr, question: &Query, again: bool) -> Result<Message, Failed> {
+        let trail = self.loops.mark(to.trail, &(to.whose.to_owned(), server));
+        let ask = Ask::new(question, rand::random(), Some(Options { dnssec: to.dnssec, trail }));
+        let reply = self.exchange(to, server, &ask, again).await?;
+        // RFC 6891 §7: who knows no EDNS says FORMERR, or NOTIMP, and brings no OPT.
+        let code = reply.metadata.response_code;
+        if reply.edns.is_none() && matches!(code, ResponseCode::FormErr | ResponseCode::NotImp) {
+            let plain = Ask::new(question, rand::random(), None);
+            return self.exchange(to, server, &plain, again).await;
         }
-        let dial = || async move {
-            let host = server.ip().to_string();
-            self.dialer.dial(cluster, &host, server.port()).await.map_err(atoll_reach::DialError::into_io)
-        };
-        self.members.exchange(cluster, server, query(question, false), dial).await
+        Ok(reply)
     }
 
-    async fn ask_upstream(
-        &self,
-        server: SocketAddr,
-        question: &Query,
-        dnssec: bool,
-        again: bool,
-    ) -> Result<Message, Failed> {
-        if !again {
-            let reply = udp::exchange(&*self.listen, server, query(question, dnssec)).await?;
-            if !reply.metadata.truncation {
-                return Ok(reply);
-            }
+    async fn exchange(&self, to: &To<'_>, server: SocketAddr, ask: &Ask, again: bool) -> Result<Message, Failed> {
+        let direct = to.whose == UPSTREAM || self.dialer.route(to.whose) == Route::Direct;
+        if direct
+            && !to.tcp_only
+            && !again
+            && let Some(reply) = to.party.sockets.exchange(&*self.listen, server, ask).await?
+        {
+            return Ok(reply);
         }
-        let dial = || async move { self.connect.connect(&server.ip().to_string(), server.port()).await };
-        self.upstreams.exchange(UPSTREAM, server, query(question, dnssec), dial).await
+        self.pipelines.exchange(to.whose, server, ask, &self.dial(to.whose, server)).await
     }
-}
 
-fn query(question: &Query, dnssec: bool) -> Message {
-    let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Query);
-    message.metadata.recursion_desired = true;
-    message.add_query(question.clone());
-    let mut edns = Edns::new();
-    edns.set_max_payload(UDP_BYTES_MAX);
-    edns.set_dnssec_ok(dnssec);
-    message.set_edns(edns);
-    message
-}
-
-/// Whether `reply` answers `query`: RFC 5452 §9.1, beside the address, which the socket checks.
-fn answers(query: &Message, reply: &Message) -> bool {
-    let same = reply.metadata.id == query.metadata.id
-        && reply.metadata.message_type == MessageType::Response
-        && reply.metadata.op_code == OpCode::Query;
-    // A server that could not read the question may leave it out.
-    let failed = reply.queries.is_empty() && reply.metadata.response_code != ResponseCode::NoError;
-    same && (failed || reply.queries == query.queries)
+    fn dial(&self, whose: &str, server: SocketAddr) -> Dial {
+        let host = server.ip().to_string();
+        if whose == UPSTREAM {
+            let connect = Arc::clone(&self.connect);
+            return Arc::new(move || {
+                let (connect, host) = (Arc::clone(&connect), host.clone());
+                Box::pin(async move { connect.connect(&host, server.port()).await })
+            });
+        }
+        let (dialer, cluster) = (self.dialer.clone(), whose.to_owned());
+        Arc::new(move || {
+            let (dialer, cluster, host) = (dialer.clone(), cluster.clone(), host.clone());
+            Box::pin(async move {
+                dialer.dial(&cluster, &host, server.port()).await.map_err(atoll_reach::DialError::into_io)
+            })
+        })
+    }
 }

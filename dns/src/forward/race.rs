@@ -1,12 +1,10 @@
 //! Several servers, one question: the next one is asked when one fails or is slow, the first good reply wins.
 //!
-//! In: servers, a deadline, what one attempt is (at which server, and whether again). Out: the reply, or the last failure. SERVFAIL, REFUSED, NOTIMP and FORMERR of one server
-//! say nothing about the name: the next is asked.
+//! In: servers, a deadline, what one attempt is (at which server, and whether again). Out: the reply, or the last failure. SERVFAIL,
+//! REFUSED, NOTIMP and FORMERR of one server say nothing about the name: the next is asked. That a name is not there is no last word of a server
+//! that has not read its names yet.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -14,98 +12,92 @@ use hickory_proto::op::{Message, ResponseCode};
 use tokio::time::{Instant, sleep_until};
 
 use super::Failed;
+use super::party::{Party, RETRY};
 
-/// A server that is silent for so long gets company.
-const HEDGE: Duration = Duration::from_millis(400);
 /// Attempts for one question.
 const ATTEMPTS_MAX: usize = 4;
-/// A server that failed is asked last for so long.
-const AVOID: Duration = Duration::from_secs(5);
-/// Servers remembered.
-const REMEMBERED_MAX: usize = 16_384;
 
-/// Which servers failed a moment ago.
-#[derive(Debug, Default)]
-pub(super) struct Recent {
-    failed: Mutex<HashMap<SocketAddr, Instant>>,
-}
-
-impl Recent {
-    fn order(&self, servers: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let bad = |s: &SocketAddr| failed.get(s).is_some_and(|at| now.saturating_duration_since(*at) < AVOID);
-        let mut ordered = servers.to_vec();
-        ordered.sort_by_key(bad);
-        ordered
-    }
-
-    fn note(&self, server: SocketAddr, ok: bool, now: Instant) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if ok {
-            failed.remove(&server);
-            return;
-        }
-        if failed.len() >= REMEMBERED_MAX {
-            failed.retain(|_, at| now.saturating_duration_since(*at) < AVOID);
-        }
-        if failed.len() < REMEMBERED_MAX {
-            failed.insert(server, now);
-        }
-    }
-}
-
-/// Asks `servers` by `attempt` until one says yes or no.
+/// Asks `servers`, the first ones first, by `attempt` until one says yes or no. The second value says how many were second questions.
 pub(super) async fn race<F>(
+    party: &Party,
     servers: &[SocketAddr],
-    recent: &Recent,
     deadline: Instant,
     attempt: impl Fn(SocketAddr, bool) -> F,
-) -> Result<Message, Failed>
+) -> (Result<Message, Failed>, u64)
 where
     F: Future<Output = Result<Message, Failed>>,
 {
-    let ordered = recent.order(servers, Instant::now());
     // Each once, then once more by another way: a packet may have been lost, or all of them are.
-    let rounds = ordered.iter().map(|s| (*s, false)).chain(ordered.iter().map(|s| (*s, true)));
-    let mut plan = rounds.take(ATTEMPTS_MAX);
+    let rounds = [false, true].into_iter().flat_map(|again| servers.iter().map(move |server| (*server, again)));
+    let plan: Vec<(SocketAddr, bool)> = rounds.take(ATTEMPTS_MAX).collect();
+    let mut plan = plan.into_iter().peekable();
     let named = |(server, again): (SocketAddr, bool)| {
-        let reply = attempt(server, again);
-        async move { (server, reply.await.and_then(decided)) }
+        let (start, reply) = (Instant::now(), attempt(server, again));
+        async move { (server, start, reply.await.and_then(decided)) }
     };
     let mut running = FuturesUnordered::new();
-    let mut hedge_at = Instant::now() + HEDGE;
-    let mut left = true;
-    running.push(named(plan.next().ok_or(Failed::NoServers)?));
+    let Some(first) = plan.next() else { return (Err(Failed::NoServers), 0) };
+    let mut asked = vec![first.0];
+    running.push(named(first));
     let mut last = Failed::TimedOut;
+    let mut fallback = None;
+    let mut hedges = 0;
+    let mut early = early(party, first.0, plan.peek());
+    let mut next_at = Instant::now() + early.unwrap_or(RETRY);
     loop {
         tokio::select! {
-            Some((server, reply)) = running.next(), if !running.is_empty() => {
-                recent.note(server, reply.is_ok(), Instant::now());
+            biased;
+            Some((server, start, reply)) = running.next(), if !running.is_empty() => {
+                let now = Instant::now();
+                let took = reply.is_ok().then(|| now.saturating_duration_since(start));
+                party.note(server, took, now);
                 match reply {
-                    Ok(reply) => return Ok(reply),
+                    Ok(reply) if is_no(&reply) && party.is_unsure(server, servers) => fallback = Some(reply),
+                    Ok(reply) => return (Ok(reply), hedges),
                     Err(failed) => last = failed,
                 }
                 match plan.next() {
-                    Some(next) => running.push(named(next)),
-                    None if running.is_empty() => return Err(last),
-                    None => left = false,
+                    Some(next) => {
+                        asked.push(next.0);
+                        running.push(named(next));
+                    }
+                    None if running.is_empty() => return (fallback.ok_or(last), hedges),
+                    None => {}
                 }
             }
-            () = sleep_until(hedge_at), if left => {
-                hedge_at += HEDGE;
-                match plan.next() {
-                    Some(next) => running.push(named(next)),
-                    None => left = false,
+            () = sleep_until(next_at), if plan.peek().is_some() => {
+                // A second question before the time at which a packet counts as lost is a hedge, and those are few.
+                if early.take().is_some() && !party.spend_hedge() {
+                    next_at += RETRY;
+                    continue;
+                }
+                hedges += 1;
+                next_at = Instant::now() + RETRY;
+                if let Some(next) = plan.next() {
+                    asked.push(next.0);
+                    running.push(named(next));
                 }
             }
             () = sleep_until(deadline) => {
-                for server in ordered {
-                    recent.note(server, false, Instant::now());
+                // Only those that had the question are to blame.
+                for server in asked {
+                    party.note(server, None, Instant::now());
                 }
-                return Err(if matches!(last, Failed::Code(_)) { last } else { Failed::TimedOut });
+                let failed = if matches!(last, Failed::Code(_)) { last } else { Failed::TimedOut };
+                return (fallback.ok_or(failed), hedges);
             }
         }
     }
+}
+
+/// How soon `next` is asked beside `first`; `None` where it is the same server by another way, or nothing is known yet.
+fn early(party: &Party, first: SocketAddr, next: Option<&(SocketAddr, bool)>) -> Option<std::time::Duration> {
+    next.filter(|(server, again)| !again && *server != first).and_then(|_| party.hedge(first))
+}
+
+/// Whether it says that there is nothing.
+fn is_no(reply: &Message) -> bool {
+    reply.metadata.response_code == ResponseCode::NXDomain || reply.answers.is_empty()
 }
 
 fn decided(reply: Message) -> Result<Message, Failed> {

@@ -1,29 +1,116 @@
-//! One question by UDP, from a socket and port of its own.
+//! One question by UDP, over sockets that are kept for a while.
 //!
-//! In: a server and a query. Out: the reply that answers it. The socket is connected, so the system drops what comes from elsewhere;
-//! what does not answer the query is dropped here (RFC 5452). Never gives up by itself: the caller has the deadline.
+//! In: a server and a query. Out: the reply, or that it must be had by TCP. A socket is connected, so the system drops what comes from
+//! elsewhere and a closed port is known at once; it has one question at a time and a port of the system's choosing, which it gives up after a
+//! few dozen questions or seconds, or when a question was left without an answer. What does not answer the query is dropped here
+//! (RFC 5452). Never gives up by itself: the caller has the deadline.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use atoll_reach::Listen;
 use hickory_proto::op::Message;
+use tokio::net::UdpSocket;
+use tokio::time::Instant;
 
-use super::{Failed, answers};
+use super::Failed;
+use super::ask::{Ask, Reply, UDP_BYTES_MAX};
 
-const PACKET_BYTES_MAX: usize = 4096;
+/// One more than is taken shows that there was more.
+const PACKET_BYTES: usize = UDP_BYTES_MAX as usize + 1;
+/// Sockets kept for one server.
+const IDLE_MAX: usize = 64;
+/// Questions that a port is used for at most, and at least.
+const USES: std::ops::Range<u16> = 16..64;
+/// So long a port is used at most.
+const AGE_MAX: Duration = Duration::from_secs(5);
+/// So many packets that answer another question are no accident: TCP can't be guessed.
+const FOREIGN_MAX: usize = 8;
 
-pub(super) async fn exchange(listen: &dyn Listen, server: SocketAddr, query: Message) -> Result<Message, Failed> {
-    let failed = |what: &str, e: std::io::Error| Failed::Network(format!("{server} by UDP: {what}: {e}"));
-    let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let socket = listen.udp(SocketAddr::new(any, 0)).await.map_err(|e| failed("socket", e))?;
-    socket.connect(server).await.map_err(|e| failed("connect", e))?;
-    let octets = query.to_vec().map_err(|e| Failed::Network(e.to_string()))?;
-    socket.send(&octets).await.map_err(|e| failed("send", e))?;
-    let mut packet = vec![0; PACKET_BYTES_MAX];
-    loop {
-        let len = socket.recv(&mut packet).await.map_err(|e| failed("receive", e))?;
-        if let Some(reply) = Message::from_vec(&packet[..len]).ok().filter(|reply| answers(&query, reply)) {
-            return Ok(reply);
+/// The sockets to the servers of one member.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    idle: Mutex<HashMap<SocketAddr, Vec<Connected>>>,
+}
+
+#[derive(Debug)]
+struct Connected {
+    socket: UdpSocket,
+    packet: Box<[u8; PACKET_BYTES]>,
+    left: u16,
+    until: Instant,
+}
+
+impl Pool {
+    /// The reply of `server`; `None` when it has to be asked by TCP.
+    pub(super) async fn exchange(
+        &self,
+        listen: &dyn Listen,
+        server: SocketAddr,
+        ask: &Ask,
+    ) -> Result<Option<Message>, Failed> {
+        let failed = |what: &str, e: std::io::Error| Failed::Network(format!("{server} by UDP: {what}: {e}"));
+        let now = Instant::now();
+        let mut sent = None;
+        if let Some(kept) = self.take(server, now) {
+            // An old error may be reported for the next packet: that is no word on this question.
+            sent = kept.socket.send(ask.octets()).await.is_ok().then_some(kept);
+        }
+        let mut connected = match sent {
+            Some(kept) => kept,
+            None => {
+                let new = connect(listen, server, now).await.map_err(|e| failed("connect", e))?;
+                new.socket.send(ask.octets()).await.map_err(|e| failed("send", e))?;
+                new
+            }
+        };
+        for _ in 0..FOREIGN_MAX {
+            let len = connected.socket.recv(&mut connected.packet[..]).await.map_err(|e| failed("receive", e))?;
+            let packet = &connected.packet[..len];
+            match ask.judge(packet) {
+                Reply::Foreign => {}
+                Reply::Ours(reply) if !reply.metadata.truncation && len < PACKET_BYTES => {
+                    self.keep(server, connected);
+                    return Ok(Some(*reply));
+                }
+                Reply::Ours(_) | Reply::Broken => {
+                    self.keep(server, connected);
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Closes the sockets to servers that are none any more.
+    pub(super) fn retain(&self, servers: &[SocketAddr]) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).retain(|server, _| servers.contains(server));
+    }
+
+    fn take(&self, server: SocketAddr, now: Instant) -> Option<Connected> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.get_mut(&server)?;
+        kept.retain(|c| c.until > now);
+        // Which one can't be foretold.
+        let at = rand::random_range(0..kept.len().max(1));
+        (at < kept.len()).then(|| kept.swap_remove(at))
+    }
+
+    fn keep(&self, server: SocketAddr, mut connected: Connected) {
+        connected.left -= 1;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.entry(server).or_default();
+        if connected.left > 0 && kept.len() < IDLE_MAX {
+            kept.push(connected);
         }
     }
+}
+
+async fn connect(listen: &dyn Listen, server: SocketAddr, now: Instant) -> std::io::Result<Connected> {
+    let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = listen.udp(SocketAddr::new(any, 0)).await?;
+    socket.connect(server).await?;
+    Ok(Connected { socket, packet: Box::new([0; PACKET_BYTES]), left: rand::random_range(USES), until: now + AGE_MAX })
 }

@@ -16,6 +16,8 @@ mod reply;
 
 use hickory_proto::rr::{Name, Record, RecordType};
 
+use crate::forward::Trail;
+
 pub(crate) use rename::Rename;
 pub(crate) use reply::reply;
 
@@ -74,6 +76,8 @@ pub(crate) struct Asked {
     pub(crate) native: Name,
     /// The type.
     pub(crate) qtype: RecordType,
+    /// Who forwarded the question to us; it goes on with it.
+    pub(crate) trail: Option<Trail>,
 }
 
 /// A reply in our names.

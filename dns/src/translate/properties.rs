@@ -136,7 +136,7 @@ proptest! {
             if !rename.speaks_for(&native) {
                 continue;
             }
-            let Ok(got) = reply(&rename, &Asked { native, qtype }, &m) else { continue };
+            let Ok(got) = reply(&rename, &Asked { native, qtype, trail: None }, &m) else { continue };
             let said = got.answers.into_iter().chain(got.additionals).chain(got.soa);
             for name in said.flat_map(|record| names_in(&record)).chain(got.next) {
                 prop_assert!(!natives.iter().any(|native| within(&name, native)), "{}", name);
@@ -152,7 +152,7 @@ proptest! {
         }
         let Ok(mut at) = rename.outward(&question) else { return Ok(()) };
         let m = message(ResponseCode::NoError, records, vec![]);
-        let Ok(got) = reply(&rename, &Asked { native: question, qtype: RecordType::A }, &m) else { return Ok(()) };
+        let Ok(got) = reply(&rename, &Asked { native: question, qtype: RecordType::A, trail: None }, &m) else { return Ok(()) };
         for record in got.answers {
             match &record.data {
                 RData::CNAME(target) => {
@@ -169,7 +169,7 @@ proptest! {
     #[test]
     fn any_packet_is_translated_without_a_panic(octets in prop::collection::vec(any::<u8>(), 0..300), name in name()) {
         if let Ok(m) = Message::from_vec(&octets) {
-            let _ = reply(&eu(), &Asked { native: name, qtype: RecordType::A }, &m);
+            let _ = reply(&eu(), &Asked { native: name, qtype: RecordType::A, trail: None }, &m);
         }
     }
 
@@ -188,7 +188,7 @@ proptest! {
             octets[at.index(len)] = octet;
         }
         if let Ok(m) = Message::from_vec(&octets) {
-            let _ = reply(&mesos(), &Asked { native, qtype: RecordType::from(qtype) }, &m);
+            let _ = reply(&mesos(), &Asked { native, qtype: RecordType::from(qtype), trail: None }, &m);
         }
     }
 }

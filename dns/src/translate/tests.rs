@@ -42,7 +42,7 @@ pub(super) fn message(code: ResponseCode, answers: Vec<Record>, authorities: Vec
 }
 
 fn asked(native: &str, qtype: RecordType) -> Asked {
-    Asked { native: n(native), qtype }
+    Asked { native: n(native), qtype, trail: None }
 }
 
 fn texts(records: &[Record]) -> Vec<String> {

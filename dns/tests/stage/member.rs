@@ -43,6 +43,18 @@ pub(crate) enum Manner {
     Secure,
     /// Without a SOA where nothing is there.
     Bare,
+    /// That nothing is there, as one that has not read its names yet.
+    Unready,
+    /// By UDP with what ends in the middle.
+    Halved,
+    /// By UDP with more than is taken, and something else in it.
+    Oversized,
+    /// With FORMERR to queries with EDNS.
+    Plain,
+    /// By asking another server the same by UDP.
+    Forwarding(SocketAddr),
+    /// As Mesos-DNS says it does: NXDOMAIN for types other than A, SRV, SOA and NS.
+    Mesos,
 }
 
 /// A section of a reply.
@@ -67,6 +79,8 @@ struct Script {
     extras: Vec<(Section, Record)>,
     manner: Manner,
     asked: Vec<String>,
+    connections: usize,
+    hang_up: bool,
 }
 
 impl MemberDns {
@@ -78,6 +92,8 @@ impl MemberDns {
             extras: Vec::new(),
             manner: Manner::Well,
             asked: Vec::new(),
+            connections: 0,
+            hang_up: false,
         };
         let script = Arc::new(Mutex::new(script));
         let stop = CancellationToken::new();
@@ -132,6 +148,16 @@ impl MemberDns {
         self.script.lock().unwrap().asked.clone()
     }
 
+    /// How many TCP connections it took.
+    pub(crate) fn connections(&self) -> usize {
+        self.script.lock().unwrap().connections
+    }
+
+    /// Closes the connection on which the next query by TCP comes, without an answer.
+    pub(crate) fn hang_up(&self) {
+        self.script.lock().unwrap().hang_up = true;
+    }
+
     /// Dies: the port is closed.
     pub(crate) fn die(&self) {
         self.stop.cancel();
@@ -149,6 +175,16 @@ async fn serve_udp(socket: Arc<UdpSocket>, script: Arc<Mutex<Script>>) {
     while let Ok((len, from)) = socket.recv_from(&mut packet).await {
         let (after, replies) = answer(&script, &packet[..len], "udp");
         let socket = Arc::clone(&socket);
+        let manner = script.lock().unwrap().manner;
+        if let Manner::Forwarding(to) = manner {
+            let query = packet[..len].to_vec();
+            tokio::spawn(async move {
+                if let Some(reply) = forward(&query, to).await {
+                    let _ = socket.send_to(&reply, from).await;
+                }
+            });
+            continue;
+        }
         let send = async move {
             for reply in replies {
                 let _ = socket.send_to(&reply, from).await;
@@ -156,6 +192,17 @@ async fn serve_udp(socket: Arc<UdpSocket>, script: Arc<Mutex<Script>>) {
         };
         later(after, send).await;
     }
+}
+
+/// The reply of another server.
+async fn forward(query: &[u8], to: SocketAddr) -> Option<Vec<u8>> {
+    let onward = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    onward.connect(to).await.unwrap();
+    onward.send(query).await.ok()?;
+    let mut packet = vec![0; 4096];
+    let len = tokio::time::timeout(Duration::from_secs(2), onward.recv(&mut packet)).await.ok()?.ok()?;
+    packet.truncate(len);
+    Some(packet)
 }
 
 /// Does it at once, or after a while beside whoever calls.
@@ -171,25 +218,33 @@ async fn later(after: Duration, what: impl Future<Output = ()> + Send + 'static)
 
 async fn serve_tcp(listener: TcpListener, script: Arc<Mutex<Script>>, stop: CancellationToken) {
     while let Ok((stream, _)) = listener.accept().await {
+        script.lock().unwrap().connections += 1;
         tokio::spawn(stop.clone().run_until_cancelled_owned(converse(stream, Arc::clone(&script))));
     }
 }
 
-async fn converse(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
-    while let Ok(len) = stream.read_u16().await {
+/// Answers as it is ready, in whatever order.
+async fn converse(stream: TcpStream, script: Arc<Mutex<Script>>) {
+    let (mut read, write) = stream.into_split();
+    let write = Arc::new(tokio::sync::Mutex::new(write));
+    while let Ok(len) = read.read_u16().await {
         let mut packet = vec![0; usize::from(len)];
-        if stream.read_exact(&mut packet).await.is_err() {
+        if read.read_exact(&mut packet).await.is_err() || std::mem::take(&mut script.lock().unwrap().hang_up) {
             return;
         }
-        let (after, replies) = answer(&script, &packet, "tcp");
-        tokio::time::sleep(after).await;
-        for reply in replies {
-            let mut framed = u16::try_from(reply.len()).unwrap().to_be_bytes().to_vec();
-            framed.extend(reply);
-            if stream.write_all(&framed).await.is_err() {
-                return;
-            }
+        let (after, mut replies) = answer(&script, &packet, "tcp");
+        let (manner, write) = (script.lock().unwrap().manner, Arc::clone(&write));
+        if let Manner::Forwarding(to) = manner {
+            replies = forward(&packet, to).await.into_iter().collect();
         }
+        let send = async move {
+            for reply in replies {
+                let mut framed = u16::try_from(reply.len()).unwrap().to_be_bytes().to_vec();
+                framed.extend(reply);
+                let _ = write.lock().await.write_all(&framed).await;
+            }
+        };
+        later(after, send).await;
     }
 }
 
@@ -199,7 +254,9 @@ fn answer(script: &Mutex<Script>, packet: &[u8], by: &str) -> (Duration, Vec<Vec
     let Some(query) = query else { return (Duration::ZERO, Vec::new()) };
     let question = query.queries[0].clone();
     let mut script = script.lock().unwrap();
-    let probe = PROBES.iter().any(|p| question.name == name(p)) || question.query_type == RecordType::SOA;
+    let probe = PROBES.iter().any(|p| question.name == name(p))
+        || question.query_type == RecordType::SOA
+        || question.name.to_ascii().contains(".atoll-loop.");
     if !probe {
         script.asked.push(format!("{by} {} {}", question.name, question.query_type));
     }
@@ -219,6 +276,21 @@ fn answer(script: &Mutex<Script>, packet: &[u8], by: &str) -> (Duration, Vec<Vec
         Manner::Garbled => {
             let garbage = packet[..2].iter().copied().chain([0x81, 0x80, 0xff, 0xff, 0xff, 0xff, 0, 9, 0, 9, 0xc0]);
             return (Duration::ZERO, vec![garbage.collect()]);
+        }
+        Manner::Unready => {
+            reply.metadata.response_code = ResponseCode::NXDomain;
+            return (Duration::ZERO, vec![reply.to_vec().unwrap()]);
+        }
+        Manner::Plain if query.edns.is_some() => {
+            reply.metadata.response_code = ResponseCode::FormErr;
+            return (Duration::ZERO, vec![reply.to_vec().unwrap()]);
+        }
+        Manner::Mesos => {
+            let served = [RecordType::A, RecordType::SRV, RecordType::SOA, RecordType::NS];
+            if !served.contains(&question.query_type) {
+                reply.metadata.response_code = ResponseCode::NXDomain;
+                return (Duration::ZERO, vec![reply.to_vec().unwrap()]);
+            }
         }
         _ => {}
     }
@@ -244,6 +316,15 @@ fn answer(script: &Mutex<Script>, packet: &[u8], by: &str) -> (Duration, Vec<Vec
         Manner::WrongQuestion => (Duration::ZERO, vec![whole(&about(reply.clone()))]),
         Manner::Spoofed if by == "udp" => {
             (Duration::ZERO, vec![whole(&with_id(forged())), whole(&about(forged())), whole(&reply)])
+        }
+        Manner::Halved if by == "udp" => {
+            let whole = whole(&reply);
+            (Duration::ZERO, vec![whole[..whole.len() - 3].to_vec()])
+        }
+        Manner::Oversized if by == "udp" => {
+            let mut forged = forged();
+            forged.answers = vec![forged.answers[0].clone(); 200];
+            (Duration::ZERO, vec![whole(&forged)])
         }
         _ => (Duration::ZERO, vec![whole(&reply)]),
     }

@@ -357,3 +357,21 @@ pub(crate) fn change(topology: &mut Topology, cluster: &str, how: impl FnOnce(&m
 pub(crate) fn routes(topology: &Topology, route: Route) -> HashMap<String, Route> {
     topology.clusters.keys().map(|c| (c.as_str().to_owned(), route)).collect()
 }
+
+/// The texts of the extended errors.
+pub(crate) fn ede_text(message: &Message) -> String {
+    let options = message.edns.as_ref().map(|e| e.options().get_all(EdnsCode::Unknown(15))).unwrap_or_default();
+    let text = |o: &&EdnsOption| match o {
+        EdnsOption::Unknown(15, octets) => String::from_utf8_lossy(octets.get(2..).unwrap_or_default()).into_owned(),
+        _ => String::new(),
+    };
+    options.iter().map(text).collect::<Vec<_>>().join("; ")
+}
+
+/// The sum of a metric over everything of which one label is `label`.
+pub(crate) fn metric(stage: &Stage, name: &str, label: &str) -> f64 {
+    let families = stage.metrics.gather();
+    let found = families.iter().filter(|f| f.name() == name).flat_map(|f| f.get_metric());
+    let labelled = found.filter(|m| m.get_label().iter().any(|l| l.value() == label));
+    labelled.map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum()
+}

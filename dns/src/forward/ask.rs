@@ -1,0 +1,191 @@
+//! A question in octets, and whether a reply answers it. Pure.
+//!
+//! In: a question, what its EDNS says. Out: the query's octets; of what comes back, whether it is ours to read: same id, a reply, the same
+//! question (RFC 5452 §9.1); the address is the socket's to check. What is not ours is no reason to stop waiting (TuDoor, 2024).
+
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::Name;
+
+use super::trail::{self, Trail};
+
+/// What we take by UDP at most: the size that DNS flag day 2020 recommends; what is larger may have been put together from fragments.
+pub(crate) const UDP_BYTES_MAX: u16 = 1232;
+const HEADER_BYTES: usize = 12;
+const OPT: u16 = 41;
+
+/// What the OPT record of a query says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    /// DO.
+    pub(super) dnssec: bool,
+    /// Where the question comes from.
+    pub(super) trail: Trail,
+}
+
+/// A query.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    octets: Vec<u8>,
+    question_end: usize,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// The reply.
+    Ours(Box<Message>),
+    /// To our question, but nothing that can be read.
+    Broken,
+    /// Somebody else's, or nobody's.
+    Foreign,
+}
+
+impl Ask {
+    /// `options` is `None` for a server that knows no EDNS.
+    pub(super) fn new(question: &Query, id: u16, options: Option<Options>) -> Self {
+        let mut octets = Vec::with_capacity(HEADER_BYTES + question.name.len() + 4 + 15 + trail::OCTETS);
+        octets.extend(id.to_be_bytes());
+        // RD.
+        octets.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(options.is_some())]);
+        name(&question.name, &mut octets);
+        octets.extend(u16::from(question.query_type).to_be_bytes());
+        octets.extend(u16::from(question.query_class).to_be_bytes());
+        let question_end = octets.len();
+        if let Some(options) = options {
+            opt(options, &mut octets);
+        }
+        Self { octets, question_end }
+    }
+
+    pub(super) fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// What `reply` is to this query.
+    pub(super) fn judge(&self, reply: &[u8]) -> Reply {
+        if reply.first_chunk::<2>() != self.octets.first_chunk() {
+            return Reply::Foreign;
+        }
+        self.judge_but_id(reply)
+    }
+
+    /// What `reply` is, where a connection gave the query an id of its own.
+    pub(super) fn judge_but_id(&self, reply: &[u8]) -> Reply {
+        let Some(head) = reply.first_chunk::<HEADER_BYTES>() else { return Reply::Foreign };
+        let is_reply = head[2] & 0x80 != 0 && head[2] >> 3 & 0x0f == 0;
+        if !is_reply || !self.is_asked_in(reply, head) {
+            return Reply::Foreign;
+        }
+        Message::from_vec(reply).map_or(Reply::Broken, |message| Reply::Ours(Box::new(message)))
+    }
+
+    fn is_asked_in(&self, reply: &[u8], head: &[u8; HEADER_BYTES]) -> bool {
+        match [head[4], head[5]] {
+            // A server that could not read the question may leave it out.
+            [0, 0] => head[3] & 0x0f != ResponseCode::NoError.low(),
+            [0, 1] => {
+                let asked = &self.octets[HEADER_BYTES..self.question_end];
+                let said = reply.get(HEADER_BYTES..self.question_end);
+                // Labels' lengths are no letters.
+                said.is_some_and(|said| said.eq_ignore_ascii_case(asked))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn name(name: &Name, octets: &mut Vec<u8>) {
+    for label in name.iter() {
+        // A label has at most 63 octets.
+        octets.push(u8::try_from(label.len()).unwrap_or(0));
+        octets.extend(label);
+    }
+    octets.push(0);
+}
+
+/// RFC 6891 §6.1.2.
+fn opt(options: Options, octets: &mut Vec<u8>) {
+    octets.push(0);
+    octets.extend(OPT.to_be_bytes());
+    octets.extend(UDP_BYTES_MAX.to_be_bytes());
+    octets.extend([0, 0, u8::from(options.dnssec) << 7, 0]);
+    let option = options.trail.octets();
+    let len = u16::try_from(option.len()).unwrap_or(0);
+    octets.extend((len + 4).to_be_bytes());
+    octets.extend(trail::OPTION.to_be_bytes());
+    octets.extend(len.to_be_bytes());
+    octets.extend(option);
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::OpCode;
+    use hickory_proto::rr::RecordType;
+
+    use super::*;
+    use crate::names::absolute;
+
+    fn ask() -> Ask {
+        let question = Query::query(absolute("web.shop.svc.cluster.local").unwrap(), RecordType::A);
+        Ask::new(&question, 7, Some(Options { dnssec: true, trail: Trail::onward(None, 1, 2) }))
+    }
+
+    #[test]
+    fn a_query_reads_as_it_was_meant() {
+        let message = Message::from_vec(ask().octets()).unwrap();
+        assert_eq!((message.metadata.id, message.metadata.recursion_desired), (7, true));
+        assert_eq!(message.queries[0].name.to_ascii(), "web.shop.svc.cluster.local.");
+        let edns = message.edns.as_ref().unwrap();
+        assert!(edns.flags().dnssec_ok && edns.max_payload() == UDP_BYTES_MAX);
+        assert_eq!(Trail::of(&message), Some(Trail::onward(None, 1, 2)));
+    }
+
+    /// TuDoor, and RFC 5452 §9.1: what does not answer the question is as if it had never come.
+    #[test]
+    fn tudoor_what_does_not_answer_the_question_is_nobodys() {
+        let query = Message::from_vec(ask().octets()).unwrap();
+        let reply = |change: &dyn Fn(&mut Message)| {
+            let mut reply = Message::response(7, OpCode::Query);
+            reply.queries = query.queries.clone();
+            change(&mut reply);
+            reply.to_vec().unwrap()
+        };
+        let whole = reply(&|_| ());
+        let mut two = whole.clone();
+        two[5] = 2;
+        let mut rest = whole.clone();
+        // An answer is announced and does not come.
+        rest[7] = 1;
+        let refused = ResponseCode::Refused;
+        for (what, octets, want) in [
+            ("the reply", whole.clone(), "ours"),
+            ("in another case", whole.to_ascii_uppercase(), "ours"),
+            ("another id", reply(&|r| r.metadata.id = 8), "foreign"),
+            ("a query", query.to_vec().unwrap(), "foreign"),
+            ("another operation", reply(&|r| r.metadata.op_code = OpCode::Update), "foreign"),
+            ("another name", reply(&|r| r.queries[0].name = absolute("a.b").unwrap()), "foreign"),
+            ("another type", reply(&|r| r.queries[0].query_type = RecordType::AAAA), "foreign"),
+            ("two questions", two, "foreign"),
+            ("no question", reply(&|r| r.queries.clear()), "foreign"),
+            (
+                "no question, and a failure",
+                reply(&|r| {
+                    r.queries.clear();
+                    r.metadata.response_code = refused;
+                }),
+                "ours",
+            ),
+            ("half a header", whole[..11].to_vec(), "foreign"),
+            ("half a question", whole[..20].to_vec(), "foreign"),
+            ("nothing", vec![], "foreign"),
+            ("less than it says", rest, "broken"),
+        ] {
+            let got = match ask().judge(&octets) {
+                Reply::Ours(_) => "ours",
+                Reply::Broken => "broken",
+                Reply::Foreign => "foreign",
+            };
+            assert_eq!(got, want, "{what}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Why a question that was asked of others has no reply. Pure.
+
+use hickory_proto::op::ResponseCode;
+
+/// Why there is no reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failed {
+    /// Nobody is known that could be asked.
+    #[error("no DNS server is known")]
+    NoServers,
+    /// Too much is in flight there already.
+    #[error("too many questions in flight")]
+    Busy,
+    /// It answered, but neither yes nor no.
+    #[error("answered {0}")]
+    Code(ResponseCode),
+    /// It did not answer in time.
+    #[error("no answer in time")]
+    TimedOut,
+    /// It could not be reached.
+    #[error("{0}")]
+    Network(String),
+    /// What it said may not be passed on.
+    #[error("{0}")]
+    Unusable(String),
+    /// What is asked of it comes back to us.
+    #[error("loop via {0}")]
+    Loop(String),
+}
+
+impl Failed {
+    /// The word for it in metrics.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::NoServers => "no_servers",
+            Self::Busy => "busy",
+            Self::Code(_) => "code",
+            Self::TimedOut => "timeout",
+            Self::Network(_) => "network",
+            Self::Unusable(_) => "unusable",
+            Self::Loop(_) => "loop",
+        }
+    }
+}
