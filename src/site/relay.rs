@@ -40,15 +40,14 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let Some(stranger) = strangers.enter(neighbourhood(from.ip())) else {
-            tracing::debug!(%from, "relay port: too many connections without a certificate");
-            continue;
-        };
+        let stranger = strangers.enter(neighbourhood(from.ip()));
         let (tls, config, relays, end) = (tls.clone(), Arc::clone(&config), relays.clone(), shutdown.clone());
         let slots = Arc::clone(&slots);
         tasks.spawn(async move {
             let work = async {
-                let stream = tls.accept(config, stream).await;
+                let too_many = || io::Error::other("too many connections without a certificate");
+                let stream =
+                    stranger.end().run_until_cancelled(tls.accept(config, stream)).await.ok_or_else(too_many)?;
                 drop(stranger);
                 let _slot = slots.try_acquire().map_err(io::Error::other)?;
                 one(stream?, &relays, end.clone()).await

@@ -12,17 +12,18 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::world::{FREE, LONG, Place, client};
 
-/// More than any port takes from one address.
-const MANY: usize = 300;
+/// More than the API server takes of strangers, from three addresses.
+const MANY: usize = 450;
 /// Every port cuts who says nothing within this: the slowest has 10 s for TLS and 30 s for a request's head.
 const CUT_MAX: Duration = Duration::from_secs(50);
 /// A TLS record that announces more than comes.
 const HELLO: &[u8] = &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03];
 
-/// From another address than that of those who mean well.
-async fn connect(at: SocketAddr) -> Result<TcpStream> {
+/// From other addresses than that of those who mean well.
+async fn connect(at: SocketAddr, number: usize) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind("127.0.0.2:0".parse()?)?;
+    let from = ["127.0.0.2:0", "127.0.0.3:0", "127.0.0.4:0"][number % 3];
+    socket.bind(from.parse()?)?;
     Ok(socket.connect(at).await?)
 }
 
@@ -64,11 +65,11 @@ async fn strangers_at_every_port_are_cut_and_nobody_else_notices() -> Result<()>
     let (mut silent, mut slow) = (Vec::new(), Vec::new());
     for (name, at) in &ports {
         let at: SocketAddr = at.parse().with_context(|| format!("{name}: {at}"))?;
-        for _ in 0..MANY {
-            silent.push((*name, connect(at).await?));
+        for number in 0..MANY {
+            silent.push((*name, connect(at, number).await?));
         }
         for octets in [HELLO, b"GET / HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n\r\nS", b"\x00\x30\x00\x00"] {
-            slow.push((*name, tokio::spawn(until_cut(connect(at).await?, octets))));
+            slow.push((*name, tokio::spawn(until_cut(connect(at, 0).await?, octets))));
         }
     }
     // Meanwhile everything answers.

@@ -1,13 +1,15 @@
-//! How many may stand at a door: in all, and of one kind.
+//! How many may stand at a door: in all, and of one kind. When it is full the longest there has to go.
 //!
-//! In: a key for each who comes (an address, a name). Out: a guest, who is counted until dropped, or nothing when the door is full. For
-//! connections whose peer has not shown yet who it is: whoever opens thousands and says nothing fills only their own part.
+//! In: a key for each who comes (an address, a name). Out: a guest, who is counted until dropped, and told when to go. For connections whose
+//! peer has not shown yet who it is: whoever opens thousands and says nothing fills only their own part, and however many do so, who comes
+//! now has the time that it takes all of them to come again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
 
 /// Counts guests by key. Clones share one count.
 #[derive(Debug)]
@@ -19,13 +21,14 @@ pub struct Door<K> {
 struct Inner<K> {
     all_max: usize,
     each_max: usize,
-    counts: Mutex<Counts<K>>,
+    guests: Mutex<Guests<K>>,
 }
 
 #[derive(Debug)]
-struct Counts<K> {
-    all: usize,
-    each: HashMap<K, usize>,
+struct Guests<K> {
+    next: u64,
+    /// In the order in which they came.
+    all: BTreeMap<u64, (K, CancellationToken)>,
 }
 
 impl<K> Clone for Door<K> {
@@ -34,25 +37,33 @@ impl<K> Clone for Door<K> {
     }
 }
 
-impl<K: Eq + Hash + Clone> Door<K> {
+impl<K: Eq> Door<K> {
     /// A door for so many in all, and so many of one key.
     #[must_use]
     pub fn new(all_max: usize, each_max: usize) -> Self {
-        let counts = Mutex::new(Counts { all: 0, each: HashMap::new() });
-        Self { inner: Arc::new(Inner { all_max, each_max, counts }) }
+        let guests = Mutex::new(Guests { next: 0, all: BTreeMap::new() });
+        Self { inner: Arc::new(Inner { all_max, each_max, guests }) }
     }
 
-    /// Lets one in, or nobody when there are too many.
+    /// Lets one in. Where there are too many the oldest has to go: of this key, or of all.
     #[must_use]
-    pub fn enter(&self, key: K) -> Option<Guest<K>> {
-        let mut counts = self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_key = counts.each.get(&key).copied().unwrap_or_default();
-        if counts.all >= self.inner.all_max || of_key >= self.inner.each_max {
-            return None;
+    pub fn enter(&self, key: K) -> Guest<K> {
+        let mut guests = self.inner.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_key = guests.all.values().filter(|(of, _)| *of == key).count();
+        let oldest = match () {
+            () if of_key >= self.inner.each_max => guests.all.iter().find(|(_, (of, _))| *of == key),
+            () if guests.all.len() >= self.inner.all_max => guests.all.first_key_value(),
+            () => None,
+        };
+        if let Some(id) = oldest.map(|(id, _)| *id)
+            && let Some((_, end)) = guests.all.remove(&id)
+        {
+            end.cancel();
         }
-        counts.all += 1;
-        counts.each.insert(key.clone(), of_key + 1);
-        Some(Guest { door: self.clone(), key })
+        let (id, end) = (guests.next, CancellationToken::new());
+        guests.next += 1;
+        guests.all.insert(id, (key, end.clone()));
+        Guest { door: self.clone(), id, end }
     }
 }
 
@@ -66,27 +77,29 @@ pub fn neighbourhood(from: IpAddr) -> IpAddr {
 }
 
 /// One who was let in, until dropped.
-pub struct Guest<K: Eq + Hash + Clone> {
+pub struct Guest<K> {
     door: Door<K>,
-    key: K,
+    id: u64,
+    end: CancellationToken,
 }
 
-impl<K: Eq + Hash + Clone + fmt::Debug> fmt::Debug for Guest<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Guest").field(&self.key).finish()
+impl<K> Guest<K> {
+    /// Cancelled when the guest has to go.
+    #[must_use]
+    pub fn end(&self) -> &CancellationToken {
+        &self.end
     }
 }
 
-impl<K: Eq + Hash + Clone> Drop for Guest<K> {
+impl<K> fmt::Debug for Guest<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Guest").field(&self.id).finish()
+    }
+}
+
+impl<K> Drop for Guest<K> {
     fn drop(&mut self) {
-        let mut counts = self.door.inner.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.all -= 1;
-        if let Some(count) = counts.each.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                counts.each.remove(&self.key);
-            }
-        }
+        self.door.inner.guests.lock().unwrap_or_else(PoisonError::into_inner).all.remove(&self.id);
     }
 }
 
@@ -95,16 +108,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_who_takes_all_they_can_leaves_room_for_others() {
+    fn who_comes_now_gets_in_and_who_came_first_goes() {
         let door = Door::new(3, 2);
-        let mut greedy: Vec<_> = (0..9).filter_map(|_| door.enter("greedy")).collect();
-        assert_eq!(greedy.len(), 2);
-        let other = door.enter("other").unwrap();
-        assert!(door.enter("third").is_none(), "full");
-        drop(other);
-        assert!(door.enter("third").is_some());
-        greedy.pop();
-        assert!(door.enter("greedy").is_some(), "who left may come again");
+        let greedy: Vec<_> = (0..9).map(|_| door.enter("greedy")).collect();
+        let stay = |guests: &[Guest<&str>]| guests.iter().filter(|g| !g.end().is_cancelled()).count();
+        assert_eq!(stay(&greedy), 2, "of one key");
+        let others = [door.enter("other"), door.enter("third")];
+        assert_eq!((stay(&greedy), stay(&others)), (1, 2), "of all, the oldest goes");
+        drop(greedy);
+        let more = [door.enter("fourth")];
+        assert_eq!((stay(&others), stay(&more)), (2, 1), "who left makes room");
     }
 
     #[test]

@@ -30,7 +30,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `routes` on `listener` until `shutdown`, at most `connections_max` connections at once, a quarter of them from one address.
-/// Connections beyond are closed.
+/// Where there are more the oldest is closed.
 pub async fn serve_http(
     listener: &mut dyn Accept,
     tls: Option<Arc<ServerConfig>>,
@@ -50,17 +50,14 @@ pub async fn serve_http(
                     continue;
                 }
             };
-            let Some(guest) = door.enter(neighbourhood(from.ip())) else {
-                tracing::debug!(%from, "too many connections");
-                continue;
-            };
+            let guest = door.enter(neighbourhood(from.ip()));
             let (acceptor, routes, shutdown) = (acceptor.clone(), routes.clone(), shutdown.clone());
             tracker.spawn(async move {
                 let one = tokio::time::timeout(CONNECTION_MAX, connection(stream, acceptor, routes));
-                if let Some(Ok(Err(error))) = shutdown.run_until_cancelled(one).await {
+                let one = guest.end().run_until_cancelled(one);
+                if let Some(Some(Ok(Err(error)))) = shutdown.run_until_cancelled(one).await {
                     tracing::debug!(%from, %error, "connection ended");
                 }
-                drop(guest);
             });
         }
     };

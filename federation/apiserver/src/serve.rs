@@ -75,10 +75,7 @@ impl ApiServer {
             while connections.try_join_next().is_some() {}
             match accepted {
                 Ok(((stream, from), permit)) => {
-                    let Some(guest) = strangers.enter(neighbourhood(from.ip())) else {
-                        tracing::debug!(%from, "too many connections without a certificate");
-                        continue;
-                    };
+                    let guest = strangers.enter(neighbourhood(from.ip()));
                     let (inner, acceptor, shutdown) = (self.inner().clone(), acceptor.clone(), shutdown.clone());
                     connections.spawn(async move {
                         serve_connection(inner, acceptor, stream, guest, shutdown).await;
@@ -107,18 +104,23 @@ async fn serve_connection(
 ) {
     // Without this small watch events wait for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(why)) => return tracing::debug!(%why, "handshake failed"),
-        Err(_) => return tracing::debug!("handshake timed out"),
+    let too_many = guest.end().clone();
+    let stream = match too_many.run_until_cancelled(timeout(HANDSHAKE_MAX, acceptor.accept(stream))).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(why))) => return tracing::debug!(%why, "handshake failed"),
+        Some(Err(_)) => return tracing::debug!("handshake timed out"),
+        None => return tracing::debug!("too many connections without a certificate"),
     };
     let user = user_of(&stream);
-    let (h2, stream) = match sniff(Box::new(stream), HANDSHAKE_MAX).await {
-        Ok(begun) => begun,
-        Err(why) => return tracing::debug!(%why, "connection ended"),
+    let begun = too_many.run_until_cancelled(sniff(Box::new(stream), HANDSHAKE_MAX)).await;
+    let (h2, stream) = match begun {
+        Some(Ok(begun)) => begun,
+        Some(Err(why)) => return tracing::debug!(%why, "connection ended"),
+        None => return tracing::debug!("too many connections without a certificate"),
     };
     // Who has shown a certificate of ours is no stranger any more.
-    let _guest = user.is_none().then_some(guest);
+    let guest = user.is_none().then_some(guest);
+    let too_many = guest.as_ref().map(|guest| guest.end().clone()).unwrap_or_default();
     let closing = server.shutdown.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (server, user) = (server.clone(), user.clone());
@@ -128,7 +130,10 @@ async fn serve_connection(
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = closing.cancelled() => {}
+            () = too_many.cancelled() => {}
         }
+        // Counted until here.
+        drop(guest);
     };
     let stream: TokioIo<BoxStream> = TokioIo::new(stream);
     if h2 {

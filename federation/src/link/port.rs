@@ -16,7 +16,7 @@ use atoll_reach::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -74,10 +74,7 @@ pub(crate) async fn serve(port: &mut Port, services: Router, shutdown: Cancellat
                     continue;
                 }
             };
-            let Some(stranger) = strangers.enter(neighbourhood(from.ip())) else {
-                tracing::debug!(%from, "too many connections without a certificate");
-                continue;
-            };
+            let stranger = strangers.enter(neighbourhood(from.ip()));
             let handshake = Handshake {
                 from: from.ip(),
                 peers: peers.clone(),
@@ -102,7 +99,7 @@ pub(crate) async fn serve(port: &mut Port, services: Router, shutdown: Cancellat
     };
     tracker.close();
     // Connections end with their token; one that does not is not waited for longer than this.
-    let _ = tokio::time::timeout(Duration::from_secs(2), tracker.wait()).await;
+    let _ = timeout(Duration::from_secs(2), tracker.wait()).await;
     ended
 }
 
@@ -119,16 +116,25 @@ struct Handshake {
 
 impl Handshake {
     async fn run(self, stream: BoxStream, stranger: Guest<IpAddr>) -> io::Result<()> {
-        let Secured { stream, peer, alpn } = self.tls.accept(self.config, stream).await?;
-        let place = match &peer {
+        let too_many = || io::Error::other("too many connections of its kind");
+        let shaken = stranger.end().run_until_cancelled(self.tls.accept(self.config, stream)).await;
+        let Secured { stream, peer, alpn } = shaken.ok_or_else(too_many)??;
+        let mut place = match &peer {
             Some(Peer { role, .. }) => {
                 // Replicas of a site share its name.
                 let key =
                     if matches!(role, Role::Cluster(_)) { role.to_string() } else { format!("{role} {}", self.from) };
-                let full = || io::Error::other(format!("{role}: too many connections are open already"));
-                Place::Peer(self.peers.enter(key).ok_or_else(full)?)
+                let peer = self.peers.enter(key);
+                let end = peer.end().clone().cancelled_owned();
+                Place { _guest: Taken::Peer(peer), end: Box::pin(end) }
             }
-            None => Place::Stranger(stranger, Box::pin(sleep(STRANGER_STAYS))),
+            None => {
+                let end = stranger.end().clone();
+                let end = async move {
+                    let _ = timeout(STRANGER_STAYS, end.cancelled()).await;
+                };
+                Place { _guest: Taken::Stranger(stranger), end: Box::pin(end) }
+            }
         };
         match (alpn.as_deref(), &peer) {
             (Some(RELAY_ALPN), Some(peer)) => {
@@ -148,7 +154,10 @@ impl Handshake {
             }
             (Some(RELAY_ALPN), None) => Err(io::ErrorKind::PermissionDenied.into()),
             _ => {
-                let (_, stream) = sniff(stream, BEGIN_MAX).await?;
+                let (_, stream) = tokio::select! {
+                    begun = sniff(stream, BEGIN_MAX) => begun?,
+                    () = &mut place.end => return Err(too_many()),
+                };
                 let io = Io { stream, peer: PeerInfo(peer), place };
                 self.streams.send(Ok(io)).await.map_err(|_| io::ErrorKind::ConnectionAborted.into())
             }
@@ -163,11 +172,16 @@ struct Io {
     place: Place,
 }
 
-/// What the connection takes up, until it ends.
-enum Place {
-    Peer(#[expect(dead_code, reason = "held, not read")] Guest<String>),
-    /// … at the latest by itself, then.
-    Stranger(#[expect(dead_code, reason = "held, not read")] Guest<IpAddr>, Pin<Box<Sleep>>),
+/// What the connection takes up, and when it has to end.
+struct Place {
+    _guest: Taken,
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+#[expect(dead_code, reason = "held, not read")]
+enum Taken {
+    Peer(Guest<String>),
+    Stranger(Guest<IpAddr>),
 }
 
 impl Connected for Io {
@@ -180,9 +194,7 @@ impl Connected for Io {
 
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Place::Stranger(_, stay) = &mut self.place
-            && stay.as_mut().poll(cx).is_ready()
-        {
+        if self.place.end.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
