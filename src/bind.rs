@@ -1,9 +1,9 @@
 //! Every socket that listens is bound here.
 //!
 //! In: an address, and whether it must be that one. Out: a bound socket, or an error that names the key, the address and what to do.
-//! Never with SO_REUSEPORT: two programs would silently share the port. UDP and TCP of a DNS port go together, with one UDP socket for
-//! each address of this machine, so that an answer leaves from the address that was asked. Where the port was not asked for, the
-//! next free one is taken and said.
+//! The first socket of a port is bound alone, so that two programs never share one silently; sockets of ours may join it afterwards.
+//! UDP and TCP of a DNS port go together, with a UDP socket for each address of this machine, so that an answer leaves from the address
+//! that was asked, and for each thread that answers. Where the port was not asked for, the next free one is taken and said.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -33,7 +33,7 @@ pub(crate) enum Strict {
 
 /// A DNS port.
 pub(crate) struct DnsPort {
-    /// Non-blocking, one for each local address.
+    /// Non-blocking, as many for each local address as there are threads.
     pub(crate) udp: Vec<UdpSocket>,
     /// Non-blocking.
     pub(crate) tcp: TcpListener,
@@ -54,7 +54,7 @@ impl EncryptedPorts {
     /// Binds them. Each was asked for, so none gives way.
     pub(crate) fn bind(listen: &Listens) -> anyhow::Result<Self> {
         let tcp = |at: Option<Listen>| at.map(|at| tcp(at, Strict::Always)).transpose();
-        let udp = |at: Option<Listen>| at.map(|at| bind(at, Strict::Always, udp_at)).transpose();
+        let udp = |at: Option<Listen>| at.map(|at| bind(at, Strict::Always, alone)).transpose();
         Ok(Self {
             tls: tcp(listen.dns_tls)?,
             https: tcp(listen.dns_https)?,
@@ -92,9 +92,9 @@ pub(crate) fn accept(listen: Listen, strict: Strict) -> anyhow::Result<Box<dyn A
     Ok(listener(tcp(listen, strict)?)?)
 }
 
-/// Binds UDP and TCP of one port.
-pub(crate) fn dns(listen: Listen, strict: Strict) -> anyhow::Result<DnsPort> {
-    bind(listen, strict, dns_at)
+/// Binds UDP and TCP of one port, UDP for so many threads.
+pub(crate) fn dns(listen: Listen, strict: Strict, threads: usize) -> anyhow::Result<DnsPort> {
+    bind(listen, strict, |at| dns_at(at, threads))
 }
 
 fn bind<T>(listen: Listen, strict: Strict, bind: impl Fn(SocketAddr) -> io::Result<T>) -> anyhow::Result<T> {
@@ -139,19 +139,34 @@ fn tcp_at(at: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn udp_at(at: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&at.into())?;
-    Ok(socket.into())
+/// The one socket of an address.
+fn alone(at: SocketAddr) -> io::Result<UdpSocket> {
+    udp_at(at, 1)?.pop().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
-fn dns_at(at: SocketAddr) -> io::Result<DnsPort> {
+/// So many sockets of one address, among which the kernel shares out the clients.
+fn udp_at(at: SocketAddr, sockets: usize) -> io::Result<Vec<UdpSocket>> {
+    let first = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
+    // Alone: this fails when anybody else has the port, whether they would share it or not.
+    first.bind(&at.into())?;
+    let mut all = vec![first];
+    for _ in 1..sockets {
+        // From now on those of this user may join.
+        all[0].set_reuse_port(true)?;
+        let more = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
+        more.set_reuse_port(true)?;
+        more.bind(&all[0].local_addr()?)?;
+        all.push(more);
+    }
+    all.into_iter().map(|socket| socket.set_nonblocking(true).map(|()| socket.into())).collect()
+}
+
+fn dns_at(at: SocketAddr, threads: usize) -> io::Result<DnsPort> {
     let mut at = at;
     let tcp = tcp_at(at)?;
     at.set_port(tcp.local_addr()?.port());
-    let udp = local(at)?.into_iter().map(udp_at).collect::<io::Result<Vec<_>>>()?;
-    Ok(DnsPort { udp, tcp, at })
+    let udp = local(at)?.into_iter().map(|at| udp_at(at, threads.max(1))).collect::<io::Result<Vec<_>>>()?;
+    Ok(DnsPort { udp: udp.into_iter().flatten().collect(), tcp, at })
 }
 
 /// The addresses that an address to listen on stands for: itself, or every one of this machine.
@@ -207,18 +222,37 @@ mod tests {
         let shared = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
         shared.set_reuse_port(true).unwrap();
         shared.bind(&at.into()).unwrap();
-        let error = dns(listen(at, true), Strict::Chosen).err().unwrap().to_string();
+        let error = dns(listen(at, true), Strict::Chosen, 1).err().unwrap().to_string();
         assert!(error.contains("another program"), "a shared UDP port counts as taken: {error}");
-        assert_ne!(dns(listen(at, false), Strict::Chosen).unwrap().at, at);
+        assert_ne!(dns(listen(at, false), Strict::Chosen, 1).unwrap().at, at);
         drop(shared);
-        let ours = dns(listen(at, true), Strict::Chosen).unwrap();
+        let ours = dns(listen(at, true), Strict::Chosen, 1).unwrap();
         assert!(!ours.udp.is_empty() && ours.udp.iter().all(|u| u.local_addr().unwrap() == ours.at));
-        assert!(dns(listen(at, true), Strict::Chosen).is_err(), "nobody can join our sockets");
+        assert!(dns(listen(at, true), Strict::Chosen, 1).is_err(), "nobody can join our sockets");
+    }
+
+    #[test]
+    fn sockets_of_ours_share_a_port_and_another_server_finds_it_taken() {
+        let ours = dns(listen(free(), true), Strict::Chosen, 4).unwrap();
+        assert!(ours.udp.len() == 4 && ours.udp.iter().all(|u| u.local_addr().unwrap() == ours.at));
+        for threads in [1, 4] {
+            let error = udp_at(ours.at, threads).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "by another one with {threads} threads");
+        }
+        // Clients are shared out: each has a port of its own, by which the kernel chooses.
+        for id in 0..64 {
+            UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[id], ours.at).unwrap();
+        }
+        let mut octets = [0; 1];
+        let got: Vec<usize> =
+            ours.udp.iter().map(|u| std::iter::from_fn(|| u.recv_from(&mut octets).ok()).count()).collect();
+        assert_eq!(got.iter().sum::<usize>(), 64, "{got:?}");
+        assert!(got.iter().filter(|count| **count > 0).count() > 1, "{got:?}");
     }
 
     #[test]
     fn a_wildcard_stands_for_every_address_of_this_machine() {
-        let ours = dns(listen("0.0.0.0:0".parse().unwrap(), true), Strict::Chosen).unwrap();
+        let ours = dns(listen("0.0.0.0:0".parse().unwrap(), true), Strict::Chosen, 2).unwrap();
         let at: Vec<SocketAddr> = ours.udp.iter().map(|u| u.local_addr().unwrap()).collect();
         assert!(at.contains(&SocketAddr::from(([127, 0, 0, 1], ours.at.port()))), "{at:?}");
         assert!(at.iter().all(|at| !at.ip().is_unspecified() && at.port() == ours.at.port()), "{at:?}");

@@ -69,6 +69,10 @@ pub(crate) type Clients = Vec<(IpNet, Standing)>;
 /// What the DNS server is told.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Dns {
+    /// Threads that answer by UDP; absent: as it fits.
+    pub(crate) threads: Option<usize>,
+    /// What answers that are kept as octets may take.
+    pub(crate) cache_bytes: Option<usize>,
     pub(crate) upstreams: Vec<SocketAddr>,
     pub(crate) recursion: Vec<IpNet>,
     pub(crate) clients: Clients,

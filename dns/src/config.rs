@@ -28,6 +28,8 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Who may ask for such names.
     pub recursion: Vec<IpNet>,
+    /// What answers that are kept as octets may take; absent: 32 MiB.
+    pub cache_bytes: Option<usize>,
     /// Who may ask at all; empty: everybody.
     pub allow: Vec<IpNet>,
     /// How many replies strangers get by UDP.
@@ -80,7 +82,7 @@ pub struct Resources {
     pub connect: Arc<dyn Connect>,
     /// Opens the UDP sockets from which members and upstreams are asked.
     pub listen: Arc<dyn Listen>,
-    /// Bound, non-blocking; one for each local address, so that answers leave from the address that was asked.
+    /// Bound; one for each local address, so that answers leave from the address that was asked, and for each thread that answers.
     pub udp: Vec<std::net::UdpSocket>,
     /// The TCP listener on the same port.
     pub tcp: Box<dyn Accept>,

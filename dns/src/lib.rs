@@ -82,6 +82,8 @@ mod arpa;
 
 mod metrics;
 
+mod counters;
+
 #[cfg(test)]
 mod testing;
 

@@ -1,30 +1,18 @@
 //! What is counted. Labels are bounded: transports, codes, members, outcomes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-/// A code's word, bounded in number.
-pub(crate) fn code(rcode: ResponseCode) -> &'static str {
-    match rcode {
-        ResponseCode::NoError => "NOERROR",
-        ResponseCode::NXDomain => "NXDOMAIN",
-        ResponseCode::ServFail => "SERVFAIL",
-        ResponseCode::Refused => "REFUSED",
-        ResponseCode::FormErr => "FORMERR",
-        ResponseCode::NotImp => "NOTIMP",
-        ResponseCode::BADVERS => "BADVERS",
-        ResponseCode::BADCOOKIE => "BADCOOKIE",
-        _ => "OTHER",
-    }
-}
+pub(crate) use crate::counters::code;
+use crate::counters::{Block, Counters, Outcome};
 
 /// The counters; clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    queries: IntCounterVec,
-    seconds: HistogramVec,
+    counters: Counters,
     forwards: IntCounterVec,
     cache: IntCounterVec,
     refused: IntCounterVec,
@@ -45,10 +33,8 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let buckets = vec![0.000_05, 0.000_2, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0];
-        let opts = HistogramOpts::new("atoll_dns_query_seconds", "From a query to its answer.").buckets(buckets);
-        let seconds = HistogramVec::new(opts, &["transport"])?;
-        registry.register(Box::new(seconds.clone()))?;
+        let counters = Counters::new()?;
+        registry.register(Box::new(counters.clone()))?;
         let up =
             IntGaugeVec::new(Opts::new("atoll_dns_member_up", "Whether a member answers our probes."), &["member"])?;
         registry.register(Box::new(up.clone()))?;
@@ -57,7 +43,7 @@ impl Metrics {
         let looping = IntGaugeVec::new(looping, &["member"])?;
         registry.register(Box::new(looping.clone()))?;
         Ok(Self {
-            queries: counter("atoll_dns_queries_total", "Queries answered.", &["transport", "rcode"])?,
+            counters,
             forwards: counter(
                 "atoll_dns_forwards_total",
                 "Questions asked of members and upstreams.",
@@ -75,16 +61,28 @@ impl Metrics {
                 "Questions asked of a further server because the first was slow.",
                 &["member"],
             )?,
-            seconds,
             up,
             looping,
         })
     }
 
     pub(crate) fn query(&self, transport: &str, rcode: ResponseCode, took: Duration) {
-        let code = code(rcode);
-        self.queries.with_label_values(&[transport, code]).inc();
-        self.seconds.with_label_values(&[transport]).observe(took.as_secs_f64());
+        self.counters.query(transport, rcode, took);
+    }
+
+    /// What became of a look-up among the answers kept as octets, on the slow path.
+    pub(crate) fn wire(&self, outcome: Outcome) {
+        self.counters.wire(outcome);
+    }
+
+    /// A thread's own counts.
+    pub(crate) fn block(&self) -> Arc<Block> {
+        self.counters.block()
+    }
+
+    /// The count of packets that got no answer for one reason, for who counts many.
+    pub(crate) fn drops(&self, transport: &str, why: &str) -> IntCounter {
+        self.dropped.with_label_values(&[transport, why])
     }
 
     pub(crate) fn forward(&self, member: &str, outcome: &str) {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::answer::{Answer, ede};
 use crate::client::Asker;
+use crate::counters::Outcome;
 use crate::edge::Edge;
 use crate::edns::{self, Opt, ReplyOpt};
 use crate::explain::Trace;
@@ -190,7 +191,9 @@ impl Responder {
         let said = opt.map(|opt| self.opt(opt, peer.of_opt()));
         let terms = Terms { now, dice: rand::random(), limit: edns::limit(opt, peer.via.stream), opt: said };
         let mut out = Vec::new();
-        let hit = self.wire.shared(&query, peer.client(), terms, &mut out)?;
+        let hit = self.wire.shared(&query, peer.client(), terms, &mut out);
+        self.metrics.wire(if hit.is_some() { Outcome::Hit } else { Outcome::Miss });
+        let hit = hit?;
         Some((out, code(hit.rcode)))
     }
 

@@ -67,7 +67,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let resolver: Shared = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups });
     let edge = Arc::new(Edge::new(&config, encrypted.certificate.clone()));
     let mut sockets = Sockets { udp, tcp: Some(tcp), encrypted };
-    let wire = Arc::new(Wire::new(BYTES_MAX, Instant::now()));
+    let wire = Arc::new(Wire::new(config.cache_bytes.unwrap_or(BYTES_MAX), Instant::now()));
     let responder = Responder {
         resolver: Arc::clone(&resolver),
         edge: Arc::clone(&edge),

@@ -19,6 +19,10 @@ const RATE_MAX: u32 = 60_000;
 const SLIP_MAX: u8 = 15;
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
+/// More than any machine has cores.
+const THREADS_MAX: usize = 1024;
+const CACHE_MEGABYTES_MAX: usize = 1 << 20;
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct File {
@@ -72,6 +76,8 @@ struct FileAdvertise {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct FileDns {
+    threads: Option<usize>,
+    cache_megabytes: Option<usize>,
     upstreams: Vec<String>,
     recursion: Vec<String>,
     clients: BTreeMap<String, Standing>,
@@ -185,7 +191,16 @@ impl FileDns {
         let ranges = |key: &str, said: Vec<String>| -> anyhow::Result<Vec<IpNet>> {
             said.iter().map(|said| range(key, said)).collect()
         };
+        if let Some(threads) = self.threads.filter(|threads| !(1..=THREADS_MAX).contains(threads)) {
+            bail!("dns.threads: `{threads}` is not between 1 and {THREADS_MAX}");
+        }
+        if let Some(megabytes) = self.cache_megabytes.filter(|megabytes| !(1..=CACHE_MEGABYTES_MAX).contains(megabytes))
+        {
+            bail!("dns.cacheMegabytes: `{megabytes}` is not between 1 and {CACHE_MEGABYTES_MAX}");
+        }
         Ok(Dns {
+            threads: self.threads,
+            cache_bytes: self.cache_megabytes.map(|megabytes| megabytes << 20),
             upstreams: self.upstreams.into_iter().map(upstream).collect::<Result<_, _>>()?,
             recursion: ranges("dns.recursion", self.recursion)?,
             clients: clients("dns.clients", self.clients)?,

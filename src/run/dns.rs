@@ -74,6 +74,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         rate: config.dns.rate,
         limits: config.dns.limits,
         proxies: config.dns.proxies.clone(),
+        cache_bytes: config.dns.cache_bytes,
     };
     let resources = atoll_dns::Resources {
         topology: common.topology,
@@ -102,6 +103,11 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
     Ok(ended?)
 }
 
+/// The cores that this process may run on.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Runs the DNS server until a signal.
 ///
 /// # Errors
@@ -112,7 +118,7 @@ pub(crate) async fn dns(file: Option<PathBuf>) -> anyhow::Result<()> {
     let client = hub_api(&config, "DNS server").await?;
     let hub = config.hub.clone().unwrap_or_else(|| config.listen.hub.at.to_string());
     let dir = config.data_dir.as_deref().map(config::data_dir).transpose()?;
-    let port = bind::dns(config.listen.dns, Strict::Always)?;
+    let port = bind::dns(config.listen.dns, Strict::Always, config.dns.threads.unwrap_or_else(cores))?;
     let encrypted = EncryptedPorts::bind(&config.listen)?;
     let relay = bind::accept(config.listen.dns_relay, Strict::Always)?;
     let admin_port = bind::accept(config.listen.admin, Strict::Always)?;

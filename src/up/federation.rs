@@ -319,7 +319,7 @@ impl Federation {
                 if self.dns.is_some() {
                     bail!("the DNS server runs");
                 }
-                self.dns = Some(self.start_dns(DnsPorts::again(&self.at, &self.config.listen)?)?);
+                self.dns = Some(self.start_dns(DnsPorts::again(&self.config, &self.at)?)?);
                 Ok("the DNS server runs again".into())
             }
             ("gateway", Action::Break) => {

@@ -54,7 +54,7 @@ impl Ports {
     pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
         let strict = Strict::Chosen;
         let hub = HubPorts::bind(&config.listen, strict)?;
-        let dns = DnsPorts::bind(&config.listen, strict)?;
+        let dns = DnsPorts::bind(config, strict)?;
         let gateway = GatewayPorts::bind(&config.listen, strict)?;
         let admin = bind::tcp(config.listen.admin, strict)?;
         let at = At {
@@ -92,15 +92,17 @@ impl HubPorts {
 }
 
 impl DnsPorts {
-    fn bind(listen: &Listens, strict: Strict) -> anyhow::Result<Self> {
-        let (dns, encrypted) = (bind::dns(listen.dns, strict)?, EncryptedPorts::bind(listen)?);
+    fn bind(config: &Config, strict: Strict) -> anyhow::Result<Self> {
+        let listen = &config.listen;
+        let (dns, encrypted) = (bind::dns(listen.dns, strict, threads(config))?, EncryptedPorts::bind(listen)?);
         Ok(Self { dns, encrypted, relay: bind::tcp(listen.dns_relay, strict)? })
     }
 
     /// The same ports again.
-    pub(super) fn again(at: &At, listen: &Listens) -> anyhow::Result<Self> {
+    pub(super) fn again(config: &Config, at: &At) -> anyhow::Result<Self> {
         let dns = Listen { key: "listen.dns", at: at.dns, chosen: true };
-        let (dns, encrypted) = (bind::dns(dns, Strict::Always)?, EncryptedPorts::bind(listen)?);
+        let dns = bind::dns(dns, Strict::Always, threads(config))?;
+        let encrypted = EncryptedPorts::bind(&config.listen)?;
         Ok(Self { dns, encrypted, relay: again("listen.dnsRelay", at.dns_relay)? })
     }
 }
@@ -126,4 +128,9 @@ impl GatewayPorts {
 
 fn again(key: &'static str, at: SocketAddr) -> anyhow::Result<TcpListener> {
     bind::tcp(Listen { key, at, chosen: true }, Strict::Always)
+}
+
+/// Where everything runs on one machine, one thread that answers DNS is enough, unless the file says otherwise.
+fn threads(config: &Config) -> usize {
+    config.dns.threads.unwrap_or(1)
 }

@@ -20,7 +20,7 @@ mod stamps;
 mod store;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::IpAddr;

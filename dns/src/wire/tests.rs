@@ -70,7 +70,7 @@ const KINDS: &[RecordType] = &[
 ];
 
 /// Two endpoints in each member of `shop/web`, and members whose DNS is nowhere.
-fn stage() -> Topology {
+pub(crate) fn stage() -> Topology {
     let mut topology = topology();
     for facts in topology.clusters.values_mut() {
         let mut changed = atoll_api::topology::ClusterFacts::clone(facts);
@@ -94,7 +94,7 @@ fn dialer() -> Dialer {
 }
 
 /// A responder over `topology` whose wire cache has so many bytes.
-fn responder(topology: Topology, bytes_max: usize) -> Responder {
+pub(crate) fn responder(topology: Topology, bytes_max: usize) -> Responder {
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let system = Arc::new(System::default());
@@ -109,7 +109,7 @@ fn responder(topology: Topology, bytes_max: usize) -> Responder {
 }
 
 /// Another topology counts from now on; the tables are made anew and differ.
-fn publish(responder: &Responder, topology: Topology) {
+pub(crate) fn publish(responder: &Responder, topology: Topology) {
     let before = responder.resolver.world.load_full();
     let now = Instant::now();
     let (world, changes) =
