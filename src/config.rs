@@ -84,6 +84,8 @@ pub(crate) struct Dns {
     pub(crate) cookie_secret_file: Option<PathBuf>,
     pub(crate) rate: Rate,
     pub(crate) limits: Limits,
+    pub(crate) caching: atoll_dns::Caching,
+    pub(crate) rebinding: atoll_dns::Rebinding,
 }
 
 /// A certificate and its key, in PEM.

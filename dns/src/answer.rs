@@ -13,6 +13,10 @@ pub(crate) mod ede {
     pub(crate) const OTHER: u16 = 0;
     /// Stale Answer.
     pub(crate) const STALE: u16 = 3;
+    /// Stale NXDOMAIN Answer.
+    pub(crate) const STALE_NXDOMAIN: u16 = 19;
+    /// Blocked.
+    pub(crate) const BLOCKED: u16 = 15;
     /// Not Ready.
     pub(crate) const NOT_READY: u16 = 14;
     /// Prohibited.
@@ -84,6 +88,8 @@ pub(crate) struct Answer {
     pub(crate) additionals: Vec<Record>,
     /// Whether it is ours to say.
     pub(crate) authoritative: bool,
+    /// Whether an upstream has validated all of it: AD, for those who ask.
+    pub(crate) secure: bool,
     pub(crate) edes: Vec<Ede>,
     /// The chain goes on at this name.
     pub(crate) next: Option<Name>,
@@ -103,6 +109,7 @@ impl Answer {
             authorities: Vec::new(),
             additionals: Vec::new(),
             authoritative: true,
+            secure: false,
             edes: Vec::new(),
             next: None,
             reuse: Reuse::Place,

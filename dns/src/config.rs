@@ -38,6 +38,10 @@ pub struct Config {
     pub limits: Limits,
     /// Whose TCP, DoT and DoH connections begin with a PROXY protocol header that says who the client is.
     pub proxies: Vec<IpNet>,
+    /// What is kept of others' answers.
+    pub caching: Caching,
+    /// Names that are not ours and addresses of inside networks.
+    pub rebinding: Rebinding,
 }
 
 /// What connections may take, for each transport.
@@ -67,6 +71,38 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             write: Duration::from_secs(5),
         }
+    }
+}
+
+/// What is kept of others' answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caching {
+    /// Octets of all answers.
+    pub bytes_max: u64,
+    /// So long after its end an answer may be given when there is no other (RFC 8767).
+    pub stale_max: Duration,
+}
+
+impl Default for Caching {
+    fn default() -> Self {
+        Self { bytes_max: 64 * 1024 * 1024, stale_max: Duration::from_secs(3600) }
+    }
+}
+
+/// Whether names that are not ours may have addresses of inside networks: private, loopback, link local, the members' own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebinding {
+    /// Such addresses are taken out of upstreams' answers.
+    pub guard: bool,
+    /// Names that may have them, with all below them.
+    pub names: Vec<String>,
+    /// Ranges that anybody's names may have.
+    pub ranges: Vec<IpNet>,
+}
+
+impl Default for Rebinding {
+    fn default() -> Self {
+        Self { guard: true, names: Vec::new(), ranges: Vec::new() }
     }
 }
 

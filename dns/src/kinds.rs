@@ -18,6 +18,8 @@ pub(crate) struct Kind {
     pub(crate) domain: Option<&'static str>,
     /// A name below its domain that is there as long as it knows anything, and its type.
     known: (&'static [&'static str], RecordType),
+    /// Whether its names are those of the Kubernetes DNS specification and no others.
+    pub(crate) specified: bool,
     /// Whether its UDP answers can't be trusted to be whole.
     pub(crate) tcp_only: bool,
     /// Whether it answers for addresses.
@@ -34,6 +36,7 @@ pub(crate) const KINDS: &[Kind] = &[
         kind: DnsKind::Kubernetes,
         domain: Some("cluster.local"),
         known: (&["kubernetes", "default", "svc"], RecordType::A),
+        specified: true,
         tcp_only: false,
         reverse: true,
         confuses_types: false,
@@ -45,6 +48,7 @@ pub(crate) const KINDS: &[Kind] = &[
         kind: DnsKind::MesosDNS,
         domain: Some("mesos"),
         known: (&["leader"], RecordType::A),
+        specified: false,
         tcp_only: false,
         reverse: false,
         confuses_types: true,
@@ -55,6 +59,7 @@ pub(crate) const KINDS: &[Kind] = &[
         kind: DnsKind::Consul,
         domain: Some("consul"),
         known: (&["consul", "service"], RecordType::A),
+        specified: false,
         tcp_only: true,
         reverse: true,
         confuses_types: false,
@@ -64,6 +69,7 @@ pub(crate) const KINDS: &[Kind] = &[
         kind: DnsKind::Generic,
         domain: None,
         known: (&[], RecordType::SOA),
+        specified: false,
         tcp_only: false,
         reverse: true,
         confuses_types: false,

@@ -60,9 +60,15 @@ mod federated;
 
 mod gateways;
 
+mod budget;
+
+mod completion;
+
 mod lookup;
 
 mod cache;
+
+mod outside;
 
 mod forward;
 
@@ -87,7 +93,7 @@ mod counters;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Ask, Config, Encrypted, Limits, Resources};
+pub use config::{Ask, Caching, Config, Encrypted, Limits, Rebinding, Resources};
 pub use error::Error;
 pub use guard::{Rate, Secret, Secrets};
 pub use run::{Server, run};

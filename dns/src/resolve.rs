@@ -1,6 +1,6 @@
 //! From a question to an answer: each link of the chain is placed and answered by whoever it belongs to.
 //!
-//! In: the world, who asks, the question. Out: an [`Answer`] within [`BUDGET`]. The chain is followed over members and zones up to
+//! In: the world, who asks, the question. Out: an [`Answer`] within the query's [`Budget`]. The chain is followed over members and zones up to
 //! [`CHAIN_MAX`] links. Never: asks the control plane; answers a name of a member that is down with NXDOMAIN.
 
 use std::sync::Arc;
@@ -12,28 +12,29 @@ use atoll_api::routing::Key;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::HINFO;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Reuse, Source, ede};
 use crate::arpa::reverse;
+use crate::budget::Budget;
+use crate::cache::Bits;
 use crate::client::Asker;
 use crate::explain::Trace;
 use crate::federated::{self, Case};
 use crate::forward::{Failed, Trail};
 use crate::gateways;
 use crate::hierarchy::{Below, Place, place};
-use crate::lookup::{Lookups, Outcome};
+use crate::lookup::{Asking, Looked, Lookups, Outcome};
 use crate::names::show;
+use crate::outside::{self, Guard};
 use crate::table::{Member, NEGATIVE_TTL, Table};
 use crate::translate::{Asked, CHAIN_MAX, Refused};
 use crate::world::World;
 use crate::zones::{Found, Zone};
 use atoll_api::rdata::{is_dnssec, may_hide_names, targets};
 
-/// From question to answer, all links together; the rest of the two seconds that clients wait is for the way.
-pub(crate) const BUDGET: Duration = Duration::from_millis(1500);
-/// How long a stale answer may be kept (RFC 8767 §4 recommends 30 s; members come back faster).
+/// How long a stale answer may be kept (RFC 8767 §4: 30 s at most; members come back faster).
 const STALE_TTL: u32 = 5;
 
 /// What is asked.
@@ -48,6 +49,8 @@ pub(crate) struct Question {
     pub(crate) dnssec: bool,
     /// The asker's neighbourhood.
     pub(crate) client: u64,
+    /// CD.
+    pub(crate) unchecked: bool,
     /// Evenly distributed, new for every question.
     pub(crate) dice: u64,
     /// Who forwarded it to us, and how often it was forwarded.
@@ -58,6 +61,7 @@ pub(crate) struct Question {
 pub(crate) struct Resolver {
     pub(crate) world: ArcSwap<World>,
     pub(crate) lookups: Lookups,
+    pub(crate) guard: Guard,
 }
 
 impl Resolver {
@@ -66,8 +70,8 @@ impl Resolver {
         if let Some(via) = self.lookups.forwarder().loops().arrived(&question.name) {
             return looped(&via);
         }
-        let deadline = Instant::now() + BUDGET;
-        let mut whole = self.link(world, asker, question, &question.name, deadline, trace).await;
+        let asking = Asking { budget: Budget::new(Instant::now()), client: question.client, trail: question.trail };
+        let mut whole = self.link(world, asker, question, &question.name, &asking, trace).await;
         let mut seen = vec![question.name.clone()];
         while let Some(next) = whole.next.take() {
             if question.kind == RecordType::CNAME {
@@ -85,10 +89,11 @@ impl Resolver {
                 // The client's own resolver goes on from here.
                 break;
             }
-            let link = self.link(world, asker, question, &next, deadline, trace).await;
+            let link = self.link(world, asker, question, &next, &asking, trace).await;
             seen.push(next);
             join(&mut whole, link);
         }
+        trace.step("budget", || json!({"questionsAsked": asking.budget.spent()}));
         whole
     }
 
@@ -99,7 +104,7 @@ impl Resolver {
         asker: &Asker,
         question: &Question,
         name: &Name,
-        deadline: Instant,
+        asking: &Asking,
         trace: &mut Trace,
     ) -> Answer {
         let place = place(&world.table, asker, name, question.kind);
@@ -128,14 +133,14 @@ impl Resolver {
                 why.push(format!("policy {}", policy.name));
                 gateways::answer(&case(zone), policy, Some(&policy.chain), &mut why)
             }
-            Place::Below(below) => self.below(world, &below, question, name, deadline, trace).await,
+            Place::Below(below) => self.below(world, &below, question, name, asking, trace).await,
             Place::Inner(member) => Answer::no_data(reverse_soa(&world.table, member, name)),
             Place::Nowhere(member) => Answer::no_name(reverse_soa(&world.table, member, name)),
             Place::Unaskable(member, refused) => {
                 self.lookups.refused(member, refused);
                 Answer::failure(ede::OTHER, format!("cluster `{}`: {refused}", member.name))
             }
-            Place::Outside => self.outside(asker, question, name, deadline).await,
+            Place::Outside => self.outside(world, asker, question, name, asking, trace).await,
             Place::Unknown => Answer::failure(ede::NOT_READY, "no topology yet: the hub was never heard"),
         };
         answer.sources.extend(source);
@@ -150,7 +155,7 @@ impl Resolver {
         below: &Below<'_>,
         question: &Question,
         name: &Name,
-        deadline: Instant,
+        asking: &Asking,
         trace: &mut Trace,
     ) -> Answer {
         let (member, kind) = (below.member, question.kind);
@@ -165,21 +170,24 @@ impl Resolver {
         if matches!(kind, RecordType::AXFR | RecordType::IXFR) {
             return Answer::refused(ede::PROHIBITED, "no transfers of members");
         }
+        if !below.reverse && member.has_never(&below.native) {
+            trace.step("completion", || {
+                json!("the Kubernetes DNS specification has no such names: the member is not asked")
+            });
+            return Answer::no_name(soa);
+        }
         if let Some(via) = self.lookups.forwarder().returned(question.trail, Some(member)) {
             return looped(&via);
         }
         let asked = Asked { native: below.native.clone(), qtype: kind, trail: question.trail };
         let down = world.down.contains(&member.name);
-        let outcome = self.lookups.below(member, name, asked, soa, down, deadline).await;
-        trace.step("forward", || json!({"member": member.name.as_str(), "outcome": word(&outcome), "down": down}));
-        let (kept, failed) = match outcome {
+        let looked = self.lookups.below(member, name, asked, soa, down, asking).await;
+        trace.step("forward", || looked_up(member.name.as_str(), &looked, down));
+        let (kept, failed) = match looked.outcome {
             Outcome::Fresh(kept) => (kept, None),
             Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
             Outcome::Failed(failed) => {
-                let answer = Answer::failure(code(&failed), format!("cluster `{}`: {failed}", member.name));
-                // That we are busy says nothing about the name.
-                let reuse = if failed == Failed::Busy { Reuse::Never } else { answer.reuse };
-                return Answer { reuse, ..answer };
+                return failure(&failed, &format!("cluster `{}`", member.name));
             }
         };
         // The subtree's own name has names below it: it exists (RFC 8020).
@@ -193,7 +201,15 @@ impl Resolver {
         answer.because(ede::STALE, "answered before, kept").because(code(&failed), text)
     }
 
-    async fn outside(&self, asker: &Asker, question: &Question, name: &Name, deadline: Instant) -> Answer {
+    async fn outside(
+        &self,
+        world: &World,
+        asker: &Asker,
+        question: &Question,
+        name: &Name,
+        asking: &Asking,
+        trace: &mut Trace,
+    ) -> Answer {
         if !asker.recursion {
             return Answer::refused(ede::PROHIBITED, "not a name of ours, and no recursion for this client");
         }
@@ -206,19 +222,34 @@ impl Resolver {
         if let Some(via) = self.lookups.forwarder().returned(question.trail, None) {
             return looped(&via);
         }
-        let asked = Asked { native: name.clone(), qtype: question.kind, trail: question.trail };
-        let (kept, failed) = match self.lookups.outside(asked, question.dnssec, deadline).await {
+        let bits = Bits { dnssec: question.dnssec, unchecked: question.unchecked, validated: true };
+        let looked = self.lookups.outside(name, question.kind, bits, asking).await;
+        trace.step("forward", || looked_up("upstreams", &looked, false));
+        let (mut kept, failed) = match looked.outcome {
             Outcome::Fresh(kept) => (kept, None),
             Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
-            Outcome::Failed(failed) => return Answer::failure(code(&failed), format!("upstream resolvers: {failed}")),
+            Outcome::Failed(failed) => return failure(&failed, "upstream resolvers"),
         };
-        let mut answer = Answer::records(kept.answers);
-        answer.authoritative = false;
+        let ours = |n: &Name| !matches!(place(&world.table, asker, n, question.kind), Place::Outside);
+        let home = outside::come_home(&mut kept, ours);
+        let stripped = self.guard.strip(name, &mut kept, |ip| world.table.owners(ip).is_some());
+        trace.step("outside", || json!({"comesHome": home, "addressesStripped": stripped, "validated": kept.secure}));
+        let mut answer = Answer { authoritative: false, secure: kept.secure, ..Answer::records(kept.answers) };
         answer.rcode = if kept.nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
-        (answer.authorities, answer.additionals) = (kept.authorities, kept.additionals);
+        (answer.authorities, answer.additionals, answer.next) = (kept.authorities, kept.additionals, kept.next);
+        if stripped > 0 {
+            let text = format!("{stripped} addresses of inside networks taken out (dns.rebinding)");
+            answer = answer.because(ede::BLOCKED, text);
+        }
         match failed {
             None => answer,
-            Some(failed) => answer.because(ede::STALE, format!("upstream resolvers: {failed}")),
+            Some(failed) => {
+                let stale = if kept.nxdomain { ede::STALE_NXDOMAIN } else { ede::STALE };
+                answer.secure = false;
+                answer
+                    .because(stale, "answered before, kept")
+                    .because(code(&failed), format!("upstream resolvers: {failed}"))
+            }
         }
     }
 }
@@ -308,6 +339,8 @@ fn join(whole: &mut Answer, link: Answer) {
     whole.rotates = link.rotates;
     whole.sources.extend(link.sources);
     whole.rcode = link.rcode;
+    whole.secure &= link.secure;
+    whole.authoritative &= link.authoritative;
     whole.answers.extend(link.answers);
     whole.authorities = link.authorities;
     whole.additionals.extend(link.additionals);
@@ -315,20 +348,29 @@ fn join(whole: &mut Answer, link: Answer) {
     whole.next = link.next;
 }
 
+/// That `whom` could not tell.
+fn failure(failed: &Failed, whom: &str) -> Answer {
+    let answer = Answer::failure(code(failed), format!("{whom}: {failed}"));
+    // What is used up on our side says nothing about the name.
+    let ours = matches!(failed, Failed::Busy | Failed::Exhausted | Failed::Flooded);
+    if ours { Answer { reuse: Reuse::Never, ..answer } } else { answer }
+}
+
 fn code(failed: &Failed) -> u16 {
     match failed {
         Failed::Network(_) => ede::NETWORK,
-        Failed::Unusable(_) | Failed::Busy | Failed::Loop(_) => ede::OTHER,
+        Failed::Unusable(_) | Failed::Busy | Failed::Loop(_) | Failed::Exhausted | Failed::Flooded => ede::OTHER,
         Failed::NoServers | Failed::Code(_) | Failed::TimedOut => ede::NO_AUTHORITY,
     }
 }
 
-fn word(outcome: &Outcome) -> String {
-    match outcome {
+fn looked_up(whom: &str, looked: &Looked, down: bool) -> Value {
+    let outcome = match &looked.outcome {
         Outcome::Fresh(_) => "answered".to_owned(),
         Outcome::Stale(_, failed) => format!("stale: {failed}"),
         Outcome::Failed(failed) => format!("failed: {failed}"),
-    }
+    };
+    json!({"member": whom, "outcome": outcome, "cache": looked.cache, "down": down})
 }
 
 /// A resolver that all share.

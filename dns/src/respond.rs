@@ -226,16 +226,19 @@ impl Responder {
             kind: asked.query_type,
             recursion: query.metadata.recursion_desired,
             dnssec: opt.is_some_and(|opt| opt.dnssec),
+            unchecked: query.metadata.checking_disabled,
             client: peer.client().net,
             dice: rand::random(),
             trail: Trail::of(&query),
         };
         let refusal = self.refusal(&query, opt, peer);
         let keep = refusal.is_none();
-        let answer = match refusal {
+        let mut answer = match refusal {
             Some(answer) => answer,
             None => self.resolver.resolve(world, &peer.asker, &question, &mut Trace::off()).await,
         };
+        // RFC 6840 §5.8: AD for those who set AD or DO.
+        answer.secure &= query.metadata.authentic_data || question.dnssec;
         let encoding = encode::Question { name: &question.name, kind: question.kind, class: asked.query_class };
         let encoded = encode(&encoding, &answer, peer.asker.recursion);
         let spelled = spelled(&asked.name);

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::client::Asker;
-use crate::config::{Ask, Config, Resources};
+use crate::config::{Ask, Config, Rebinding, Resources};
 use crate::edge::{Edge, keep_secrets};
 use crate::error::Error;
 use crate::explain::{Trace, document};
@@ -26,6 +26,7 @@ use crate::health::{self, Probes};
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::names::absolute;
+use crate::outside::Guard;
 use crate::resolve::{Question, Resolver, Shared};
 use crate::respond::Responder;
 use crate::transport::{Sockets, TRANSPORTS};
@@ -63,8 +64,9 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let (probes, probed) = watch::channel(Arc::new(Probes::default()));
     let snapshot = topology.borrow_and_update().clone();
     let (world, _) = World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), &config, Instant::now());
-    let lookups = Lookups::new(Arc::clone(&forwarder), metrics.clone(), tasks.clone());
-    let resolver: Shared = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups });
+    let lookups = Lookups::new(&config.caching, Arc::clone(&forwarder), metrics.clone(), tasks.clone());
+    let resolver: Shared =
+        Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard: guard(&config.rebinding) });
     let edge = Arc::new(Edge::new(&config, encrypted.certificate.clone()));
     let mut sockets = Sockets { udp, tcp: Some(tcp), encrypted };
     let wire = Arc::new(Wire::new(config.cache_bytes.unwrap_or(BYTES_MAX), Instant::now()));
@@ -95,6 +97,11 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+fn guard(rebinding: &Rebinding) -> Guard {
+    let names = rebinding.names.iter().filter_map(|name| absolute(name)).collect();
+    Guard::new(rebinding.guard, names, rebinding.ranges.clone())
 }
 
 /// Swaps the world whenever something in it changed.
@@ -158,7 +165,17 @@ impl Server {
         let Ok(kind) = qtype.parse::<RecordType>() else { return json!({"error": format!("`{qtype}` is no type")}) };
         let (asker, by, ip) = asker(&world, &ask);
         let (client, dice) = (neighbourhood(ip), rand::random());
-        let question = Question { name: name.clone(), kind, recursion: true, dnssec: false, client, dice, trail: None };
+        let name_asked = name.clone();
+        let question = Question {
+            name: name_asked,
+            kind,
+            recursion: true,
+            dnssec: false,
+            unchecked: false,
+            client,
+            dice,
+            trail: None,
+        };
         let mut trace = Trace::on();
         let answer = self.resolver.resolve(&world, &asker, &question, &mut trace).await;
         document(&world, (&asker, &by), (&name, &qtype), &answer, trace)

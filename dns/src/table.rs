@@ -16,9 +16,10 @@ use ipnet::IpNet;
 
 use crate::arpa::Reverse;
 use crate::client::Clients;
+use crate::completion;
 use crate::config::Config;
 use crate::kinds::Kind;
-use crate::names::{absolute, ancestors, below};
+use crate::names::{absolute, ancestors, below, left_of};
 use crate::policy::Policy;
 use crate::prefixes::Prefixes;
 use crate::translate::Rename;
@@ -67,6 +68,28 @@ impl Member {
             tcp_only: dns.protocol == DnsProtocol::TCP || kind.tcp_only,
             fingerprint: hasher.finish(),
         })
+    }
+
+    /// Whether it can't have `native`, as it calls the name.
+    pub(crate) fn has_never(&self, native: &Name) -> bool {
+        self.path(native).is_some_and(|path| completion::is_none(&path))
+    }
+
+    /// The names above `name`, nearest first, below which nothing is when they are not there.
+    pub(crate) fn above(&self, native: &Name) -> Vec<Name> {
+        let path = self.path(native).unwrap_or_default();
+        let hub = self.rename.hub();
+        completion::cuts(&path).filter_map(|n| below(&path[path.len() - n..], hub)).collect()
+    }
+
+    /// A name of its that is there and has names below it: who denies that one is not believed on what lies below others.
+    pub(crate) fn inner(&self) -> Option<Name> {
+        below(&["default", "svc"], self.rename.hub()).filter(|_| self.kind.specified)
+    }
+
+    /// The labels of `native` left of its own domain, where the specification says what they may be.
+    fn path<'n>(&self, native: &'n Name) -> Option<Vec<&'n [u8]>> {
+        left_of(native, self.rename.native()).filter(|_| self.kind.specified)
     }
 
     /// The SOA of its subtree, for negative answers that bring none of their own.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use atoll_api::topology::Standing;
-use atoll_dns::{Limits, Rate};
+use atoll_dns::{Caching, Limits, Rate, Rebinding};
 use atoll_reach::host_and_port;
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -22,6 +22,8 @@ const IDLE_MAX: Duration = Duration::from_secs(3600);
 /// More than any machine has cores.
 const THREADS_MAX: usize = 1024;
 const CACHE_MEGABYTES_MAX: usize = 1 << 20;
+/// RFC 8767 §5: a maximum stale timer of one to three days.
+const STALE_MAX: Duration = Duration::from_secs(3 * 86_400);
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -87,6 +89,8 @@ struct FileDns {
     cookie_secret_file: Option<PathBuf>,
     rate_limit: FileRate,
     limits: FileLimits,
+    cache: FileCache,
+    rebinding: FileRebinding,
 }
 
 #[derive(Deserialize)]
@@ -110,6 +114,21 @@ struct FileLimits {
     client_connections: Option<usize>,
     queries: Option<usize>,
     idle_seconds: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileCache {
+    megabytes: Option<u32>,
+    stale_max_seconds: Option<u32>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileRebinding {
+    guard: Option<bool>,
+    names: Vec<String>,
+    ranges: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -210,6 +229,36 @@ impl FileDns {
             cookie_secret_file: self.cookie_secret_file,
             rate: self.rate_limit.check()?,
             limits: self.limits.check()?,
+            caching: self.cache.check()?,
+            rebinding: self.rebinding.check()?,
+        })
+    }
+}
+
+impl FileCache {
+    fn check(self) -> anyhow::Result<Caching> {
+        let default = Caching::default();
+        let bytes_max = match self.megabytes {
+            Some(0) => return Err(anyhow!("dns.cache.megabytes: `0` is no room: at least 1")),
+            Some(megabytes) => u64::from(megabytes) * 1024 * 1024,
+            None => default.bytes_max,
+        };
+        let stale_max = self.stale_max_seconds.map_or(default.stale_max, |s| Duration::from_secs(s.into()));
+        if stale_max > STALE_MAX {
+            return Err(anyhow!("dns.cache.staleMaxSeconds: `{}` is more than three days", stale_max.as_secs()));
+        }
+        Ok(Caching { bytes_max, stale_max })
+    }
+}
+
+impl FileRebinding {
+    fn check(self) -> anyhow::Result<Rebinding> {
+        let name = |said: String| domain("dns.rebinding.names", said);
+        let range = |said: String| range("dns.rebinding.ranges", &said);
+        Ok(Rebinding {
+            guard: self.guard.unwrap_or(true),
+            names: self.names.into_iter().map(name).collect::<Result<_, _>>()?,
+            ranges: self.ranges.into_iter().map(range).collect::<Result<_, _>>()?,
         })
     }
 }

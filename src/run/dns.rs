@@ -75,6 +75,8 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         limits: config.dns.limits,
         proxies: config.dns.proxies.clone(),
         cache_bytes: config.dns.cache_bytes,
+        caching: config.dns.caching,
+        rebinding: config.dns.rebinding.clone(),
     };
     let resources = atoll_dns::Resources {
         topology: common.topology,

@@ -48,11 +48,11 @@ const IMPURE: &[&str] = &[
 
 /// What answers queries and requests.
 const DATA_PATHS: &[&str] = &[
-    "dns/src/cache.rs",
+    "dns/src/cache/",
     "dns/src/edge.rs",
     "dns/src/edns.rs",
     "dns/src/forward/",
-    "dns/src/lookup.rs",
+    "dns/src/lookup/",
     "dns/src/resolve.rs",
     "dns/src/respond.rs",
     "dns/src/stream/",

@@ -7,6 +7,7 @@ use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::Name;
 
 use super::trail::{self, Trail};
+use crate::cache::Bits;
 
 /// What we take by UDP at most: the size that DNS flag day 2020 recommends; what is larger may have been put together from fragments.
 pub(crate) const UDP_BYTES_MAX: u16 = 1232;
@@ -16,8 +17,8 @@ const OPT: u16 = 41;
 /// What the OPT record of a query says.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Options {
-    /// DO.
-    pub(super) dnssec: bool,
+    /// DO, CD, AD.
+    pub(super) bits: Bits,
     /// Where the question comes from.
     pub(super) trail: Trail,
 }
@@ -45,8 +46,11 @@ impl Ask {
     pub(super) fn new(question: &Query, id: u16, options: Option<Options>) -> Self {
         let mut octets = Vec::with_capacity(HEADER_BYTES + question.name.len() + 4 + 15 + trail::OCTETS);
         octets.extend(id.to_be_bytes());
+        // RFC 4035 §3.2.2: CD is passed on. RFC 6840 §5.7: AD in a query asks to be told whether the answer was validated.
+        let bits = options.map(|o| o.bits).unwrap_or_default();
+        let low = u8::from(bits.validated) << 5 | u8::from(bits.unchecked) << 4;
         // RD.
-        octets.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(options.is_some())]);
+        octets.extend([1, low, 0, 1, 0, 0, 0, 0, 0, u8::from(options.is_some())]);
         name(&question.name, &mut octets);
         octets.extend(u16::from(question.query_type).to_be_bytes());
         octets.extend(u16::from(question.query_class).to_be_bytes());
@@ -108,7 +112,7 @@ fn opt(options: Options, octets: &mut Vec<u8>) {
     octets.push(0);
     octets.extend(OPT.to_be_bytes());
     octets.extend(UDP_BYTES_MAX.to_be_bytes());
-    octets.extend([0, 0, u8::from(options.dnssec) << 7, 0]);
+    octets.extend([0, 0, u8::from(options.bits.dnssec) << 7, 0]);
     let option = options.trail.octets();
     let len = u16::try_from(option.len()).unwrap_or(0);
     octets.extend((len + 4).to_be_bytes());
@@ -127,7 +131,11 @@ mod tests {
 
     fn ask() -> Ask {
         let question = Query::query(absolute("web.shop.svc.cluster.local").unwrap(), RecordType::A);
-        Ask::new(&question, 7, Some(Options { dnssec: true, trail: Trail::onward(None, 1, 2) }))
+        Ask::new(
+            &question,
+            7,
+            Some(Options { bits: Bits { dnssec: true, ..Bits::default() }, trail: Trail::onward(None, 1, 2) }),
+        )
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub(crate) enum Failed {
     /// What it said may not be passed on.
     #[error("{0}")]
     Unusable(String),
+    /// The query has asked as much as one may.
+    #[error("the query has asked {0} questions, which is all that one may", crate::budget::QUESTIONS_MAX)]
+    Exhausted,
+    /// Too many names that don't exist were asked for.
+    #[error("too many names that do not exist are asked for")]
+    Flooded,
     /// What is asked of it comes back to us.
     #[error("loop via {0}")]
     Loop(String),
@@ -39,6 +45,8 @@ impl Failed {
             Self::Network(_) => "network",
             Self::Unusable(_) => "unusable",
             Self::Loop(_) => "loop",
+            Self::Exhausted => "exhausted",
+            Self::Flooded => "flooded",
         }
     }
 }

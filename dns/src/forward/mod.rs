@@ -8,7 +8,7 @@
 //!   patrol ──► each server: is it well, does it know its names, does what it is asked come back to us (loops)
 //! ```
 //!
-//! In: a question and a deadline. Out: the first reply that says yes or no, or why there is none. A reply counts when id, question and
+//! In: a question and what it may cost. Out: the first reply that says yes or no, or why there is none. A reply counts when id, question and
 //! address are those of the query. Never: caches, translates, waits beyond the deadline.
 
 mod ask;
@@ -32,6 +32,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Budget;
+use crate::cache::Bits;
 use crate::metrics::Metrics;
 use crate::table::Member;
 pub(crate) use ask::UDP_BYTES_MAX;
@@ -70,10 +72,20 @@ struct To<'q> {
     servers: &'q [SocketAddr],
     /// Asked by TCP always.
     tcp_only: bool,
-    /// With DNSSEC records.
-    dnssec: bool,
+    /// DO, CD, AD.
+    bits: Bits,
+    /// What the query that asks may still cost; our own probes cost nothing.
+    budget: Option<Budget>,
     /// Where the question comes from.
     trail: Option<Trail>,
+}
+
+impl To<'_> {
+    /// One more question is asked.
+    fn spend(&self) -> Result<(), Failed> {
+        let left = self.budget.as_ref().is_none_or(Budget::take);
+        if left { Ok(()) } else { Err(Failed::Exhausted) }
+    }
 }
 
 impl Forwarder {
@@ -123,18 +135,18 @@ impl Forwarder {
         member: &Member,
         question: &Query,
         trail: Option<Trail>,
-        deadline: Instant,
+        budget: &Budget,
     ) -> Result<Message, Failed> {
         let party = self.party(member.name.as_str());
-        let to = To { trail, ..self.to(member, &party) };
+        let to = To { trail, budget: Some(budget.clone()), ..self.to(member, &party) };
         let asked = async {
-            let reply = self.ask(&to, question, deadline).await?;
+            let reply = self.ask(&to, question, budget.deadline).await?;
             if reply.metadata.response_code != ResponseCode::NXDomain {
                 return Ok(reply);
             }
             // What a member means that says that a name is not there, where its kind says so of names that are.
             for doubt in member.kind.doubts(question, member.rename.native()) {
-                let further = self.ask(&to, &doubt.question, deadline).await?;
+                let further = self.ask(&to, &doubt.question, budget.deadline).await?;
                 if let Some(settled) = doubt.settle(&reply, &further) {
                     return Ok(settled);
                 }
@@ -153,12 +165,12 @@ impl Forwarder {
     pub(crate) async fn upstream(
         &self,
         question: &Query,
-        dnssec: bool,
+        bits: Bits,
         trail: Option<Trail>,
-        deadline: Instant,
+        budget: &Budget,
     ) -> Result<Message, Failed> {
-        let to = To { dnssec, trail, ..self.to_upstreams() };
-        let reply = self.ask(&to, question, deadline).await;
+        let to = To { bits, trail, budget: Some(budget.clone()), ..self.to_upstreams() };
+        let reply = self.ask(&to, question, budget.deadline).await;
         self.count(UPSTREAM, &reply);
         reply
     }
@@ -199,12 +211,20 @@ impl Forwarder {
 
     fn to<'q>(&self, member: &'q Member, party: &'q Party) -> To<'q> {
         let whose = member.name.as_str();
-        To { whose, party, servers: &member.servers, tcp_only: member.tcp_only, dnssec: false, trail: None }
+        To {
+            whose,
+            party,
+            servers: &member.servers,
+            tcp_only: member.tcp_only,
+            bits: Bits::default(),
+            budget: None,
+            trail: None,
+        }
     }
 
     fn to_upstreams(&self) -> To<'_> {
         let (party, servers) = (&self.upstreams, &self.upstream_servers);
-        To { whose: UPSTREAM, party, servers, tcp_only: false, dnssec: false, trail: None }
+        To { whose: UPSTREAM, party, servers, tcp_only: false, bits: Bits::default(), budget: None, trail: None }
     }
 
     /// Asks whoever of `to` answers first.
@@ -233,7 +253,7 @@ impl Forwarder {
     /// One attempt; `again` by TCP, should nothing come through by UDP.
     async fn attempt(&self, to: &To<'_>, server: SocketAddr, question: &Query, again: bool) -> Result<Message, Failed> {
         let trail = self.loops.mark(to.trail, &(to.whose.to_owned(), server));
-        let ask = Ask::new(question, rand::random(), Some(Options { dnssec: to.dnssec, trail }));
+        let ask = Ask::new(question, rand::random(), Some(Options { bits: to.bits, trail }));
         let reply = self.exchange(to, server, &ask, again).await?;
         // RFC 6891 §7: who knows no EDNS says FORMERR, or NOTIMP, and brings no OPT.
         let code = reply.metadata.response_code;
@@ -246,13 +266,13 @@ impl Forwarder {
 
     async fn exchange(&self, to: &To<'_>, server: SocketAddr, ask: &Ask, again: bool) -> Result<Message, Failed> {
         let direct = to.whose == UPSTREAM || self.dialer.route(to.whose) == Route::Direct;
-        if direct
-            && !to.tcp_only
-            && !again
-            && let Some(reply) = to.party.sockets.exchange(&*self.listen, server, ask).await?
-        {
-            return Ok(reply);
+        if direct && !to.tcp_only && !again {
+            to.spend()?;
+            if let Some(reply) = to.party.sockets.exchange(&*self.listen, server, ask).await? {
+                return Ok(reply);
+            }
         }
+        to.spend()?;
         self.pipelines.exchange(to.whose, server, ask, &self.dial(to.whose, server)).await
     }
 

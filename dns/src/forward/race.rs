@@ -48,6 +48,11 @@ where
         tokio::select! {
             biased;
             Some((server, start, reply)) = running.next(), if !running.is_empty() => {
+                if let Err(Failed::Exhausted) = reply {
+                    // That is nobody's fault, and nobody else can be asked.
+                    let failed = if matches!(last, Failed::Code(_)) { last } else { Failed::Exhausted };
+                    return (fallback.ok_or(failed), hedges);
+                }
                 let now = Instant::now();
                 let took = reply.is_ok().then(|| now.saturating_duration_since(start));
                 party.note(server, took, now);

@@ -90,6 +90,7 @@ fn head(question: &Question<'_>, answer: &Answer, recursion: bool) -> Message {
     let mut message = Message::response(0, OpCode::Query);
     message.metadata.response_code = answer.rcode;
     message.metadata.authoritative = answer.authoritative;
+    message.metadata.authentic_data = answer.secure;
     message.metadata.recursion_available = recursion;
     let mut asked = Asked::query(question.name.clone(), question.kind);
     asked.set_query_class(question.class);
@@ -109,7 +110,7 @@ fn life(answer: &Answer, aging: bool) -> u32 {
         RData::SOA(soa) => Some(r.ttl.min(soa.minimum)),
         _ => None,
     });
-    if answer.edes.iter().any(|e| e.code == ede::STALE) {
+    if answer.edes.iter().any(|e| matches!(e.code, ede::STALE | ede::STALE_NXDOMAIN)) {
         return FAILURE_S;
     }
     let records = answer.answers.iter().chain(&answer.authorities).chain(&answer.additionals);

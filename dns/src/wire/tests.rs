@@ -24,6 +24,7 @@ use crate::guard::Rate;
 use crate::health::Probes;
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
+use crate::outside::Guard;
 use crate::resolve::Resolver;
 use crate::respond::{Responder, Via};
 use crate::testing::topology;
@@ -102,8 +103,9 @@ pub(crate) fn responder(topology: Topology, bytes_max: usize) -> Responder {
         Arc::new(Forwarder::new(dialer(), system.clone(), system, Vec::new(), metrics.clone(), &tasks, &shutdown));
     let (world, _) =
         World::new(None, &snapshot(topology), &Probes::default(), &dialer(), &Config::default(), Instant::now());
-    let lookups = Lookups::new(forwarder, metrics.clone(), tasks);
-    let resolver = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups });
+    let lookups = Lookups::new(&Config::default().caching, forwarder, metrics.clone(), tasks);
+    let resolver =
+        Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard: Guard::new(true, vec![], vec![]) });
     let edge = Arc::new(Edge::new(&Config { rate: Rate { per_second: 0, slip: 0 }, ..Config::default() }, None));
     Responder { resolver, edge, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())) }
 }

@@ -10,7 +10,7 @@
 //!
 //! Who is there; all of it may stand anywhere and counts from there on:
 //! ```text
-//!   config                                   before anything is asked; lines `recursion CIDR`, `upstreams SERVER…`, … (setting.rs)
+//!   config                                   before anything is asked, after the servers it names; lines `recursion CIDR`, `upstreams SERVER…`, … (setting.rs)
 //!   server eu [domain] [at 127.0.0.2]        a DNS server by script; lines `owner ttl TYPE data` (owner relative to the domain unless it
 //!                                            ends in a dot), `+answer|+authority|+additional owner ttl TYPE data` (put into every reply)
 //!   member prod-eu env=prod region=eu-central net=21 dns=eu,eu2 [kind=Consul] [domain=…]     a cluster with pods 127.21.0.0/16
@@ -53,7 +53,7 @@ macro_rules! groups {
     };
 }
 
-groups! { basics }
+groups! { basics, cache, outside, protection }
 
 fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")

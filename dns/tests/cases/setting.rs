@@ -28,6 +28,7 @@ pub(crate) fn config(step: &Step, server: impl Fn(&str) -> Option<SocketAddr>) -
                 let at = |v: &&str| server(v).ok_or_else(|| bad(format!("no server `{v}`")));
                 config.upstreams = values.iter().map(at).collect::<Result<_, _>>()?;
             }
+            "cache" | "rebinding" => cached(&mut config, values).map_err(bad)?,
             "standing" => config.standing = standing(values).map_err(bad)?,
             "client" => {
                 let (range, rest) = values.split_first().ok_or_else(|| bad("which range?".to_owned()))?;
@@ -38,6 +39,26 @@ pub(crate) fn config(step: &Step, server: impl Fn(&str) -> Option<SocketAddr>) -
         }
     }
     Ok(config)
+}
+
+/// `stale=1h bytes=…`, `guard=off names=… ranges=…`.
+fn cached(config: &mut Config, words: &[&str]) -> Result<(), String> {
+    for word in words {
+        let (key, value) = word.split_once('=').ok_or(format!("`{word}` is not key=value"))?;
+        let all = value.split(',');
+        match key {
+            "stale" => config.caching.stale_max = crate::expect::duration(value)?,
+            "bytes" => config.caching.bytes_max = crate::expect::number(value)? as u64,
+            "guard" => config.rebinding.guard = value != "off",
+            "names" => config.rebinding.names = all.map(str::to_owned).collect(),
+            "ranges" => {
+                let ranges = all.map(|r| r.parse().map_err(|_| format!("`{r}` is no range")));
+                config.rebinding.ranges = ranges.collect::<Result<_, _>>()?;
+            }
+            _ => return Err(format!("no key `{key}`")),
+        }
+    }
+    Ok(())
 }
 
 /// `cluster=… region=… zone=… set=…`.
