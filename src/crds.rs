@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use atoll_api::kinds::{FIELD_MANAGER, GROUP};
+use atoll_api::kinds::{Channel, FIELD_MANAGER, GROUP, standard_crds_of};
 use futures::future::try_join_all;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition as Definition;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -19,12 +19,10 @@ use crate::error::Exit;
 const SERVED_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Our CRDs, and with `standard` also those of others that we use.
-pub(crate) fn crds(standard: bool) -> Vec<Definition> {
+/// Our CRDs, and with a `channel` of the Gateway API also those of others that we use.
+pub(crate) fn crds(channel: Option<Channel>) -> Vec<Definition> {
     let mut crds = atoll_api::kinds::crds();
-    if standard {
-        crds.extend(atoll_api::kinds::standard_crds());
-    }
+    crds.extend(channel.map(standard_crds_of).into_iter().flatten());
     crds
 }
 
@@ -41,7 +39,7 @@ pub(crate) async fn apply(client: &Client) -> anyhow::Result<()> {
         Err(error) => return Err(error).context("list the kinds of the hub's API server"),
     };
     let find = |name: &str| held.iter().find(|d| d.name_any() == name);
-    let wanted = crds(true);
+    let wanted = crds(Some(Channel::default()));
     try_join_all(wanted.iter().map(|crd| bring(&api, crd, find(&crd.name_any())))).await?;
     try_join_all(wanted.iter().map(|crd| served(&api, crd, find(&crd.name_any())))).await?;
     Ok(())

@@ -12,12 +12,32 @@ pub(crate) struct Crds {
     /// Also the standard ones that we use: Gateway API, MCS, DNSEndpoint, ClusterProfile
     #[arg(long)]
     standard: bool,
+    /// Of the Gateway API: with the fields that may still change (retries, session persistence, external authorisation), or without
+    #[arg(long, value_enum, default_value_t, requires = "standard")]
+    channel: Channel,
+}
+
+/// Which set of the Gateway API.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Channel {
+    Standard,
+    #[default]
+    Experimental,
+}
+
+impl From<Channel> for atoll_api::kinds::Channel {
+    fn from(channel: Channel) -> Self {
+        match channel {
+            Channel::Standard => Self::Standard,
+            Channel::Experimental => Self::Experimental,
+        }
+    }
 }
 
 impl Crds {
     /// Runs it. Needs no API server.
     pub(crate) fn run(&self, globals: &Globals) -> Outcome {
-        let all = crate::run::crds(self.standard);
+        let all = crate::run::crds(self.standard.then(|| self.channel.into()));
         let mut items = Vec::with_capacity(all.len());
         for crd in &all {
             items.push(sorted(serde_json::to_value(crd).map_err(Failure::on("print a definition"))?));

@@ -24,7 +24,7 @@ pub use assignment::*;
 pub use bundle::*;
 pub use catalog::*;
 pub use cluster::*;
-pub use gateway::gateway_api_crds;
+pub use gateway::{Channel, gateway_api_crds};
 pub use inventory::*;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
@@ -85,10 +85,16 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     ]
 }
 
-/// The standard CRDs that a hub serves beside ours and that have Rust types here: MCS, ClusterProfile, DNSEndpoint and the Gateway API.
+/// The standard CRDs that a hub serves beside ours and that have Rust types here: MCS, ClusterProfile, DNSEndpoint and the Gateway API
+/// of its experimental channel.
 pub fn standard_crds() -> Vec<CustomResourceDefinition> {
+    standard_crds_of(Channel::Experimental)
+}
+
+/// The same with the Gateway API of a channel.
+pub fn standard_crds_of(channel: Channel) -> Vec<CustomResourceDefinition> {
     let mut crds = vec![service_export_crd(), ServiceImport::crd(), ClusterProfile::crd(), DNSEndpoint::crd()];
-    crds.extend(gateway_api_crds());
+    crds.extend(gateway_api_crds(channel));
     crds
 }
 

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{LocalObjectReference, SecretObjectReference};
+use super::{LocalObjectReference, ObjectReference, SecretObjectReference};
 use crate::kinds::Condition;
 
 /// A class of Gateways, and who serves it.
@@ -28,7 +27,7 @@ pub struct GatewayClassSpec {
     pub description: Option<String>,
     /// Parameters of the controller's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub parameters_ref: Option<Value>,
+    pub parameters_ref: Option<ObjectReference>,
 }
 
 /// What became of a class.
@@ -75,10 +74,85 @@ pub struct GatewaySpec {
     pub infrastructure: Option<GatewayInfrastructure>,
     /// Who may add listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub allowed_listeners: Option<Value>,
+    pub allowed_listeners: Option<AllowedListeners>,
     /// Certificates towards backends and of clients.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Value>,
+    pub tls: Option<GatewayTls>,
+    /// Which routes without a parent attach here: All or None (where absent); experimental channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_scope: Option<String>,
+}
+
+/// From which namespaces ListenerSets may attach; absent: from none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AllowedListeners {
+    /// All, Same, Selector or None (where absent).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<RouteNamespaces>,
+}
+
+/// TLS of a Gateway as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GatewayTls {
+    /// Towards backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<GatewayBackendTls>,
+    /// Towards clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frontend: Option<FrontendTls>,
+}
+
+/// Who the Gateway is to backends.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GatewayBackendTls {
+    /// A Secret of type kubernetes.io/tls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate_ref: Option<SecretObjectReference>,
+}
+
+/// How certificates of clients are checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FrontendTls {
+    /// At every HTTPS listener …
+    pub default: FrontendTlsSettings,
+    /// … but those of these ports.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub per_port: Vec<FrontendTlsPort>,
+}
+
+/// How certificates of clients are checked at one port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FrontendTlsPort {
+    /// The port.
+    pub port: i32,
+    /// How.
+    pub tls: FrontendTlsSettings,
+}
+
+/// Whether certificates of clients are checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FrontendTlsSettings {
+    /// Absent: clients are not asked for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<FrontendTlsValidation>,
+}
+
+/// Whose certificates clients must have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FrontendTlsValidation {
+    /// ConfigMaps with authorities in `ca.crt`.
+    #[serde(rename = "caCertificateRefs", skip_serializing_if = "Vec::is_empty")]
+    pub ca_certificate_refs: Vec<ObjectReference>,
+    /// AllowValidOnly (where absent) or AllowInsecureFallback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
 }
 
 /// What is made for a Gateway.
@@ -192,6 +266,9 @@ pub struct GatewayStatus {
     /// One for each listener.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerStatus>,
+    /// How many ListenerSets are attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attached_listener_sets: Option<i32>,
 }
 
 /// What became of a listener.

@@ -3,7 +3,7 @@
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 
-use super::{HTTPBackendRef, HTTPRouteFilter, NamedMatch, ParentReference, RouteStatus};
+use super::{HTTPBackendRef, HTTPRouteFilter, NamedMatch, ParentReference, RouteStatus, SessionPersistence};
 
 /// Rules for gRPC calls to some host names.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct GRPCRouteSpec {
     /// What it wants to be attached to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentReference>,
+    /// Which Gateways with a default scope take it beside its parents: All or None (where absent); experimental channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_default_gateways: Option<String>,
     /// Host names; none: the listener's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
@@ -44,6 +47,9 @@ pub struct GRPCRouteRule {
     /// Backends by weight.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backend_refs: Vec<HTTPBackendRef>,
+    /// Session persistence (experimental channel).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// What a call must be.

@@ -2,7 +2,6 @@
 
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{BackendObjectReference, HTTPRouteFilter, ParentReference};
 use crate::kinds::Condition;
@@ -22,6 +21,9 @@ pub struct HTTPRouteSpec {
     /// What it wants to be attached to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentReference>,
+    /// Which Gateways with a default scope take it beside its parents: All or None (where absent); experimental channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_default_gateways: Option<String>,
     /// Host names; none: the listener's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
@@ -54,7 +56,34 @@ pub struct HTTPRouteRule {
     pub retry: Option<HTTPRouteRetry>,
     /// Session persistence (experimental channel).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_persistence: Option<Value>,
+    pub session_persistence: Option<SessionPersistence>,
+}
+
+/// Requests of one session go to one endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionPersistence {
+    /// The cookie's or header's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_name: Option<String>,
+    /// A session ends at the latest after this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub absolute_timeout: Option<String>,
+    /// Cookie (where absent) or Header.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub persistence_type: Option<String>,
+    /// The cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookie_config: Option<CookieConfig>,
+}
+
+/// The cookie of a session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CookieConfig {
+    /// Session (where absent) or Permanent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetime_type: Option<String>,
 }
 
 /// Time-outs of a rule; GEP-2257 durations, `0s`: none.

@@ -20,6 +20,9 @@ pub struct TLSRouteSpec {
     /// What it wants to be attached to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentReference>,
+    /// Which Gateways with a default scope take it beside its parents: All or None (where absent); experimental channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_default_gateways: Option<String>,
     /// Server names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
@@ -43,6 +46,9 @@ pub struct TCPRouteSpec {
     /// What it wants to be attached to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentReference>,
+    /// Which Gateways with a default scope take it beside its parents: All or None (where absent); experimental channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_default_gateways: Option<String>,
     /// Rules; one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<L4Rule>,
@@ -63,6 +69,9 @@ pub struct UDPRouteSpec {
     /// What it wants to be attached to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parent_refs: Vec<ParentReference>,
+    /// Which Gateways with a default scope take it beside its parents: All or None (where absent); experimental channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_default_gateways: Option<String>,
     /// Rules; one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<L4Rule>,

@@ -1,4 +1,4 @@
-//! The Gateway API v1 (sigs.k8s.io/gateway-api v1.6.1) as serde structs of ours, and its standard-channel CRDs as data.
+//! The Gateway API v1 (sigs.k8s.io/gateway-api v1.6.1) as serde structs of ours, and the CRDs of both its channels as data.
 //!
 //! What a field may hold is the CRD's affair; here words are strings and everything that may be absent is an `Option` or an empty
 //! list, so that an object that the gateway can't serve still parses and gets a status that says why. The CRDs under `crds/` are
@@ -10,7 +10,9 @@ mod filter;
 mod grpc;
 mod http;
 mod l4;
+mod policy;
 mod reference;
+mod set;
 
 pub use entry::*;
 pub use filter::*;
@@ -18,7 +20,9 @@ pub use grpc::*;
 pub use http::*;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 pub use l4::*;
+pub use policy::*;
 pub use reference::*;
+pub use set::*;
 
 /// The API group of the Gateway API.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
@@ -27,26 +31,47 @@ pub const GATEWAY_CONTROLLER: &str = "atoll.dev/gateway";
 /// The GatewayClass that exists from the start.
 pub const GATEWAY_CLASS: &str = "atoll";
 
-/// The CRDs of the standard channel, as the project publishes them but without descriptions.
+/// Which of the two sets that the Gateway API is published in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Channel {
+    /// What is stable.
+    Standard,
+    /// Also fields that may still change: retries, session persistence, external authorisation, default Gateways.
+    #[default]
+    Experimental,
+}
+
+/// The carried CRDs of both channels, by their plural.
+macro_rules! carried {
+    ($($plural:literal)*) => {
+        &[$((include_str!(concat!("crds/standard/", $plural, ".json")), include_str!(concat!("crds/experimental/", $plural, ".json")))),*]
+    };
+}
+
+const CARRIED: &[(&str, &str)] = carried![
+    "gatewayclasses"
+    "gateways"
+    "listenersets"
+    "httproutes"
+    "grpcroutes"
+    "tlsroutes"
+    "tcproutes"
+    "udproutes"
+    "referencegrants"
+    "backendtlspolicies"
+];
+
+/// The CRDs of a channel, as the project publishes them but without descriptions.
 ///
 /// # Panics
 /// Never: a test parses what is carried.
-pub fn gateway_api_crds() -> Vec<CustomResourceDefinition> {
-    let parse = |json| serde_json::from_str(json).expect("the carried CRDs parse, a test shows it");
-    [
-        include_str!("crds/gatewayclasses.json"),
-        include_str!("crds/gateways.json"),
-        include_str!("crds/listenersets.json"),
-        include_str!("crds/httproutes.json"),
-        include_str!("crds/grpcroutes.json"),
-        include_str!("crds/tlsroutes.json"),
-        include_str!("crds/tcproutes.json"),
-        include_str!("crds/udproutes.json"),
-        include_str!("crds/referencegrants.json"),
-        include_str!("crds/backendtlspolicies.json"),
-    ]
-    .map(parse)
-    .into()
+pub fn gateway_api_crds(channel: Channel) -> Vec<CustomResourceDefinition> {
+    let parse = |json: &str| serde_json::from_str(json).expect("the carried CRDs parse, a test shows it");
+    let pick = |(standard, experimental): &(&'static str, &'static str)| match channel {
+        Channel::Standard => *standard,
+        Channel::Experimental => *experimental,
+    };
+    CARRIED.iter().map(|both| parse(pick(both))).collect()
 }
 
 #[cfg(test)]
@@ -55,14 +80,17 @@ mod tests {
 
     #[test]
     fn the_carried_crds_parse_and_serve_v1() {
-        let crds = gateway_api_crds();
-        assert_eq!(crds.len(), 10);
-        for crd in crds {
-            let name = crd.metadata.name.unwrap();
-            assert_eq!(crd.spec.group, GATEWAY_GROUP, "{name}");
-            assert!(crd.spec.versions.iter().any(|v| v.name == "v1" && v.served), "{name}");
-            let version = &crd.metadata.annotations.unwrap()["gateway.networking.k8s.io/bundle-version"];
-            assert_eq!(version, "v1.6.1", "{name}");
+        for (channel, word) in [(Channel::Standard, "standard"), (Channel::Experimental, "experimental")] {
+            let crds = gateway_api_crds(channel);
+            assert_eq!(crds.len(), 10);
+            for crd in crds {
+                let name = crd.metadata.name.unwrap();
+                assert_eq!(crd.spec.group, GATEWAY_GROUP, "{name}");
+                assert!(crd.spec.versions.iter().any(|v| v.name == "v1" && v.served), "{name}");
+                let annotations = crd.metadata.annotations.unwrap();
+                assert_eq!(annotations["gateway.networking.k8s.io/bundle-version"], "v1.6.1", "{name}");
+                assert_eq!(annotations["gateway.networking.k8s.io/channel"], word, "{name}");
+            }
         }
     }
 
