@@ -11,6 +11,7 @@
 //! readiness. `down`: everything that carries the testbed's mark, in the other order. Needs root and Linux.
 
 pub mod cluster;
+pub mod conformance;
 mod down;
 pub mod error;
 pub mod extras;

@@ -2,9 +2,11 @@
 #![allow(clippy::print_stdout, reason = "a command answers on its standard output")]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use atoll_testbed::conformance::{self, Conformance};
 use atoll_testbed::programs::Programs;
 use atoll_testbed::proxy::{Link, Protocol, Proxy};
 use atoll_testbed::{MemberSpec, Options, Target, Testbed, packages};
@@ -69,6 +71,27 @@ enum Verb {
     Cut(Fault),
     /// Undo the faults of the target, or all of the member's.
     Heal(Fault),
+    /// Run the Gateway API's conformance suite against a hub and a gateway in a cluster of their own.
+    Conformance {
+        /// `gateway`.
+        #[arg(value_parser = ["gateway"])]
+        what: String,
+        /// The binary under test.
+        #[arg(long, default_value = "target/debug/atoll")]
+        atoll: PathBuf,
+        /// Run these tests only, and write no report.
+        #[arg(long, value_delimiter = ',')]
+        tests: Vec<String>,
+        /// Profiles.
+        #[arg(long, default_value = conformance::PROFILES)]
+        profiles: String,
+        /// Where the report goes.
+        #[arg(long, default_value = "testbed/conformance/gateway.yaml")]
+        report: PathBuf,
+        /// Leave the cluster up for the next run.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Carry TCP or UDP over a bad link until interrupted; each line on stdin changes the link.
     Proxy {
         /// Carry UDP, not TCP.
@@ -120,6 +143,10 @@ async fn run(cli: Cli) -> Result<()> {
         Verb::Resume(fault) => fault.apply(Word::Resume).await,
         Verb::Cut(fault) => fault.apply(Word::Cut).await,
         Verb::Heal(fault) => fault.apply(Word::Heal).await,
+        Verb::Conformance { what: _, atoll, tests, profiles, report, keep } => {
+            let atoll = std::path::absolute(atoll)?;
+            conform(&Conformance { atoll, tests, profiles, report, keep }).await
+        }
         Verb::Proxy { udp, listen, target, link } => {
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
             let link: Link = link.join(" ").parse()?;
@@ -147,11 +174,27 @@ async fn carry(proxy: &Proxy) -> Result<()> {
     }
 }
 
+async fn conform(conformance: &Conformance) -> Result<()> {
+    let outcome = tokio::select! {
+        outcome = conformance.run() => outcome?,
+        () = interrupted() => bail!("interrupted; `cargo testbed down` takes the cluster away"),
+    };
+    for name in &outcome.failed {
+        println!("failed  {name}");
+    }
+    let (passed, failed, skipped) = (outcome.passed.len(), outcome.failed.len(), outcome.skipped.len());
+    println!("{passed} passed, {failed} failed, {skipped} skipped; log {}", outcome.log.display());
+    if failed > 0 {
+        bail!("{failed} tests failed");
+    }
+    Ok(())
+}
+
 async fn build() -> Result<()> {
     let started = Instant::now();
     packages::ensure().await?;
     println!("{:<12} {:>6.1} s", "packages", started.elapsed().as_secs_f32());
-    let programs = Programs::ensure(|built| {
+    let programs = Programs::conformance(|built| {
         let how = if built.cached { "cached" } else { "built" };
         println!("{:<12} {:>6.1} s  {how}", built.name, built.took.as_secs_f32());
     })

@@ -27,6 +27,8 @@ pub struct Program {
     pub ldflags: &'static str,
     /// The names by which it is called, if it goes by several.
     pub links: &'static [&'static str],
+    /// Whether it is the package's tests, as one program.
+    pub tests: bool,
 }
 
 /// Every program, the longest build first.
@@ -38,19 +40,55 @@ pub const PROGRAMS: &[Program] = &[
         // Without these clients see v0.0.0.
         ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34",
         links: &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"],
+        tests: false,
     },
-    Program { name: "consul", module: "consul", package: "github.com/hashicorp/consul", ldflags: "", links: &[] },
-    Program { name: "coredns", module: "coredns", package: "github.com/coredns/coredns", ldflags: "", links: &[] },
-    Program { name: "helm", module: "helm", package: "helm.sh/helm/v4/cmd/helm", ldflags: "", links: &[] },
+    Program {
+        name: "consul",
+        module: "consul",
+        package: "github.com/hashicorp/consul",
+        ldflags: "",
+        links: &[],
+        tests: false,
+    },
+    Program {
+        name: "coredns",
+        module: "coredns",
+        package: "github.com/coredns/coredns",
+        ldflags: "",
+        links: &[],
+        tests: false,
+    },
+    Program {
+        name: "helm",
+        module: "helm",
+        package: "helm.sh/helm/v4/cmd/helm",
+        ldflags: "",
+        links: &[],
+        tests: false,
+    },
     Program {
         name: "registry",
         module: "registry",
         package: "github.com/distribution/distribution/v3/cmd/registry",
         ldflags: "",
         links: &[],
+        tests: false,
     },
-    Program { name: "echo", module: "echo", package: ".", ldflags: "", links: &[] },
-    Program { name: "pause", module: "echo", package: "./pause", ldflags: "", links: &[] },
+    Program { name: "echo", module: "echo", package: ".", ldflags: "", links: &[], tests: false },
+    Program { name: "pause", module: "echo", package: "./pause", ldflags: "", links: &[], tests: false },
+];
+
+/// What the Gateway API's conformance suite needs beside them.
+pub const CONFORMANCE: &[Program] = &[
+    Program { name: "conformance", module: "conformance", package: ".", ldflags: "", links: &[], tests: true },
+    Program {
+        name: "echo-basic",
+        module: "conformance",
+        package: "sigs.k8s.io/gateway-api/conformance/echo-basic",
+        ldflags: "",
+        links: &[],
+        tests: false,
+    },
 ];
 
 /// The oldest Go that builds all of it.
@@ -87,10 +125,18 @@ impl Programs {
     /// # Errors
     /// No Go and no way to get one, no network, or a build fails.
     pub async fn ensure(mut each: impl FnMut(&Built)) -> Result<Self> {
-        Self::of(PROGRAMS, &mut each).await
+        Self::of(PROGRAMS.iter(), &mut each).await
     }
 
-    async fn of(programs: &[Program], each: &mut impl FnMut(&Built)) -> Result<Self> {
+    /// The same with what the Gateway API's conformance suite needs.
+    ///
+    /// # Errors
+    /// As [`Programs::ensure`].
+    pub async fn conformance(mut each: impl FnMut(&Built)) -> Result<Self> {
+        Self::of(PROGRAMS.iter().chain(CONFORMANCE), &mut each).await
+    }
+
+    async fn of<'p>(programs: impl Iterator<Item = &'p Program>, each: &mut impl FnMut(&Built)) -> Result<Self> {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
         let cache = cache_dir()?;
         let mut go = None;
@@ -131,7 +177,7 @@ impl Programs {
 pub async fn kubectl() -> Result<PathBuf> {
     let holds = |program: &&Program| program.links.contains(&"kubectl");
     let one = PROGRAMS.iter().find(holds).expect("one of them is kubectl");
-    Ok(Programs::of(std::slice::from_ref(one), &mut |_| {}).await?.path("kubectl"))
+    Ok(Programs::of(std::iter::once(one), &mut |_| {}).await?.path("kubectl"))
 }
 
 fn cache_dir() -> Result<PathBuf> {
@@ -181,7 +227,8 @@ async fn build(go: &Path, sources: &Path, program: &Program, file: &Path) -> Res
     fs::create_dir_all(folder).map_err(Error::on(folder))?;
     let unfinished = file.with_extension(format!("{}.new", std::process::id()));
     let mut command = Command::new(go);
-    command.arg("build").args(FLAGS).arg(format!("-ldflags=-s -w {}", program.ldflags)).arg("-o").arg(&unfinished);
+    let verb: &[&str] = if program.tests { &["test", "-c"] } else { &["build"] };
+    command.args(verb).args(FLAGS).arg(format!("-ldflags=-s -w {}", program.ldflags)).arg("-o").arg(&unfinished);
     command.arg(program.package).current_dir(sources.join(program.module)).kill_on_drop(true);
     // Static, so that the same file runs on the machine and as a pod; the sums in go.sum are the only ones that count.
     command.env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly").env("GOTOOLCHAIN", "local");
