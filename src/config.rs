@@ -61,6 +61,8 @@ pub(crate) struct Advertise {
     pub(crate) webhook: Option<String>,
     pub(crate) dns_relay: Option<String>,
     pub(crate) gateway_relay: Option<String>,
+    /// What DNS gives for hosts that the gateway serves.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Who stands where, by address range.
@@ -99,7 +101,8 @@ pub(crate) struct Pair {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gateway {
     pub(crate) clients: Clients,
-    pub(crate) addresses: Vec<IpAddr>,
+    /// From which each Gateway gets an address of its own; none: all share the configured ports.
+    pub(crate) addresses: Vec<IpNet>,
 }
 
 /// What the agent is told.

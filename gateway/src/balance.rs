@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 
 use crate::endpoint::{Live, LiveEndpoint};
+use crate::table::Backend;
 
 /// So many endpoints of one cluster are tried for one request; then it is the next cluster's turn.
 const TRIES_PER_CLUSTER: usize = 2;
@@ -35,6 +36,20 @@ impl Dice {
         // The bias is n / 2⁶⁴.
         usize::try_from(self.roll() % u64::try_from(n.max(1)).unwrap_or(1)).unwrap_or_default()
     }
+}
+
+/// Draws a backend by weight; nothing where there is none.
+pub(crate) fn draw<'a>(backends: &'a [Backend], dice: &Dice) -> Option<&'a Backend> {
+    if let [one] = backends {
+        return Some(one);
+    }
+    let sum: usize = backends.iter().map(|b| b.weight as usize).sum();
+    let mut drawn = dice.below(sum);
+    backends.iter().find(|b| {
+        let hit = drawn < b.weight as usize;
+        drawn = drawn.saturating_sub(b.weight as usize);
+        hit
+    })
 }
 
 /// An endpoint, by cluster and place in it.
@@ -118,8 +133,14 @@ mod tests {
                 .collect(),
         };
         let id = UpstreamId::Local(atoll_api::names::ServiceName::new("a", "b"), 80);
-        let upstream =
-            Upstream { id, h2: false, clusters: clusters.iter().enumerate().map(part).collect(), policy: None };
+        let upstream = Upstream {
+            id,
+            h2: false,
+            udp: false,
+            tls: None,
+            clusters: clusters.iter().enumerate().map(part).collect(),
+            policy: None,
+        };
         Endpoints::default().enliven(&[upstream]).remove(0)
     }
 

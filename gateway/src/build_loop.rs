@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use atoll_api::topology::{Topology, Version};
 use atoll_wire::follow::Snapshot as Followed;
+use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,7 @@ use crate::listen::OpenPorts;
 use crate::objects::Objects;
 use crate::plane::Plane;
 use crate::status::Statuses;
-use crate::table::{Built, Input, Ports, Table, build};
-use crate::tls::Certificates;
+use crate::table::{Built, Input, Memory, Ports, Table, build};
 use crate::watch::Watches;
 
 /// Changes within this time make one table.
@@ -39,6 +39,9 @@ pub(crate) struct Builder {
     pub(crate) open: OpenPorts,
     /// Where this replica is reached.
     pub(crate) addresses: Vec<String>,
+    /// From which Gateways get addresses of their own.
+    pub(crate) pool: Vec<IpNet>,
+    pub(crate) memory: Memory,
     pub(crate) statuses: watch::Sender<Statuses>,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) has_last_good: bool,
@@ -49,8 +52,7 @@ pub(crate) struct Builder {
 impl Builder {
     /// Builds until `shutdown`.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let mut certificates = Certificates::default();
-        let _ = shutdown.run_until_cancelled(self.go(&mut certificates)).await;
+        let _ = shutdown.run_until_cancelled(self.go()).await;
         // What changed since the last save is not lost by a restart.
         if self.watches.are_listed() {
             let topology = Arc::clone(&self.topology.borrow().topology);
@@ -59,7 +61,7 @@ impl Builder {
         self.open.finish().await;
     }
 
-    async fn go(&mut self, certificates: &mut Certificates) {
+    async fn go(&mut self) {
         let mut changes = self.watches.changes();
         let mut save_at = Instant::now();
         let mut unsaved = false;
@@ -71,7 +73,7 @@ impl Builder {
             let listed = self.watches.are_listed();
             if listed || self.has_last_good {
                 let objects = self.watches.objects();
-                self.build(&objects, &topology, listed, certificates).await;
+                self.build(&objects, &topology, listed).await;
                 unsaved = listed && self.dir.is_some();
             }
             // Saves what there is, then waits until something that tables are made of is another.
@@ -94,21 +96,15 @@ impl Builder {
     }
 
     /// Builds, swaps, and settles the ports; once more if that changed which ports can be served.
-    async fn build(
-        &mut self,
-        objects: &Objects,
-        topology: &Arc<Topology>,
-        listed: bool,
-        certificates: &mut Certificates,
-    ) {
-        certificates.retain(&objects.secrets);
+    async fn build(&mut self, objects: &Objects, topology: &Arc<Topology>, listed: bool) {
+        self.memory.keys.retain(&objects.secrets, &objects.configs);
         let addresses = self.addresses(topology);
         loop {
-            let input =
-                Input { objects, topology, ports: &self.ports, addresses: &addresses, now: jiff::Timestamp::now() };
-            let Built { table, statuses, wanted } = build(&input, certificates);
+            let (ports, pool, now) = (&self.ports, &self.pool, jiff::Timestamp::now());
+            let input = Input { objects, topology, ports, addresses: &addresses, pool, now };
+            let Built { table, statuses, wanted } = build(&input, &mut self.memory);
             self.plane.metrics.builds.inc();
-            self.plane.metrics.routes.set(i64::try_from(objects.routes.len()).unwrap_or(i64::MAX));
+            self.plane.metrics.routes.set(i64::try_from(objects.routes_len()).unwrap_or(i64::MAX));
             self.count_certificates(&table);
             self.plane.swap(table, !listed);
             let failed = self.open.settle(&wanted).await;

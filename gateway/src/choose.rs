@@ -137,6 +137,14 @@ impl Question<'_> {
     }
 }
 
+/// The same for the same client: its address, IPv6 by /64.
+pub(crate) fn client_number(client: IpAddr) -> u64 {
+    match client.to_canonical() {
+        IpAddr::V4(a) => u64::from(u32::from(a)),
+        IpAddr::V6(a) => u64::try_from(u128::from(a) >> 64).unwrap_or_default(),
+    }
+}
+
 /// What a standing does not say is as its cluster has it.
 pub(crate) fn place(standing: &Standing, topology: &Topology) -> Standing {
     let mut place = standing.clone();

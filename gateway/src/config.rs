@@ -23,6 +23,8 @@ pub struct Config {
     pub clients: Vec<(IpNet, Standing)>,
     /// What the status of Gateways gives as their addresses; empty: the address that HTTP is served at.
     pub addresses: Vec<String>,
+    /// From which each Gateway gets addresses of its own; empty: all Gateways share the ports.
+    pub pool: Vec<IpNet>,
     /// Bounds on what clients may do.
     pub limits: Limits,
 }
@@ -34,6 +36,7 @@ impl Default for Config {
             standing: Standing::default(),
             clients: Vec::new(),
             addresses: Vec::new(),
+            pool: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -93,6 +96,8 @@ pub struct Resources {
     pub https: Box<dyn Accept>,
     /// The hub's API: Gateway API objects, Secrets, Services.
     pub client: kube::Client,
+    /// Whom the machine trusts: for backends with `wellKnownCACertificates: System`.
+    pub roots: Arc<rustls::RootCertStore>,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
     /// A directory of its own, for the last good objects; `None`: kept nowhere.

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::health::{ClusterState, EndpointState};
 use crate::pool::Idle;
 use crate::table::Upstream;
+use crate::tls::BackendTls;
 
 /// Which endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,8 +24,12 @@ pub(crate) struct Address {
     pub(crate) cluster: Option<ClusterName>,
     pub(crate) ip: IpAddr,
     pub(crate) port: u16,
-    /// It speaks HTTP/2 without TLS.
+    /// It speaks HTTP/2.
     pub(crate) h2: bool,
+    /// It is reached by UDP.
+    pub(crate) udp: bool,
+    /// How TLS is spoken to it.
+    pub(crate) tls: Option<Arc<BackendTls>>,
 }
 
 impl Address {
@@ -137,6 +142,7 @@ impl Known {
 
 impl Endpoints {
     /// Makes upstreams live; endpoints that none of them leads to are retired.
+    #[expect(clippy::mutable_key_type, reason = "settings of TLS are hashed by what they were made of alone")]
     pub(crate) fn enliven(&self, upstreams: &[Upstream]) -> Vec<Live> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut used: HashMap<Address, Arc<Endpoint>> = HashMap::new();
@@ -146,8 +152,9 @@ impl Endpoints {
             let parts = upstream.clusters.iter().map(|part| {
                 let state = part.name().map(|name| known.cluster(name));
                 let endpoints = part.endpoints.iter().map(|target| {
-                    let (cluster, ip, port, h2) = (part.name().cloned(), target.address, target.port, upstream.h2);
-                    let endpoint = known.endpoint(Address { cluster, ip, port, h2 }, state.as_ref());
+                    let (cluster, ip, port) = (part.name().cloned(), target.address, target.port);
+                    let (h2, udp, tls) = (upstream.h2, upstream.udp, upstream.tls.clone());
+                    let endpoint = known.endpoint(Address { cluster, ip, port, h2, udp, tls }, state.as_ref());
                     if used.insert(endpoint.address.clone(), Arc::clone(&endpoint)).is_none()
                         && let (Some(name), Some(state)) = (part.name(), &state)
                     {

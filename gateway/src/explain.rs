@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::choose::{Question, place};
 use crate::endpoint::{Live, LiveEndpoint, LivePart};
 use crate::plane::{Plane, Snapshot};
-use crate::table::{Backend, ListenerTable, Slot};
+use crate::table::{Backend, ListenerTable, Mode, Slot};
 
 /// Explains a GET of `path` at `host` for somebody in `from`; absent: where the gateway stands.
 pub(crate) fn explain(plane: &Plane, host: &str, path: &str, from: Option<&str>) -> Value {
@@ -49,7 +49,8 @@ fn at_slot(
     path: &str,
     standing: &Standing,
 ) -> Option<Value> {
-    let listener = snapshot.table.listener(slot, host)?;
+    // Streams and packets have no paths.
+    let listener = snapshot.table.listener(slot, host).filter(|l| l.mode == Mode::Requests)?;
     let mut said = json!({
         "servedAt": slot.to_string(), "gateway": listener.gateway, "listener": listener.name, "port": listener.port,
         "hostname": listener.host.as_ref().map(ToString::to_string),

@@ -200,14 +200,15 @@ impl Prober {
             if endpoint.cluster.as_ref().is_some_and(|c| c.is_out()) {
                 self.health.weigh(endpoint);
             }
-            if endpoint.state().begin_probe(now) {
+            // Nothing tells whether somebody is there who is reached by UDP.
+            if !endpoint.address.udp && endpoint.state().begin_probe(now) {
                 start(pool, probes, Arc::clone(endpoint));
             }
         }
     }
 
     fn check(&self, pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>) {
-        if probes.len() < PROBES_MAX && endpoint.state().begin_check(Instant::now()) {
+        if !endpoint.address.udp && probes.len() < PROBES_MAX && endpoint.state().begin_check(Instant::now()) {
             start(pool, probes, endpoint);
         }
     }

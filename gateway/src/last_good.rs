@@ -58,9 +58,16 @@ pub(crate) fn encode(hub: &str, objects: &Objects) -> Vec<u8> {
     let mut all = Map::new();
     put(&mut all, "classes", &objects.classes);
     put(&mut all, "gateways", &objects.gateways);
+    put(&mut all, "sets", &objects.sets);
     put(&mut all, "routes", &objects.routes);
+    put(&mut all, "grpc", &objects.grpc);
+    put(&mut all, "tls", &objects.tls);
+    put(&mut all, "tcp", &objects.tcp);
+    put(&mut all, "udp", &objects.udp);
+    put(&mut all, "policies", &objects.policies);
     put(&mut all, "grants", &objects.grants);
     put(&mut all, "secrets", &objects.secrets);
+    put(&mut all, "configs", &objects.configs);
     put(&mut all, "services", &objects.services);
     put(&mut all, "slices", &objects.slices);
     put(&mut all, "namespaces", &objects.namespaces);
@@ -74,9 +81,16 @@ pub(crate) fn decode(file: &[u8], hub: &str) -> Result<Objects, Unusable> {
     Ok(Objects {
         classes: take(&mut all, "classes")?,
         gateways: take(&mut all, "gateways")?,
+        sets: take(&mut all, "sets")?,
         routes: take(&mut all, "routes")?,
+        grpc: take(&mut all, "grpc")?,
+        tls: take(&mut all, "tls")?,
+        tcp: take(&mut all, "tcp")?,
+        udp: take(&mut all, "udp")?,
+        policies: take(&mut all, "policies")?,
         grants: take(&mut all, "grants")?,
         secrets: take(&mut all, "secrets")?,
+        configs: take(&mut all, "configs")?,
         services: take(&mut all, "services")?,
         slices: take(&mut all, "slices")?,
         namespaces: take(&mut all, "namespaces")?,

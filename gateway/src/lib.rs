@@ -5,9 +5,9 @@
 //!   topology (hub) ────┼─► build_loop ─► table::build ─────┤
 //!   last good (disk) ──┘                                   └─► plane: snapshot, swapped whole
 //!                                                                 │ read by every request
-//!   listen ─► tls ─► http::server ─► answer ─► filter ─► choose (cluster) ─► balance (endpoint) ─► pool ─► forward ─► back
-//!                                                           │                      │
-//!                                                           └────── health ◄───────┘ probes and results
+//!   listen ─► connection ─┬► http::server ─► answer ─► filter ─┬► choose (cluster) ─► balance (endpoint) ─► pool ─► forward ─► back
+//!              (tls)      └► l4 ───────────────────────────────┘         │                    │
+//!                                                                        └───── health ◄──────┘ probes and results
 //! ```
 //!
 //! In: listeners, the topology as followed, the dialer into members, a client of the hub's API. Out: answers to requests, statuses, metrics.
@@ -23,6 +23,7 @@ mod last_good;
 mod objects;
 mod watch;
 
+mod attach;
 mod provider;
 mod table;
 
@@ -30,10 +31,12 @@ mod status;
 
 mod plane;
 
+mod connection;
 mod listen;
 mod tls;
 
 mod http;
+mod l4;
 
 mod filter;
 

@@ -5,8 +5,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use atoll_api::kinds::gateway::{Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use atoll_api::kinds::gateway::{
+    BackendObjectReference, BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant,
+    TCPRoute, TLSRoute, UDPRoute,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 
@@ -18,22 +21,40 @@ pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) struct Objects {
     pub(crate) classes: Vec<Arc<GatewayClass>>,
     pub(crate) gateways: Vec<Arc<Gateway>>,
+    pub(crate) sets: Vec<Arc<ListenerSet>>,
     pub(crate) routes: Vec<Arc<HTTPRoute>>,
+    pub(crate) grpc: Vec<Arc<GRPCRoute>>,
+    pub(crate) tls: Vec<Arc<TLSRoute>>,
+    pub(crate) tcp: Vec<Arc<TCPRoute>>,
+    pub(crate) udp: Vec<Arc<UDPRoute>>,
+    pub(crate) policies: Vec<Arc<BackendTLSPolicy>>,
     pub(crate) grants: Vec<Arc<ReferenceGrant>>,
     pub(crate) secrets: Vec<Arc<Secret>>,
+    /// Those that hold authorities.
+    pub(crate) configs: Vec<Arc<ConfigMap>>,
     pub(crate) services: Vec<Arc<Service>>,
     pub(crate) slices: Vec<Arc<EndpointSlice>>,
     pub(crate) namespaces: Vec<Arc<Namespace>>,
 }
 
 impl Objects {
-    /// Only what routes really use: Secrets that listeners name, Services that rules name, and their EndpointSlices.
+    /// How many routes there are, of every kind.
+    pub(crate) fn routes_len(&self) -> usize {
+        self.routes.len() + self.grpc.len() + self.tls.len() + self.tcp.len() + self.udp.len()
+    }
+
+    /// A ConfigMap.
+    pub(crate) fn config(&self, namespace: &str, name: &str) -> Option<&Arc<ConfigMap>> {
+        self.configs.iter().find(|c| c.name_any() == name && c.namespace().as_deref() == Some(namespace))
+    }
+
+    /// Only what routes really use: Secrets and ConfigMaps that are named, Services that rules name, and their EndpointSlices.
     pub(crate) fn used(&self) -> Self {
-        let secrets = self.named_secrets();
-        let services = self.named_services();
+        let (secrets, configs, services) = (self.named_secrets(), self.named_configs(), self.named_services());
         let at = |namespace: Option<String>, name: String| (namespace.unwrap_or_default(), name);
         let mut used = self.clone();
         used.secrets.retain(|s| secrets.contains(&at(s.namespace(), s.name_any())));
+        used.configs.retain(|c| configs.contains(&at(c.namespace(), c.name_any())));
         used.services.retain(|s| services.contains(&at(s.namespace(), s.name_any())));
         used.slices.retain(|s| {
             let name = s.labels().get(SERVICE_NAME).cloned().unwrap_or_default();
@@ -43,24 +64,58 @@ impl Objects {
     }
 
     fn named_secrets(&self) -> BTreeSet<(String, String)> {
-        let listeners = self.gateways.iter().flat_map(|g| g.spec.listeners.iter().map(move |l| (g.namespace(), l)));
-        let refs = listeners.flat_map(|(namespace, listener)| {
+        let own = self.gateways.iter().flat_map(|g| g.spec.listeners.iter().map(move |l| (g.namespace(), l)));
+        let added = self.sets.iter().flat_map(|s| s.spec.listeners.iter().map(move |l| (s.namespace(), l)));
+        let refs = own.chain(added).flat_map(|(namespace, listener)| {
             listener.tls.iter().flat_map(|tls| &tls.certificate_refs).map(move |r| (namespace.clone(), r))
         });
-        refs.map(|(own, r)| (r.namespace.clone().or(own).unwrap_or_default(), r.name.clone())).collect()
+        let clients = self.gateways.iter().filter_map(|g| {
+            Some((g.namespace(), g.spec.tls.as_ref()?.backend.as_ref()?.client_certificate_ref.as_ref()?))
+        });
+        let all = refs.chain(clients);
+        all.map(|(own, r)| (r.namespace.clone().or(own).unwrap_or_default(), r.name.clone())).collect()
+    }
+
+    fn named_configs(&self) -> BTreeSet<(String, String)> {
+        let mut named = BTreeSet::new();
+        for gateway in &self.gateways {
+            let Some(frontend) = gateway.spec.tls.as_ref().and_then(|t| t.frontend.as_ref()) else { continue };
+            let all = std::iter::once(&frontend.default).chain(frontend.per_port.iter().map(|p| &p.tls));
+            for reference in all.filter_map(|s| s.validation.as_ref()).flat_map(|v| &v.ca_certificate_refs) {
+                let at = reference.namespace.clone().or_else(|| gateway.namespace()).unwrap_or_default();
+                named.insert((at, reference.name.clone()));
+            }
+        }
+        for policy in &self.policies {
+            let refs = policy.spec.validation.ca_certificate_refs.iter();
+            named.extend(refs.map(|r| (policy.namespace().unwrap_or_default(), r.name.clone())));
+        }
+        named
     }
 
     fn named_services(&self) -> BTreeSet<(String, String)> {
         let mut named = BTreeSet::new();
-        for route in &self.routes {
-            let own = route.namespace().unwrap_or_default();
-            for rule in &route.spec.rules {
-                let filters = rule.filters.iter().chain(rule.backend_refs.iter().flat_map(|b| &b.filters));
-                let mirrors = filters.filter_map(|f| f.request_mirror.as_ref()).map(|m| &m.backend_ref);
-                for target in rule.backend_refs.iter().map(|b| &b.target).chain(mirrors) {
-                    named.insert((target.namespace.clone().unwrap_or_else(|| own.clone()), target.name.clone()));
-                }
-            }
+        let mut name = |own: Option<String>, target: &BackendObjectReference| {
+            named.insert((target.namespace.clone().or(own).unwrap_or_default(), target.name.clone()));
+        };
+        let http = self
+            .routes
+            .iter()
+            .flat_map(|r| r.spec.rules.iter().map(|rule| (r.namespace(), &rule.filters, &rule.backend_refs)));
+        let grpc = self
+            .grpc
+            .iter()
+            .flat_map(|r| r.spec.rules.iter().map(|rule| (r.namespace(), &rule.filters, &rule.backend_refs)));
+        for (own, filters, backends) in http.chain(grpc) {
+            let filters = filters.iter().chain(backends.iter().flat_map(|b| &b.filters));
+            let mirrors = filters.filter_map(|f| f.request_mirror.as_ref()).map(|m| &m.backend_ref);
+            backends.iter().map(|b| &b.target).chain(mirrors).for_each(|target| name(own.clone(), target));
+        }
+        let tls = self.tls.iter().map(|r| (r.namespace(), &r.spec.rules));
+        let tcp = self.tcp.iter().map(|r| (r.namespace(), &r.spec.rules));
+        let udp = self.udp.iter().map(|r| (r.namespace(), &r.spec.rules));
+        for (own, rules) in tls.chain(tcp).chain(udp) {
+            rules.iter().flat_map(|r| &r.backend_refs).for_each(|b| name(own.clone(), &b.target));
         }
         named
     }

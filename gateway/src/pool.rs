@@ -12,6 +12,7 @@ use atoll_reach::{BoxStream, Connect, Dialer, Route};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +22,8 @@ use crate::metrics::Metrics;
 
 /// A connect that takes longer has failed.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// And so has a TLS handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 /// While nobody knows yet whether a member is reached directly, its relay gets its turn too.
 const CONNECT_UNKNOWN_MAX: Duration = Duration::from_millis(2500);
 /// Idle connections of one endpoint.
@@ -114,7 +117,7 @@ impl Pool {
                 return Ok(Connection::H1 { sender: idle, reused: true });
             }
         }
-        let stream = self.dial(endpoint).await?;
+        let stream = self.open(endpoint).await?;
         let shaken = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = shaken.map_err(io::Error::other)?;
         let shutdown = self.shutdown.clone();
@@ -134,7 +137,7 @@ impl Pool {
         if let Some(known) = known.filter(|c| !c.is_closed()) {
             return Ok(known);
         }
-        let stream = self.dial(endpoint).await?;
+        let stream = self.open(endpoint).await?;
         let shaken = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(5))
@@ -148,7 +151,19 @@ impl Pool {
         Ok(sender)
     }
 
-    /// Opens a stream to `endpoint`, directly or by way of its agent.
+    /// Opens a stream to `endpoint`, with TLS where that is to be spoken.
+    ///
+    /// # Errors
+    /// As a TCP connect's; `InvalidData` where its certificate is not trusted.
+    pub(crate) async fn open(&self, endpoint: &Endpoint) -> io::Result<BoxStream> {
+        let stream = self.dial(endpoint).await?;
+        let Some(tls) = &endpoint.address.tls else { return Ok(stream) };
+        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        let secured = timeout(HANDSHAKE_MAX, connector.connect(tls.name.clone(), stream)).await;
+        Ok(Box::new(secured.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?))
+    }
+
+    /// Opens a stream to `endpoint` without TLS, directly or by way of its agent.
     ///
     /// # Errors
     /// As a TCP connect's; `TimedOut` after about a second.

@@ -18,9 +18,10 @@ use crate::metrics::Metrics;
 use crate::plane::{Plane, Snapshots};
 use crate::pool::Pool;
 use crate::retry::Budget;
-use crate::table::{Ports, Slot};
+use crate::table::{Memory, Ports, Slot};
+use crate::tls::Keys;
 use crate::watch::Watches;
-use crate::{Config, Error, Resources, last_good, status, tls};
+use crate::{Config, Error, Resources, last_good, status};
 
 /// A handle to a running gateway, for console, admin port and commands. Clones are the same one.
 #[derive(Clone)]
@@ -93,22 +94,22 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let before = last_good::load(resources.dir.as_deref(), &hub).await;
 
     let mut tasks = JoinSet::new();
-    let listening = Listening::new(Arc::clone(&plane));
-    let (plain, secure) = (Slot::Http, Slot::Https);
-    let tls_of = |slot| tls::server(Arc::clone(&plane.snapshots), slot);
-    tasks.spawn(listening.clone().accept(http, plain, tls_of(plain)?, shutdown.clone()));
-    tasks.spawn(listening.clone().accept(https, secure, tls_of(secure)?, shutdown.clone()));
+    let listening = Listening::new(Arc::clone(&plane), resources.listen);
+    tasks.spawn(listening.clone().accept(http, Slot::Http, shutdown.clone()));
+    tasks.spawn(listening.clone().accept(https, Slot::Https, shutdown.clone()));
     tasks.spawn(prober.run(pool, resources.topology.clone(), resources.report, shutdown.clone()));
     let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), &mut tasks, &shutdown);
     let (statuses, newest) = watch::channel(status::Statuses::default());
-    tasks.spawn(status::write::run(resources.client, newest, shutdown.clone()));
+    tasks.spawn(status::write::run(resources.client, config.instance.clone(), newest, shutdown.clone()));
     let builder = Builder {
         plane: Arc::clone(&plane),
         watches,
         topology: resources.topology,
         ports,
-        open: OpenPorts::new(listening, resources.listen, at.ip()),
+        open: OpenPorts::new(listening, at.ip()),
         addresses,
+        pool: config.pool,
+        memory: Memory { keys: Keys::new(resources.roots), ..Memory::default() },
         statuses,
         dir: resources.dir,
         has_last_good: before.is_some(),

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use atoll_api::kinds::gateway::{Gateway, GatewayClass, HTTPRoute, ReferenceGrant};
+use atoll_api::kinds::gateway::{
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
+    UDPRoute,
+};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::Backoff;
@@ -30,9 +33,16 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Watches {
     classes: Kind<GatewayClass>,
     gateways: Kind<Gateway>,
+    sets: Kind<ListenerSet>,
     routes: Kind<HTTPRoute>,
+    grpc: Kind<GRPCRoute>,
+    tls: Kind<TLSRoute>,
+    tcp: Kind<TCPRoute>,
+    udp: Kind<UDPRoute>,
+    policies: Kind<BackendTLSPolicy>,
     grants: Kind<ReferenceGrant>,
     secrets: Kind<Secret>,
+    configs: Kind<ConfigMap>,
     services: Kind<Service>,
     slices: Kind<EndpointSlice>,
     namespaces: Kind<Namespace>,
@@ -79,9 +89,16 @@ impl Watches {
         Arc::new(Self {
             classes: start.follow(before.classes, all()),
             gateways: start.follow(before.gateways, all()),
+            sets: start.follow(before.sets, all()),
             routes: start.follow(before.routes, all()),
+            grpc: start.follow(before.grpc, all()),
+            tls: start.follow(before.tls, all()),
+            tcp: start.follow(before.tcp, all()),
+            udp: start.follow(before.udp, all()),
+            policies: start.follow(before.policies, all()),
             grants: start.follow(before.grants, all()),
             secrets: start.follow(before.secrets, all().fields("type=kubernetes.io/tls")),
+            configs: start.follow(before.configs, all()),
             services: start.follow(before.services, all()),
             slices: start.follow(before.slices, all()),
             namespaces: start.follow(before.namespaces, all()),
@@ -98,9 +115,16 @@ impl Watches {
     pub(crate) fn are_listed(&self) -> bool {
         self.classes.is_listed()
             && self.gateways.is_listed()
+            && self.sets.is_listed()
             && self.routes.is_listed()
+            && self.grpc.is_listed()
+            && self.tls.is_listed()
+            && self.tcp.is_listed()
+            && self.udp.is_listed()
+            && self.policies.is_listed()
             && self.grants.is_listed()
             && self.secrets.is_listed()
+            && self.configs.is_listed()
             && self.services.is_listed()
             && self.slices.is_listed()
             && self.namespaces.is_listed()
@@ -111,9 +135,16 @@ impl Watches {
         Objects {
             classes: self.classes.objects(),
             gateways: self.gateways.objects(),
+            sets: self.sets.objects(),
             routes: self.routes.objects(),
+            grpc: self.grpc.objects(),
+            tls: self.tls.objects(),
+            tcp: self.tcp.objects(),
+            udp: self.udp.objects(),
+            policies: self.policies.objects(),
             grants: self.grants.objects(),
             secrets: self.secrets.objects(),
+            configs: self.configs.objects(),
             services: self.services.objects(),
             slices: self.slices.objects(),
             namespaces: self.namespaces.objects(),
@@ -151,6 +182,13 @@ impl Start<'_> {
                         changed.send_modify(|n| *n += 1);
                     }
                     Ok(Event::Apply(_) | Event::Delete(_)) => changed.send_modify(|n| *n += 1),
+                    // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen.
+                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
+                        if !seen.swap(true, Ordering::AcqRel) {
+                            tracing::warn!(kind, "the API server does not serve this kind");
+                            changed.send_modify(|n| *n += 1);
+                        }
+                    }
                     Err(error) => tracing::warn!(kind, %error, "watch interrupted, goes on"),
                 }
             }

@@ -73,6 +73,7 @@ struct FileAdvertise {
     webhook: Option<String>,
     dns_relay: Option<String>,
     gateway_relay: Option<String>,
+    addresses: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -189,6 +190,9 @@ impl FileListen {
 impl FileAdvertise {
     fn check(self) -> anyhow::Result<Advertise> {
         let at = |key: &'static str, said: Option<String>| said.map(|at| host_port(key, at)).transpose();
+        let address = |said: String| -> anyhow::Result<IpAddr> {
+            said.parse().map_err(|_| anyhow!("advertise.addresses: `{said}` is not an IP address, such as 192.0.2.80"))
+        };
         Ok(Advertise {
             api: at("advertise.api", self.api)?,
             hub: at("advertise.hub", self.hub)?,
@@ -198,6 +202,7 @@ impl FileAdvertise {
             webhook: at("advertise.webhook", self.webhook)?,
             dns_relay: at("advertise.dnsRelay", self.dns_relay)?,
             gateway_relay: at("advertise.gatewayRelay", self.gateway_relay)?,
+            addresses: self.addresses.into_iter().map(address).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -300,9 +305,7 @@ impl FileLimits {
 
 impl FileGateway {
     fn check(self) -> anyhow::Result<Gateway> {
-        let address = |said: String| -> anyhow::Result<IpAddr> {
-            said.parse().map_err(|_| anyhow!("gateway.addresses: `{said}` is not an IP address, such as 192.0.2.80"))
-        };
+        let address = |said: String| range("gateway.addresses", &said);
         Ok(Gateway {
             clients: clients("gateway.clients", self.clients)?,
             addresses: self.addresses.into_iter().map(address).collect::<Result<_, _>>()?,

@@ -27,7 +27,8 @@ fn the_documented_file_reads_as_it_is_meant() {
     );
     assert_eq!(c.dns.upstreams, ["9.9.9.9:53".parse().unwrap()]);
     assert_eq!(c.dns.clients[0].1.region.as_deref(), Some("eu-central"));
-    assert_eq!(c.gateway.addresses, ["192.0.2.80".parse::<IpAddr>().unwrap()]);
+    assert_eq!(c.advertise.addresses, ["192.0.2.80".parse::<IpAddr>().unwrap()]);
+    assert_eq!(c.gateway.addresses, ["192.0.2.96/28".parse().unwrap(), "2001:db8:80::/120".parse().unwrap()]);
     assert_eq!(c.agent.token_file.unwrap(), Path::new("/run/token"));
 }
 
@@ -66,6 +67,7 @@ fn a_bad_value_is_named_with_its_key_and_what_fits() {
         ("dns: {rebinding: {ranges: [ten]}}", vec!["dns.rebinding.ranges", "ten"]),
         ("dns: {clients: {ten: {}}}", vec!["dns.clients", "ten"]),
         ("dns: {clients: {10.0.0.0/8: {planet: mars}}}", vec!["planet"]),
+        ("advertise: {addresses: [gw.example.com]}", vec!["advertise.addresses", "gw.example.com"]),
         ("gateway: {addresses: [gw.example.com]}", vec!["gateway.addresses", "gw.example.com"]),
         ("agent: {cluster: svc}", vec!["agent.cluster", "svc"]),
         ("embedded: perhaps", vec!["embedded", "perhaps", "true nor false"]),

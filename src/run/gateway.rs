@@ -64,6 +64,7 @@ pub(crate) async fn run_gateway(
         standing: config.standing.clone(),
         clients: config.gateway.clients.clone(),
         addresses,
+        pool: config.gateway.addresses.clone(),
         ..atoll_gateway::Config::default()
     };
     let resources = atoll_gateway::Resources {
@@ -75,6 +76,7 @@ pub(crate) async fn run_gateway(
         http: parts.http,
         https: parts.https,
         client: parts.client,
+        roots: roots(),
         metrics: parts.metrics.of("gateway"),
         dir: parts.dir,
         started: Some(started),
@@ -92,10 +94,18 @@ pub(crate) async fn run_gateway(
     Ok(ended?)
 }
 
+/// Whom this machine trusts; what can't be read or parsed is nobody.
+fn roots() -> Arc<rustls::RootCertStore> {
+    let mut roots = rustls::RootCertStore::empty();
+    let (trusted, ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    tracing::debug!(trusted, ignored, "authorities of this machine");
+    Arc::new(roots)
+}
+
 /// What DNS gives for hosts that this gateway serves: as written, else as advertised, else where it listens if others can reach that.
 fn addresses(config: &Config, at: SocketAddr) -> Vec<String> {
-    if !config.gateway.addresses.is_empty() {
-        return config.gateway.addresses.iter().map(ToString::to_string).collect();
+    if !config.advertise.addresses.is_empty() {
+        return config.advertise.addresses.iter().map(ToString::to_string).collect();
     }
     if let Some((host, _)) = config.advertise.http.as_deref().and_then(host_and_port) {
         return vec![host.to_owned()];

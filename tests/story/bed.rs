@@ -123,7 +123,7 @@ fn processes(
         account("dns")
     );
     let gateway = format!(
-        "site: gateway\nhub: '{host}:7443'\nkubeconfig: {}\n{standing}\ngateway: {{addresses: [{host}]}}\n\
+        "site: gateway\nhub: '{host}:7443'\nkubeconfig: {}\n{standing}\nadvertise: {{addresses: [{host}]}}\n\
          listen: {{http: '{host}:8080', https: '{host}:8443', gatewayRelay: '{host}:7454', admin: '{host}:7073'}}\n",
         account("gateway")
     );

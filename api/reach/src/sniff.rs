@@ -25,7 +25,7 @@ pub async fn sniff(stream: BoxStream, within: Duration) -> io::Result<(bool, Box
 }
 
 async fn read(mut stream: BoxStream) -> io::Result<(bool, BoxStream)> {
-    let mut seen = [0; PREFACE.len()];
+    let mut seen = vec![0; PREFACE.len()];
     let mut len = 0;
     while len < PREFACE.len() && seen[..len] == PREFACE[..len] {
         match stream.read(&mut seen[len..]).await? {
@@ -33,24 +33,33 @@ async fn read(mut stream: BoxStream) -> io::Result<(bool, BoxStream)> {
             n => len += n,
         }
     }
-    let h2 = seen[..len] == *PREFACE;
-    Ok((h2, Box::new(Again { seen, at: 0, len, stream })))
+    seen.truncate(len);
+    let h2 = seen == PREFACE;
+    Ok((h2, again(seen, stream)))
+}
+
+/// A stream that first gives bytes that were read of it.
+#[must_use]
+pub fn again(seen: Vec<u8>, stream: BoxStream) -> BoxStream {
+    Box::new(Again { seen, at: 0, stream })
 }
 
 /// A stream whose first bytes were read already.
 struct Again {
-    seen: [u8; PREFACE.len()],
+    seen: Vec<u8>,
     at: usize,
-    len: usize,
     stream: BoxStream,
 }
 
 impl AsyncRead for Again {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.at < self.len {
-            let n = (self.len - self.at).min(buf.remaining());
+        if self.at < self.seen.len() {
+            let n = (self.seen.len() - self.at).min(buf.remaining());
             buf.put_slice(&self.seen[self.at..self.at + n]);
             self.at += n;
+            if self.at == self.seen.len() {
+                (self.seen, self.at) = (Vec::new(), 0);
+            }
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)

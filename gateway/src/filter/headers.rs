@@ -57,7 +57,7 @@ impl Filter for Request {
 struct Response(Change);
 
 impl Filter for Response {
-    fn response(&self, head: &mut http::response::Parts) {
+    fn response(&self, head: &mut http::response::Parts, _: Option<&HeaderValue>) {
         self.0.apply(&mut head.headers);
     }
 }

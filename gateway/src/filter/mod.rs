@@ -3,6 +3,7 @@
 //! In: a filter as a route writes it. Out: a [`Filter`] that changes heads, or answers itself. A filter that can't be made is never skipped: its
 //! rule answers with an error.
 
+mod cors;
 mod headers;
 mod mirror;
 mod redirect;
@@ -12,7 +13,7 @@ mod tests;
 
 use atoll_api::kinds::gateway::{BackendObjectReference, HTTPRouteFilter};
 use bytes::Bytes;
-use http::{Response, request, response};
+use http::{HeaderValue, Response, request, response};
 
 use crate::table::Problem;
 
@@ -47,8 +48,8 @@ pub(crate) trait Filter: std::fmt::Debug + Send + Sync {
         None
     }
 
-    /// Changes the head of the answer.
-    fn response(&self, _head: &mut response::Parts) {}
+    /// Changes the head of the answer to a request from `origin`.
+    fn response(&self, _head: &mut response::Parts, _origin: Option<&HeaderValue>) {}
 
     /// Where a copy of the request goes.
     fn mirror(&self) -> Option<Mirror> {
@@ -80,6 +81,7 @@ pub(crate) const FILTERS: &[Row] = &[
     Row { name: "RequestRedirect", make: redirect::make },
     Row { name: "URLRewrite", make: rewrite::make },
     Row { name: "RequestMirror", make: mirror::make },
+    Row { name: "CORS", make: cors::make },
 ];
 
 /// Makes a filter through the table.

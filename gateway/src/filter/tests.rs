@@ -67,7 +67,7 @@ fn redirects_keep_what_they_do_not_name() {
         let answer = filter.request(&mut head("/old/x?q=1"), &MATCHED).unwrap();
         assert_eq!(
             (answer.status().as_u16(), &answer.headers()["location"]),
-            (status, &location.parse::<http::HeaderValue>().unwrap()),
+            (status, &location.parse::<HeaderValue>().unwrap()),
             "{settings}"
         );
     }
@@ -111,7 +111,8 @@ fn mirrors_know_their_share() {
 fn what_cannot_be_made_is_refused_with_its_reason() {
     let prefix = json!({"type": "ReplacePrefixMatch", "replacePrefixMatch": "/x"});
     for (written, prefixed, why) in [
-        (json!({"type": "CORS", "cors": {}}), true, "filter `CORS`: unknown"),
+        (json!({"type": "Odd"}), true, "filter `Odd`: unknown"),
+        (json!({"type": "CORS"}), true, "filter `CORS`: its settings are absent"),
         (json!({"type": "URLRewrite"}), true, "filter `URLRewrite`: its settings are absent"),
         (json!({"type": "URLRewrite", "urlRewrite": {"path": prefix}}), false, "ReplacePrefixMatch: all matches"),
         (

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use super::forward::{Forward, Trace};
 use super::refusal::Refusal;
 use super::server::Client;
 use super::{headers, mirror};
+use crate::balance::draw;
 use crate::filter::Matched;
 use crate::plane::{Plane, Snapshot};
 use crate::table::{Backend, ListenerTable, Rule};
@@ -24,11 +25,12 @@ pub(super) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request
     let line = tracing::enabled!(target: "access", tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().clone()));
     let mut trace = Trace::default();
+    let grpc = is_grpc(request.headers());
     let response = match serve(plane, client, request, &mut trace).await {
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(status = refusal.status.as_u16(), why = refusal.why, "refused");
-            refusal.answer()
+            if grpc { refusal.answer_grpc() } else { refusal.answer() }
         }
     };
     let (code, time) = (response.status().as_u16(), started.elapsed());
@@ -69,18 +71,20 @@ async fn serve(
         return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the route is broken: {why}")));
     }
     let scheme = if client.tls { "https" } else { "http" };
+    let origin = head.headers.get(http::header::ORIGIN).cloned();
+    let origin = origin.as_ref();
     let matched = Matched { prefix: entry.matcher.prefix(), scheme, host: &host, port: listener.port };
     let upgrade = upgraded.and_then(|on| Some((headers::upgrade(&head)?, on)));
     prepare(&mut head, client, scheme, upgrade.as_ref());
     for filter in &rule.filters {
         if let Some(answer) = filter.request(&mut head, &matched) {
-            return Ok(back(rule, None, answer.map(Reply::own)));
+            return Ok(back(rule, None, origin, answer.map(Reply::own)));
         }
     }
     let backend = backend(plane, rule)?;
     for filter in &backend.filters {
         if let Some(answer) = filter.request(&mut head, &matched) {
-            return Ok(back(rule, Some(backend), answer.map(Reply::own)));
+            return Ok(back(rule, Some(backend), origin, answer.map(Reply::own)));
         }
     }
     let (place, standing) = plane.clients.standing(client.peer.ip());
@@ -98,10 +102,11 @@ async fn serve(
         client: client.peer.ip(),
         request_timeout: rule.request_timeout,
         backend_timeout: rule.backend_timeout,
+        retry: rule.retry.as_ref(),
     };
     let payload = mirror::copies(&forward, rule, backend, &head, body).await?;
     let response = forward.run(&head, payload, upgrade, trace).await?;
-    Ok(back(rule, Some(backend), response))
+    Ok(back(rule, Some(backend), origin, response))
 }
 
 /// What no route can want.
@@ -128,7 +133,7 @@ fn listener<'a>(snapshot: &'a Snapshot, client: &Client, host: &'a str) -> Resul
 }
 
 /// The head as endpoints get it, before filters.
-fn prepare(head: &mut Parts, client: &Client, scheme: &'static str, upgrade: Option<&(http::HeaderValue, OnUpgrade)>) {
+fn prepare(head: &mut Parts, client: &Client, scheme: &'static str, upgrade: Option<&(HeaderValue, OnUpgrade)>) {
     headers::strip(&mut head.headers);
     headers::forwarded(&mut head.headers, client.peer.ip(), scheme);
     if let Some((protocol, _)) = upgrade {
@@ -141,24 +146,25 @@ fn prepare(head: &mut Parts, client: &Client, scheme: &'static str, upgrade: Opt
 
 /// Draws a backend by weight.
 fn backend<'a>(plane: &Plane, rule: &'a Rule) -> Result<&'a Backend, Refusal> {
-    if let [one] = rule.backends.as_slice() {
-        return Ok(one);
-    }
-    let sum: usize = rule.backends.iter().map(|b| b.weight as usize).sum();
-    let mut drawn = plane.dice.below(sum);
-    let found = rule.backends.iter().find(|b| {
-        let hit = drawn < b.weight as usize;
-        drawn = drawn.saturating_sub(b.weight as usize);
-        hit
-    });
-    found.ok_or_else(|| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend"))
+    let drawn = draw(&rule.backends, &plane.dice);
+    drawn.ok_or_else(|| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend"))
 }
 
 /// Filters back.
-fn back(rule: &Rule, backend: Option<&Backend>, response: Response<Reply>) -> Response<Reply> {
+fn back(
+    rule: &Rule,
+    backend: Option<&Backend>,
+    origin: Option<&HeaderValue>,
+    response: Response<Reply>,
+) -> Response<Reply> {
     let (mut head, body) = response.into_parts();
     for filter in backend.iter().flat_map(|b| &b.filters).chain(&rule.filters) {
-        filter.response(&mut head);
+        filter.response(&mut head, origin);
     }
     Response::from_parts(head, body)
+}
+
+/// Whether a gRPC client asks, which understands statuses of gRPC only.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -23,13 +23,18 @@ use super::exchange::{Sent, exchange};
 use super::refusal::Refusal;
 use super::{headers, tunnel};
 use crate::balance::{endpoint, pick};
-use crate::choose::{Question, place};
+use crate::choose::{Question, client_number, place};
 use crate::endpoint::Endpoint;
 use crate::health::Failure;
 use crate::plane::{Plane, Snapshot};
+use crate::table::Retry;
 
 /// Attempts at one request.
 const ATTEMPTS_MAX: usize = 6;
+/// The status of an answer that did not come in time.
+const LATE: u16 = 0;
+/// So long an answer that nobody gets is read.
+const DISCARD_MAX: Duration = Duration::from_secs(5);
 
 /// What the access log says of a request.
 #[derive(Default)]
@@ -94,6 +99,8 @@ pub(super) struct Forward<'a> {
     pub(super) client: IpAddr,
     pub(super) request_timeout: Option<Duration>,
     pub(super) backend_timeout: Option<Duration>,
+    /// What the route wants tried again.
+    pub(super) retry: Option<&'a Retry>,
 }
 
 impl Forward<'_> {
@@ -112,10 +119,16 @@ impl Forward<'_> {
         let replayable = payload.is_there() && is_idempotent(&head.method);
         let mut tried = Vec::new();
         let mut again = None;
+        let mut asked = self.retry.map_or(0, |r| r.attempts);
         let mut last = Refusal::unavailable("no endpoint is ready");
-        while trace.attempts < ATTEMPTS_MAX {
+        while trace.attempts < ATTEMPTS_MAX + self.retry.map_or(0, |r| r.attempts) {
             let now = Instant::now();
-            let picked = again.or_else(|| pick(live, &tiers, zone.as_deref(), &tried, &plane.dice, now));
+            let mut picked = again.or_else(|| pick(live, &tiers, zone.as_deref(), &tried, &plane.dice, now));
+            if picked.is_none() && self.retry.is_some() && !tried.is_empty() {
+                // A route that wants a retry wants it also of an endpoint that was asked before.
+                tried.clear();
+                picked = pick(live, &tiers, zone.as_deref(), &tried, &plane.dice, now);
+            }
             let Some(at) = picked else { break };
             if trace.attempts > 0 && again.is_none() {
                 let allowed = plane.budget.retry(now);
@@ -152,6 +165,11 @@ impl Forward<'_> {
             match sent {
                 Sent::Answer(response, connection) => {
                     plane.health.ok(endpoint);
+                    if payload.is_there() && self.again(&mut asked, response.status().as_u16(), deadline).await {
+                        last = Refusal::new(response.status(), "the endpoint answered with an error");
+                        discard(plane, *response, in_flight.holding(connection));
+                        continue;
+                    }
                     return Ok(self.back(*response, in_flight.holding(connection), upgrade.take()));
                 }
                 Sent::Unsent(body, reused) => {
@@ -174,10 +192,30 @@ impl Forward<'_> {
                     again = Some(at).filter(|_| reused);
                 }
                 Sent::Down => last = Refusal::unavailable("the endpoint went down"),
-                Sent::Late => return Err(late()),
+                Sent::Late => {
+                    last = late();
+                    if !payload.is_there() || !self.again(&mut asked, LATE, deadline).await {
+                        return Err(last);
+                    }
+                }
             }
         }
         Err(last)
+    }
+
+    /// Whether the route wants that tried again; waits as it says.
+    async fn again(&self, asked: &mut usize, status: u16, deadline: Option<Instant>) -> bool {
+        let Some(retry) = self.retry else { return false };
+        let now = Instant::now();
+        let wanted = status == LATE || retry.codes.contains(&status);
+        if *asked == 0 || !wanted || deadline.is_some_and(|deadline| now + retry.backoff >= deadline) {
+            return false;
+        }
+        *asked -= 1;
+        if !retry.backoff.is_zero() {
+            tokio::time::sleep(retry.backoff).await;
+        }
+        true
     }
 
     fn tiers(&self) -> crate::choose::Tiers {
@@ -220,6 +258,14 @@ impl Forward<'_> {
     }
 }
 
+/// Reads an answer that nobody gets, so that its connection can be used again.
+fn discard(plane: &Plane, response: Response<Incoming>, in_flight: InFlight) {
+    let mut rest = Reply::of(response.into_body(), in_flight);
+    let end = plane.end.clone();
+    let read = async move { while let Some(Ok(_)) = rest.frame().await {} };
+    plane.tracker.spawn(async move { end.run_until_cancelled(tokio::time::timeout(DISCARD_MAX, read)).await });
+}
+
 fn late() -> Refusal {
     Refusal::new(StatusCode::GATEWAY_TIMEOUT, "no answer in time")
 }
@@ -239,7 +285,8 @@ fn request(head: &Parts, body: Outgoing, endpoint: &Endpoint) -> Request<Outgoin
         let host = request.headers_mut().remove(http::header::HOST);
         let host = host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or("localhost");
         let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
-        if let Ok(uri) = format!("http://{host}{target}").parse::<Uri>() {
+        let scheme = if endpoint.address.tls.is_some() { "https" } else { "http" };
+        if let Ok(uri) = format!("{scheme}://{host}{target}").parse::<Uri>() {
             *request.uri_mut() = uri;
         }
     }
@@ -251,13 +298,5 @@ async fn within<T>(limit: Option<Instant>, work: impl Future<Output = T>) -> Opt
     match limit {
         Some(limit) => tokio::time::timeout_at(limit, work).await.ok(),
         None => Some(work.await),
-    }
-}
-
-/// The same for the same client: its address, IPv6 by /64.
-fn client_number(client: IpAddr) -> u64 {
-    match client.to_canonical() {
-        IpAddr::V4(a) => u64::from(u32::from(a)),
-        IpAddr::V6(a) => u64::try_from(u128::from(a) >> 64).unwrap_or_default(),
     }
 }

@@ -31,7 +31,9 @@ pub(super) async fn copies(
     let drawn = asked.filter(|m| forward.plane.dice.below(m.of as usize) < m.copies as usize);
     let drawn: Vec<Mirror> = drawn.take(COPIES_MAX).collect();
     let short = body.size_hint().upper().is_some_and(|n| n <= BODY_BYTES_MAX);
-    if drawn.is_empty() || !short {
+    // What may be sent again must still be there.
+    let again = forward.retry.is_some() && !body.is_end_stream();
+    if drawn.is_empty() && !again || !short {
         return Ok(Payload::new(body));
     }
     let bytes = body.collect().await.map_err(|_| Refusal::bad("the body broke off"))?.to_bytes();
@@ -58,6 +60,7 @@ fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) 
             client,
             request_timeout: timeout,
             backend_timeout: None,
+            retry: None,
         };
         if let Ok(answer) = forward.run(&head, payload, None, &mut Trace::default()).await {
             // Reading it to its end lets the connection be used again.

@@ -16,5 +16,5 @@ mod refusal;
 mod server;
 mod tunnel;
 
-pub(crate) use body::Outgoing;
-pub(crate) use server::serve;
+pub(crate) use body::{InFlight, Outgoing};
+pub(crate) use server::{Client, speak};

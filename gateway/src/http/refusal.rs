@@ -26,6 +26,28 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
     }
 
+    /// The same as gRPC says it: an answer without a body whose head holds the trailers (gRPC over HTTP/2, Trailers-Only).
+    pub(super) fn answer_grpc(&self) -> Response<Reply> {
+        // As gRPC clients read statuses of HTTP (grpc/doc/http-grpc-status-mapping.md).
+        let status = match self.status.as_u16() {
+            400 => "13",
+            401 => "16",
+            403 => "7",
+            404 => "12",
+            429 | 502 | 503 | 504 => "14",
+            _ => "2",
+        };
+        let mut answer = Response::new(Reply::own(""));
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from_static(status));
+        let said: String = self.why.chars().filter(|c| c.is_ascii_graphic() && *c != '%' || *c == ' ').collect();
+        if let Ok(said) = HeaderValue::from_str(&said) {
+            headers.insert("grpc-message", said);
+        }
+        answer
+    }
+
     pub(super) fn answer(&self) -> Response<Reply> {
         let mut answer = Response::new(Reply::own(format!("{}\n", self.why)));
         *answer.status_mut() = self.status;

@@ -1,7 +1,7 @@
-//! One connection of a client: TLS if it is to be, HTTP/1.1 or HTTP/2, until it ends or we do.
+//! HTTP/1.1 or HTTP/2 on one connection of a client, until it ends or we do.
 //!
-//! In: a stream, and where it was accepted. Bounds: handshake, request head, streams, header sizes. At the end open requests are finished, within
-//! the drain time.
+//! In: a stream whose TLS was ended, and where it was accepted. Bounds: request head, streams, header sizes. At the end open requests are
+//! finished, within the drain time.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,14 +10,12 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_reach::{BoxStream, sniff};
+use atoll_reach::BoxStream;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
@@ -34,36 +32,8 @@ pub(crate) struct Client {
     pub(crate) sni: Option<String>,
 }
 
-/// Serves one connection. `tls`: how TLS is to be spoken. `stop`: no further requests.
-pub(crate) async fn serve(
-    plane: Arc<Plane>,
-    stream: BoxStream,
-    peer: SocketAddr,
-    slot: Slot,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let limits = &plane.limits;
-    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-    let Some(config) = tls else {
-        let (h2, stream) = sniff(stream, limits.header_timeout).await?;
-        let client = Client { slot, peer, tls: false, sni: None };
-        return speak(plane, stream, client, h2, stop).await;
-    };
-    let accepted = timeout(limits.handshake_timeout, TlsAcceptor::from(config).accept(stream));
-    let stream = accepted.await.map_err(late)??;
-    let session = stream.get_ref().1;
-    let h2 = session.alpn_protocol() == Some(b"h2");
-    let client = Client { slot, peer, tls: true, sni: session.server_name().map(str::to_ascii_lowercase) };
-    // Who agreed on HTTP/2 begins with its preface; the bounds below begin with the first octets.
-    let (begun, stream) = sniff(Box::new(stream), limits.header_timeout).await?;
-    if h2 && !begun {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 was agreed on, and something else spoken"));
-    }
-    speak(plane, stream, client, h2, stop).await
-}
-
-async fn speak(
+/// Serves one connection. `h2`: HTTP/2 is spoken. `stop`: no further requests.
+pub(crate) async fn speak(
     plane: Arc<Plane>,
     stream: BoxStream,
     client: Client,

@@ -1,20 +1,22 @@
-//! Listeners: accept loops of the shared ports and of those that Gateways want beside them.
+//! Listeners: accept loops of the shared ports and of those that Gateways want beside them, TCP and UDP.
 //!
 //! In: what accepts, where. Out: connections, each a task of the plane's tracker, as many at once as are allowed. When descriptors run
 //! out the loop waits rather than spin.
 
+mod hello;
 mod ports;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_reach::Accept;
+use atoll_reach::{Accept, Listen};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use hello::hello;
 pub(crate) use ports::OpenPorts;
 
-use crate::http::serve;
+use crate::connection::serve;
 use crate::plane::Plane;
 use crate::table::Slot;
 
@@ -29,22 +31,17 @@ const FIRST_TABLE_MAX: Duration = Duration::from_secs(3);
 pub(crate) struct Listening {
     pub(crate) plane: Arc<Plane>,
     pub(crate) slots: Arc<Semaphore>,
+    pub(crate) listen: Arc<dyn Listen>,
 }
 
 impl Listening {
-    pub(crate) fn new(plane: Arc<Plane>) -> Self {
+    pub(crate) fn new(plane: Arc<Plane>, listen: Arc<dyn Listen>) -> Self {
         let slots = Arc::new(Semaphore::new(plane.limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { plane, slots }
+        Self { plane, slots, listen }
     }
 
-    /// Accepts until `stop`. `tls`: how TLS is spoken where the slot ends it.
-    pub(crate) async fn accept(
-        self,
-        mut listener: Box<dyn Accept>,
-        slot: Slot,
-        tls: Arc<rustls::ServerConfig>,
-        stop: CancellationToken,
-    ) {
+    /// Accepts until `stop`.
+    pub(crate) async fn accept(self, mut listener: Box<dyn Accept>, slot: Slot, stop: CancellationToken) {
         let mut ready = self.plane.ready.subscribe();
         let first = tokio::time::timeout(FIRST_TABLE_MAX, ready.wait_for(|ready| *ready));
         if stop.run_until_cancelled(first).await.is_none() {
@@ -65,27 +62,15 @@ impl Listening {
                 }
             };
             let (plane, stop) = (Arc::clone(&self.plane), stop.clone());
-            let tls = self.ends_tls(slot).then(|| Arc::clone(&tls));
             self.plane.tracker.spawn(async move {
                 plane.metrics.connections.inc();
-                let ended = serve(Arc::clone(&plane), stream, peer, slot, tls, stop).await;
+                let ended = serve(Arc::clone(&plane), stream, peer, slot, stop).await;
                 plane.metrics.connections.dec();
                 if let Err(error) = ended {
                     tracing::debug!(%peer, %slot, %error, "connection ended");
                 }
                 drop(permit);
             });
-        }
-    }
-
-    fn ends_tls(&self, slot: Slot) -> bool {
-        match slot {
-            Slot::Http => false,
-            Slot::Https => true,
-            Slot::Port(_) => {
-                let snapshot = self.plane.snapshots.load();
-                snapshot.as_ref().and_then(|s| s.table.slots.get(&slot)).is_some_and(|s| s.tls)
-            }
         }
     }
 }

@@ -4,64 +4,73 @@
 //! port that is closed finish what they do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use atoll_reach::Listen;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Listening;
-use crate::table::Slot;
-use crate::tls;
+use crate::l4::packets;
+use crate::table::{Slot, Unopened};
 
 /// The ports that are open.
 pub(crate) struct OpenPorts {
     listening: Listening,
-    listen: Arc<dyn Listen>,
-    /// Where the shared ports are, and so all others.
+    /// Where the shared ports are, and so all others without an address of their own.
     ip: IpAddr,
-    open: BTreeMap<u16, CancellationToken>,
+    open: BTreeMap<Slot, CancellationToken>,
     tasks: JoinSet<()>,
 }
 
 impl OpenPorts {
-    pub(crate) fn new(listening: Listening, listen: Arc<dyn Listen>, ip: IpAddr) -> Self {
-        Self { listening, listen, ip, open: BTreeMap::new(), tasks: JoinSet::new() }
+    pub(crate) fn new(listening: Listening, ip: IpAddr) -> Self {
+        Self { listening, ip, open: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// Opens and closes until the ports open are those wanted. Returns those that could not be opened.
-    pub(crate) async fn settle(&mut self, wanted: &BTreeSet<u16>) -> BTreeMap<u16, String> {
-        self.open.retain(|port, stop| {
-            let keep = wanted.contains(port);
+    pub(crate) async fn settle(&mut self, wanted: &BTreeSet<Slot>) -> BTreeMap<Slot, Unopened> {
+        self.open.retain(|slot, stop| {
+            let keep = wanted.contains(slot);
             if !keep {
-                tracing::info!(port, "listener closed");
+                tracing::info!(%slot, "listener closed");
                 stop.cancel();
             }
             keep
         });
         while self.tasks.try_join_next().is_some() {}
         let mut failed = BTreeMap::new();
-        for port in wanted {
-            if self.open.contains_key(port) {
+        for slot in wanted {
+            if self.open.contains_key(slot) {
                 continue;
             }
-            match self.open(*port).await {
-                Ok(stop) => drop(self.open.insert(*port, stop)),
-                Err(why) => drop(failed.insert(*port, why)),
+            match self.open(*slot).await {
+                Ok(stop) => drop(self.open.insert(*slot, stop)),
+                Err(error) => {
+                    let foreign = error.kind() == io::ErrorKind::AddrNotAvailable;
+                    failed.insert(*slot, Unopened { foreign, why: error.to_string() });
+                }
             }
         }
         failed
     }
 
-    async fn open(&mut self, port: u16) -> Result<CancellationToken, String> {
-        let slot = Slot::Port(port);
-        let plane = &self.listening.plane;
-        let tls = tls::server(Arc::clone(&plane.snapshots), slot).map_err(|e| e.to_string())?;
-        let listener = self.listen.tcp(SocketAddr::new(self.ip, port)).await.map_err(|e| e.to_string())?;
-        let stop = plane.drain.child_token();
-        tracing::info!(at = %listener.local_addr(), "listener opened");
-        self.tasks.spawn(self.listening.clone().accept(listener, slot, tls, stop.clone()));
+    async fn open(&mut self, slot: Slot) -> io::Result<CancellationToken> {
+        let stop = self.listening.plane.drain.child_token();
+        let at = |ip: Option<IpAddr>, port| SocketAddr::new(ip.unwrap_or(self.ip), port);
+        match slot {
+            Slot::Udp(ip, port) => {
+                let socket = self.listening.listen.udp(at(ip, port)).await?;
+                self.tasks.spawn(packets(self.listening.clone(), socket, slot, stop.clone()));
+            }
+            Slot::Tcp(ip, port) => {
+                let listener = self.listening.listen.tcp(at(ip, port)).await?;
+                self.tasks.spawn(self.listening.clone().accept(listener, slot, stop.clone()));
+            }
+            // The shared ports are open from the start.
+            Slot::Http | Slot::Https => {}
+        }
+        tracing::info!(%slot, "listener opened");
         Ok(stop)
     }
 

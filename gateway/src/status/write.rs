@@ -1,55 +1,72 @@
-//! Writes statuses, and the GatewayClass if it is missing: only changes, one after the other, again later when it fails.
+//! Writes statuses, and the GatewayClass if it is missing: only changes, only by the leader, some at once, again later when it fails.
 //!
 //! In: the newest [`Statuses`]. Never: judges anything, or holds up a request.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atoll_api::kinds::FIELD_MANAGER;
 use atoll_api::kinds::gateway::{GATEWAY_CLASS, GATEWAY_CONTROLLER, GatewayClass, GatewayClassSpec};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource, ResourceExt as _};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use futures::StreamExt as _;
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Statuses;
+use super::lead::{Lead, RENEW_EVERY};
+use super::{Statuses, Update};
 
 const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(15);
+/// Writes at once.
+const WRITES_MAX: usize = 8;
+/// Writes until it is looked whether there is something newer.
+const ROUND: usize = 64;
 
-/// Writes whatever is newest until `shutdown`.
-pub(crate) async fn run(client: Client, mut statuses: watch::Receiver<Statuses>, shutdown: CancellationToken) {
-    let mut again = AGAIN_MIN;
-    let _ = shutdown
-        .run_until_cancelled(async {
-            let mut class_is_there = false;
-            loop {
-                let newest = statuses.borrow_and_update().clone();
-                if !class_is_there {
-                    class_is_there = make_class(&client).await;
+/// Writes whatever is newest until `shutdown`, while this replica leads.
+pub(crate) async fn run(
+    client: Client,
+    instance: String,
+    mut statuses: watch::Receiver<Statuses>,
+    shutdown: CancellationToken,
+) {
+    let mut lead = Lead::new(client.clone(), &instance);
+    let _ = shutdown.run_until_cancelled(go(&client, &mut lead, &mut statuses)).await;
+    let _ = tokio::time::timeout(AGAIN_MIN, lead.give_up()).await;
+}
+
+async fn go(client: &Client, lead: &mut Lead, statuses: &mut watch::Receiver<Statuses>) {
+    let (mut again, mut class_is_there) = (AGAIN_MIN, false);
+    let mut made = BTreeMap::new();
+    loop {
+        let newest = statuses.borrow_and_update().clone();
+        let mut whole = true;
+        if lead.holds().await {
+            if !class_is_there {
+                class_is_there = make_class(client).await;
+            }
+            whole = class_is_there;
+            for round in newest.updates.chunks(ROUND) {
+                let written = round.iter().cloned().map(|update| write(client.clone(), update));
+                let mut written = futures::stream::iter(written).buffer_unordered(WRITES_MAX);
+                while let Some(ok) = written.next().await {
+                    whole &= ok;
                 }
-                let mut whole = class_is_there;
-                for (class, status) in &newest.classes {
-                    whole &= write(Api::all(client.clone()), &**class, status).await;
-                }
-                for (gateway, status) in &newest.gateways {
-                    let api = Api::namespaced(client.clone(), &gateway.namespace().unwrap_or_default());
-                    whole &= write(api, &**gateway, status).await;
-                }
-                for (route, status) in &newest.routes {
-                    let api = Api::namespaced(client.clone(), &route.namespace().unwrap_or_default());
-                    whole &= write(api, &**route, status).await;
-                }
-                again = if whole { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
-                tokio::select! {
-                    changed = statuses.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(again), if !whole => {}
+                if statuses.has_changed().unwrap_or(true) || !lead.holds().await {
+                    break;
                 }
             }
-        })
-        .await;
+            whole &= make_all(client, &newest.made, &mut made).await;
+        }
+        again = if whole { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
+        let pause = if whole { RENEW_EVERY } else { again };
+        tokio::select! {
+            changed = statuses.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
 }
 
 /// Makes the class that exists from the start. Returns whether it is there.
@@ -76,28 +93,47 @@ fn said(error: &kube::Error) -> bool {
     false
 }
 
-/// Writes one status. An object that changed meanwhile comes with the next build.
-async fn write<K, S>(api: Api<K>, object: &K, status: &S) -> bool
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-    S: Serialize,
-{
-    let mut patch = json!({
-        "metadata": {"resourceVersion": object.resource_version()},
-        "status": status,
-    });
-    // A merge leaves what is absent: what we leave out because it is empty is to go.
-    for list in ["addresses", "conditions", "listeners"] {
-        if patch["status"].get(list).is_none() {
-            patch["status"][list] = Value::Null;
+/// Applies what is to stand beside Gateways, each once until it is another. Returns whether all of it is there.
+async fn make_all(client: &Client, wanted: &[Value], made: &mut BTreeMap<String, Value>) -> bool {
+    let at = |object: &Value| format!("{}/{}", object["metadata"]["namespace"], object["metadata"]["name"]);
+    made.retain(|key, _| wanted.iter().any(|object| at(object) == *key));
+    let mut whole = true;
+    for object in wanted.iter().filter(|object| made.get(&at(object)) != Some(*object)).collect::<Vec<_>>() {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "ServiceAccount"));
+        let (namespace, name) = (object["metadata"]["namespace"].as_str(), object["metadata"]["name"].as_str());
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace.unwrap_or_default(), &resource);
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        match api.patch(name.unwrap_or_default(), &parameters, &Patch::Apply(object)).await {
+            Ok(_) => drop(made.insert(at(object), object.clone())),
+            // Its namespace is going; the Gateway goes with it.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(error) => {
+                tracing::warn!(object = at(object), %error, "account of a Gateway not made yet");
+                whole = false;
+            }
         }
     }
-    let name = object.name_any();
-    match api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(&patch)).await {
+    whole
+}
+
+/// Writes one status. An object that changed meanwhile comes with the next build.
+async fn write(client: Client, update: Update) -> bool {
+    let mut patch = json!({"metadata": {"resourceVersion": update.version}, "status": update.status});
+    // A merge leaves what is absent: what we leave out because it is empty is to go.
+    for field in ["addresses", "conditions", "listeners", "attachedListenerSets"] {
+        if patch["status"].get(field).is_none() {
+            patch["status"][field] = Value::Null;
+        }
+    }
+    let api: Api<DynamicObject> = match &update.namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &update.resource),
+        None => Api::all_with(client, &update.resource),
+    };
+    match api.patch_status(&update.name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(&patch)).await {
         Ok(_) => true,
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
         Err(error) => {
-            tracing::warn!(kind = %K::kind(&()), name, %error, "status not written yet");
+            tracing::warn!(kind = update.resource.kind, name = update.name, %error, "status not written yet");
             false
         }
     }

@@ -3,7 +3,7 @@
 //! In: a reference, who refers, in which cluster set. Out: the index of an upstream, made once for each service and port; or the reason of
 //! the condition ResolvedRefs. Source: Gateway API (BackendObjectReference), GEP-1748 (ServiceImport).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use atoll_api::kinds::gateway::BackendObjectReference;
@@ -15,8 +15,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 
 use super::grant::{From, To, permits};
-use super::{Part, Policy, Target, Upstream, UpstreamId};
+use super::policy::Policies;
+use super::{GatewayDraft, Part, Policy, Target, Upstream, UpstreamId};
 use crate::objects::{Objects, SERVICE_NAME};
+use crate::tls::{BackendTls, Certificate, Keys};
 
 const IMPORT_GROUP: &str = "multicluster.x-k8s.io";
 const H2C: &str = "kubernetes.io/h2c";
@@ -34,19 +36,70 @@ impl Problem {
     }
 }
 
+/// On whose behalf a reference is resolved.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    /// The Gateway, by its place.
+    pub(crate) gateway: usize,
+    /// Its cluster set.
+    pub(crate) set: String,
+    /// Who it is to backends.
+    pub(crate) client: Option<Arc<Certificate>>,
+}
+
+impl Scope {
+    pub(crate) fn of(gateway: usize, draft: &GatewayDraft) -> Self {
+        Self { gateway, set: draft.set.clone(), client: draft.client.clone() }
+    }
+}
+
+/// What is to be spoken to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Wants {
+    /// HTTP/1.1, or HTTP/2 where the port says so.
+    Http,
+    /// HTTP/2.
+    Grpc,
+    /// Bytes.
+    Tcp,
+    /// Packets.
+    Udp,
+}
+
+impl Wants {
+    fn transport(self) -> &'static str {
+        if self == Self::Udp { "UDP" } else { "TCP" }
+    }
+}
+
+/// What makes an upstream another one.
+type Known = (UpstreamId, Wants, Option<Arc<BackendTls>>);
+
 /// Resolves references, and keeps the upstreams that they lead to.
 pub(crate) struct Resolver<'a> {
     objects: &'a Objects,
     topology: &'a Topology,
+    tls: &'a Policies,
+    keys: &'a mut Keys,
     services: HashMap<(String, String), &'a Service>,
     slices: HashMap<(String, String), Vec<&'a EndpointSlice>>,
     policies: HashMap<ServiceName, Arc<Policy>>,
-    known: HashMap<UpstreamId, usize>,
+    known: HashMap<Known, usize>,
     pub(crate) upstreams: Vec<Upstream>,
+    /// Which BackendTLSPolicies have to do with which Gateways.
+    pub(crate) ancestors: BTreeSet<(usize, usize)>,
+}
+
+/// A service as the API or the topology has it, before TLS is settled.
+struct Found {
+    id: UpstreamId,
+    port: ServicePort,
+    clusters: Vec<Part>,
+    policy: Option<Arc<Policy>>,
 }
 
 impl<'a> Resolver<'a> {
-    pub(crate) fn new(objects: &'a Objects, topology: &'a Topology) -> Self {
+    pub(crate) fn new(objects: &'a Objects, topology: &'a Topology, tls: &'a Policies, keys: &'a mut Keys) -> Self {
         let mut slices: HashMap<_, Vec<&EndpointSlice>> = HashMap::new();
         for slice in &objects.slices {
             if let (Some(namespace), Some(service)) = (slice.namespace(), slice.labels().get(SERVICE_NAME)) {
@@ -56,10 +109,11 @@ impl<'a> Resolver<'a> {
         let at = |s: &'a Arc<Service>| ((s.namespace().unwrap_or_default(), s.name_any()), &**s);
         let services = objects.services.iter().map(at).collect();
         let (policies, known) = (service_policies(topology), HashMap::new());
-        Self { objects, topology, services, slices, policies, known, upstreams: Vec::new() }
+        let (upstreams, ancestors) = (Vec::new(), BTreeSet::new());
+        Self { objects, topology, tls, keys, services, slices, policies, known, upstreams, ancestors }
     }
 
-    /// The upstream that `target` leads to for a route of kind `kind` in `namespace`, attached to a Gateway of cluster set `set`.
+    /// The upstream that `target` leads to for a route of kind `kind` in `namespace`, attached to a Gateway.
     ///
     /// # Errors
     /// Reason and message of the condition ResolvedRefs.
@@ -67,7 +121,8 @@ impl<'a> Resolver<'a> {
         &mut self,
         target: &BackendObjectReference,
         from: From<'_>,
-        set: &str,
+        scope: &Scope,
+        wants: Wants,
     ) -> Result<usize, Problem> {
         let (group, kind) = (target.group.as_deref().unwrap_or(""), target.kind.as_deref().unwrap_or("Service"));
         let namespace = target.namespace.as_deref().unwrap_or(from.namespace);
@@ -87,30 +142,32 @@ impl<'a> Resolver<'a> {
             return Err(Problem::new("RefNotPermitted", why));
         }
         let service = ServiceName::new(namespace, &target.name);
-        if import { self.import(service, target.port, set) } else { self.local(service, target.port) }
+        let found = if import {
+            self.import(service, target.port, &scope.set, wants)?
+        } else {
+            self.local(service, target.port, wants)?
+        };
+        Ok(self.secure(found, (group, kind), namespace, &target.name, scope, wants))
     }
 
-    fn import(&mut self, service: ServiceName, port: Option<i32>, set: &str) -> Result<usize, Problem> {
+    fn import(&self, service: ServiceName, port: Option<i32>, set: &str, wants: Wants) -> Result<Found, Problem> {
         let missing = |why: &str| Problem::new("BackendNotFound", format!("ServiceImport `{service}`: {why}"));
         let facts = self.topology.services.get(set).and_then(|services| services.get(&service));
         let facts = facts.ok_or_else(|| missing(&format!("cluster set {set} has no such service")))?;
-        let port = pick_port(&facts.ports, port).ok_or_else(|| missing("has no such TCP port"))?;
-        let id = UpstreamId::Set(set.to_owned(), service.clone(), port.port);
-        if let Some(known) = self.known.get(&id) {
-            return Ok(*known);
-        }
+        let port = pick_port(&facts.ports, port, wants);
+        let port = port.ok_or_else(|| missing(&format!("has no such {} port", wants.transport())))?;
         let offers = facts.clusters.iter().filter_map(|name| self.topology.clusters.get(name.as_str()));
         let clusters = offers.filter(|cluster| cluster.set() == set).map(|cluster| {
             let found = self.topology.endpoints_in(cluster.name.as_str(), &service);
-            let endpoints = found.map(|e| member_targets(e, port)).unwrap_or_default();
+            let endpoints = found.map(|e| member_targets(e, port, wants)).unwrap_or_default();
             Part { cluster: Some(Arc::clone(cluster)), endpoints }
         });
-        let clusters = clusters.collect();
-        let policy = self.policies.get(&service).cloned();
-        Ok(self.keep(Upstream { id, h2: port.app_protocol.as_deref() == Some(H2C), clusters, policy }))
+        let (clusters, policy) = (clusters.collect(), self.policies.get(&service).cloned());
+        let id = UpstreamId::Set(set.to_owned(), service, port.port);
+        Ok(Found { id, port: port.clone(), clusters, policy })
     }
 
-    fn local(&mut self, service: ServiceName, port: Option<i32>) -> Result<usize, Problem> {
+    fn local(&self, service: ServiceName, port: Option<i32>, wants: Wants) -> Result<Found, Problem> {
         let missing = |why: &str| Problem::new("BackendNotFound", format!("Service `{service}`: {why}"));
         let at = (service.namespace.clone(), service.name.clone());
         let spec = self.services.get(&at).ok_or_else(|| missing("does not exist"))?.spec.clone().unwrap_or_default();
@@ -118,22 +175,55 @@ impl<'a> Resolver<'a> {
             return Err(missing("is an ExternalName, which is not served"));
         }
         let ports: Vec<ServicePort> = spec.ports.unwrap_or_default().into_iter().map(service_port).collect();
-        let port = pick_port(&ports, port).ok_or_else(|| missing("has no such TCP port"))?;
-        let id = UpstreamId::Local(service.clone(), port.port);
-        if let Some(known) = self.known.get(&id) {
-            return Ok(*known);
-        }
+        let port = pick_port(&ports, port, wants);
+        let port = port.ok_or_else(|| missing(&format!("has no such {} port", wants.transport())))?;
         let slices = self.slices.get(&at);
-        let endpoints = slices.into_iter().flatten().flat_map(|slice| slice_targets(slice, &port.name)).collect();
+        let all = slices.into_iter().flatten().flat_map(|slice| slice_targets(slice, &port.name, wants));
+        // The same endpoint may stand in several slices while they are moved.
+        let mut endpoints: Vec<Target> = all.collect();
+        endpoints.sort_by_key(|t| (t.address, t.port));
+        endpoints.dedup_by_key(|t| (t.address, t.port));
         let clusters = vec![Part { cluster: None, endpoints }];
-        let h2 = port.app_protocol.as_deref() == Some(H2C);
-        Ok(self.keep(Upstream { id, h2, clusters, policy: None }))
+        let id = UpstreamId::Local(service, port.port);
+        Ok(Found { id, port: port.clone(), clusters, policy: None })
     }
 
-    fn keep(&mut self, upstream: Upstream) -> usize {
+    /// Settles how TLS is spoken. Where a policy asks for it and it can't be, nobody is reached.
+    fn secure(
+        &mut self,
+        mut found: Found,
+        kind: (&str, &str),
+        namespace: &str,
+        name: &str,
+        scope: &Scope,
+        wants: Wants,
+    ) -> usize {
+        let h2 = wants == Wants::Grpc || wants == Wants::Http && found.port.app_protocol.as_deref() == Some(H2C);
+        let policy = self.tls.find(kind, namespace, name, &found.port.name);
+        let losers = self.tls.losers(namespace, name).map(|at| (at, scope.gateway));
+        self.ancestors.extend(losers);
+        let mut tls = None;
+        if let Some(at) = policy {
+            self.ancestors.insert((at, scope.gateway));
+            let made = self.tls.all[at].check.as_ref().map_err(Clone::clone);
+            let protocol = match (wants, h2) {
+                (Wants::Tcp | Wants::Udp, _) => None,
+                (_, true) => Some("h2"),
+                (_, false) => Some("http/1.1"),
+            };
+            match made.and_then(|check| self.keys.backend(check, scope.client.as_ref(), protocol)) {
+                Ok(made) => tls = Some(made),
+                Err(_) => found.clusters.iter_mut().for_each(|part| part.endpoints.clear()),
+            }
+        }
+        let known = (found.id.clone(), if h2 { Wants::Grpc } else { wants }, tls.clone());
+        if let Some(known) = self.known.get(&known) {
+            return *known;
+        }
         let index = self.upstreams.len();
-        self.known.insert(upstream.id.clone(), index);
-        self.upstreams.push(upstream);
+        self.known.insert(known, index);
+        let Found { id, clusters, policy, .. } = found;
+        self.upstreams.push(Upstream { id, h2, udp: wants == Wants::Udp, tls, clusters, policy });
         index
     }
 }
@@ -162,13 +252,19 @@ pub(super) fn host_policies(topology: &Topology) -> HashMap<String, Arc<Policy>>
     policies
 }
 
-/// The TCP port of that number; where none is asked for, the only one.
-fn pick_port(ports: &[ServicePort], number: Option<i32>) -> Option<&ServicePort> {
-    let mut tcp = ports.iter().filter(|p| p.protocol.is_empty() || p.protocol == "TCP");
+/// The port of that number; where none is asked for, the only one.
+fn pick_port(ports: &[ServicePort], number: Option<i32>, wants: Wants) -> Option<&ServicePort> {
+    let mut fit = ports.iter().filter(|p| is(wants, &p.protocol));
     match number {
-        Some(number) => tcp.find(|p| i32::from(p.port) == number),
-        None => tcp.next().filter(|_| tcp.next().is_none()),
+        Some(number) => fit.find(|p| i32::from(p.port) == number),
+        None => fit.next().filter(|_| fit.next().is_none()),
     }
+}
+
+/// Whether a port's protocol, TCP where absent, is the one wanted.
+fn is(wants: Wants, protocol: &str) -> bool {
+    let protocol = if protocol.is_empty() { "TCP" } else { protocol };
+    protocol == wants.transport()
 }
 
 fn service_port(port: k8s_openapi::api::core::v1::ServicePort) -> ServicePort {
@@ -181,17 +277,17 @@ fn service_port(port: k8s_openapi::api::core::v1::ServicePort) -> ServicePort {
     }
 }
 
-fn member_targets(endpoints: &Endpoints, port: &ServicePort) -> Vec<Target> {
-    let found = endpoints.ports.iter().find(|p| p.name == port.name && (p.protocol.is_empty() || p.protocol == "TCP"));
+fn member_targets(endpoints: &Endpoints, port: &ServicePort, wants: Wants) -> Vec<Target> {
+    let found = endpoints.ports.iter().find(|p| p.name == port.name && is(wants, &p.protocol));
     let Some(found) = found else { return Vec::new() };
     let ready = endpoints.endpoints.iter().filter(|e| e.ready);
     ready.map(|e| Target { address: e.address, port: found.port, zone: e.zone.clone(), pod: e.pod.clone() }).collect()
 }
 
-fn slice_targets(slice: &EndpointSlice, port: &str) -> Vec<Target> {
+fn slice_targets(slice: &EndpointSlice, port: &str, wants: Wants) -> Vec<Target> {
     let ports = slice.ports.as_deref().unwrap_or_default();
-    let tcp = |protocol: &Option<String>| protocol.as_deref().is_none_or(|p| p == "TCP");
-    let found = ports.iter().find(|p| p.name.as_deref().unwrap_or_default() == port && tcp(&p.protocol));
+    let fits = |protocol: &Option<String>| is(wants, protocol.as_deref().unwrap_or_default());
+    let found = ports.iter().find(|p| p.name.as_deref().unwrap_or_default() == port && fits(&p.protocol));
     let Some(port) = found.and_then(|p| p.port).and_then(|p| u16::try_from(p).ok()) else { return Vec::new() };
     let ready = slice.endpoints.iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
     ready

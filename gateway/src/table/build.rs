@@ -7,16 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use atoll_api::topology::Topology;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
+use super::address::Allotted;
 use super::backend::{Resolver, host_policies};
 use super::entry::{self, GatewayDraft};
-use super::{Entry, ListenerTable, Slot, SlotTable, Table};
+use super::{Entry, ListenerTable, Slot, SlotTable, Table, policy};
 use crate::objects::Objects;
 use crate::provider::PROVIDERS;
 use crate::status::{self, RouteVerdicts, Statuses};
-use crate::tls::Certificates;
+use crate::tls::Keys;
 
 /// The ports that are ours, and those that could not be opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +28,15 @@ pub(crate) struct Ports {
     /// Where HTTPS is served.
     pub(crate) https: u16,
     /// Further ports that could not be opened, and why.
-    pub(crate) failed: BTreeMap<u16, String>,
+    pub(crate) failed: BTreeMap<Slot, Unopened>,
+}
+
+/// Why a port could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unopened {
+    /// Its address is none of this machine's.
+    pub(crate) foreign: bool,
+    pub(crate) why: String,
 }
 
 /// What a table is built from.
@@ -34,9 +44,18 @@ pub(crate) struct Input<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) topology: &'a Arc<Topology>,
     pub(crate) ports: &'a Ports,
-    /// What the status of Gateways gives as their addresses.
+    /// What the status of Gateways gives as their addresses, where they share the ports.
     pub(crate) addresses: &'a [String],
+    /// From which each Gateway gets addresses of its own; none: they share the ports.
+    pub(crate) pool: &'a [IpNet],
     pub(crate) now: Timestamp,
+}
+
+/// What building remembers from one table to the next.
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub(crate) keys: Keys,
+    pub(crate) allotted: Allotted,
 }
 
 /// What was built.
@@ -45,7 +64,7 @@ pub(crate) struct Built {
     pub(crate) table: Table,
     pub(crate) statuses: Statuses,
     /// Ports beside the shared ones that are to be open, or to be tried again.
-    pub(crate) wanted: BTreeSet<u16>,
+    pub(crate) wanted: BTreeSet<Slot>,
 }
 
 /// What providers work on.
@@ -57,57 +76,52 @@ pub(crate) struct Draft<'a> {
     pub(crate) routes: Vec<RouteVerdicts>,
 }
 
-impl Draft<'_> {
-    /// The place of a Gateway of ours.
-    pub(crate) fn gateway(&self, namespace: &str, name: &str) -> Option<usize> {
-        self.gateways.iter().position(|g| g.namespace == namespace && g.object.name_any() == name)
-    }
-}
-
-/// Builds everything anew. `certificates` remembers what was parsed before.
-pub(crate) fn build(input: &Input<'_>, certificates: &mut Certificates) -> Built {
-    let (gateways, mut wanted) = entry::gateways(input, certificates);
-    wanted.extend(input.ports.failed.keys().filter(|port| wants(&gateways, **port)));
-    let resolver = Resolver::new(input.objects, input.topology);
+/// Builds everything anew. `memory` holds what was made before.
+pub(crate) fn build(input: &Input<'_>, memory: &mut Memory) -> Built {
+    let (gateways, wanted) = entry::gateways(input, memory);
+    let policies = policy::judge(input, &mut memory.keys);
+    let resolver = Resolver::new(input.objects, input.topology, &policies, &mut memory.keys);
     let mut draft = Draft { objects: input.objects, resolver, gateways, routes: Vec::new() };
     for provider in PROVIDERS {
         (provider.provide)(&mut draft);
     }
     let Draft { resolver, gateways, routes, .. } = draft;
-    let statuses = status::judge(input, &gateways, routes);
+    let Resolver { upstreams, ancestors, .. } = resolver;
+    let statuses = status::judge(input, &gateways, &routes, &policies, &ancestors);
     let table = Table {
-        slots: slots(gateways),
-        upstreams: resolver.upstreams,
+        slots: slots(gateways, &mut memory.keys),
+        upstreams,
         host_policies: host_policies(input.topology),
         topology: Arc::clone(input.topology),
     };
+    memory.keys.sweep();
     Built { table, statuses, wanted }
 }
 
-fn wants(gateways: &[GatewayDraft], port: u16) -> bool {
-    let mut listeners = gateways.iter().flat_map(|g| &g.listeners);
-    listeners.any(|l| l.port == port && matches!(l.spec.protocol.as_str(), "HTTP" | "HTTPS"))
-}
-
-fn slots(gateways: Vec<GatewayDraft>) -> BTreeMap<Slot, SlotTable> {
+fn slots(gateways: Vec<GatewayDraft>, keys: &mut Keys) -> BTreeMap<Slot, SlotTable> {
     let mut slots: BTreeMap<Slot, SlotTable> = BTreeMap::new();
     for gateway in gateways.into_iter().filter(|g| g.refused.is_none()) {
         let name = format!("{}/{}", gateway.namespace, gateway.object.name_any());
         for mut listener in gateway.listeners.into_iter().filter(|l| l.is_programmed()) {
-            let Some(slot) = listener.slot else { continue };
             listener.routes.values_mut().for_each(|entries| entries.sort_by(precedence));
-            let slot = slots.entry(slot).or_default();
-            slot.tls = listener.tls;
-            let table = ListenerTable {
+            let server = listener.server(keys);
+            let table = Arc::new(ListenerTable {
                 gateway: name.clone(),
                 id: format!("{name}/{}", listener.spec.name).into(),
                 name: listener.spec.name,
                 port: listener.port,
                 host: listener.host.clone(),
+                mode: listener.mode,
                 certificates: listener.certificates,
+                server,
                 routes: listener.routes,
-            };
-            slot.listeners.entry(listener.host.as_ref(), || Arc::new(table));
+                streams: listener.streams,
+            });
+            for slot in listener.slots {
+                let slot = slots.entry(slot).or_default();
+                slot.protocol = listener.protocol;
+                slot.listeners.entry(listener.host.as_ref(), || Arc::clone(&table));
+            }
         }
     }
     slots

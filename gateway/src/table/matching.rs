@@ -6,7 +6,7 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use atoll_api::kinds::gateway::{HTTPRouteMatch, NamedMatch};
+use atoll_api::kinds::gateway::{GRPCRouteMatch, HTTPRouteMatch, NamedMatch};
 use http::{HeaderMap, HeaderName, Method, request::Parts};
 use regex::{Regex, RegexBuilder};
 
@@ -20,6 +20,8 @@ pub(crate) enum PathMatch {
     /// Without a slash at its end; empty: every path.
     Prefix(String),
     Regex(Regex),
+    /// The last of two segments: a gRPC method of any service.
+    Method(String),
 }
 
 /// What a value must be.
@@ -45,14 +47,7 @@ impl Match {
     /// What can't be compiled, for the route's status.
     pub(crate) fn compile(written: &HTTPRouteMatch) -> Result<Self, String> {
         let method = written.method.as_deref().map(|m| m.parse().map_err(|_| format!("method `{m}` is none")));
-        let mut headers: Vec<(HeaderName, ValueMatch)> = Vec::new();
-        for m in &written.headers {
-            let name: HeaderName = m.name.parse().map_err(|_| format!("header name `{}` is none", m.name))?;
-            // "only the first entry with an equivalent name MUST be considered"
-            if headers.iter().all(|(seen, _)| *seen != name) {
-                headers.push((name, value(m)?));
-            }
-        }
+        let headers = headers(&written.headers)?;
         let mut query: Vec<(String, ValueMatch)> = Vec::new();
         for m in &written.query_params {
             if query.iter().all(|(seen, _)| *seen != m.name) {
@@ -60,6 +55,15 @@ impl Match {
             }
         }
         Ok(Self { path: path(written)?, method: method.transpose()?, headers, query })
+    }
+
+    /// Compiles a match of gRPC calls.
+    ///
+    /// # Errors
+    /// As [`Match::compile`].
+    pub(crate) fn compile_grpc(written: &GRPCRouteMatch) -> Result<Self, String> {
+        let headers = headers(&written.headers)?;
+        Ok(Self { path: call(written)?, method: None, headers, query: Vec::new() })
     }
 
     /// Whether `request` is meant.
@@ -81,7 +85,9 @@ impl Match {
         let (kind, length) = match &self.path {
             PathMatch::Exact(path) => (0, path.len()),
             PathMatch::Regex(regex) => (1, regex.as_str().len()),
+            PathMatch::Prefix(prefix) if prefix.is_empty() => (3, 0),
             PathMatch::Prefix(prefix) => (2, prefix.len()),
+            PathMatch::Method(_) => (2, 0),
         };
         (kind, Reverse(length), self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()))
     }
@@ -104,6 +110,9 @@ impl PathMatch {
                 path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
             Self::Regex(regex) => regex.is_match(path),
+            Self::Method(method) => {
+                path.rsplit_once('/').is_some_and(|(service, last)| last == method && service.len() > 1)
+            }
         }
     }
 }
@@ -123,6 +132,7 @@ impl std::fmt::Display for Match {
             PathMatch::Exact(path) => write!(f, "path = {path}")?,
             PathMatch::Prefix(prefix) => write!(f, "path below {prefix}/")?,
             PathMatch::Regex(regex) => write!(f, "path ~ {regex}")?,
+            PathMatch::Method(method) => write!(f, "method {method} of any service")?,
         }
         if let Some(method) = &self.method {
             write!(f, ", method {method}")?;
@@ -146,6 +156,34 @@ fn path(written: &HTTPRouteMatch) -> Result<PathMatch, String> {
         Some("RegularExpression") => Ok(PathMatch::Regex(regex(&value)?)),
         Some(other) => Err(format!("path match type `{other}` is unknown")),
     }
+}
+
+/// `/service/method`, as gRPC calls have it.
+fn call(written: &GRPCRouteMatch) -> Result<PathMatch, String> {
+    let call = written.method.clone().unwrap_or_default();
+    match (call.match_type.as_deref(), call.service, call.method) {
+        (_, None, None) => Ok(PathMatch::Prefix(String::new())),
+        (None | Some("Exact"), Some(service), Some(method)) => Ok(PathMatch::Exact(format!("/{service}/{method}"))),
+        (None | Some("Exact"), Some(service), None) => Ok(PathMatch::Prefix(format!("/{service}"))),
+        (None | Some("Exact"), None, Some(method)) => Ok(PathMatch::Method(method)),
+        (Some("RegularExpression"), service, method) => {
+            let part = |part: Option<String>| part.map_or_else(|| "[^/]+".to_owned(), |part| format!("(?:{part})"));
+            Ok(PathMatch::Regex(regex(&format!("/{}/{}", part(service), part(method)))?))
+        }
+        (Some(other), ..) => Err(format!("method match type `{other}` is unknown")),
+    }
+}
+
+/// "only the first entry with an equivalent name MUST be considered"
+fn headers(written: &[NamedMatch]) -> Result<Vec<(HeaderName, ValueMatch)>, String> {
+    let mut headers: Vec<(HeaderName, ValueMatch)> = Vec::new();
+    for m in written {
+        let name: HeaderName = m.name.parse().map_err(|_| format!("header name `{}` is none", m.name))?;
+        if headers.iter().all(|(seen, _)| *seen != name) {
+            headers.push((name, value(m)?));
+        }
+    }
+    Ok(headers)
 }
 
 fn value(written: &NamedMatch) -> Result<ValueMatch, String> {

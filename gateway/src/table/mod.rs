@@ -1,18 +1,24 @@
 //! The route table: what every request is looked up in. Built as a whole, never changed, swapped whole. Pure.
 //!
 //! ```text
-//!   slot (where it came in) ─► listener (most specific host) ─► routes (hosts, then precedence) ─► rule ─► backend ─► upstream
+//!   slot (where it came in) ─► listener (most specific host) ─┬► routes (hosts, then precedence) ─► rule ─┬► backend ─► upstream
+//!                                                             └► streams (server name) ──────────────────┘
 //! ```
 //!
 //! In: objects and topology ([`build()`]). Out: [`Table`]. Upstreams are known by service and port, never by rule, so that
 //! connections and health outlive a change of routes.
 
+mod address;
 mod backend;
 mod build;
+mod claim;
 mod entry;
 mod grant;
 mod host;
+mod listener;
 mod matching;
+mod policy;
+mod set;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -25,25 +31,30 @@ use atoll_api::routing::Chain;
 use atoll_api::topology::{ClusterFacts, Topology};
 use http::request::Parts;
 
-pub(crate) use backend::{Problem, Resolver};
-pub(crate) use build::{Built, Draft, Input, Ports, build};
-pub(crate) use entry::{GatewayDraft, ListenerDraft};
+pub(crate) use backend::{Problem, Resolver, Scope, Wants};
+pub(crate) use build::{Built, Draft, Input, Memory, Ports, Unopened, build};
+pub(crate) use entry::{GatewayDraft, SetDraft};
 pub(crate) use grant::From;
 pub(crate) use host::{Host, HostMap};
+pub(crate) use listener::{ListenerDraft, validation};
 pub(crate) use matching::Match;
+pub(crate) use policy::Policies;
+pub(crate) use set::allows;
 
 use crate::filter::Filter;
-use crate::tls::Certificate;
+use crate::tls::{BackendTls, Certificate};
 
-/// Where listeners are served: the shared ports, or one of their own.
+/// Where listeners are served: the shared ports, or one of their own, at the shared address or a Gateway's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Slot {
-    /// The port for HTTP.
+    /// The shared port for HTTP.
     Http,
-    /// The port for HTTPS.
+    /// The shared port for HTTPS.
     Https,
-    /// A further port.
-    Port(u16),
+    /// A further TCP port.
+    Tcp(Option<IpAddr>, u16),
+    /// A UDP port.
+    Udp(Option<IpAddr>, u16),
 }
 
 impl std::fmt::Display for Slot {
@@ -51,9 +62,34 @@ impl std::fmt::Display for Slot {
         match self {
             Self::Http => f.write_str("http"),
             Self::Https => f.write_str("https"),
-            Self::Port(port) => write!(f, "{port}"),
+            Self::Tcp(None, port) => write!(f, "{port}"),
+            Self::Tcp(Some(ip), port) => write!(f, "{}", std::net::SocketAddr::new(*ip, *port)),
+            Self::Udp(None, port) => write!(f, "udp {port}"),
+            Self::Udp(Some(ip), port) => write!(f, "udp {}", std::net::SocketAddr::new(*ip, *port)),
         }
     }
+}
+
+/// What is spoken at a slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    #[default]
+    Http,
+    /// TLS, ended here or passed through, as the listener of the server name says.
+    Tls,
+    Tcp,
+    Udp,
+}
+
+/// What a listener does with its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Requests are looked up in its routes; where the slot speaks TLS, it ends here.
+    Requests,
+    /// TLS ends here, and its bytes go to a backend.
+    Terminate,
+    /// Bytes or packets go to a backend as they are.
+    Pass,
 }
 
 /// The whole table.
@@ -72,8 +108,7 @@ pub(crate) struct Table {
 /// What is served at one port.
 #[derive(Debug, Default)]
 pub(crate) struct SlotTable {
-    /// Whether TLS ends here.
-    pub(crate) tls: bool,
+    pub(crate) protocol: Protocol,
     /// Listeners by host name.
     pub(crate) listeners: HostMap<Arc<ListenerTable>>,
 }
@@ -91,10 +126,24 @@ pub(crate) struct ListenerTable {
     pub(crate) port: u16,
     /// Its host name.
     pub(crate) host: Option<Host>,
+    pub(crate) mode: Mode,
     /// Its certificates; the first is the default.
     pub(crate) certificates: Vec<Arc<Certificate>>,
+    /// How TLS is spoken, where it ends here.
+    pub(crate) server: Option<Arc<rustls::ServerConfig>>,
     /// Routes by host name, in order of precedence.
     pub(crate) routes: HostMap<Vec<Entry>>,
+    /// Where streams go, by server name.
+    pub(crate) streams: HostMap<Arc<StreamRule>>,
+}
+
+/// Where a stream or a packet goes.
+#[derive(Debug)]
+pub(crate) struct StreamRule {
+    /// kind namespace/name of the route.
+    pub(crate) route: Arc<str>,
+    /// Backends with a weight above 0.
+    pub(crate) backends: Vec<Backend>,
 }
 
 /// One match of a rule.
@@ -125,8 +174,21 @@ pub(crate) struct Rule {
     pub(crate) request_timeout: Option<Duration>,
     /// The same for one attempt.
     pub(crate) backend_timeout: Option<Duration>,
+    /// What is tried again beside what always is.
+    pub(crate) retry: Option<Retry>,
     /// Why every request is answered with an error.
     pub(crate) refused: Option<String>,
+}
+
+/// What a rule tries again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Retry {
+    /// Statuses of answers.
+    pub(crate) codes: Vec<u16>,
+    /// How often.
+    pub(crate) attempts: usize,
+    /// Least time between two.
+    pub(crate) backoff: Duration,
 }
 
 /// A backend of a rule.
@@ -164,8 +226,12 @@ impl std::fmt::Display for UpstreamId {
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) id: UpstreamId,
-    /// Its endpoints speak HTTP/2 without TLS.
+    /// Its endpoints speak HTTP/2.
     pub(crate) h2: bool,
+    /// They are reached by UDP.
+    pub(crate) udp: bool,
+    /// How TLS is spoken to them.
+    pub(crate) tls: Option<Arc<BackendTls>>,
     /// The clusters that offer it.
     pub(crate) clusters: Vec<Part>,
     /// The TrafficPolicy of the service.

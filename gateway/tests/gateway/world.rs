@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::kinds::gateway_api_crds;
+use atoll_api::kinds::{Channel, gateway_api_crds};
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{
     ClusterFacts, Endpoint, EndpointPort, Endpoints, ServiceFacts, ServicePort, Standing, Topology,
@@ -70,7 +70,7 @@ impl World {
         };
         let api = ApiServer::open(config, Storage::Memory).await.unwrap();
         let crds: Api<CustomResourceDefinition> = Api::all(api.client());
-        for crd in gateway_api_crds() {
+        for crd in gateway_api_crds(Channel::Experimental) {
             crds.create(&PostParams::default(), &crd).await.unwrap();
         }
         let client = api.client();
@@ -110,6 +110,7 @@ impl World {
             http,
             https,
             client: client.clone(),
+            roots: Arc::new(rustls::RootCertStore::empty()),
             metrics: prometheus::Registry::new(),
             dir: dir.map(Path::to_owned),
             started: Some(started),

@@ -1,9 +1,10 @@
 //! What tables are made of which objects, as cases.
 
+use atoll_api::kinds::gateway::{GatewayStatus, RouteStatus};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::table::ListenerTable;
+use crate::table::{ListenerTable, Slot};
 
 const NOW: &str = "2026-01-01T00:00:00Z";
 
@@ -16,9 +17,16 @@ fn objects(all: &[Value]) -> Objects {
     Objects {
         classes: of(all, "GatewayClass"),
         gateways: of(all, "Gateway"),
+        sets: of(all, "ListenerSet"),
         routes: of(all, "HTTPRoute"),
+        grpc: of(all, "GRPCRoute"),
+        tls: of(all, "TLSRoute"),
+        tcp: of(all, "TCPRoute"),
+        udp: of(all, "UDPRoute"),
+        policies: of(all, "BackendTLSPolicy"),
         grants: of(all, "ReferenceGrant"),
         secrets: of(all, "Secret"),
+        configs: of(all, "ConfigMap"),
         services: of(all, "Service"),
         slices: of(all, "EndpointSlice"),
         namespaces: of(all, "Namespace"),
@@ -26,10 +34,16 @@ fn objects(all: &[Value]) -> Objects {
 }
 
 fn built(all: &[Value]) -> Built {
+    built_of(all, &[])
+}
+
+/// The same with addresses for each Gateway.
+fn built_of(all: &[Value], pool: &[IpNet]) -> Built {
     let class =
         json!({"kind": "GatewayClass", "metadata": {"name": "atoll"}, "spec": {"controllerName": "atoll.dev/gateway"}});
     let objects = objects(&[all, &[class]].concat());
-    let ports = Ports { http: 8080, https: 8443, failed: BTreeMap::from([(99, "taken".to_owned())]) };
+    let taken = Unopened { foreign: false, why: "taken".to_owned() };
+    let ports = Ports { http: 8080, https: 8443, failed: BTreeMap::from([(Slot::Tcp(None, 99), taken)]) };
     let mut topology = Topology::default();
     topology.settings.default_set = "prod".to_owned();
     let topology = Arc::new(topology);
@@ -39,9 +53,10 @@ fn built(all: &[Value]) -> Built {
         topology: &topology,
         ports: &ports,
         addresses: &addresses,
+        pool,
         now: NOW.parse().unwrap(),
     };
-    build(&input, &mut Certificates::default())
+    build(&input, &mut Memory::default())
 }
 
 fn gateway(name: &str, created: &str, listeners: Value) -> Value {
@@ -123,11 +138,13 @@ fn listener_ports_are_shared_or_opened_or_unavailable() {
         tls("on80", 80),
         tls("mixed", 81),
         other("tcp", 5000, "TCP"),
+        other("tcp443", 443, "TCP"),
+        other("odd", 5001, "QUIC"),
         http("twice", 80, Some("p80")),
         http("zero", 0, Some("zero")),
     ]);
     let built = built(&[gateway("g", NOW, all)]);
-    let status = &built.statuses.gateways[0].1;
+    let status: GatewayStatus = built.statuses.of("Gateway").remove(0);
     for (name, accepted, reason) in [
         ("p80", "True", "Accepted"),
         ("real", "True", "Accepted"),
@@ -137,7 +154,9 @@ fn listener_ports_are_shared_or_opened_or_unavailable() {
         ("p443", "True", "Accepted"),
         ("on80", "False", "PortUnavailable"),
         ("mixed", "False", "ProtocolConflict"),
-        ("tcp", "False", "UnsupportedProtocol"),
+        ("tcp", "True", "Accepted"),
+        ("tcp443", "False", "PortUnavailable"),
+        ("odd", "False", "UnsupportedProtocol"),
         ("twice", "False", "HostnameConflict"),
         ("zero", "False", "PortUnavailable"),
     ] {
@@ -145,8 +164,9 @@ fn listener_ports_are_shared_or_opened_or_unavailable() {
         let found = listener.conditions.iter().find(|c| c.type_ == "Accepted").unwrap();
         assert_eq!((found.status.as_str(), found.reason.as_str()), (accepted, reason), "{name}");
     }
-    assert_eq!(built.wanted, BTreeSet::from([81, 99]), "one that failed is tried again");
-    assert_eq!(built.table.slots.keys().copied().collect::<Vec<_>>(), [Slot::Http, Slot::Port(81)]);
+    let tcp = |port| Slot::Tcp(None, port);
+    assert_eq!(built.wanted, BTreeSet::from([tcp(81), tcp(99), tcp(5000)]), "one that failed is tried again");
+    assert_eq!(built.table.slots.keys().copied().collect::<Vec<_>>(), [Slot::Http, tcp(81), tcp(5000)]);
     let reasons: Vec<&str> = status.conditions.iter().map(|c| c.reason.as_str()).collect();
     assert_eq!(reasons, ["ListenersNotValid", "Programmed"]);
 }
@@ -176,7 +196,7 @@ fn addresses_wished_for_must_be_ours() {
         let mut object = gateway("g", NOW, json!([http("l", 80, None)]));
         object["spec"]["addresses"] = wish.clone();
         let built = built(&[object]);
-        let status = &built.statuses.gateways[0].1;
+        let status: GatewayStatus = built.statuses.of("Gateway").remove(0);
         let found = |kind: &str| {
             let condition = status.conditions.iter().find(|c| c.type_ == kind).unwrap();
             (condition.status.clone(), condition.reason.clone())
@@ -206,8 +226,10 @@ fn routes_attach_where_namespaces_kinds_and_sections_allow() {
     ] {
         let route = route("r", NOW, json!([]), json!([path("PathPrefix", "/")]));
         let built = built(&[gateway("g", NOW, listeners), route, labelled.clone()]);
-        assert_eq!(built.statuses.gateways[0].1.listeners[0].attached_routes, attached, "{name}");
-        let accepted = &built.statuses.routes[0].1.parents[0].conditions[0];
+        let status: GatewayStatus = built.statuses.of("Gateway").remove(0);
+        assert_eq!(status.listeners[0].attached_routes, attached, "{name}");
+        let status: RouteStatus = built.statuses.of("HTTPRoute").remove(0);
+        let accepted = &status.parents[0].conditions[0];
         assert_eq!(accepted.status == "True", attached == 1, "{name}: {}", accepted.reason);
     }
 }
@@ -219,11 +241,12 @@ fn statuses_that_say_the_same_are_not_written_again() {
         route("r", NOW, json!([]), json!([path("PathPrefix", "/")])),
     ];
     let first = built(&objects).statuses;
-    assert_eq!((first.gateways.len(), first.routes.len()), (1, 1));
-    objects[0]["status"] = serde_json::to_value(&first.gateways[0].1).unwrap();
-    objects[1]["status"] = serde_json::to_value(&first.routes[0].1).unwrap();
+    let count = |s: &Statuses, kind| s.of::<Value>(kind).len();
+    assert_eq!((count(&first, "Gateway"), count(&first, "HTTPRoute")), (1, 1));
+    objects[0]["status"] = first.of("Gateway").remove(0);
+    objects[1]["status"] = first.of("HTTPRoute").remove(0);
     let second = built(&objects).statuses;
-    assert_eq!((second.gateways.len(), second.routes.len()), (0, 0));
+    assert_eq!((count(&second, "Gateway"), count(&second, "HTTPRoute")), (0, 0));
 }
 
 #[test]
@@ -231,7 +254,8 @@ fn gateways_of_other_classes_are_not_touched() {
     let mut foreign = gateway("g", NOW, json!([http("l", 80, None)]));
     foreign["spec"]["gatewayClassName"] = json!("nginx");
     let built = built(&[foreign, route("r", NOW, json!([]), json!([path("PathPrefix", "/")]))]);
-    assert!(built.statuses.gateways.is_empty() && built.statuses.routes.is_empty() && built.table.slots.is_empty());
+    let said = |kind| built.statuses.of::<Value>(kind).len();
+    assert_eq!((said("Gateway"), said("HTTPRoute"), built.table.slots.len()), (0, 0, 0));
 }
 
 #[test]
@@ -249,7 +273,10 @@ fn a_grant_lets_a_route_reach_a_service_of_another_namespace() {
     let all =
         [gateway("g", NOW, json!([http("l", 80, None)])), route("r", NOW, json!([]), rules), service, slice, grant];
     let without = built(&all[..4]);
-    let reason = |built: &Built| built.statuses.routes[0].1.parents[0].conditions[1].reason.clone();
+    let reason = |built: &Built| {
+        let status: RouteStatus = built.statuses.of("HTTPRoute").remove(0);
+        status.parents[0].conditions[1].reason.clone()
+    };
     assert_eq!((reason(&without), without.table.upstreams.len()), ("RefNotPermitted".to_owned(), 0));
     let with = built(&all);
     assert_eq!(reason(&with), "ResolvedRefs");

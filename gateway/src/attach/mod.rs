@@ -1,0 +1,148 @@
+//! Which listeners a parent reference of a route means, and which of them take it. Pure. Source: Gateway API (ParentReference, AllowedRoutes).
+
+pub(crate) mod rules;
+pub(crate) mod streams;
+
+use std::sync::Arc;
+
+use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
+use kube::{Resource, ResourceExt};
+
+use crate::status::{ParentVerdict, Verdict};
+use crate::table::{Draft, Host, ListenerDraft, Problem, allows};
+
+/// What of a route decides where it attaches.
+pub(crate) struct Route<'a> {
+    pub(crate) kind: &'static str,
+    pub(crate) namespace: &'a str,
+    pub(crate) hostnames: &'a [String],
+}
+
+/// Host names that a listener and a route have in common, each with the rank of the route's own name.
+pub(crate) type Hosts = Vec<(Option<Host>, (u8, usize))>;
+
+/// A parent that is one of ours.
+pub(crate) struct Place {
+    pub(crate) gateway: usize,
+    /// Listeners that take the route, by their place in the Gateway.
+    pub(crate) listeners: Vec<(usize, Hosts)>,
+    /// Why none does.
+    why: (&'static str, &'static str),
+}
+
+/// What became of a route's rules.
+#[derive(Default)]
+pub(crate) struct Compiled<T> {
+    pub(crate) rules: T,
+    /// How many are served as they are written.
+    pub(crate) whole: usize,
+    pub(crate) refused: Option<Problem>,
+    pub(crate) unresolved: Option<Problem>,
+}
+
+impl<T> Compiled<T> {
+    /// Whether any of it is served.
+    pub(crate) fn is_served(&self) -> bool {
+        self.whole > 0 || self.refused.is_none()
+    }
+}
+
+/// The objects of a kind, the oldest first.
+pub(crate) fn by_age<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<Arc<K>> {
+    let mut sorted = objects.to_vec();
+    sorted.sort_by_cached_key(|r| (r.creation_timestamp().map(|t| t.0), r.namespace(), r.name_any()));
+    sorted
+}
+
+/// Finds the listeners that take a route by one of its parents; nothing where that is none of ours.
+pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReference) -> Option<Place> {
+    let (gateway, set) = owner(draft, route, parent)?;
+    let owner = &draft.gateways[gateway];
+    let mut place =
+        Place { gateway, listeners: Vec::new(), why: ("NoMatchingParent", "the parent has no such listener") };
+    for (at, listener) in owner.listeners.iter().enumerate().filter(|(_, l)| l.set == set && is_meant(parent, l)) {
+        let from = listener.spec.allowed_routes.as_ref().and_then(|a| a.namespaces.as_ref());
+        let namespaces = &draft.objects.namespaces;
+        if !listener.kinds.iter().any(|k| k.kind == route.kind)
+            || !allows(from, "Same", &listener.namespace, route.namespace, namespaces)
+        {
+            if place.why.0 == "NoMatchingParent" {
+                place.why = ("NotAllowedByListeners", "no listener takes routes of this kind and namespace");
+            }
+            continue;
+        }
+        let hosts = hosts(listener.host.as_ref(), route.hostnames);
+        if hosts.is_empty() {
+            place.why = ("NoMatchingListenerHostname", "no host name of the route is one of a listener's");
+            continue;
+        }
+        place.listeners.push((at, hosts));
+    }
+    Some(place)
+}
+
+/// The Gateway that a parent reference means, and which of its ListenerSets.
+fn owner(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReference) -> Option<(usize, Option<usize>)> {
+    if parent.group.as_deref().unwrap_or(GATEWAY_GROUP) != GATEWAY_GROUP {
+        return None;
+    }
+    let namespace = parent.namespace.as_deref().unwrap_or(route.namespace);
+    let mut gateways = draft.gateways.iter().enumerate();
+    match parent.kind.as_deref().unwrap_or("Gateway") {
+        "Gateway" => {
+            let found = gateways.find(|(_, g)| g.namespace == namespace && g.object.name_any() == parent.name);
+            found.map(|(at, _)| (at, None))
+        }
+        "ListenerSet" => gateways.find_map(|(at, g)| {
+            let mut sets = g.sets.iter();
+            let set = sets.position(|s| s.namespace == namespace && s.object.name_any() == parent.name);
+            set.map(|set| (at, Some(set)))
+        }),
+        _ => None,
+    }
+}
+
+/// Whether a parent reference means this listener.
+fn is_meant(parent: &ParentReference, listener: &ListenerDraft) -> bool {
+    parent.section_name.as_deref().is_none_or(|name| name == listener.spec.name)
+        && parent.port.is_none_or(|port| port == listener.spec.port)
+}
+
+fn hosts(listener: Option<&Host>, route: &[String]) -> Hosts {
+    if route.is_empty() {
+        return vec![(listener.cloned(), Host::rank(None))];
+    }
+    let named = route.iter().map(|name| Host::parse(name));
+    named
+        .filter_map(|host| {
+            let rank = Host::rank(Some(&host));
+            let both = match listener {
+                Some(listener) => listener.meet(&host)?.clone(),
+                None => host,
+            };
+            Some((Some(both), rank))
+        })
+        .collect()
+}
+
+/// What is said of a route at one parent.
+pub(crate) fn verdict<T>(parent: &ParentReference, place: &Place, compiled: &Compiled<T>) -> ParentVerdict {
+    let attached = !place.listeners.is_empty();
+    let accepted = match &compiled.refused {
+        _ if !attached => Verdict::new("Accepted", false, place.why.0, place.why.1),
+        Some(problem) if compiled.whole == 0 => {
+            Verdict::new("Accepted", false, problem.reason, problem.message.as_str())
+        }
+        _ => Verdict::new("Accepted", true, "Accepted", "the route is served"),
+    };
+    let mut verdicts = vec![accepted];
+    verdicts.push(match &compiled.unresolved {
+        Some(problem) => Verdict::new("ResolvedRefs", false, problem.reason, problem.message.as_str()),
+        None => Verdict::new("ResolvedRefs", true, "ResolvedRefs", "everything that it names is there"),
+    });
+    if let (true, Some(problem)) = (attached && compiled.whole > 0, &compiled.refused) {
+        let why = format!("Dropped Rule: {}", problem.message);
+        verdicts.push(Verdict::new("PartiallyInvalid", true, problem.reason, why));
+    }
+    ParentVerdict { parent: parent.clone(), verdicts }
+}

@@ -1,0 +1,214 @@
+//! Rules for requests, of HTTPRoutes and GRPCRoutes alike. Pure.
+//!
+//! In: a route, the draft with its listeners. Out: entries at the listeners that take it, and a verdict for each parent. Rules that can't be
+//! served are left out (matches that don't compile) or answer with an error (filters that can't be made), never skipped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_api::duration;
+use atoll_api::kinds::gateway::{
+    BackendObjectReference, HTTPBackendRef, HTTPRouteFilter, HTTPRouteRetry, HTTPRouteTimeouts, ParentReference,
+};
+
+use super::{Compiled, Hosts, find, verdict};
+use crate::filter::{self, Filter, Resolve};
+use crate::status::{RouteObject, RouteVerdicts};
+use crate::table::{Backend, Draft, Entry, From, ListenerDraft, Match, Problem, Resolver, Retry, Rule, Scope, Wants};
+
+/// Retries of a rule that does not say how many.
+const RETRIES: usize = 1;
+/// And never more.
+const RETRIES_MAX: usize = 10;
+
+/// Compiled matches, or why one of them can't be.
+pub(crate) type Matches = Result<Vec<Arc<Match>>, String>;
+
+/// A rule as it is written.
+pub(crate) struct Written<'a> {
+    pub(crate) name: Option<&'a String>,
+    pub(crate) matches: Matches,
+    pub(crate) filters: &'a [HTTPRouteFilter],
+    pub(crate) backends: &'a [HTTPBackendRef],
+    pub(crate) timeouts: Option<&'a HTTPRouteTimeouts>,
+    pub(crate) retry: Option<&'a HTTPRouteRetry>,
+}
+
+/// A route as it is written.
+pub(crate) struct Route<'a> {
+    pub(crate) kind: &'static str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) hostnames: &'a [String],
+    pub(crate) parents: &'a [ParentReference],
+    pub(crate) wants: Wants,
+    /// Its place by age and name.
+    pub(crate) age: usize,
+    pub(crate) rules: Vec<Written<'a>>,
+}
+
+type Rules = Vec<(Vec<Arc<Match>>, Arc<Rule>)>;
+
+/// Attaches a route to all of its parents.
+pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route: &Route<'_>) {
+    let mut compiled: BTreeMap<usize, Compiled<Rules>> = BTreeMap::new();
+    let mut parents = Vec::new();
+    let meant = super::Route { kind: route.kind, namespace: route.namespace, hostnames: route.hostnames };
+    for parent in route.parents {
+        let Some(place) = find(draft, &meant, parent) else { continue };
+        let scope = Scope::of(place.gateway, &draft.gateways[place.gateway]);
+        let compiled = compiled.entry(place.gateway).or_insert_with(|| compile(&mut draft.resolver, route, &scope));
+        if compiled.is_served() {
+            for (at, hosts) in &place.listeners {
+                let listener = &mut draft.gateways[place.gateway].listeners[*at];
+                listener.attached += 1;
+                put(listener, hosts, route.age, &compiled.rules);
+            }
+        }
+        parents.push(verdict(parent, &place, compiled));
+    }
+    draft.routes.push(RouteVerdicts { object, parents });
+}
+
+fn put(listener: &mut ListenerDraft, hosts: &Hosts, age: usize, rules: &Rules) {
+    for (host, host_rank) in hosts {
+        let entries = listener.routes.entry(host.as_ref(), Vec::new);
+        for (matches, rule) in rules {
+            let entry =
+                |m: &Arc<Match>| Entry { matcher: Arc::clone(m), rule: Arc::clone(rule), host_rank: *host_rank, age };
+            entries.extend(matches.iter().map(entry));
+        }
+    }
+}
+
+fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Compiled<Rules> {
+    let name: Arc<str> = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
+    let mut resolve = Backends { resolver, route, scope, unresolved: None };
+    let mut compiled: Compiled<Rules> = Compiled::default();
+    for (index, written) in route.rules.iter().enumerate() {
+        let matches = match &written.matches {
+            Ok(matches) => matches,
+            Err(why) => {
+                let why = format!("rule {index}: {why}");
+                compiled.refused.get_or_insert(Problem::new("UnsupportedValue", why));
+                continue;
+            }
+        };
+        let (rule, refused) = rule(&mut resolve, &name, index, written, matches);
+        match refused {
+            Some(problem) => drop(compiled.refused.get_or_insert(problem)),
+            None => compiled.whole += 1,
+        }
+        compiled.rules.push((matches.clone(), Arc::new(rule)));
+    }
+    compiled.unresolved = resolve.unresolved;
+    compiled
+}
+
+/// The rule, and why it answers with errors only.
+fn rule(
+    resolve: &mut Backends<'_, '_>,
+    route: &Arc<str>,
+    index: usize,
+    written: &Written<'_>,
+    matches: &[Arc<Match>],
+) -> (Rule, Option<Problem>) {
+    let prefixed = matches.iter().all(|m| m.prefix().is_some());
+    let mut refused = None;
+    let mut note = |made: Result<Vec<Box<dyn Filter>>, Problem>| match made {
+        Ok(filters) => filters,
+        Err(Problem { reason, message }) => {
+            refused.get_or_insert(Problem::new(reason, format!("rule {index}: {message}")));
+            Vec::new()
+        }
+    };
+    let made = exclusive(written.filters).and_then(|()| filters(written.filters, prefixed, resolve));
+    let filters_of_rule = note(made);
+    let mut backends = Vec::new();
+    for b in written.backends {
+        // A backend without weight takes nothing, but must be there all the same.
+        let target = resolve.backend(&b.target).map_err(|p| p.message);
+        let made = exclusive(&b.filters).and_then(|()| filters(&b.filters, prefixed, resolve));
+        let weight = u32::try_from(b.weight.unwrap_or(1)).unwrap_or_default();
+        let backend = Backend { weight, name: backend_name(&b.target), target, filters: note(made) };
+        if weight > 0 {
+            backends.push(backend);
+        }
+    }
+    let mut time = |text: Option<&String>| match text.map(|text| duration::parse(text)) {
+        None => None,
+        Some(Ok(time)) => Some(time).filter(|t| !t.is_zero()),
+        Some(Err(bad)) => {
+            note(Err(Problem::new("UnsupportedValue", bad.to_string())));
+            None
+        }
+    };
+    let retry = written.retry.map(|r| Retry {
+        codes: r.codes.clone(),
+        attempts: r.attempts.map_or(RETRIES, |n| usize::try_from(n).unwrap_or_default()).min(RETRIES_MAX),
+        backoff: time(r.backoff.as_ref()).unwrap_or(Duration::ZERO),
+    });
+    let rule = Rule {
+        route: Arc::clone(route),
+        index,
+        name: written.name.cloned(),
+        filters: filters_of_rule,
+        backends,
+        request_timeout: time(written.timeouts.and_then(|t| t.request.as_ref())),
+        backend_timeout: time(written.timeouts.and_then(|t| t.backend_request.as_ref())),
+        retry,
+        refused: None,
+    };
+    (Rule { refused: refused.as_ref().map(|p: &Problem| p.message.clone()), ..rule }, refused)
+}
+
+/// A request can't be both redirected and rewritten.
+fn exclusive(written: &[HTTPRouteFilter]) -> Result<(), Problem> {
+    let has = |kind: &str| written.iter().any(|f| f.filter_type == kind);
+    if has("RequestRedirect") && has("URLRewrite") {
+        let why = "RequestRedirect and URLRewrite exclude each other";
+        return Err(Problem::new("IncompatibleFilters", why));
+    }
+    Ok(())
+}
+
+fn filters(
+    written: &[HTTPRouteFilter],
+    prefixed: bool,
+    resolve: &mut Backends<'_, '_>,
+) -> Result<Vec<Box<dyn Filter>>, Problem> {
+    let made = written.iter().map(|f| filter::make(f, prefixed, resolve));
+    Ok(made.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// A backend as its route names it.
+pub(crate) fn backend_name(target: &BackendObjectReference) -> String {
+    let port = target.port.map(|p| format!(":{p}")).unwrap_or_default();
+    format!("{} {}{port}", target.kind.as_deref().unwrap_or("Service"), target.name)
+}
+
+/// Resolves for one route, and notes the first reference that leads nowhere.
+struct Backends<'r, 'a> {
+    resolver: &'r mut Resolver<'a>,
+    route: &'r Route<'r>,
+    scope: &'r Scope,
+    unresolved: Option<Problem>,
+}
+
+impl Backends<'_, '_> {
+    fn backend(&mut self, target: &BackendObjectReference) -> Result<usize, Problem> {
+        let from = From { kind: self.route.kind, namespace: self.route.namespace };
+        let found = self.resolver.resolve(target, from, self.scope, self.route.wants);
+        if let Err(problem) = &found {
+            self.unresolved.get_or_insert(problem.clone());
+        }
+        found
+    }
+}
+
+impl Resolve for Backends<'_, '_> {
+    fn resolve(&mut self, target: &BackendObjectReference) -> Option<usize> {
+        self.backend(target).ok()
+    }
+}

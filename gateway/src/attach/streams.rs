@@ -1,0 +1,67 @@
+//! Routes of streams and packets: TLS, TCP, UDP. Pure.
+//!
+//! Of several routes for one listener and name the oldest is served; the others are accepted and wait (Gateway API, conflicts).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use atoll_api::kinds::gateway::{L4Rule, ParentReference};
+
+use super::rules::backend_name;
+use super::{Compiled, find, verdict};
+use crate::status::{RouteObject, RouteVerdicts};
+use crate::table::{Backend, Draft, From, Resolver, Scope, StreamRule, Wants};
+
+/// A route as it is written.
+pub(crate) struct Route<'a> {
+    pub(crate) kind: &'static str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) hostnames: &'a [String],
+    pub(crate) parents: &'a [ParentReference],
+    pub(crate) wants: Wants,
+    pub(crate) rules: &'a [L4Rule],
+}
+
+/// Attaches a route to all of its parents.
+pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route: &Route<'_>) {
+    let mut compiled: BTreeMap<usize, Compiled<Option<Arc<StreamRule>>>> = BTreeMap::new();
+    let mut parents = Vec::new();
+    let meant = super::Route { kind: route.kind, namespace: route.namespace, hostnames: route.hostnames };
+    for parent in route.parents {
+        let Some(place) = find(draft, &meant, parent) else { continue };
+        let scope = Scope::of(place.gateway, &draft.gateways[place.gateway]);
+        let compiled = compiled.entry(place.gateway).or_insert_with(|| compile(&mut draft.resolver, route, &scope));
+        for (at, hosts) in &place.listeners {
+            let listener = &mut draft.gateways[place.gateway].listeners[*at];
+            listener.attached += 1;
+            for (host, _) in hosts {
+                if let Some(rule) = &compiled.rules {
+                    listener.streams.entry(host.as_ref(), || Arc::clone(rule));
+                }
+            }
+        }
+        parents.push(verdict(parent, &place, compiled));
+    }
+    draft.routes.push(RouteVerdicts { object, parents });
+}
+
+fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Compiled<Option<Arc<StreamRule>>> {
+    let mut compiled = Compiled { whole: 1, ..Compiled::default() };
+    let mut backends = Vec::new();
+    for b in route.rules.iter().flat_map(|rule| &rule.backend_refs) {
+        let from = From { kind: route.kind, namespace: route.namespace };
+        let found = resolver.resolve(&b.target, from, scope, route.wants);
+        if let Err(problem) = &found {
+            compiled.unresolved.get_or_insert(problem.clone());
+        }
+        let weight = u32::try_from(b.weight.unwrap_or(1)).unwrap_or_default();
+        if weight > 0 {
+            let target = found.map_err(|p| p.message);
+            backends.push(Backend { weight, name: backend_name(&b.target), target, filters: Vec::new() });
+        }
+    }
+    let name = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
+    compiled.rules = Some(Arc::new(StreamRule { route: name, backends }));
+    compiled
+}

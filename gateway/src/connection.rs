@@ -1,0 +1,103 @@
+//! One connection of a client: what its slot speaks, and for TLS which listener it is for, decides who serves it.
+//!
+//! ```text
+//!   Http ─────────────────────────────────► http::speak
+//!   Tls ─► hello ─► listener of the name ─┬► end TLS ─► http::speak
+//!                                         ├► end TLS ─► l4::stream
+//!                                         └► (pass) ──► l4::stream
+//!   Tcp ──────────────────────────────────► l4::stream
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use atoll_reach::{BoxStream, sniff};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::{Client, speak};
+use crate::l4::stream as carry;
+use crate::listen::hello;
+use crate::plane::{Plane, Snapshot};
+use crate::table::{ListenerTable, Mode, Protocol, Slot, StreamRule};
+
+/// Serves one connection until it ends or we do. `stop`: no further requests.
+///
+/// # Errors
+/// What ended it, for the log.
+pub(crate) async fn serve(
+    plane: Arc<Plane>,
+    stream: BoxStream,
+    peer: SocketAddr,
+    slot: Slot,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let protocol = match slot {
+        Slot::Http => Protocol::Http,
+        Slot::Https => Protocol::Tls,
+        _ => {
+            let snapshot = plane.snapshots.load();
+            let slot = snapshot.as_ref().and_then(|s| s.table.slots.get(&slot));
+            slot.map_or(Protocol::Http, |s| s.protocol)
+        }
+    };
+    match protocol {
+        Protocol::Tls => secure(plane, stream, peer, slot, stop).await,
+        Protocol::Tcp => {
+            let (snapshot, listener) = listener(&plane, slot, "").ok_or_else(nobody)?;
+            carry(&plane, stream, peer, snapshot, &*rule(&listener, "")?).await
+        }
+        Protocol::Http | Protocol::Udp => {
+            let (h2, stream) = sniff(stream, plane.limits.header_timeout).await?;
+            speak(plane, stream, Client { slot, peer, tls: false, sni: None }, h2, stop).await
+        }
+    }
+}
+
+async fn secure(
+    plane: Arc<Plane>,
+    stream: BoxStream,
+    peer: SocketAddr,
+    slot: Slot,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let until = tokio::time::Instant::now() + plane.limits.handshake_timeout;
+    let (name, stream) = tokio::time::timeout_at(until, hello(stream)).await.map_err(late)??;
+    let (snapshot, listener) = listener(&plane, slot, &name).ok_or_else(nobody)?;
+    if listener.mode == Mode::Pass {
+        return carry(&plane, stream, peer, snapshot, &*rule(&listener, &name)?).await;
+    }
+    let config = listener.server.clone().ok_or_else(nobody)?;
+    let accepted = tokio::time::timeout_at(until, TlsAcceptor::from(config).accept(stream));
+    let stream = accepted.await.map_err(late)??;
+    if listener.mode == Mode::Terminate {
+        return carry(&plane, Box::new(stream), peer, snapshot, &*rule(&listener, &name)?).await;
+    }
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let client = Client { slot, peer, tls: true, sni: Some(name).filter(|name| !name.is_empty()) };
+    // Who agreed on HTTP/2 begins with its preface; the bounds of servers begin with the first octets.
+    let (begun, stream) = sniff(Box::new(stream), plane.limits.header_timeout).await?;
+    if h2 && !begun {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 was agreed on, and something else spoken"));
+    }
+    speak(plane, stream, client, h2, stop).await
+}
+
+fn listener(plane: &Plane, slot: Slot, name: &str) -> Option<(Arc<Snapshot>, Arc<ListenerTable>)> {
+    let snapshot = plane.snapshots.load_full()?;
+    let listener = Arc::clone(snapshot.table.listener(slot, name)?);
+    Some((snapshot, listener))
+}
+
+fn rule(listener: &ListenerTable, name: &str) -> io::Result<Arc<StreamRule>> {
+    listener.streams.find(name).cloned().ok_or_else(nobody)
+}
+
+fn late<E>(_: E) -> io::Error {
+    io::ErrorKind::TimedOut.into()
+}
+
+fn nobody() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no listener or route takes it")
+}

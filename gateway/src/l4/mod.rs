@@ -1,0 +1,58 @@
+//! Streams and packets that are not looked into: TCP, TLS passed through or ended, UDP.
+//!
+//! In: a stream or packets, and the rule that takes them. Out: bytes both ways between client and one endpoint, chosen as for requests.
+
+mod packet;
+mod stream;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub(crate) use packet::packets;
+pub(crate) use stream::stream;
+use tokio::time::Instant;
+
+use crate::balance::{Picked, draw, pick};
+use crate::choose::{Question, client_number, place};
+use crate::endpoint::Endpoint;
+use crate::plane::{Plane, Snapshot};
+use crate::table::StreamRule;
+
+/// Endpoints of a rule for one client: each is tried once, the best first.
+struct Endpoints<'a> {
+    plane: &'a Plane,
+    snapshot: Arc<Snapshot>,
+    upstream: usize,
+    tiers: crate::choose::Tiers,
+    zone: Option<String>,
+    tried: Vec<Picked>,
+}
+
+impl<'a> Endpoints<'a> {
+    /// Of a backend drawn by weight; nothing where it is missing. `rule` is of the snapshot's table.
+    fn of(plane: &'a Plane, snapshot: Arc<Snapshot>, rule: &StreamRule, client: IpAddr) -> Option<Self> {
+        let upstream = *draw(&rule.backends, &plane.dice)?.target.as_ref().ok()?;
+        let (standing_at, standing) = plane.clients.standing(client);
+        let question = Question {
+            table: &snapshot.table,
+            upstream: &snapshot.table.upstreams[upstream],
+            live: &snapshot.live[upstream],
+            host: "",
+            standing,
+            client: client_number(client),
+            dice: plane.dice.roll(),
+        };
+        let tiers = question.tiers(&plane.health, &snapshot.remembered[upstream], standing_at);
+        let zone = place(standing, &snapshot.table.topology).zone;
+        Some(Self { plane, snapshot, upstream, tiers, zone, tried: Vec::new() })
+    }
+
+    /// The next endpoint; nothing when all were tried.
+    fn next(&mut self) -> Option<Arc<Endpoint>> {
+        let live = &self.snapshot.live[self.upstream];
+        let zone = self.zone.as_deref();
+        let at = pick(live, &self.tiers, zone, &self.tried, &self.plane.dice, Instant::now())?;
+        self.tried.push(at);
+        Some(Arc::clone(&crate::balance::endpoint(live, at).endpoint))
+    }
+}

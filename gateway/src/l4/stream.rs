@@ -1,0 +1,54 @@
+//! A stream of a client and one to an endpoint, joined until both ends are done.
+//!
+//! Endpoints are tried one after the other until one takes the connection; once bytes flow nothing is tried again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use atoll_reach::BoxStream;
+
+use super::Endpoints;
+use crate::health::Failure;
+use crate::http::InFlight;
+use crate::plane::{Plane, Snapshot};
+use crate::table::StreamRule;
+
+/// Endpoints tried for one stream.
+const ATTEMPTS_MAX: usize = 6;
+
+/// Carries a stream to one of the rule's endpoints until both sides ended, or we do.
+///
+/// # Errors
+/// Nobody takes it, or one side broke off.
+pub(crate) async fn stream(
+    plane: &Plane,
+    mut client: BoxStream,
+    peer: SocketAddr,
+    snapshot: Arc<Snapshot>,
+    rule: &StreamRule,
+) -> io::Result<()> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{}: the backend is missing", rule.route));
+    let mut endpoints = Endpoints::of(plane, snapshot, rule, peer.ip()).ok_or_else(missing)?;
+    let mut last = io::Error::new(io::ErrorKind::NotConnected, format!("{}: no endpoint is ready", rule.route));
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(endpoint) = endpoints.next() else { break };
+        let in_flight = InFlight::new(Arc::clone(&endpoint));
+        match plane.pool.open(&endpoint).await {
+            Ok(mut server) => {
+                plane.health.ok(&endpoint);
+                drop(endpoints);
+                let joined = tokio::io::copy_bidirectional(&mut client, &mut server);
+                let ended = plane.end.run_until_cancelled(joined).await;
+                tracing::debug!(%peer, route = %rule.route, endpoint = %endpoint.address, ?ended, "stream ended");
+                drop(in_flight);
+                return ended.transpose().map(drop);
+            }
+            Err(error) => {
+                plane.health.failed(&endpoint, Failure::Connect);
+                last = error;
+            }
+        }
+    }
+    Err(last)
+}

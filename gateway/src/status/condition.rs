@@ -1,0 +1,65 @@
+//! Conditions: what is said now put into what was said before.
+
+use atoll_api::kinds::Condition;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// One condition as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) kind: &'static str,
+    pub(crate) status: bool,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+impl Verdict {
+    pub(crate) fn new(kind: &'static str, status: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, status, reason, message: message.into() }
+    }
+}
+
+/// The old conditions with `verdicts` put in. The time of a transition moves only with the status.
+pub(super) fn merge(
+    old: &[Condition],
+    verdicts: impl IntoIterator<Item = Verdict>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut all = old.to_vec();
+    for verdict in verdicts {
+        let status = if verdict.status { "True" } else { "False" };
+        let held = all.iter().position(|c| c.type_ == verdict.kind);
+        let since = held.map(|i| &all[i]).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
+        let condition = Condition {
+            type_: verdict.kind.to_owned(),
+            status: status.to_owned(),
+            reason: verdict.reason.to_owned(),
+            message: verdict.message,
+            observed_generation: generation,
+            last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(now))),
+        };
+        match held {
+            Some(i) => all[i] = condition,
+            None => all.push(condition),
+        }
+    }
+    all
+}
+
+/// The same where nobody else says anything: what is no longer said goes.
+pub(super) fn replace(
+    old: &[Condition],
+    verdicts: Vec<Verdict>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let said = |c: &&Condition| verdicts.iter().any(|v| v.kind == c.type_);
+    let kept: Vec<Condition> = old.iter().filter(said).cloned().collect();
+    merge(&kept, verdicts, generation, now)
+}
+
+/// As API servers keep times: a finer one would differ from what is read back.
+fn whole_seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}

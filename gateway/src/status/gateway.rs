@@ -1,0 +1,184 @@
+//! Statuses of Gateways and their ListenerSets, and what is made beside a Gateway.
+
+use atoll_api::kinds::Condition;
+use atoll_api::kinds::gateway::{Gateway, GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus};
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+
+use super::Update;
+use super::condition::{Verdict, merge};
+use crate::table::{GatewayDraft, Input, ListenerDraft, SetDraft, validation};
+
+/// The condition that warns of clients that are let in without a certificate.
+const INSECURE: &str = "InsecureFrontendValidationMode";
+
+/// The statuses of a Gateway and of its sets that say something else than before.
+pub(super) fn updates(draft: &GatewayDraft, input: &Input<'_>) -> Vec<Update> {
+    let status = gateway(draft, input);
+    let changed = draft.object.status.as_ref() != Some(&status);
+    let own = changed.then(|| Update::of(&*draft.object, &status)).flatten();
+    let sets = draft.sets.iter().enumerate().filter_map(|(at, set)| {
+        let status = of_set(draft, at, set, input);
+        (set.object.status.as_ref() != Some(&status)).then(|| Update::of(&*set.object, &status)).flatten()
+    });
+    own.into_iter().chain(sets).collect()
+}
+
+fn gateway(draft: &GatewayDraft, input: &Input<'_>) -> GatewayStatus {
+    let old = draft.object.status.clone().unwrap_or_default();
+    let generation = draft.object.metadata.generation;
+    let count = draft.listeners_of(None).count();
+    let served = draft.listeners_of(None).filter(|l| l.is_programmed()).count();
+    let added = draft.sets.iter().enumerate().filter(|(at, set)| is_served(draft, *at, set)).count();
+    let (accepted, programmed) = match &draft.refused {
+        Some(problem) => {
+            let unusable = matches!(problem.reason, "AddressNotUsable" | "AddressNotAssigned");
+            let accepted_reason = if unusable { "Accepted" } else { problem.reason };
+            let programmed_reason = if unusable { problem.reason } else { "Invalid" };
+            (
+                Verdict::new("Accepted", unusable, accepted_reason, problem.message.as_str()),
+                Verdict::new("Programmed", false, programmed_reason, problem.message.as_str()),
+            )
+        }
+        None => {
+            let reason = if served == count { "Accepted" } else { "ListenersNotValid" };
+            let message = format!("{served} of {count} listeners are served");
+            let any = served > 0 || added > 0;
+            let programmed = if any { "Programmed" } else { "Invalid" };
+            (
+                Verdict::new("Accepted", any, reason, message.as_str()),
+                Verdict::new("Programmed", any, programmed, message),
+            )
+        }
+    };
+    let is_served = programmed.status;
+    let mut verdicts = vec![accepted, programmed];
+    verdicts.extend(draft.resolved.clone());
+    if is_insecure(&draft.object) {
+        let why = "clients without a certificate that is trusted are let in at some ports";
+        verdicts.push(Verdict::new(INSECURE, true, "ConfigurationChanged", why));
+    }
+    let ours = |c: &&Condition| !matches!(c.type_.as_str(), INSECURE | "ResolvedRefs");
+    let said = |c: &&Condition| ours(c) || verdicts.iter().any(|v| v.kind == c.type_);
+    let kept: Vec<Condition> = old.conditions.iter().filter(said).cloned().collect();
+    let whole = draft.refused.is_none();
+    let listeners = draft.listeners_of(None).map(|l| listener(l, whole, &old.listeners, generation, input));
+    let listeners = listeners.collect();
+    GatewayStatus {
+        addresses: if is_served || !draft.addresses.is_empty() && whole { addresses(draft, input) } else { Vec::new() },
+        listeners,
+        conditions: merge(&kept, verdicts, generation, input.now),
+        attached_listener_sets: (!draft.sets.is_empty()).then(|| i32::try_from(added).unwrap_or(i32::MAX)),
+    }
+}
+
+/// Whether any port lets clients in without a certificate although others are asked for.
+fn is_insecure(gateway: &Gateway) -> bool {
+    let ports = gateway.spec.listeners.iter().filter(|l| l.protocol == "HTTPS").map(|l| l.port);
+    let mut checks = ports.filter_map(|port| validation(gateway, port));
+    checks.any(|v| v.mode.as_deref() == Some("AllowInsecureFallback"))
+}
+
+fn is_served(draft: &GatewayDraft, at: usize, set: &SetDraft) -> bool {
+    set.refused.is_none() && draft.listeners_of(Some(at)).any(ListenerDraft::is_programmed)
+}
+
+fn of_set(draft: &GatewayDraft, at: usize, set: &SetDraft, input: &Input<'_>) -> ListenerSetStatus {
+    let old = set.object.status.clone().unwrap_or_default();
+    let generation = set.object.metadata.generation;
+    let count = draft.listeners_of(Some(at)).count();
+    let served = draft.listeners_of(Some(at)).filter(|l| l.is_programmed()).count();
+    let (accepted, programmed) = match (&set.refused, &draft.refused) {
+        (Some(problem), _) => (
+            Verdict::new("Accepted", false, problem.reason, problem.message.as_str()),
+            Verdict::new("Programmed", false, problem.reason, problem.message.as_str()),
+        ),
+        (None, Some(problem)) => (
+            Verdict::new("Accepted", false, "ParentNotAccepted", problem.message.as_str()),
+            Verdict::new("Programmed", false, "ParentNotAccepted", problem.message.as_str()),
+        ),
+        (None, None) => {
+            let message = format!("{served} of {count} listeners are served");
+            let whole = served == count;
+            let (accepted, programmed) = match served {
+                0 => ("ListenersNotValid", "ListenersNotValid"),
+                _ if whole => ("Accepted", "Programmed"),
+                _ => ("ListenersNotValid", "Programmed"),
+            };
+            (
+                Verdict::new("Accepted", served > 0, accepted, message.as_str()),
+                Verdict::new("Programmed", served > 0, programmed, message),
+            )
+        }
+    };
+    let whole = draft.refused.is_none();
+    let listeners = draft.listeners_of(Some(at)).map(|l| listener(l, whole, &old.listeners, generation, input));
+    ListenerSetStatus {
+        listeners: listeners.collect(),
+        conditions: merge(&old.conditions, [accepted, programmed], generation, input.now),
+    }
+}
+
+fn addresses(draft: &GatewayDraft, input: &Input<'_>) -> Vec<GatewayAddress> {
+    let given = |kind: &str, value: String| GatewayAddress { address_type: Some(kind.to_owned()), value };
+    if !draft.addresses.is_empty() {
+        return draft.addresses.iter().map(|ip| given("IPAddress", ip.to_string())).collect();
+    }
+    let wished: Vec<&String> = draft.object.spec.addresses.iter().map(|a| &a.value).collect();
+    let ours = input.addresses.iter().filter(|a| wished.iter().all(|w| w.is_empty()) || wished.contains(a));
+    let kind = |a: &String| if a.parse::<std::net::IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
+    ours.map(|a| given(kind(a), a.clone())).collect()
+}
+
+fn listener(
+    draft: &ListenerDraft,
+    gateway_is_served: bool,
+    before: &[ListenerStatus],
+    generation: Option<i64>,
+    input: &Input<'_>,
+) -> ListenerStatus {
+    let programmed = if draft.is_programmed() && gateway_is_served {
+        Verdict::new("Programmed", true, "Programmed", "requests are served")
+    } else if draft.conflicted.status {
+        Verdict::new("Programmed", false, draft.conflicted.reason, draft.conflicted.message.as_str())
+    } else {
+        Verdict::new("Programmed", false, "Invalid", "not served; the other conditions say why")
+    };
+    let accepted = if draft.conflicted.status {
+        Verdict::new("Accepted", false, draft.conflicted.reason, draft.conflicted.message.as_str())
+    } else {
+        draft.accepted.clone()
+    };
+    let verdicts = [accepted, programmed, draft.resolved.clone(), draft.conflicted.clone()];
+    let before = before.iter().find(|b| b.name == draft.spec.name);
+    let old = before.map(|b| b.conditions.as_slice()).unwrap_or_default();
+    ListenerStatus {
+        name: draft.spec.name.clone(),
+        supported_kinds: draft.kinds.clone(),
+        attached_routes: draft.attached,
+        conditions: merge(old, verdicts, generation, input.now),
+    }
+}
+
+/// The account that stands for a Gateway with addresses of its own: what `spec.infrastructure` says is put on it, and it goes with its
+/// Gateway. Policies and tools find the Gateway's labels there.
+pub(super) fn made(draft: &GatewayDraft, input: &Input<'_>) -> Option<Value> {
+    if input.pool.is_empty() || draft.addresses.is_empty() {
+        return None;
+    }
+    let gateway = &draft.object;
+    let said = gateway.spec.infrastructure.clone().unwrap_or_default();
+    let mut labels = said.labels;
+    labels.insert("gateway.networking.k8s.io/gateway-name".to_owned(), gateway.name_any());
+    labels.insert("gateway.networking.k8s.io/gateway-class-name".to_owned(), gateway.spec.gateway_class_name.clone());
+    Some(json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {
+            "name": format!("{}-{}", gateway.name_any(), gateway.spec.gateway_class_name), "namespace": draft.namespace,
+            "labels": labels, "annotations": said.annotations,
+            "ownerReferences": [{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": gateway.name_any(),
+                "uid": gateway.metadata.uid}],
+        },
+        "automountServiceAccountToken": false,
+    }))
+}

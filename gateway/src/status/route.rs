@@ -1,0 +1,77 @@
+//! Statuses of routes, which all kinds share.
+
+use std::sync::Arc;
+
+use atoll_api::kinds::Condition;
+use atoll_api::kinds::gateway::{
+    GATEWAY_CONTROLLER, GRPCRoute, HTTPRoute, ParentReference, RouteParentStatus, RouteStatus, TCPRoute, TLSRoute,
+    UDPRoute,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::Update;
+use super::condition::{Verdict, replace};
+
+/// A route of any kind.
+pub(crate) trait RouteObject: std::fmt::Debug + Send + Sync {
+    /// Its metadata.
+    fn meta(&self) -> &ObjectMeta;
+    /// The status that it bears.
+    fn status(&self) -> Option<&RouteStatus>;
+    /// The same with another status.
+    fn update(&self, status: &RouteStatus) -> Option<Update>;
+}
+
+macro_rules! route_objects {
+    ($($kind:ty)*) => {$(
+        impl RouteObject for $kind {
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn status(&self) -> Option<&RouteStatus> {
+                self.status.as_ref()
+            }
+
+            fn update(&self, status: &RouteStatus) -> Option<Update> {
+                Update::of(self, status)
+            }
+        }
+    )*};
+}
+
+route_objects!(HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute);
+
+/// What became of a route at one parent.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ParentVerdict {
+    pub(crate) parent: ParentReference,
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// What became of a route.
+#[derive(Debug, Clone)]
+pub(crate) struct RouteVerdicts {
+    pub(crate) object: Arc<dyn RouteObject>,
+    pub(crate) parents: Vec<ParentVerdict>,
+}
+
+/// The status of a route, where it says something else than before. The parents of other controllers stay; of ours, those that are no
+/// longer named go.
+pub(super) fn update(verdicts: &RouteVerdicts, now: Timestamp) -> Option<Update> {
+    let old = verdicts.object.status().map(|s| s.parents.as_slice()).unwrap_or_default();
+    let generation = verdicts.object.meta().generation;
+    let ours = |p: &&RouteParentStatus| p.controller_name == GATEWAY_CONTROLLER;
+    let mut parents: Vec<_> = old.iter().filter(|p| !ours(p)).cloned().collect();
+    for parent in &verdicts.parents {
+        let before = old.iter().filter(ours).find(|p| p.parent_ref == parent.parent);
+        let kept: &[Condition] = before.map(|p| p.conditions.as_slice()).unwrap_or_default();
+        parents.push(RouteParentStatus {
+            parent_ref: parent.parent.clone(),
+            controller_name: GATEWAY_CONTROLLER.to_owned(),
+            conditions: replace(kept, parent.verdicts.clone(), generation, now),
+        });
+    }
+    (old != parents.as_slice()).then(|| verdicts.object.update(&RouteStatus { parents })).flatten()
+}

@@ -1,0 +1,166 @@
+//! Which addresses a Gateway has of its own: those it chose, those it had, else the first free ones of the pool. Pure.
+//!
+//! In: the pool, the Gateways with their statuses, what was given in this life. Out: addresses for each, one of each family of the
+//! pool. What a Gateway has it keeps as long as it exists and the pool holds it; of two that choose one address the older gets it.
+//! Source: design §9, Gateway API (GatewaySpec.addresses).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use atoll_api::kinds::gateway::Gateway;
+use ipnet::IpNet;
+use kube::ResourceExt as _;
+
+use super::backend::Problem;
+
+/// Addresses looked at until a free one is found.
+const LOOKED_MAX: usize = 1 << 16;
+
+/// What was given in this life, by the Gateway's namespace and name, until its status says so.
+pub(crate) type Allotted = BTreeMap<(String, String), Vec<IpAddr>>;
+
+/// Addresses of one Gateway.
+pub(super) type Given = Result<Vec<IpAddr>, Problem>;
+
+/// Gives each Gateway its addresses; `gateways` are the oldest first.
+pub(super) fn allot(pool: &[IpNet], gateways: &[&Arc<Gateway>], before: &mut Allotted) -> Vec<Given> {
+    let mut held: BTreeSet<IpAddr> = BTreeSet::new();
+    let mut given: Vec<Option<Given>> = gateways.iter().map(|g| chosen(pool, g, &mut held).transpose()).collect();
+    let undecided = |given: &[Option<Given>]| -> Vec<usize> {
+        given.iter().enumerate().filter(|(_, given)| given.is_none()).map(|(at, _)| at).collect()
+    };
+    let mut kept: BTreeMap<usize, Vec<IpAddr>> = BTreeMap::new();
+    for at in undecided(&given) {
+        let had = had(gateways[at], before);
+        let keeps = had.into_iter().filter(|ip| contains(pool, *ip) && held.insert(*ip));
+        kept.insert(at, keeps.collect());
+    }
+    for at in undecided(&given) {
+        let mut own = kept.remove(&at).unwrap_or_default();
+        for v4 in [true, false] {
+            let of_family: Vec<&IpNet> = pool.iter().filter(|range| range.addr().is_ipv4() == v4).collect();
+            if of_family.is_empty() || own.iter().any(|ip| ip.is_ipv4() == v4) {
+                continue;
+            }
+            let hosts = of_family.iter().flat_map(|range| range.hosts()).take(LOOKED_MAX);
+            own.extend(hosts.into_iter().find(|ip| held.insert(*ip)));
+        }
+        given[at] = Some(if own.is_empty() {
+            Err(Problem::new("AddressNotAssigned", "no address of gateway.addresses is free"))
+        } else {
+            Ok(own)
+        });
+    }
+    let given: Vec<Given> = given.into_iter().flatten().collect();
+    let known = |(g, given): (&&Arc<Gateway>, &Given)| Some((key(g), given.as_ref().ok()?.clone()));
+    *before = gateways.iter().zip(&given).filter_map(known).collect();
+    given
+}
+
+/// The addresses that a Gateway chooses; nothing where it leaves the choice to us.
+fn chosen(pool: &[IpNet], gateway: &Gateway, held: &mut BTreeSet<IpAddr>) -> Result<Option<Vec<IpAddr>>, Problem> {
+    let wishes = &gateway.spec.addresses;
+    if let Some(odd) = wishes.iter().find(|w| w.address_type.as_deref().is_some_and(|t| t != "IPAddress")) {
+        let odd = odd.address_type.as_deref().unwrap_or_default();
+        return Err(Problem::new("UnsupportedAddress", format!("address type `{odd}` is not served")));
+    }
+    let mut own = Vec::new();
+    for wish in wishes.iter().filter(|w| !w.value.is_empty()) {
+        let unusable = |why: &str| Problem::new("AddressNotUsable", format!("address {}: {why}", wish.value));
+        let ip: IpAddr = wish.value.parse().map_err(|_| unusable("is none"))?;
+        if !contains(pool, ip) {
+            return Err(unusable("not in gateway.addresses"));
+        }
+        own.push(ip);
+    }
+    if let Some(taken) = own.iter().find(|ip| held.contains(ip)) {
+        return Err(Problem::new("AddressNotUsable", format!("address {taken}: an older Gateway has it")));
+    }
+    held.extend(&own);
+    Ok(Some(own).filter(|own| !own.is_empty()))
+}
+
+fn had(gateway: &Gateway, before: &Allotted) -> Vec<IpAddr> {
+    let said = gateway.status.as_ref().map(|s| s.addresses.as_slice()).unwrap_or_default();
+    let said: Vec<IpAddr> = said.iter().filter_map(|a| a.value.parse().ok()).collect();
+    if said.is_empty() { before.get(&key(gateway)).cloned().unwrap_or_default() } else { said }
+}
+
+fn key(gateway: &Gateway) -> (String, String) {
+    (gateway.namespace().unwrap_or_default(), gateway.name_any())
+}
+
+fn contains(pool: &[IpNet], ip: IpAddr) -> bool {
+    pool.iter().any(|range| range.contains(&ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn gateway(name: &str, wish: Value, status: Value) -> Arc<Gateway> {
+        Arc::new(
+            serde_json::from_value(json!({"metadata": {"name": name, "namespace": "a"},
+                "spec": {"gatewayClassName": "atoll", "listeners": [], "addresses": wish}, "status": {"addresses": status}}))
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn what_is_chosen_and_what_was_had_goes_before_what_is_new() {
+        let one = |ip: &str| json!([{"value": ip}]);
+        let none = || json!([]);
+        let cases = [
+            (
+                "new ones in order",
+                vec![gateway("a", none(), none()), gateway("b", none(), none())],
+                "10.0.0.1 10.0.0.2",
+            ),
+            (
+                "status is kept",
+                vec![gateway("a", none(), none()), gateway("b", none(), one("10.0.0.1"))],
+                "10.0.0.2 10.0.0.1",
+            ),
+            (
+                "choice",
+                vec![gateway("a", none(), one("10.0.0.2")), gateway("b", one("10.0.0.2"), none())],
+                "10.0.0.1 10.0.0.2",
+            ),
+            (
+                "choice of two",
+                vec![gateway("a", one("10.0.0.3"), none()), gateway("b", one("10.0.0.3"), none())],
+                "10.0.0.3 AddressNotUsable",
+            ),
+            ("foreign", vec![gateway("a", one("10.9.0.1"), none())], "AddressNotUsable"),
+            ("outside now", vec![gateway("a", none(), one("10.9.0.1"))], "10.0.0.1"),
+            ("odd", vec![gateway("a", json!([{"type": "x/y", "value": "z"}]), none())], "UnsupportedAddress"),
+            ("empty value", vec![gateway("a", json!([{"type": "IPAddress"}]), none())], "10.0.0.1"),
+        ];
+        for (name, gateways, expected) in cases {
+            let gateways: Vec<&Arc<Gateway>> = gateways.iter().collect();
+            let given = allot(&["10.0.0.0/29".parse().unwrap()], &gateways, &mut Allotted::new());
+            let said: Vec<String> = given
+                .iter()
+                .map(|g| g.as_ref().map_or_else(|p| p.reason.to_owned(), |ips| ips[0].to_string()))
+                .collect();
+            assert_eq!(said.join(" "), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_stays_before_its_status_is_written_and_families_are_given_together() {
+        let pool = ["10.0.0.0/30".parse().unwrap(), "fd00::/126".parse().unwrap()];
+        let mut before = Allotted::new();
+        let (old, new) = (gateway("b", json!([]), json!([])), gateway("a", json!([]), json!([])));
+        let first = allot(&pool, &[&old], &mut before);
+        assert_eq!(first[0].as_ref().unwrap().len(), 2);
+        let second = allot(&pool, &[&new, &old], &mut before);
+        assert_eq!(second[1], first[0], "what sorts before it takes nothing away");
+        let third = gateway("c", json!([]), json!([]));
+        let given = allot(&pool[..1], &[&new, &old, &third], &mut before);
+        assert_eq!(given[2].as_ref().unwrap_err().reason, "AddressNotAssigned", "the pool is bounded");
+    }
+}

@@ -1,0 +1,304 @@
+//! One listener: where it is served, what it takes, with which certificates, whom it trusts. Pure.
+//!
+//! In: a listener as a Gateway or a ListenerSet writes it. Out: a draft that routes attach to, with its conditions. Source: Gateway API
+//! (Listener), GEP-91 (client certificates).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use atoll_api::kinds::gateway::{
+    FrontendTlsValidation, GATEWAY_GROUP, Gateway, Listener, ObjectReference, RouteGroupKind, SecretObjectReference,
+};
+use kube::ResourceExt as _;
+
+use super::backend::Problem;
+use super::build::{Input, Ports};
+use super::grant::{From, To, permits};
+use super::{Entry, Host, HostMap, Mode, Protocol, Slot, StreamRule};
+use crate::provider::PROVIDERS;
+use crate::status::Verdict;
+use crate::tls::{Authorities, Certificate, ClientCheck, Keys};
+
+/// A listener of a Gateway or of one of its sets.
+#[derive(Debug)]
+pub(crate) struct ListenerDraft {
+    pub(crate) spec: Listener,
+    /// The set that it is of; nothing: the Gateway's own.
+    pub(crate) set: Option<usize>,
+    /// Of the Gateway or the set.
+    pub(crate) namespace: String,
+    pub(crate) port: u16,
+    pub(crate) host: Option<Host>,
+    /// Where it is served.
+    pub(crate) slots: Vec<Slot>,
+    /// Where it is to be served, whether it can or not.
+    pub(crate) wished: Vec<Slot>,
+    pub(crate) protocol: Protocol,
+    pub(crate) mode: Mode,
+    pub(crate) kinds: Vec<RouteGroupKind>,
+    pub(crate) certificates: Vec<Arc<Certificate>>,
+    /// How certificates of clients are checked.
+    pub(crate) clients: Option<ClientCheck>,
+    pub(crate) accepted: Verdict,
+    pub(crate) resolved: Verdict,
+    pub(crate) conflicted: Verdict,
+    /// How many routes are attached.
+    pub(crate) attached: i32,
+    pub(crate) routes: HostMap<Vec<Entry>>,
+    pub(crate) streams: HostMap<Arc<StreamRule>>,
+}
+
+/// Whose listener it is.
+#[derive(Clone, Copy)]
+pub(super) struct Owner<'a> {
+    pub(super) gateway: &'a Gateway,
+    /// Gateway or ListenerSet.
+    pub(super) kind: &'static str,
+    pub(super) namespace: &'a str,
+    pub(super) addresses: &'a [IpAddr],
+}
+
+impl ListenerDraft {
+    /// Whether it is served.
+    pub(crate) fn is_programmed(&self) -> bool {
+        let lacks_certificate = self.ends_tls() && self.certificates.is_empty();
+        let hindered = self.conflicted.status || lacks_certificate || self.slots.is_empty() || self.kinds.is_empty();
+        self.accepted.status && !hindered
+    }
+
+    fn ends_tls(&self) -> bool {
+        self.protocol == Protocol::Tls && self.mode != Mode::Pass
+    }
+
+    /// How TLS is spoken, where it ends here.
+    pub(super) fn server(&self, keys: &mut Keys) -> Option<Arc<rustls::ServerConfig>> {
+        let http = self.mode == Mode::Requests;
+        self.ends_tls().then(|| keys.server(&self.certificates, http, self.clients.as_ref())).flatten()
+    }
+}
+
+/// Drafts a listener.
+pub(super) fn draft(
+    input: &Input<'_>,
+    owner: Owner<'_>,
+    set: Option<usize>,
+    spec: &Listener,
+    keys: &mut Keys,
+) -> ListenerDraft {
+    let port = u16::try_from(spec.port).unwrap_or_default();
+    let fine = |kind| Verdict::new(kind, true, kind, "everything that it names is there");
+    let mut listener = ListenerDraft {
+        spec: spec.clone(),
+        set,
+        namespace: owner.namespace.to_owned(),
+        port,
+        host: None,
+        slots: Vec::new(),
+        wished: Vec::new(),
+        protocol: Protocol::Http,
+        mode: Mode::Requests,
+        kinds: Vec::new(),
+        certificates: Vec::new(),
+        clients: None,
+        accepted: Verdict::new("Accepted", true, "Accepted", "the listener is served"),
+        resolved: fine("ResolvedRefs"),
+        conflicted: Verdict::new("Conflicted", false, "NoConflicts", "no other listener claims its port and host name"),
+        attached: 0,
+        routes: HostMap::default(),
+        streams: HostMap::default(),
+    };
+    let refuse = |problem: Problem| Verdict::new("Accepted", false, problem.reason, problem.message);
+    match meaning(spec) {
+        Ok((protocol, mode)) => (listener.protocol, listener.mode) = (protocol, mode),
+        Err(problem) => {
+            listener.accepted = refuse(problem);
+            return listener;
+        }
+    }
+    // TCP and UDP have no host names.
+    if matches!(listener.protocol, Protocol::Http | Protocol::Tls) {
+        listener.host = spec.hostname.as_deref().filter(|h| !h.is_empty()).map(Host::parse);
+    }
+    (listener.kinds, listener.resolved) = kinds(spec);
+    match place(input.ports, listener.protocol, port, owner.addresses) {
+        Ok(slots) => listener.wished = slots,
+        Err(problem) => listener.accepted = refuse(problem),
+    }
+    let failed = listener.wished.iter().find_map(|slot| Some((slot, input.ports.failed.get(slot)?)));
+    match failed {
+        Some((slot, unopened)) => {
+            listener.accepted = refuse(Problem::new("PortUnavailable", format!("port {slot}: {}", unopened.why)));
+        }
+        None => listener.slots.clone_from(&listener.wished),
+    }
+    if listener.ends_tls() && listener.accepted.status {
+        certify(input, owner, &mut listener, keys);
+        if listener.mode == Mode::Requests {
+            check_clients(input, owner, &mut listener, keys);
+        }
+    }
+    listener
+}
+
+/// What the protocol and its TLS mode mean.
+fn meaning(spec: &Listener) -> Result<(Protocol, Mode), Problem> {
+    let mode = spec.tls.as_ref().and_then(|t| t.mode.as_deref()).unwrap_or("Terminate");
+    match (spec.protocol.as_str(), mode) {
+        ("HTTP", _) => Ok((Protocol::Http, Mode::Requests)),
+        ("HTTPS", "Terminate") => Ok((Protocol::Tls, Mode::Requests)),
+        ("HTTPS", _) => Err(Problem::new("UnsupportedProtocol", "HTTPS is always terminated here")),
+        ("TLS", "Terminate") => Ok((Protocol::Tls, Mode::Terminate)),
+        ("TLS", "Passthrough") => Ok((Protocol::Tls, Mode::Pass)),
+        ("TLS", other) => Err(Problem::new("UnsupportedValue", format!("TLS mode `{other}` is unknown"))),
+        ("TCP", _) => Ok((Protocol::Tcp, Mode::Pass)),
+        ("UDP", _) => Ok((Protocol::Udp, Mode::Pass)),
+        (other, _) => Err(Problem::new("UnsupportedProtocol", format!("protocol `{other}` is not served"))),
+    }
+}
+
+/// Where a listener is to be served.
+fn place(ports: &Ports, protocol: Protocol, port: u16, own: &[IpAddr]) -> Result<Vec<Slot>, Problem> {
+    let taken = |why: String| Err(Problem::new("PortUnavailable", why));
+    if port == 0 {
+        return taken("port 0 is none".to_owned());
+    }
+    let slot = if protocol == Protocol::Udp { Slot::Udp } else { Slot::Tcp };
+    if !own.is_empty() {
+        return Ok(own.iter().map(|ip| slot(Some(*ip), port)).collect());
+    }
+    match (protocol, port) {
+        (Protocol::Http, 80) => Ok(vec![Slot::Http]),
+        (Protocol::Http, _) if port == ports.http => Ok(vec![Slot::Http]),
+        (Protocol::Tls, 443) => Ok(vec![Slot::Https]),
+        (Protocol::Tls, _) if port == ports.https => Ok(vec![Slot::Https]),
+        (Protocol::Http | Protocol::Tcp, _) if port == 443 || port == ports.https => {
+            taken(format!("port {port} is shared for HTTPS"))
+        }
+        (Protocol::Tls | Protocol::Tcp, _) if port == 80 || port == ports.http => {
+            taken(format!("port {port} is shared for HTTP without TLS"))
+        }
+        _ => Ok(vec![slot(None, port)]),
+    }
+}
+
+/// Kinds of routes that a listener takes, out of those that it allows.
+fn kinds(spec: &Listener) -> (Vec<RouteGroupKind>, Verdict) {
+    let of_protocol = || PROVIDERS.iter().filter(|p| p.protocols.contains(&spec.protocol.as_str()));
+    let named = |kind: &str| RouteGroupKind { group: Some(GATEWAY_GROUP.to_owned()), kind: kind.to_owned() };
+    let fine = Verdict::new("ResolvedRefs", true, "ResolvedRefs", "everything that it names is there");
+    let allowed = spec.allowed_routes.as_ref().map(|a| a.kinds.as_slice()).unwrap_or_default();
+    if allowed.is_empty() {
+        return (of_protocol().map(|p| named(p.kind)).collect(), fine);
+    }
+    let is_ours = |k: &&RouteGroupKind| {
+        k.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP && of_protocol().any(|p| p.kind == k.kind)
+    };
+    let taken = allowed.iter().filter(is_ours).map(|k| named(&k.kind)).collect();
+    match allowed.iter().find(|k| !is_ours(k)) {
+        Some(odd) => {
+            let why = format!("routes of kind `{}` are not served for {}", odd.kind, spec.protocol);
+            (taken, Verdict::new("ResolvedRefs", false, "InvalidRouteKinds", why))
+        }
+        None => (taken, fine),
+    }
+}
+
+/// Finds the certificates of a listener.
+fn certify(input: &Input<'_>, owner: Owner<'_>, listener: &mut ListenerDraft, keys: &mut Keys) {
+    let refs = listener.spec.tls.as_ref().map(|tls| tls.certificate_refs.clone()).unwrap_or_default();
+    let unresolved = |p: Problem| Verdict::new("ResolvedRefs", false, p.reason, p.message);
+    if refs.is_empty() {
+        listener.resolved = unresolved(Problem::new("InvalidCertificateRef", "names no certificate"));
+    }
+    for reference in &refs {
+        match certificate(input, owner.kind, owner.namespace, reference, keys) {
+            Ok((certificate, stale)) => {
+                listener.certificates.push(certificate);
+                listener.resolved = stale.map_or_else(|| listener.resolved.clone(), unresolved);
+            }
+            Err(problem) => listener.resolved = unresolved(problem),
+        }
+    }
+}
+
+/// A certificate; with a problem where only an older one of that Secret can be used.
+pub(super) fn certificate(
+    input: &Input<'_>,
+    owner: &'static str,
+    namespace: &str,
+    reference: &SecretObjectReference,
+    keys: &mut Keys,
+) -> Result<(Arc<Certificate>, Option<Problem>), Problem> {
+    let (group, kind) = (reference.group.as_deref().unwrap_or(""), reference.kind.as_deref().unwrap_or("Secret"));
+    let at = reference.namespace.as_deref().unwrap_or(namespace);
+    let invalid =
+        |why: String| Problem::new("InvalidCertificateRef", format!("Secret `{at}/{}`: {why}", reference.name));
+    if !(group.is_empty() && kind == "Secret") {
+        return Err(invalid(format!("kind {kind} is not a Secret")));
+    }
+    let from = From { kind: owner, namespace };
+    if !permits(&input.objects.grants, from, To { group, kind, namespace: at, name: &reference.name }) {
+        let why = format!("Secret `{at}/{}`: no ReferenceGrant there permits it", reference.name);
+        return Err(Problem::new("RefNotPermitted", why));
+    }
+    let mut secrets = input.objects.secrets.iter();
+    let secret = secrets.find(|s| s.name_any() == reference.name && s.namespace().as_deref() == Some(at));
+    let secret = secret.ok_or_else(|| invalid("does not exist, or is not of type kubernetes.io/tls".to_owned()))?;
+    match keys.load(secret) {
+        Ok(certificate) => Ok((certificate, None)),
+        Err((why, Some(before))) => Ok((before, Some(invalid(format!("{why}; the one before is served"))))),
+        Err((why, None)) => Err(invalid(why)),
+    }
+}
+
+/// How the Gateway wants certificates of clients checked at a port.
+pub(crate) fn validation(gateway: &Gateway, port: i32) -> Option<&FrontendTlsValidation> {
+    let frontend = gateway.spec.tls.as_ref()?.frontend.as_ref()?;
+    let own = frontend.per_port.iter().find(|p| p.port == port);
+    own.map_or(&frontend.default, |p| &p.tls).validation.as_ref()
+}
+
+/// Finds the authorities whose certificates clients must have. A listener without any of them is not served.
+fn check_clients(input: &Input<'_>, owner: Owner<'_>, listener: &mut ListenerDraft, keys: &mut Keys) {
+    let Some(said) = validation(owner.gateway, listener.spec.port) else { return };
+    let namespace = owner.gateway.namespace().unwrap_or_default();
+    let found = said.ca_certificate_refs.iter().map(|r| authorities(input, &namespace, r, keys));
+    let (mut trusted, mut first) = (Vec::new(), None);
+    for one in found {
+        match one {
+            Ok(one) => trusted.push(one),
+            Err(problem) => drop(first.get_or_insert(problem)),
+        }
+    }
+    if let Some(problem) = first {
+        listener.resolved = Verdict::new("ResolvedRefs", false, problem.reason, problem.message);
+    }
+    if trusted.is_empty() {
+        let why = "no authority that certificates of clients are checked against can be used";
+        listener.accepted = Verdict::new("Accepted", false, "NoValidCACertificate", why);
+        return;
+    }
+    let optional = said.mode.as_deref() == Some("AllowInsecureFallback");
+    listener.clients = Some(ClientCheck { trusted, optional });
+}
+
+fn authorities(
+    input: &Input<'_>,
+    namespace: &str,
+    reference: &ObjectReference,
+    keys: &mut Keys,
+) -> Result<Arc<Authorities>, Problem> {
+    let ObjectReference { group, kind, name, .. } = reference;
+    let at = reference.namespace.as_deref().unwrap_or(namespace);
+    if !(group.is_empty() && kind == "ConfigMap") {
+        return Err(Problem::new("InvalidCACertificateKind", format!("{kind} `{at}/{name}` is no ConfigMap")));
+    }
+    let from = From { kind: "Gateway", namespace };
+    if !permits(&input.objects.grants, from, To { group, kind, namespace: at, name }) {
+        let why = format!("ConfigMap `{at}/{name}`: no ReferenceGrant there permits it");
+        return Err(Problem::new("RefNotPermitted", why));
+    }
+    let invalid = |why: String| Problem::new("InvalidCACertificateRef", format!("ConfigMap `{at}/{name}`: {why}"));
+    let map = input.objects.config(at, name).ok_or_else(|| invalid("does not exist".to_owned()))?;
+    keys.authorities(map).map_err(invalid)
+}
