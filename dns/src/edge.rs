@@ -82,3 +82,6 @@ pub(crate) async fn keep_secrets(edge: &Edge, mut shared: Option<watch::Receiver
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,10 @@
 //! many are in flight. A client that is idle, speaks in drops, or does not read is cut.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::Poll;
 
+use atoll_reach::BoxStream;
 use bytes::{Buf as _, BytesMut};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _, poll};
@@ -14,7 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listen::Client;
 use super::proxy;
-use crate::respond::Via;
+use super::seats::Seat;
+use crate::respond::{Responder, Via};
 use crate::transport::reply;
 
 /// Octets of length before each message (RFC 1035 §4.2.2).
@@ -30,6 +33,20 @@ const WRITE_BYTES: usize = 32 * 1024;
 /// What the client did, or the stream's.
 pub(crate) async fn converse(client: Client, transport: &'static str, encrypted: bool) -> io::Result<()> {
     let Client { mut stream, from, seat, direct, responder } = client;
+    let write = responder.edge.limits.write;
+    let ended = exchange(&mut stream, (from, direct), &seat, responder, (transport, encrypted)).await;
+    // TLS says that it ends, so that nobody takes it for cut off. Who is gone already does not hear it.
+    let _ = timeout(write, stream.shutdown()).await;
+    ended
+}
+
+async fn exchange(
+    stream: &mut BoxStream,
+    (from, direct): (SocketAddr, bool),
+    seat: &Seat,
+    responder: Responder,
+    (transport, encrypted): (&'static str, bool),
+) -> io::Result<()> {
     let limits = responder.edge.limits;
     let via = Via { transport, stream: true, encrypted, keepalive: Some(tenths(seat.idle())) };
     let (mut input, mut output) = (BytesMut::with_capacity(READ_BYTES), Vec::new());

@@ -64,7 +64,8 @@ pub(crate) async fn answer(client: Client, via: Via) -> io::Result<()> {
     });
     let tasks = TaskTracker::new();
     let mut builder = Builder::new(Tasks(tasks.clone()));
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle).max_buf_size(HEAD_BYTES_MAX);
+    // Our own clock comes first, and says good-bye.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle * 2).max_buf_size(HEAD_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -96,17 +96,22 @@ fn dialer() -> Dialer {
 
 /// A responder over `topology` whose wire cache has so many bytes.
 pub(crate) fn responder(topology: Topology, bytes_max: usize) -> Responder {
+    let config = Config { rate: Rate { per_second: 0, slip: 0 }, ..Config::default() };
+    configured(&config, topology, bytes_max)
+}
+
+/// The same, as it is told.
+pub(crate) fn configured(config: &Config, topology: Topology, bytes_max: usize) -> Responder {
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let system = Arc::new(System::default());
     let forwarder =
         Arc::new(Forwarder::new(dialer(), system.clone(), system, Vec::new(), metrics.clone(), &tasks, &shutdown));
-    let (world, _) =
-        World::new(None, &snapshot(topology), &Probes::default(), &dialer(), &Config::default(), Instant::now());
-    let lookups = Lookups::new(&Config::default().caching, forwarder, metrics.clone(), tasks);
+    let (world, _) = World::new(None, &snapshot(topology), &Probes::default(), &dialer(), config, Instant::now());
+    let lookups = Lookups::new(&config.caching, forwarder, metrics.clone(), tasks);
     let resolver =
         Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard: Guard::new(true, vec![], vec![]) });
-    let edge = Arc::new(Edge::new(&Config { rate: Rate { per_second: 0, slip: 0 }, ..Config::default() }, None));
+    let edge = Arc::new(Edge::new(config, None));
     Responder { resolver, edge, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())) }
 }
 

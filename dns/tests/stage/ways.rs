@@ -63,6 +63,8 @@ pub(crate) struct Ends {
     pub(crate) https: SocketAddr,
     pub(crate) quic: SocketAddr,
     pub(crate) h3: SocketAddr,
+    /// The certificate, which is its own authority.
+    pub(crate) pem: String,
     roots: Arc<RootCertStore>,
 }
 
@@ -82,6 +84,7 @@ pub(crate) async fn encrypted() -> (Encrypted, Ends) {
         https: https.local_addr(),
         quic: quic.local_addr().unwrap(),
         h3: h3.local_addr().unwrap(),
+        pem: made.cert.pem(),
         roots: Arc::new(roots),
     };
     let certificate: Arc<dyn ResolvesServerCert> = Arc::new(Shown(Arc::new(shown)));
