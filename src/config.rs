@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use atoll_api::names::ClusterName;
 use atoll_api::topology::Standing;
-use atoll_dns::{Limits, Rate};
+use atoll_dns::{Limits, Rate, View};
 pub(crate) use home::{claim, data_dir, home, host_name};
 use ipnet::IpNet;
 
@@ -81,6 +81,11 @@ pub(crate) struct Dns {
     /// Empty: everybody.
     pub(crate) allow: Vec<IpNet>,
     pub(crate) proxies: Vec<IpNet>,
+    /// Whose word on their clients' networks counts.
+    pub(crate) ecs: Vec<IpNet>,
+    pub(crate) views: Vec<View>,
+    pub(crate) cidr_map: Option<PathBuf>,
+    pub(crate) mmdb: Option<PathBuf>,
     /// What encrypted transports show; absent: the site's own certificate.
     pub(crate) tls: Option<Pair>,
     pub(crate) cookie_secret_file: Option<PathBuf>,

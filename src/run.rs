@@ -8,6 +8,7 @@ mod followed;
 mod gateway;
 mod hub;
 mod part;
+mod places;
 mod push;
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, Record};
 
 use atoll_api::names::{ClusterName, ServiceName};
+use atoll_api::routing::Resort;
 
 use crate::zones::Zone;
 
@@ -73,8 +74,8 @@ pub(crate) enum Source {
     Member(ClusterName),
     /// A federated service: where it is, how those clusters are, its policy.
     Service(ServiceName),
-    /// A host that a policy names: its gateways, how their clusters are, the policy.
-    Host(Name),
+    /// Hosts that a policy names: their gateways, how their clusters are, the policy.
+    Host(ServiceName),
     /// The resolvers for names that are not ours.
     Upstreams,
 }
@@ -151,6 +152,15 @@ impl Answer {
     /// We won't say.
     pub(crate) fn refused(code: u16, text: impl Into<String>) -> Self {
         Self { authoritative: false, ..Self::new(ResponseCode::Refused) }.because(code, text)
+    }
+
+    /// With what it says where nobody was usable and the all-down rule took somebody.
+    pub(crate) fn resorted(self, resort: Option<Resort>) -> Self {
+        match resort.filter(|_| !self.answers.is_empty()) {
+            None => self,
+            Some(Resort::LastGood) => self.because(ede::STALE, "nothing is usable: what was good last"),
+            Some(Resort::All) => self.because(ede::STALE, "nothing is usable: everything there is"),
+        }
     }
 
     /// With an extended error.

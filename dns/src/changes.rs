@@ -44,6 +44,15 @@ pub(crate) fn changes(before: &World, after: &World) -> Changes {
         let theirs =
             services.filter(|(_, facts)| facts.clusters.iter().any(|c| turned.iter().any(|t| t.as_str() == c)));
         changes.sources.extend(theirs.map(|(name, _)| Source::Service(name.clone())));
+        let traffic = &after.table.topology.traffic;
+        let hosts = traffic.iter().filter(|(_, facts)| !facts.hosts.is_empty());
+        changes.sources.extend(hosts.flat_map(|(name, facts)| ruled(name, facts)));
+    }
+    if after.health.trusts_own_eyes() || before.health.trusts_own_eyes() {
+        let turned = before.health.source() != after.health.source();
+        let traffic = after.table.topology.traffic.iter();
+        let seen = traffic.filter(|(name, _)| turned || before.own.get(*name) != after.own.get(*name));
+        changes.sources.extend(seen.flat_map(|(name, facts)| ruled(name, facts)));
     }
     changes.sources.extend(before.down.symmetric_difference(&after.down).cloned().map(Source::Member));
     changes
@@ -129,7 +138,7 @@ fn tables(before: &Table, after: &Table, changes: &mut Changes) {
 /// What a policy decides on.
 fn ruled<'a>(name: &ServiceName, facts: &'a TrafficFacts) -> impl Iterator<Item = Source> + use<'a> {
     let service = facts.service.as_ref().map(|s| ServiceName::new(name.namespace.clone(), s.clone()));
-    let hosts = facts.hosts.iter().filter_map(|h| absolute(h)).map(Source::Host);
+    let hosts = (!facts.hosts.is_empty()).then(|| Source::Host(name.clone()));
     service.map(Source::Service).into_iter().chain(hosts)
 }
 

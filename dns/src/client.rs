@@ -1,31 +1,59 @@
-//! Who asks: one look-up by source address, before anything else. Pure.
+//! Who asks: one look-up before anything else, by source address, listener, key, and the network that a trusted forwarder names. Pure.
 //!
-//! In: the members' ranges and node addresses, the operator's ranges, where this replica stands. Out: [`Asker`], one for all who stand
-//! alike, with a number that no other standing has or will have. The longest prefix counts; at the same prefix the operator's word comes
-//! before the topology's. Loopback and addresses that nothing is known of stand where this replica stands.
+//! ```text
+//!   source, listener, key ── view (cluster set, zones), may recurse, may ask ─┐
+//!   ECS of an allowed forwarder, else the source                               ├─► Asker, one for all who stand alike
+//!     ── longest range (members, written, map file) ── database ── nobody: where this replica stands ─┘
+//! ```
+//!
+//! In: the members' ranges and node addresses, the operator's ranges and views, what files say, where this replica stands. Out: [`Asker`],
+//! with a number that no other standing has or will have. The longest prefix counts; at the same prefix the operator's word comes before
+//! the map file's, and that before the topology's. Whose services somebody sees is decided by the source, never by what a forwarder says
+//! of its client: ECS moves an asker over the map, not into another cluster set. Source of scopes: RFC 7871 §7.2.1.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use atoll_api::routing;
+use atoll_api::names::ClusterName;
+use atoll_api::routing::{self, distance_km};
 use atoll_api::topology::{Standing, Topology};
+use hickory_proto::rr::Name;
 use ipnet::IpNet;
 
 use crate::config::Config;
+use crate::geo::ecs::{Echo, Malformed, Subnet};
+use crate::geo::{Borders, Geo, Spot};
 use crate::prefixes::Prefixes;
+use crate::view::is_internal;
+
+/// Where a query comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) ip: IpAddr,
+    /// The transport's row.
+    pub(crate) listener: &'a str,
+    /// The key that signed it (TSIG).
+    pub(crate) key: Option<&'a Name>,
+}
 
 /// Who asks: everybody who stands there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Asker {
     /// The number of this standing; 0: none, so that nothing is kept for it.
     pub(crate) id: u32,
+    /// What it sees, by the number of a view in the configuration; `None`: it is in no view.
+    pub(crate) view: Option<u16>,
     /// The member it stands in.
     pub(crate) cluster: Option<String>,
     /// The cluster set whose services it sees.
     pub(crate) set: String,
     pub(crate) region: Option<String>,
     pub(crate) zone: Option<String>,
+    /// The member that is nearest, where a database says on which spot of the earth it is.
+    pub(crate) near: Option<ClusterName>,
+    /// Whether it comes from outside: nobody is known at its address, and addresses inside mean nothing there.
+    pub(crate) outside: bool,
     /// Whether names that are not ours are looked up for it.
     pub(crate) recursion: bool,
     /// Whether it may not ask at all.
@@ -37,7 +65,8 @@ pub(crate) struct Asker {
 impl Asker {
     /// As routing wants it; `client` is the same for neighbours.
     pub(crate) fn route<'a>(&'a self, topology: &'a Topology, client: u64, dice: u64) -> routing::Asker<'a> {
-        let own = self.cluster.as_deref().and_then(|c| topology.clusters.get(c));
+        let stands = self.cluster.as_deref().or(self.near.as_ref().map(ClusterName::as_str));
+        let own = stands.and_then(|c| topology.clusters.get(c));
         routing::Asker {
             cluster: self.cluster.as_deref(),
             set: &self.set,
@@ -51,32 +80,90 @@ impl Asker {
     }
 }
 
-/// A standing in every way of being served: may recurse (1), is barred (2), is spared (4). Recursion makes it another number.
-type Ways = [Arc<Asker>; 8];
+/// A standing in every way of being served, for each view and none: may recurse (1), is barred (2), is spared (4), is outside (8).
+type Ways = Arc<[Arc<Asker>]>;
+const WAYS: usize = 16;
+
+/// By which word somebody stands where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// A range of the configuration or the map file.
+    Written(IpNet),
+    /// A range of a member.
+    Member(IpNet),
+    /// The database, of a range of this length.
+    Database(u8),
+    /// Nobody's; the database said nothing of a range of this length.
+    Nobody(u8),
+}
+
+/// Who asks, and what its reply says of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) asker: Arc<Asker>,
+    /// The client's own network, or its forwarder's address.
+    pub(crate) client: IpAddr,
+    /// For how wide a network the answer is good, where a forwarder's word counts.
+    pub(crate) echo: Option<Echo>,
+}
+
+/// An asker, and for how wide a network the same is said.
+struct Located {
+    asker: Arc<Asker>,
+    client: IpAddr,
+    scope: u8,
+}
 
 /// Everybody's place, by address.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Clients {
     members: Prefixes<usize>,
     written: Prefixes<usize>,
     recursion: Prefixes<()>,
     /// Who may ask at all; nobody in it: everybody.
     allowed: Option<Prefixes<()>>,
+    /// Whose word on their clients' networks counts.
+    forwarders: Prefixes<()>,
+    views: Arc<[crate::config::View]>,
     /// The standings that ranges point to; the first is this replica's.
     standings: Vec<Ways>,
+    /// Where each standing is, by itself without number and ways.
+    index: HashMap<Asker, usize>,
+    /// Members that a database's spots are measured from, and who stands near them.
+    spots: Vec<(Option<(f64, f64)>, usize)>,
+    borders: Borders,
+    /// Whether some answer depends on the client itself.
+    sticky: bool,
+    geo: Geo,
     /// Set and standing of who asks as if from a region.
     own: Standing,
-    /// Numbers in use, by standing with the number 0.
-    ids: HashMap<Asker, u32>,
     /// The highest number that was ever in use.
     last: u32,
 }
 
+impl PartialEq for Clients {
+    fn eq(&self, other: &Self) -> bool {
+        self.geo.is_same(&other.geo)
+            && self.sticky == other.sticky
+            && self.standings == other.standings
+            && (&self.members, &self.written, &self.spots) == (&other.members, &other.written, &other.spots)
+            && (&self.recursion, &self.allowed, &self.forwarders)
+                == (&other.recursion, &other.allowed, &other.forwarders)
+    }
+}
+
 impl Clients {
-    /// Out of the topology and the configuration; standings that `before` had keep their numbers. Ranges that don't parse are left out:
-    /// the hub reports them.
-    pub(crate) fn new(topology: &Topology, config: &Config, before: Option<&Self>) -> Self {
-        let mut clients = Self { own: config.standing.clone(), last: before.map_or(0, |b| b.last), ..Self::default() };
+    /// Out of the topology, the configuration and the files; standings that `before` had keep their numbers. Ranges that don't parse are
+    /// left out: the hub reports them.
+    pub(crate) fn new(topology: &Topology, config: &Config, geo: &Geo, before: Option<&Self>) -> Self {
+        let mut clients = Self {
+            own: config.standing.clone(),
+            last: before.map_or(0, |b| b.last),
+            views: config.views.clone().into(),
+            geo: geo.clone(),
+            sticky: topology.traffic.values().any(|t| t.strategy.iter().any(|step| step.policy == "sticky")),
+            ..Self::default()
+        };
         clients.standing(place(topology, config.standing.clone()), before);
         for (name, cluster) in &topology.clusters {
             let standing = Standing { cluster: Some(name.as_str().to_owned()), ..Standing::default() };
@@ -87,39 +174,86 @@ impl Clients {
                 clients.members.insert(net, at);
             }
         }
-        for (net, standing) in &config.clients {
+        for (net, standing) in geo.map.ranges.iter().chain(&config.clients) {
             let at = clients.standing(place(topology, standing.clone()), before);
             clients.written.insert(*net, at);
         }
-        for net in &config.recursion {
-            clients.recursion.insert(*net, ());
+        clients.spotted(topology, before);
+        for (nets, of) in [(&config.recursion, &mut clients.recursion), (&config.ecs, &mut clients.forwarders)] {
+            nets.iter().for_each(|net| of.insert(*net, ()));
         }
         for net in &config.allow {
             clients.allowed.get_or_insert_default().insert(*net, ());
         }
+        if !config.ecs.is_empty() {
+            clients.everywhere(before);
+            let borders = Borders::new(clients.members.nets().chain(clients.written.nets()));
+            clients.borders = borders;
+        }
         clients
     }
 
-    /// Who asks from `ip`. Takes nothing but look-ups.
+    /// What files say.
+    pub(crate) fn geo(&self) -> &Geo {
+        &self.geo
+    }
+
+    /// Who asks from `ip`, whichever way. Takes nothing but look-ups.
     pub(crate) fn asker(&self, ip: IpAddr) -> Arc<Asker> {
-        let ip = ip.to_canonical();
-        let (at, _) = self.find(ip);
-        let recursion = self.recursion.find(ip).is_some();
-        let barred = self.allowed.as_ref().is_some_and(|allowed| allowed.find(ip).is_none());
-        let spared = recursion || ip.is_loopback() || self.members.find(ip).is_some();
-        let way = usize::from(recursion) | usize::from(barred) << 1 | usize::from(spared) << 2;
-        self.standings.get(at).map(|ways| Arc::clone(&ways[way])).unwrap_or_default()
+        self.who(&Origin { ip, listener: "", key: None })
+    }
+
+    /// Who asks. Takes nothing but look-ups.
+    pub(crate) fn who(&self, origin: &Origin<'_>) -> Arc<Asker> {
+        let ip = origin.ip.to_canonical();
+        let (at, word) = self.find(ip);
+        self.way(at, origin, is_outside(ip, word))
+    }
+
+    /// Who asks by way of a forwarder that names its client's network.
+    fn located(&self, origin: &Origin<'_>, client: IpNet) -> Located {
+        let ip = client.network().to_canonical();
+        let (source, _) = self.find(origin.ip.to_canonical());
+        let (at, word) = self.find(ip);
+        let (said, matched) = (self.base(at), word.len());
+        let own = self.base(source);
+        // The source's set is the set; where the client's would be another, it keeps its place on the map alone.
+        let moved = if said.set == own.set { Some(at) } else { self.index.get(&regional(said, &own.set)).copied() };
+        let asker = self.way(moved.unwrap_or(source), origin, is_outside(ip, word));
+        Located { asker, client: ip, scope: self.borders.scope(ip, matched) }
+    }
+
+    /// Who asks, with the option of its query that names a network.
+    ///
+    /// # Errors
+    /// When the option breaks a rule; whose word it is does not matter then.
+    pub(crate) fn seen(&self, origin: &Origin<'_>, subnet: Option<&[u8]>) -> Result<Seen, Malformed> {
+        let own = || Seen { asker: self.who(origin), client: origin.ip, echo: None };
+        let Some(subnet) = subnet.map(Subnet::read).transpose()? else { return Ok(own()) };
+        // What others say of their clients is passed over, as if it was not there (RFC 7871 §7.2.2).
+        if self.forwarders.find(origin.ip).is_none() {
+            return Ok(own());
+        }
+        let Some(net) = subnet.network() else { return Ok(Seen { echo: Some(subnet.reply(0)), ..own() }) };
+        let Located { asker, client, scope } = self.located(origin, net);
+        let narrow = if client.is_ipv4() { 24 } else { 56 };
+        let scope = if self.sticky { scope.max(narrow.min(net.prefix_len())) } else { scope };
+        Ok(Seen { asker, client, echo: Some(subnet.reply(scope)) })
     }
 
     /// By which word `ip` stands where it stands, for people.
     pub(crate) fn why(&self, ip: IpAddr) -> String {
-        match self.find(ip.to_canonical()) {
-            (_, Some((net, true))) => format!("configured range {net}"),
-            (at, Some((net, false))) => {
-                let cluster = self.standings.get(at).and_then(|ways| ways[0].cluster.as_deref());
-                format!("range {net} of cluster {}", cluster.unwrap_or_default())
-            }
-            (_, None) => "where this replica stands".to_owned(),
+        let (at, word) = self.find(ip.to_canonical());
+        let base = self.base(at);
+        let name = |n: &Option<String>| n.clone().unwrap_or_default();
+        match word {
+            Word::Written(net) => format!("configured range {net}"),
+            Word::Member(net) => format!("range {net} of cluster {}", name(&base.cluster)),
+            Word::Database(_) => format!(
+                "the database: nearest to {}",
+                base.near.as_ref().map_or_else(|| name(&base.region), ToString::to_string)
+            ),
+            Word::Nobody(_) => "where this replica stands".to_owned(),
         }
     }
 
@@ -133,37 +267,154 @@ impl Clients {
         place(topology, standing)
     }
 
-    /// Which standing, and the range that says so, and whether the operator wrote it.
-    fn find(&self, ip: IpAddr) -> (usize, Option<(IpNet, bool)>) {
+    /// The name of an asker's view.
+    pub(crate) fn view(&self, asker: &Asker) -> Option<&crate::config::View> {
+        self.views.get(usize::from(asker.view?))
+    }
+
+    /// Whether an asker sees the zone of that name: every zone, where its view names none.
+    pub(crate) fn sees(&self, asker: &Asker, zone: &Name) -> bool {
+        self.view(asker).is_none_or(|view| view.zones.is_empty() || view.zones.contains(zone))
+    }
+
+    fn base(&self, at: usize) -> &Asker {
+        &self.standings[at][0]
+    }
+
+    /// The asker of a standing, as its origin has it served.
+    fn way(&self, at: usize, origin: &Origin<'_>, outside: bool) -> Arc<Asker> {
+        let ip = origin.ip.to_canonical();
+        let recursion = self.recursion.find(ip).is_some();
+        let barred = self.allowed.as_ref().is_some_and(|allowed| allowed.find(ip).is_none());
+        let spared = recursion || ip.is_loopback() || self.members.find(ip).is_some();
+        let way =
+            usize::from(recursion) | usize::from(barred) << 1 | usize::from(spared) << 2 | usize::from(outside) << 3;
+        let view = self.views.iter().position(|view| view.takes(ip, origin)).map_or(0, |view| view + 1);
+        self.standings.get(at).map(|ways| Arc::clone(&ways[view * WAYS + way])).unwrap_or_default()
+    }
+
+    /// Which standing, and by which word.
+    fn find(&self, ip: IpAddr) -> (usize, Word) {
         let member = self.members.find(ip);
         let written = self.written.find(ip).and_then(|(net, s)| Some((net, *s.last()?)));
         let longer = |net: &IpNet| member.as_ref().is_none_or(|(other, _)| net.prefix_len() >= other.prefix_len());
         match (written, &member) {
-            (Some((net, at)), _) if longer(&net) => (at, Some((net, true))),
+            (Some((net, at)), _) if longer(&net) => (at, Word::Written(net)),
             // Ranges that overlap say nothing about who asks from them.
-            (_, Some((net, all))) if all.iter().all(|at| *at == all[0]) => (all[0], Some((*net, false))),
-            _ => (0, None),
+            (_, Some((net, all))) if all.iter().all(|at| *at == all[0]) => (all[0], Word::Member(*net)),
+            _ if ip.is_loopback() => (0, Word::Nobody(0)),
+            _ => self.spot(ip),
         }
     }
 
-    /// The place of a standing among those that are known, under its number.
-    fn standing(&mut self, asker: Asker, before: Option<&Self>) -> usize {
-        let ids = [false, true].map(|recursion| {
-            let asker = Asker { recursion, ..asker.clone() };
-            let known = self.ids.get(&asker).or_else(|| before?.ids.get(&asker)).copied();
-            let id = known.unwrap_or_else(|| {
-                self.last += 1;
-                self.last
-            });
-            self.ids.insert(asker, id);
-            id
+    /// Where the database says that `ip` is: at the member that is nearest.
+    fn spot(&self, ip: IpAddr) -> (usize, Word) {
+        let Some(mmdb) = &self.geo.mmdb else { return (0, Word::Nobody(0)) };
+        let (spot, len) = mmdb.find(ip);
+        let at = spot.and_then(|spot| match spot {
+            Spot::Region(region) => {
+                self.spots.iter().map(|(_, at)| *at).find(|at| self.base(*at).region.as_deref() == Some(&region))
+            }
+            Spot::At(latitude, longitude) => {
+                let far = self
+                    .spots
+                    .iter()
+                    .filter_map(|(there, at)| Some((distance_km((*there)?, (latitude, longitude)), *at)));
+                far.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, at)| at)
+            }
         });
-        self.standings.push(std::array::from_fn(|way| {
-            let (recursion, barred, spared) = (way & 1 != 0, way & 2 != 0, way & 4 != 0);
-            Arc::new(Asker { id: ids[way & 1], recursion, barred, spared, ..asker.clone() })
-        }));
+        at.map_or((0, Word::Nobody(len)), |at| (at, Word::Database(len)))
+    }
+
+    /// Who stands near each member that says where on earth it is.
+    fn spotted(&mut self, topology: &Topology, before: Option<&Self>) {
+        if self.geo.mmdb.is_none() {
+            return;
+        }
+        for (name, cluster) in &topology.clusters {
+            let region = cluster.spec.region.clone();
+            let at = cluster.spec.location.as_ref().and_then(atoll_api::kinds::Location::degrees);
+            // A member without a place is found by its region's name only.
+            if at.is_none() && region.is_none() {
+                continue;
+            }
+            let standing = Standing { region, cluster_set: self.own.cluster_set.clone(), ..Standing::default() };
+            let near = at.map(|_| name.clone());
+            let standing = self.standing(Asker { near, ..place(topology, standing) }, before);
+            self.spots.push((at, standing));
+        }
+    }
+
+    /// Every place on the map, in every cluster set: where a forwarder's client may be moved to.
+    fn everywhere(&mut self, before: Option<&Self>) {
+        let bases: Vec<Asker> = (0..self.standings.len()).map(|at| self.base(at).clone()).collect();
+        let sets: HashSet<&String> = bases.iter().map(|b| &b.set).collect();
+        for set in sets {
+            for base in &bases {
+                self.standing(regional(base, set), before);
+            }
+        }
+    }
+
+    /// The place of a standing among those that are known, under its numbers.
+    fn standing(&mut self, asker: Asker, before: Option<&Self>) -> usize {
+        if let Some(at) = self.index.get(&asker) {
+            return *at;
+        }
+        let known = before.and_then(|b| Some(Arc::clone(&b.standings[*b.index.get(&asker)?])));
+        let ways = known.unwrap_or_else(|| self.ways(&asker));
+        self.standings.push(ways);
+        self.index.insert(asker, self.standings.len() - 1);
         self.standings.len() - 1
     }
+
+    /// All ways of a standing. Whether it is barred or spared is told before anything is kept: that makes no other number.
+    fn ways(&mut self, asker: &Asker) -> Ways {
+        let first = self.last + 1;
+        let mut ways = Vec::with_capacity((self.views.len() + 1) * WAYS);
+        for view in 0..=self.views.len() {
+            let seen = view.checked_sub(1).map(|at| &self.views[at]);
+            let set = seen.and_then(|v| v.cluster_set.clone()).unwrap_or_else(|| asker.set.clone());
+            for way in 0..WAYS {
+                let flag = |bit: usize| way & bit != 0;
+                // Four numbers for each view: recursion and outside make another.
+                let number = (view * 4 + (way & 1) + (way >> 3 << 1)) as u32;
+                self.last = self.last.max(first + number);
+                ways.push(Arc::new(Asker {
+                    id: first + number,
+                    view: view.checked_sub(1).and_then(|at| u16::try_from(at).ok()),
+                    set: set.clone(),
+                    recursion: flag(1),
+                    barred: flag(2),
+                    spared: flag(4),
+                    outside: flag(8),
+                    ..asker.clone()
+                }));
+            }
+        }
+        ways.into()
+    }
+}
+
+impl Word {
+    /// The length of the range that it is said of.
+    fn len(self) -> u8 {
+        match self {
+            Self::Written(net) | Self::Member(net) => net.prefix_len(),
+            Self::Database(len) | Self::Nobody(len) => len,
+        }
+    }
+}
+
+/// Nobody that we know is at `ip`, and it is on the internet.
+fn is_outside(ip: IpAddr, word: Word) -> bool {
+    matches!(word, Word::Database(_) | Word::Nobody(_)) && !is_internal(ip)
+}
+
+/// A place on the map alone, seen from another cluster set.
+fn regional(base: &Asker, set: &str) -> Asker {
+    let (region, zone, near) = (base.region.clone(), base.zone.clone(), base.near.clone());
+    Asker { set: set.to_owned(), region, zone, near, ..Asker::default() }
 }
 
 /// Fills in what a standing leaves open: from its member, else from the settings.
@@ -180,88 +431,4 @@ fn place(topology: &Topology, standing: Standing) -> Asker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::topology;
-
-    #[test]
-    fn an_address_may_ask_or_not_and_is_limited_or_not() {
-        let ranges = |nets: &[&str]| nets.iter().map(|net| net.parse().unwrap()).collect::<Vec<IpNet>>();
-        let everybody = Config { recursion: ranges(&["192.0.2.0/24"]), ..Config::default() };
-        let few = Config { allow: ranges(&["10.0.0.0/8", "2001:db8::/32"]), ..everybody.clone() };
-        let topology = topology();
-        for (ip, barred, spared) in [
-            ("127.0.0.1", true, true),
-            ("::1", true, true),
-            ("10.1.0.7", false, true),
-            ("172.16.0.2", true, true),
-            ("192.0.2.9", true, true),
-            ("10.77.0.1", false, false),
-            ("2001:db8::1", false, false),
-            ("203.0.113.1", true, false),
-        ] {
-            let asker = |config| Clients::new(&topology, config, None).asker(ip.parse().unwrap());
-            assert_eq!((asker(&few).barred, asker(&few).spared), (barred, spared), "{ip}");
-            assert_eq!((asker(&everybody).barred, asker(&everybody).spared), (false, spared), "{ip} where all may ask");
-        }
-    }
-
-    #[test]
-    fn the_source_address_says_who_asks() {
-        let standing = |cluster: &str, region: &str, set: &str| {
-            let some = |s: &str| (!s.is_empty()).then(|| s.to_owned());
-            Standing { cluster: some(cluster), region: some(region), zone: None, cluster_set: some(set) }
-        };
-        let config = Config {
-            standing: standing("", "eu-central", ""),
-            clients: vec![
-                ("10.1.128.0/17".parse().unwrap(), standing("", "us-east", "dev")),
-                ("192.0.2.0/24".parse().unwrap(), standing("prod-us", "", "")),
-            ],
-            recursion: vec!["192.0.2.0/24".parse().unwrap()],
-            ..Config::default()
-        };
-        let topology = topology();
-        let clients = Clients::new(&topology, &config, None);
-        for (ip, cluster, set, region, recursion) in [
-            ("10.1.0.7", Some("prod-eu"), "prod", Some("eu-central"), false),
-            ("10.1.200.7", None, "dev", Some("us-east"), false),
-            ("10.9.1.1", Some("dev"), "dev", Some("eu-central"), false),
-            ("172.16.0.2", Some("prod-us"), "prod", Some("us-east"), false),
-            ("192.0.2.9", Some("prod-us"), "prod", Some("us-east"), true),
-            ("127.0.0.1", None, "prod", Some("eu-central"), false),
-            ("203.0.113.1", None, "prod", Some("eu-central"), false),
-        ] {
-            let asker = clients.asker(ip.parse().unwrap());
-            assert_eq!(
-                (asker.cluster.as_deref(), asker.set.as_str(), asker.region.as_deref(), asker.recursion),
-                (cluster, set, region, recursion),
-                "{ip}"
-            );
-        }
-    }
-
-    #[test]
-    fn who_stands_alike_has_one_number_and_keeps_it() {
-        let topology = topology();
-        let config = |recursion: &[&str]| Config {
-            recursion: recursion.iter().map(|r| r.parse().unwrap()).collect(),
-            ..Config::default()
-        };
-        let first = Clients::new(&topology, &config(&[]), None);
-        let id = |clients: &Clients, ip: &str| clients.asker(ip.parse().unwrap()).id;
-        assert_eq!(id(&first, "10.1.0.7"), id(&first, "10.1.64.9"));
-        let numbers = ["10.1.0.7", "10.2.0.7", "192.0.2.1"].map(|ip| id(&first, ip));
-        assert!(numbers.iter().all(|n| *n > 0) && numbers[0] != numbers[1] && numbers[1] != numbers[2]);
-        let mut later = topology.clone();
-        let mut moved = atoll_api::topology::ClusterFacts::clone(&later.clusters["prod-eu"]);
-        moved.spec.region = Some("us-west".into());
-        later.clusters.insert("prod-eu".parse().unwrap(), Arc::new(moved));
-        let second = Clients::new(&later, &config(&["10.2.0.0/24"]), Some(&first));
-        assert_ne!(id(&second, "10.1.0.7"), numbers[0], "it stands elsewhere now");
-        assert_eq!(id(&second, "192.0.2.1"), numbers[2]);
-        assert_ne!(id(&second, "10.2.0.7"), numbers[1], "names that are not ours are looked up for it now");
-        assert_eq!(id(&second, "10.2.1.7"), numbers[1]);
-        assert!(first == Clients::new(&topology, &config(&[]), Some(&first)) && first != second);
-    }
-}
+mod tests;

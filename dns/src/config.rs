@@ -1,6 +1,6 @@
 //! What the DNS server is told and handed when it starts. Nothing here reads a file or opens a socket.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,13 @@ use std::time::Duration;
 use atoll_api::topology::Standing;
 use atoll_reach::{Accept, Connect, Dialer, Listen};
 use atoll_wire::follow::{Report, Snapshot};
+use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use rustls::server::ResolvesServerCert;
 use tokio::sync::{oneshot, watch};
 
+use crate::client::Origin;
+use crate::geo::Files;
 use crate::guard::{Rate, Secrets};
 use crate::run::Server;
 
@@ -30,6 +33,10 @@ pub struct Config {
     pub recursion: Vec<IpNet>,
     /// What answers that are kept as octets may take; absent: 32 MiB.
     pub cache_bytes: Option<usize>,
+    /// Whose word on their clients' networks counts (RFC 7871).
+    pub ecs: Vec<IpNet>,
+    /// Who sees what; the first that takes an asker counts.
+    pub views: Vec<View>,
     /// Who may ask at all; empty: everybody.
     pub allow: Vec<IpNet>,
     /// How many replies strangers get by UDP.
@@ -42,6 +49,32 @@ pub struct Config {
     pub caching: Caching,
     /// Names that are not ours and addresses of inside networks.
     pub rebinding: Rebinding,
+}
+
+/// What some askers see: their cluster set, their zones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// What people call it.
+    pub name: String,
+    /// From these ranges; empty: from anywhere.
+    pub cidrs: Vec<IpNet>,
+    /// Signed with one of these keys; empty: signed or not.
+    pub tsig_keys: Vec<Name>,
+    /// Over one of these transports; empty: over any.
+    pub listeners: Vec<String>,
+    /// Their cluster set; else as they stand.
+    pub cluster_set: Option<String>,
+    /// The zones that they see, by apex; empty: all.
+    pub zones: Vec<Name>,
+}
+
+impl View {
+    /// Whether it is for who asks from `ip`.
+    pub(crate) fn takes(&self, ip: IpAddr, origin: &Origin<'_>) -> bool {
+        (self.cidrs.is_empty() || self.cidrs.iter().any(|net| net.contains(&ip)))
+            && (self.listeners.is_empty() || self.listeners.iter().any(|l| l == origin.listener))
+            && (self.tsig_keys.is_empty() || origin.key.is_some_and(|key| self.tsig_keys.contains(key)))
+    }
 }
 
 /// What connections may take, for each transport.
@@ -126,6 +159,8 @@ pub struct Resources {
     pub encrypted: Encrypted,
     /// Secrets of cookies that several servers share (RFC 9018 §5), as they are changed; `None` in it or without it: our own, rolled daily.
     pub cookies: Option<watch::Receiver<Option<Secrets>>>,
+    /// Files that say where addresses are, as they are changed.
+    pub files: Files,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
     /// A directory of its own. The server keeps no file today: everything it could keep is in the topology, or cache.

@@ -79,7 +79,7 @@ fn describe(place: &Place<'_>) -> Value {
             };
             json!({"place": "Beside", "zone": show(zone.apex()), "scope": scope, "what": beside.what.to_string()})
         }
-        Place::Host(zone, policy) => json!({"place": "Host", "zone": show(zone.apex()), "policy": policy.name}),
+        Place::Host(zone, policy) => json!({"place": "Host", "zone": show(zone.apex()), "policy": policy.name()}),
         Place::Inner(member) => json!({"place": "Inner", "member": member.name.as_str()}),
         Place::Nowhere(member) => json!({"place": "Nowhere", "member": member.name.as_str()}),
         Place::Outside => json!({"place": "Outside"}),

@@ -8,39 +8,29 @@
 //! In: the table, the view of health and reach, who asks, dice. Out: an [`Answer`] and why. Never: crosses a cluster set; a service
 //! that the asker's set hasn't got does not exist for it.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use atoll_api::health::HealthView;
 use atoll_api::kinds::AnswerKind;
-use atoll_api::names::{ClusterName, ServiceName};
-use atoll_api::routing::{Candidate, Choice, choose};
-use atoll_api::topology::{ClusterFacts, Endpoint, Endpoints, ServiceFacts};
-use hickory_proto::rr::rdata::{SRV, TXT};
+use atoll_api::names::ServiceName;
+use atoll_api::routing;
+use atoll_api::topology::{ClusterFacts, Endpoint, ServiceFacts};
+use hickory_proto::rr::rdata::{CNAME, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::answer::{Answer, ede};
+use crate::answer::{Answer, Reuse, ede};
 use crate::client::Asker;
 use crate::gateways;
 use crate::hierarchy::{Beside, Scope, What};
-use crate::names::below;
+use crate::names::{absolute, below};
 use crate::policy::{Policy, TTL};
+use crate::serve::{Pick, gather, pick};
 use crate::table::Table;
+use crate::view::View;
 use crate::zones::Zone;
 
-/// Addresses in one answer: more do not make it better, only larger.
-pub(crate) const ADDRESSES_MAX: usize = 16;
 /// MCS DNS specification, "Schema version".
 const SCHEMA_VERSION: &str = "1.0.0";
-
-/// How the members are now.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct View<'a> {
-    pub(crate) health: &'a HealthView,
-    /// Members whose addresses nobody outside reaches.
-    pub(crate) relayed: &'a BTreeSet<ClusterName>,
-}
 
 /// One question, with everything that its answer depends on.
 pub(crate) struct Case<'a> {
@@ -53,6 +43,17 @@ pub(crate) struct Case<'a> {
     /// The asker's neighbourhood.
     pub(crate) client: u64,
     pub(crate) dice: u64,
+}
+
+impl<'a> Case<'a> {
+    /// The asker, as routing wants it.
+    pub(crate) fn route(&self) -> routing::Asker<'a> {
+        self.asker.route(&self.table.topology, self.client, self.dice)
+    }
+
+    fn is_ready(&self, cluster: &ClusterFacts) -> bool {
+        self.view.health.ready(cluster.name.as_str())
+    }
 }
 
 /// A service as the asker's set has it.
@@ -100,9 +101,12 @@ pub(crate) fn answer(case: &Case<'_>, beside: &Beside, why: &mut Vec<String>) ->
         What::Endpoint(service, host, cluster) => with(case, beside, service, why, |offer, _| {
             let offers = offer.facts.headless && offer.clusters.iter().any(|c| c.name.as_str() == cluster);
             let there = case.table.topology.endpoints_in(cluster, service).filter(|_| offers);
-            let ready = there.into_iter().flat_map(|e| &e.endpoints).filter(|e| e.ready && host_of(e) == *host);
+            let policy = case.table.policy(service);
+            let own = offer.clusters.iter().find(|c| c.name.as_str() == cluster);
+            let usable = |e: &&Endpoint| own.is_some_and(|c| case.view.usable(&c.name, e, policy.at.as_ref()));
+            let ready = there.into_iter().flat_map(|e| &e.endpoints).filter(usable).filter(|e| host_of(e) == *host);
             let ips: Vec<IpAddr> = ready.map(|e| e.address).collect();
-            if ips.is_empty() { no_name() } else { given(case, case.name, ips, TTL) }
+            if ips.is_empty() { no_name() } else { given(case, case.name, ips, policy) }
         }),
     }
 }
@@ -144,133 +148,73 @@ fn offer<'a>(case: &Case<'a>, scope: &Scope, service: &ServiceName) -> Option<Of
     (!clusters.is_empty()).then_some(Offer { facts, clusters })
 }
 
-/// The clusters that serve, and what of them is given.
-enum Pick<'a> {
-    /// These clusters' own addresses.
-    Clusters(Vec<&'a ClusterFacts>, AnswerKind),
-    /// The set's gateways.
-    Gateways,
-    /// Nobody, and that is what is wanted.
-    Nobody,
-    /// Nobody, because all are down.
-    Down,
-}
-
-fn pick<'a>(
-    case: &Case<'a>,
-    service: &ServiceName,
-    offer: &Offer<'a>,
-    policy: &Policy,
-    why: &mut Vec<String>,
-) -> Pick<'a> {
-    let topology = &case.table.topology;
-    let ready = |c: &ClusterFacts| topology.endpoints_in(c.name.as_str(), service).map_or(0, |e| e.ready());
-    let candidates: Vec<Candidate<'_>> =
-        offer.clusters.iter().map(|c| Candidate::new(c, case.view.health.ready(c.name.as_str()), ready(c))).collect();
-    let Choice { tiers, why: reasons, .. } =
-        choose(&case.asker.route(topology, case.client, case.dice), &candidates, &policy.chain);
-    why.extend(reasons);
-    if tiers.is_empty() {
-        let wanted = candidates.iter().any(|c| c.endpoints > 0) || candidates.iter().all(|c| c.ready);
-        return if wanted { Pick::Nobody } else { Pick::Down };
-    }
-    let kind = match policy.answer {
-        Some(AnswerKind::Gateway) => return Pick::Gateways,
-        Some(kind @ (AnswerKind::VirtualIP | AnswerKind::LoadBalancer)) => kind,
-        Some(AnswerKind::Endpoints | AnswerKind::Addresses) | None => AnswerKind::Endpoints,
-    };
-    for tier in tiers {
-        let clusters = tier.into_iter().map(|i| offer.clusters[i]);
-        let usable: Vec<&ClusterFacts> = clusters
-            .filter(|c| match topology.endpoints_in(c.name.as_str(), service) {
-                Some(e) => reaches(case, c, e, kind, why) && !of_kind(e, kind).is_empty(),
-                None => false,
-            })
-            .collect();
-        if !usable.is_empty() {
-            return Pick::Clusters(usable, kind);
-        }
-    }
-    why.push("nobody's endpoints are reachable for the asker: the gateways, which relay".to_owned());
-    Pick::Gateways
-}
-
-/// Whether the asker reaches addresses of `cluster`.
-fn reaches(
-    case: &Case<'_>,
-    cluster: &ClusterFacts,
-    there: &Endpoints,
-    kind: AnswerKind,
-    why: &mut Vec<String>,
-) -> bool {
-    let own = case.asker.cluster.as_deref();
-    if own == Some(cluster.name.as_str()) || kind == AnswerKind::LoadBalancer {
-        return true;
-    }
-    if case.view.relayed.contains(&cluster.name) {
-        why.push(format!("{}: passed over, its addresses are reached by relay only", cluster.name));
-        return false;
-    }
-    // An address that the asker's own cluster also has leads the asker to its own cluster.
-    let mine =
-        |ip: &IpAddr| case.table.owners(*ip).is_some_and(|(_, names)| names.iter().any(|n| Some(n.as_str()) == own));
-    let clash = own.is_some() && of_kind(there, kind).iter().any(mine);
-    if clash {
-        why.push(format!("{}: passed over, its addresses overlap with the asker's own cluster", cluster.name));
-    }
-    !clash
-}
-
-fn of_kind(there: &Endpoints, kind: AnswerKind) -> Vec<IpAddr> {
-    match kind {
-        AnswerKind::VirtualIP => there.cluster_ips.clone(),
-        AnswerKind::LoadBalancer => there.load_balancer.iter().filter_map(|a| a.parse().ok()).collect(),
-        _ => there.endpoints.iter().filter(|e| e.ready).map(|e| e.address).collect(),
-    }
-}
-
 fn addresses(case: &Case<'_>, service: &ServiceName, offer: &Offer<'_>, why: &mut Vec<String>) -> Answer {
     let policy = case.table.policy(service);
-    why.push(format!("policy {}", policy.name));
-    match pick(case, service, offer, policy, why) {
-        Pick::Clusters(clusters, kind) => {
-            let names: Vec<&str> = clusters.iter().map(|c| c.name.as_str()).collect();
-            why.push(format!("{kind:?} of {}", names.join(", ")));
-            given(case, case.name, gather(case, service, &clusters, kind), policy.ttl)
+    why.push(format!("policy {}", policy.name()));
+    served(case, service, offer, policy, why)
+}
+
+/// The answer of a service that stands behind a host.
+pub(crate) fn of_service(case: &Case<'_>, service: &ServiceName, policy: &Policy, why: &mut Vec<String>) -> Answer {
+    match offer(case, &Scope::Set, service) {
+        Some(offer) => served(case, service, &offer, policy, why),
+        None => {
+            let text = format!("service {service}: cluster set {} has no such service", case.asker.set);
+            Answer::failure(ede::NO_AUTHORITY, text)
         }
-        Pick::Gateways => gateways::answer(case, policy, None, why),
-        Pick::Nobody => Answer::no_data_in(case.zone),
-        Pick::Down => down(service),
     }
 }
 
-fn down(service: &ServiceName) -> Answer {
-    Answer::failure(ede::NO_AUTHORITY, format!("service {service}: every cluster that offers it is down"))
+fn served(case: &Case<'_>, service: &ServiceName, offer: &Offer<'_>, policy: &Policy, why: &mut Vec<String>) -> Answer {
+    match pick(case, service, &offer.clusters, policy, why) {
+        Pick::Clusters(clusters, kind, resort) => {
+            let names: Vec<&str> = clusters.iter().map(|c| c.name.as_str()).collect();
+            why.push(format!("{kind:?} of {}", names.join(", ")));
+            let ips = gather(case, service, &clusters, policy, (kind, resort));
+            given(case, case.name, ips, policy).resorted(resort)
+        }
+        Pick::Hosts(hosts) => alias(case, &hosts, policy),
+        Pick::Addresses(ips) => given(case, case.name, ips, policy),
+        Pick::Gateways => gateways::answer(case, policy, None, why),
+        Pick::Fallback(ips) => given(case, case.name, ips, policy).because(ede::STALE, "the policy's fallback"),
+        // Kubernetes DNS specification 2.4.1: a headless service without ready endpoints has no addresses.
+        Pick::Nobody(_) if offer.facts.headless && offer.clusters.iter().all(|c| case.is_ready(c)) => {
+            Answer::no_data_in(case.zone)
+        }
+        Pick::Nobody(answer) => *answer,
+    }
 }
 
-fn gather(case: &Case<'_>, service: &ServiceName, clusters: &[&ClusterFacts], kind: AnswerKind) -> Vec<IpAddr> {
-    let there = clusters.iter().filter_map(|c| case.table.topology.endpoints_in(c.name.as_str(), service));
-    let mut ips: Vec<IpAddr> = there.flat_map(|e| of_kind(e, kind)).collect();
-    ips.sort_unstable();
-    ips.dedup();
-    ips
+/// An alias to one of `hosts`, where the addresses are.
+pub(crate) fn alias(case: &Case<'_>, hosts: &[String], policy: &Policy) -> Answer {
+    let mut names: Vec<Name> = hosts.iter().filter_map(|h| absolute(h)).filter(|n| n != case.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let slots = u16::try_from(names.len()).unwrap_or(u16::MAX).max(1);
+    let Some(target) = names.into_iter().nth(usize::try_from(case.dice % u64::from(slots)).unwrap_or(0)) else {
+        return Answer::failure(ede::NO_AUTHORITY, "no host that has the addresses is a name");
+    };
+    let record = Record::from_rdata(case.name.clone(), case.view.ttl(policy.ttl), RData::CNAME(CNAME(target.clone())));
+    let reuse = if slots > 1 { Reuse::Slots(slots) } else { Reuse::Place };
+    Answer { next: Some(target), reuse, ..Answer::records(vec![record]) }
 }
 
 /// Addresses of the family that was asked for, a different one first each time.
-pub(crate) fn given(case: &Case<'_>, owner: &Name, ips: Vec<IpAddr>, ttl: u32) -> Answer {
-    let records = family(owner, ips, case.kind, case.dice, ttl);
+pub(crate) fn given(case: &Case<'_>, owner: &Name, ips: Vec<IpAddr>, policy: &Policy) -> Answer {
+    let records = family(case, owner, ips, case.kind, policy);
     if records.is_empty() {
         return Answer::no_data_in(case.zone);
     }
     Answer { rotates: true, ..Answer::records(records) }
 }
 
-fn family(owner: &Name, ips: Vec<IpAddr>, kind: RecordType, dice: u64, ttl: u32) -> Vec<Record> {
+fn family(case: &Case<'_>, owner: &Name, ips: Vec<IpAddr>, kind: RecordType, policy: &Policy) -> Vec<Record> {
     let mut ips: Vec<IpAddr> = ips.into_iter().filter(|ip| ip.is_ipv4() == (kind == RecordType::A)).collect();
-    if let Some(turn) = usize::try_from(dice).unwrap_or(0).checked_rem(ips.len()) {
+    if let Some(turn) = usize::try_from(case.dice).unwrap_or(0).checked_rem(ips.len()) {
         ips.rotate_left(turn);
     }
-    ips.into_iter().take(ADDRESSES_MAX).map(|ip| Record::from_rdata(owner.clone(), ttl, RData::from(ip))).collect()
+    let ttl = case.view.ttl(policy.ttl);
+    ips.into_iter().take(policy.limit).map(|ip| Record::from_rdata(owner.clone(), ttl, RData::from(ip))).collect()
 }
 
 /// The name of a headless service's endpoint: its host name, else its address with dashes.
@@ -288,38 +232,49 @@ fn srv(
     why: &mut Vec<String>,
 ) -> Answer {
     let policy = case.table.policy(service);
-    why.push(format!("policy {}", policy.name));
+    why.push(format!("policy {}", policy.name()));
+    let ttl = case.view.ttl(policy.ttl);
     let record = |target: Name, number: u16| {
-        Record::from_rdata(case.name.clone(), policy.ttl, RData::SRV(SRV::new(0, 100, number, target)))
+        Record::from_rdata(case.name.clone(), ttl, RData::SRV(SRV::new(0, 100, number, target)))
     };
     let both = |owner: &Name, ips: &[IpAddr]| {
         let kinds = [RecordType::A, RecordType::AAAA].into_iter();
-        kinds.flat_map(|kind| family(owner, ips.to_vec(), kind, case.dice, policy.ttl)).collect::<Vec<_>>()
+        kinds.flat_map(|kind| family(case, owner, ips.to_vec(), kind, policy)).collect::<Vec<_>>()
     };
-    let (clusters, kind) = match pick(case, service, offer, policy, why) {
-        Pick::Clusters(clusters, kind) => (clusters, kind),
-        Pick::Gateways => {
-            let mut answer = Answer::records(vec![record(base.clone(), port.port)]);
-            answer.additionals = both(base, &gateways::addresses(case, None));
-            return answer;
+    // Where the addresses are not the endpoints' own, what is dialed is the service's port.
+    let in_front = |ips: &[IpAddr]| {
+        let mut answer = Answer::records(vec![record(base.clone(), port.port)]);
+        answer.additionals = both(base, ips);
+        answer
+    };
+    let (clusters, kind, resort) = match pick(case, service, &offer.clusters, policy, why) {
+        Pick::Clusters(clusters, kind, resort) => (clusters, kind, resort),
+        Pick::Gateways => return in_front(&gateways::addresses(case, policy)),
+        Pick::Addresses(ips) | Pick::Fallback(ips) => return in_front(&ips),
+        Pick::Hosts(hosts) => {
+            // RFC 2782: the target is no alias.
+            let targets = hosts.iter().filter_map(|h| absolute(h));
+            return Answer::records(targets.map(|target| record(target, port.port)).collect());
         }
-        Pick::Nobody => return Answer::no_data_in(case.zone),
-        Pick::Down => return down(service),
+        Pick::Nobody(_) if offer.facts.headless && offer.clusters.iter().all(|c| case.is_ready(c)) => {
+            return Answer::no_data_in(case.zone);
+        }
+        Pick::Nobody(answer) => return *answer,
     };
-    let number =
-        |c: &ClusterFacts| match kind {
-            AnswerKind::Endpoints => case.table.topology.endpoints_in(c.name.as_str(), service).and_then(|e| {
-                e.ports.iter().find(|p| p.name == port.name && p.protocol == port.protocol).map(|p| p.port)
-            }),
-            _ => None,
-        };
-    let number = |c: &ClusterFacts| number(c).unwrap_or(port.port);
+    let number = |cluster: &ClusterFacts| {
+        let there = case.table.topology.endpoints_in(cluster.name.as_str(), service);
+        let own = there.and_then(|e| {
+            e.ports.iter().find(|p| p.name == port.name && p.protocol.eq_ignore_ascii_case(&port.protocol))
+        });
+        if kind == AnswerKind::Endpoints { own.map_or(port.port, |p| p.port) } else { port.port }
+    };
     let mut answer = Answer::records(Vec::new());
     if offer.facts.headless {
         for cluster in &clusters {
             let there = case.table.topology.endpoints_in(cluster.name.as_str(), service);
-            let ready = there.into_iter().flat_map(|e| &e.endpoints).filter(|e| e.ready);
-            for endpoint in ready.take(ADDRESSES_MAX - answer.answers.len().min(ADDRESSES_MAX)) {
+            let usable = |e: &&Endpoint| case.view.usable(&cluster.name, e, policy.at.as_ref());
+            let ready = there.into_iter().flat_map(|e| &e.endpoints).filter(usable);
+            for endpoint in ready.take(policy.limit - answer.answers.len().min(policy.limit)) {
                 let Some(target) = below(&[host_of(endpoint).as_str(), cluster.name.as_str()], base) else { continue };
                 answer.additionals.extend(both(&target, &[endpoint.address]));
                 answer.answers.push(record(target, number(cluster)));
@@ -331,8 +286,8 @@ fn srv(
     let Some(first) = clusters.first().map(|c| number(c)) else { return Answer::no_data_in(case.zone) };
     let alike: Vec<&ClusterFacts> = clusters.into_iter().filter(|c| number(c) == first).collect();
     answer.answers.push(record(base.clone(), first));
-    answer.additionals = both(base, &gather(case, service, &alike, kind));
-    answer
+    answer.additionals = both(base, &gather(case, service, &alike, policy, (kind, resort)));
+    answer.resorted(resort)
 }
 
 #[cfg(test)]

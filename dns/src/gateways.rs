@@ -1,7 +1,8 @@
 //! Addresses of gateways: for hosts that a TrafficPolicy names, and for services whose endpoints the asker can't reach. Pure.
 //!
-//! In: the sites of the topology, who asks. Out: the gateways that serve the asker's set and stand in the clusters that the policy puts
-//! first; those that stand in no member, or in none that is up, when no other is left.
+//! In: the sites of the topology, as gateways report themselves; who asks. Out: the gateways that serve the asker's set and stand in the
+//! clusters that the policy puts first; those that stand in no member, or in none that is up, when no other is left. One that a health
+//! check takes out is left out, as long as another is there.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,47 +20,73 @@ pub(crate) fn answer(case: &Case<'_>, policy: &Policy, chain: Option<&Chain>, wh
     if !matches!(case.kind, RecordType::A | RecordType::AAAA) {
         return Answer::no_data_in(case.zone);
     }
-    let (ips, reasons) = choice(case, chain);
+    let (ips, reasons) = choice(case, policy, chain);
     why.extend(reasons);
     if ips.is_empty() {
         let text = format!("no gateway serves cluster set {}", case.asker.set);
         return Answer::failure(ede::NO_AUTHORITY, text);
     }
-    given(case, case.name, ips, policy.ttl)
+    given(case, case.name, ips, policy)
 }
 
 /// The gateways' addresses.
-pub(crate) fn addresses(case: &Case<'_>, chain: Option<&Chain>) -> Vec<IpAddr> {
-    choice(case, chain).0
+pub(crate) fn addresses(case: &Case<'_>, policy: &Policy) -> Vec<IpAddr> {
+    choice(case, policy, None).0
 }
 
-fn choice(case: &Case<'_>, chain: Option<&Chain>) -> (Vec<IpAddr>, Vec<String>) {
+/// The addresses of gateways that stand in one of `clusters`.
+pub(crate) fn standing_in(case: &Case<'_>, policy: &Policy, clusters: &[&ClusterFacts]) -> Vec<IpAddr> {
+    let there = |s: &&Arc<Site>| clusters.iter().any(|c| s.cluster.as_deref() == Some(c.name.as_str()));
+    ips(case, policy, case.table.topology.gateways(&case.asker.set).filter(there))
+}
+
+/// The addresses of sites that no check takes out, each once.
+fn ips<'a>(case: &Case<'_>, policy: &Policy, sites: impl Iterator<Item = &'a Arc<Site>>) -> Vec<IpAddr> {
+    let failing = case.view.failing(&case.table.topology, policy.at.as_ref());
+    let well = |ip: &IpAddr| failing.is_none_or(|f| !f.contains_key(&ip.to_string()));
+    let all = sites.flat_map(|s| &s.addresses).filter_map(|a| address(a));
+    let mut ips: Vec<IpAddr> = all.filter(well).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    ips
+}
+
+fn choice(case: &Case<'_>, policy: &Policy, chain: Option<&Chain>) -> (Vec<IpAddr>, Vec<String>) {
     let topology = &case.table.topology;
     let sites: Vec<&Arc<Site>> = topology.gateways(&case.asker.set).collect();
-    let at = |c: &ClusterFacts| sites.iter().filter(|s| s.cluster.as_deref() == Some(c.name.as_str())).count();
-    let candidates: Vec<Candidate<'_>> = topology
-        .clusters
-        .values()
-        .map(|c| Candidate::new(c, case.view.health.ready(c.name.as_str()), at(c)))
-        .filter(|c| c.endpoints > 0)
-        .collect();
-    let nearest = Chain::default();
-    let choice = choose(&case.asker.route(topology, case.client, case.dice), &candidates, chain.unwrap_or(&nearest));
-    let ips = |sites: &mut dyn Iterator<Item = &&Arc<Site>>| -> Vec<IpAddr> {
-        let mut ips: Vec<IpAddr> = sites.flat_map(|s| &s.addresses).filter_map(|a| address(a)).collect();
-        ips.sort_unstable();
-        ips.dedup();
-        ips
+    let inside = |c: &ClusterFacts| {
+        let name = c.name.as_str().to_owned();
+        sites.iter().copied().filter(move |s| s.cluster.as_deref() == Some(&name))
     };
-    let first: Vec<&str> = choice.tiers.first().into_iter().flatten().map(|i| candidates[*i].name()).collect();
-    let inside = ips(&mut sites.iter().filter(|s| s.cluster.as_deref().is_some_and(|c| first.contains(&c))));
+    let candidate = |c| {
+        let (all, well) = (inside(c).count(), ips(case, policy, inside(c)).len());
+        let ready = Candidate::new(c, case.view.health.ready(c.name.as_str()), well);
+        Candidate { unready: all.saturating_sub(well), ..ready }
+    };
+    let all = topology.clusters.values().map(|c| candidate(c.as_ref()));
+    let candidates: Vec<Candidate<'_>> = all.filter(|c| c.endpoints + c.unready > 0).collect();
+    let nearest = Chain::default();
+    let choice = choose(&case.route(), &candidates, chain.unwrap_or(&nearest));
+    let first: Vec<&ClusterFacts> =
+        choice.tiers.first().into_iter().flatten().map(|i| candidates[*i].cluster).collect();
+    let chosen = standing_in(case, policy, &first);
     let mut why = choice.why;
-    if !inside.is_empty() && choice.resort.is_none() {
-        why.push(format!("gateways in {}", first.join(", ")));
-        return (inside, why);
+    if !chosen.is_empty() && choice.resort.is_none() {
+        let names: Vec<&str> = first.iter().map(|c| c.name.as_str()).collect();
+        why.push(format!("gateways in {}", names.join(", ")));
+        return (chosen, why);
     }
     why.push("gateways wherever they stand".to_owned());
     // One that stands in no member does not fall with a member.
-    let outside = ips(&mut sites.iter().filter(|s| s.cluster.is_none()));
-    if outside.is_empty() { (ips(&mut sites.iter()), why) } else { (outside, why) }
+    let outside = ips(case, policy, sites.iter().copied().filter(|s| s.cluster.is_none()));
+    let anywhere = || ips(case, policy, sites.iter().copied());
+    let found = if outside.is_empty() { anywhere() } else { outside };
+    if !found.is_empty() {
+        return (found, why);
+    }
+    why.push("health checks take out every gateway: all are given".to_owned());
+    let mut all: Vec<IpAddr> = sites.iter().flat_map(|s| &s.addresses).filter_map(|a| address(a)).collect();
+    all.sort_unstable();
+    all.dedup();
+    (all, why)
 }

@@ -20,6 +20,7 @@ use crate::forward::Forwarder;
 use crate::metrics::Metrics;
 use crate::resolve::Shared;
 use crate::table::Member;
+use crate::view::Findings;
 
 /// Between two rounds. Three failed ones take a member out: 3 × 2 s and one answer's time are well within 15 s.
 const EVERY: Duration = Duration::from_secs(2);
@@ -35,11 +36,18 @@ pub(crate) struct Probes {
     pub(crate) members: BTreeMap<ClusterName, Probe>,
     /// Whether its DNS answers: one that doesn't is not waited for.
     pub(crate) dns: BTreeMap<ClusterName, Probe>,
+    /// What health checks take out, by our own word.
+    pub(crate) own: Arc<Findings>,
     /// Those that were well once. A probe begins as up: that is no finding yet.
     answered: BTreeSet<ClusterName>,
 }
 
 impl Probes {
+    /// With what health checks found.
+    pub(crate) fn with(&self, own: Arc<Findings>) -> Self {
+        Self { own, ..self.clone() }
+    }
+
     /// What the hub is told: members found well or ill.
     fn findings(&self) -> BTreeMap<String, bool> {
         let found = self.members.iter().filter(|(name, probe)| !probe.up() || self.answered.contains(*name));

@@ -138,7 +138,7 @@ impl fmt::Display for What {
 /// Places `name`.
 pub(crate) fn place<'t>(table: &'t Table, asker: &Asker, name: &Name, kind: RecordType) -> Place<'t> {
     let Some(apex) = &table.apex else { return Place::Unknown };
-    let zone = table.zone_of(name);
+    let zone = table.zone_for(asker, name);
     if let Some(own) = zone.filter(|z| z.has(name, kind)) {
         return Place::Here(own);
     }
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn every_name_has_one_place() {
-        let table = Table::new(&Arc::new(topology()), &Config::default());
+        let table = Table::new(&Arc::new(topology()), &Config::default(), &crate::geo::Geo::default());
         let show = |name: &str| match place(&table, &Asker::default(), &absolute(name).unwrap(), RecordType::A) {
             Place::Here(zone) => format!("here {}", zone.apex()),
             Place::Below(b) => format!("below {} {}{}", b.member.name, b.native, if b.top { " top" } else { "" }),
@@ -281,7 +281,7 @@ mod tests {
                     other => format!("{other:?}{scope}"),
                 }
             }
-            Place::Host(zone, policy) => format!("host of {} in {}", policy.name, zone.apex()),
+            Place::Host(zone, policy) => format!("host of {} in {}", policy.name(), zone.apex()),
             Place::Inner(m) => format!("inner {}", m.name),
             Place::Nowhere(m) => format!("nowhere {}", m.name),
             Place::Outside => "outside".to_owned(),

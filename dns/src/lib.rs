@@ -58,11 +58,19 @@ mod policy;
 
 mod federated;
 
+mod serve;
+
+mod view;
+
 mod gateways;
 
 mod budget;
 
 mod completion;
+
+mod hosts;
+
+mod geo;
 
 mod lookup;
 
@@ -75,6 +83,8 @@ mod forward;
 mod translate;
 
 mod health;
+
+mod checks;
 
 mod answer;
 
@@ -93,7 +103,8 @@ mod counters;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Ask, Caching, Config, Encrypted, Limits, Rebinding, Resources};
+pub use config::{Ask, Caching, Config, Encrypted, Limits, Rebinding, Resources, View};
 pub use error::Error;
+pub use geo::{Files, Octets};
 pub use guard::{Rate, Secret, Secrets};
 pub use run::{Server, run};

@@ -26,6 +26,11 @@ impl<T> Prefixes<T> {
         self.entries.entry(net).or_default().push(value);
     }
 
+    /// All ranges.
+    pub(crate) fn nets(&self) -> impl Iterator<Item = &IpNet> {
+        self.entries.keys()
+    }
+
     /// What stands behind the longest prefix that holds `ip`.
     pub(crate) fn find(&self, ip: IpAddr) -> Option<(IpNet, &[T])> {
         let ip = ip.to_canonical();

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use atoll_api::kinds::Soa;
-use atoll_api::routing::Key;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::HINFO;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -23,8 +22,8 @@ use crate::client::Asker;
 use crate::explain::Trace;
 use crate::federated::{self, Case};
 use crate::forward::{Failed, Trail};
-use crate::gateways;
 use crate::hierarchy::{Below, Place, place};
+use crate::hosts;
 use crate::lookup::{Asking, Looked, Lookups, Outcome};
 use crate::names::show;
 use crate::outside::{self, Guard};
@@ -55,6 +54,8 @@ pub(crate) struct Question {
     pub(crate) dice: u64,
     /// Who forwarded it to us, and how often it was forwarded.
     pub(crate) trail: Option<Trail>,
+    /// Asked on behalf of a zone's own name that stands for another.
+    pub(crate) flat: bool,
 }
 
 /// Answers questions.
@@ -125,13 +126,18 @@ impl Resolver {
             dice: question.dice,
         };
         let mut why = Vec::new();
-        let (source, reuse) = (source(&place, name), reuse(&place, &world.table));
+        let (source, reuse) = (source(&place), reuse(&place, &world.table));
         let mut answer = match place {
             Place::Here(zone) => here(&world.table, zone, name, question.kind),
             Place::Beside(zone, beside) => federated::answer(&case(zone), &beside, &mut why),
             Place::Host(zone, policy) => {
-                why.push(format!("policy {}", policy.name));
-                gateways::answer(&case(zone), policy, Some(&policy.chain), &mut why)
+                let mut answer = hosts::answer(&case(zone), policy, &mut why);
+                answer.sources.extend(policy.backend.clone().map(Source::Service));
+                // RFC 1912 §2.4: no alias where other records stand, as they do at a zone's own name.
+                match answer.next.clone().filter(|_| zone.apex() == name) {
+                    Some(target) => self.flat(world, asker, question, (zone, name, &target), trace).await,
+                    None => answer,
+                }
             }
             Place::Below(below) => self.below(world, &below, question, name, asking, trace).await,
             Place::Inner(member) => Answer::no_data(reverse_soa(&world.table, member, name)),
@@ -147,6 +153,33 @@ impl Resolver {
         answer.reuse = answer.reuse.and(reuse);
         trace.decided(why, &answer);
         answer
+    }
+
+    /// The addresses of `target` as those of a zone's own name, where no alias may stand.
+    async fn flat(
+        &self,
+        world: &World,
+        asker: &Asker,
+        question: &Question,
+        (zone, name, target): (&Zone, &Name, &Name),
+        trace: &mut Trace,
+    ) -> Answer {
+        if question.flat {
+            return Answer::failure(ede::OTHER, format!("{} stands for a name that stands for another", show(name)));
+        }
+        trace.step("flattened", || json!({"target": show(target)}));
+        // It is our name: who asks need not be one for whom names of others are looked up.
+        let able = Asker { recursion: true, ..asker.clone() };
+        let asked = Question { name: target.clone(), recursion: true, flat: true, ..question.clone() };
+        let found = Box::pin(self.resolve(world, &able, &asked, trace)).await;
+        let ours = found.answers.iter().filter(|r| r.record_type() == question.kind);
+        let ours: Vec<Record> = ours.map(|r| Record::from_rdata(name.clone(), r.ttl, r.data.clone())).collect();
+        let flat = match found.rcode {
+            ResponseCode::NoError if ours.is_empty() => Answer::no_data_in(zone),
+            ResponseCode::NoError => Answer { rotates: true, ..Answer::records(ours) },
+            _ => Answer::failure(ede::NO_AUTHORITY, format!("{} has no addresses now", show(target))),
+        };
+        Answer { sources: found.sources, reuse: found.reuse, edes: [flat.edes, found.edes].concat(), ..flat }
     }
 
     async fn below(
@@ -260,7 +293,7 @@ fn looped(via: &str) -> Answer {
 }
 
 /// What the answer of a place is made of.
-fn source(place: &Place<'_>, name: &Name) -> Option<Source> {
+fn source(place: &Place<'_>) -> Option<Source> {
     Some(match place {
         Place::Here(zone) => Source::Zone(zone.apex().clone()),
         Place::Below(Below { member, .. })
@@ -271,7 +304,7 @@ fn source(place: &Place<'_>, name: &Name) -> Option<Source> {
             Some(service) => Source::Service(service.clone()),
             None => Source::Zone(zone.apex().clone()),
         },
-        Place::Host(..) => Source::Host(name.clone()),
+        Place::Host(_, policy) => Source::Host(policy.at.clone()?),
         Place::Outside => Source::Upstreams,
         Place::Unknown => return None,
     })
@@ -280,16 +313,12 @@ fn source(place: &Place<'_>, name: &Name) -> Option<Source> {
 /// Who else may get the answer of a place.
 fn reuse(place: &Place<'_>, table: &Table) -> Reuse {
     let key = match place {
-        Place::Beside(_, beside) => beside.what.service().map(|s| table.policy(s).chain.key()),
-        Place::Host(_, policy) => Some(policy.chain.key()),
+        Place::Beside(_, beside) => beside.what.service().map(|s| table.policy(s).reuse()),
+        Place::Host(_, policy) => Some(policy.reuse()),
         Place::Unknown => return Reuse::Never,
         _ => None,
     };
-    match key.unwrap_or_default() {
-        Key::Place => Reuse::Place,
-        Key::Slots(slots) => Reuse::Slots(slots),
-        Key::Client => Reuse::Client,
-    }
+    key.unwrap_or_default()
 }
 
 /// The answer of a zone of ours.

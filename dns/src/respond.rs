@@ -17,12 +17,13 @@ use hickory_proto::rr::{DNSClass, Name, RecordType};
 use tokio::time::Instant;
 
 use crate::answer::{Answer, ede};
-use crate::client::Asker;
+use crate::client::{Origin, Seen};
 use crate::counters::Outcome;
 use crate::edge::Edge;
 use crate::edns::{self, Opt, ReplyOpt};
 use crate::explain::Trace;
 use crate::forward::Trail;
+use crate::geo::ecs::{self, Echo};
 use crate::guard::{Cookie, Kind, Now, Verdict};
 use crate::metrics::Metrics;
 use crate::resolve::{Question, Shared};
@@ -84,7 +85,7 @@ struct Peer {
     from: SocketAddr,
     via: Via,
     now: Now,
-    asker: Arc<Asker>,
+    seen: Seen,
     cookie: Cookie,
 }
 
@@ -107,20 +108,32 @@ impl Responder {
         let mut folded = [0; NAME_MAX];
         let query = Query::read(packet, &mut folded)?;
         let ip = from.ip();
-        let stands = local.stands(ip, |generation| self.wire.stamps.stand(generation)).unwrap_or_else(|| {
-            let world = self.resolver.world.load();
-            let stands = Stands::of(&world.table.clients.asker(ip));
-            local.place(ip, stands, world.generation);
-            stands
-        });
+        let origin = Origin { ip, listener: Via::UDP.transport, key: None };
+        let (stands, client, echo) = match query.opt.and_then(|opt| opt.subnet) {
+            None => {
+                let known = local.stands(ip, |generation| self.wire.stamps.stand(generation));
+                let stands = known.unwrap_or_else(|| {
+                    let world = self.resolver.world.load();
+                    let stands = Stands::of(&world.table.clients.who(&origin));
+                    local.place(ip, stands, world.generation);
+                    stands
+                });
+                (stands, ip, None)
+            }
+            subnet => {
+                let seen = self.resolver.world.load().table.clients.seen(&origin, subnet).ok()?;
+                (Stands::of(&seen.asker), seen.client, seen.echo)
+            }
+        };
         let cookie = query.opt.map_or(Cookie::Absent, |o| self.edge.guard.cookie(moment.edge, ip, o.cookie));
         if stands.barred || cookie == Cookie::Malformed || self.must_prove(cookie, Via::UDP, stands.spared, moment.edge)
         {
             return None;
         }
-        let opt = query.opt.map(|opt| self.opt(&opt, (Via::UDP, ip, cookie, moment.edge)));
+        let subnet = echo.as_ref().map(Echo::octets);
+        let opt = query.opt.map(|opt| ReplyOpt { subnet, ..self.opt(&opt, (Via::UDP, ip, cookie, moment.edge)) });
         let limit = edns::limit(query.opt.as_ref(), false);
-        let client = Client { place: stands.place, net: neighbourhood(ip) };
+        let client = Client { place: stands.place, net: neighbourhood(client) };
         let terms = Terms { now: moment.now, dice: moment.dice, limit, opt };
         let hit = self.wire.hit(local, &query, client, terms, out)?;
         let verdict = match (stands.spared, cookie) {
@@ -142,11 +155,19 @@ impl Responder {
             return None;
         };
         let (now, world) = (self.edge.now(), self.resolver.world.load_full());
-        let asker = world.table.clients.asker(from.ip());
+        let origin = Origin { ip: from.ip(), listener: via.transport, key: None };
         // Where an OPT is to be looked for is known of queries only.
         let opt = if head.code == 0 { Opt::find(packet) } else { Ok(None) };
         let cookie = opt.ok().flatten().map_or(Cookie::Absent, |o| self.edge.guard.cookie(now, from.ip(), o.cookie));
-        let peer = Peer { from, via, now, asker, cookie };
+        let seen = world.table.clients.seen(&origin, opt.ok().flatten().and_then(|opt| opt.subnet));
+        // RFC 7871 §7.1.2: a malformed option is FORMERR.
+        let (seen, opt) = match seen {
+            Ok(seen) => (seen, opt),
+            Err(ecs::Malformed) => {
+                (Seen { asker: world.table.clients.who(&origin), client: origin.ip, echo: None }, Err(edns::Malformed))
+            }
+        };
+        let peer = Peer { from, via, now, seen, cookie };
         let (mut reply, rcode) = match opt.map_err(|_| ResponseCode::FormErr) {
             Ok(opt) => match self.given(packet, opt.as_ref(), &peer, start) {
                 Some(given) => given,
@@ -154,7 +175,7 @@ impl Responder {
             },
             Err(code) => (bare(&head, code), code),
         };
-        let verdict = match (via.stream || peer.asker.spared, cookie) {
+        let verdict = match (via.stream || peer.seen.asker.spared, cookie) {
             (true, _) | (_, Cookie::Valid(_)) => Verdict::Send,
             _ => self.edge.guard.judge(now, from.ip(), Kind::of(&reply)),
         };
@@ -162,7 +183,7 @@ impl Responder {
             Verdict::Send => {}
             Verdict::Slip => {
                 let opt = opt.ok().flatten();
-                let said = opt.map(|opt| ReplyOpt { rcode_high: rcode.high(), ..self.opt(&opt, peer.of_opt()) });
+                let said = opt.map(|opt| ReplyOpt { rcode_high: rcode.high(), ..self.said(&opt, &peer) });
                 edns::truncate(&mut reply, said.as_ref(), edns::limit(opt.as_ref(), false));
             }
             Verdict::Drop => {
@@ -185,10 +206,13 @@ impl Responder {
         let mut folded = [0; NAME_MAX];
         let query = Query::read(packet, &mut folded)?;
         let malformed = peer.cookie == Cookie::Malformed;
-        if peer.asker.barred || malformed || self.must_prove(peer.cookie, peer.via, peer.asker.spared, peer.now) {
+        if peer.seen.asker.barred
+            || malformed
+            || self.must_prove(peer.cookie, peer.via, peer.seen.asker.spared, peer.now)
+        {
             return None;
         }
-        let said = opt.map(|opt| self.opt(opt, peer.of_opt()));
+        let said = opt.map(|opt| self.said(opt, peer));
         let terms = Terms { now, dice: rand::random(), limit: edns::limit(opt, peer.via.stream), opt: said };
         let mut out = Vec::new();
         let hit = self.wire.shared(&query, peer.client(), terms, &mut out);
@@ -215,7 +239,7 @@ impl Responder {
                     head.code == 0 && (head.questions, head.others) == (0, 0) && peer.cookie.client().is_some();
                 let code = if cookie_only { ResponseCode::NoError } else { code };
                 let mut reply = bare(head, code);
-                let said = opt.map(|opt| ReplyOpt { rcode_high: code.high(), ..self.opt(opt, peer.of_opt()) });
+                let said = opt.map(|opt| ReplyOpt { rcode_high: code.high(), ..self.said(opt, peer) });
                 edns::append(&mut reply, said.as_ref(), limit);
                 return (reply, code);
             }
@@ -230,19 +254,20 @@ impl Responder {
             client: peer.client().net,
             dice: rand::random(),
             trail: Trail::of(&query),
+            flat: false,
         };
         let refusal = self.refusal(&query, opt, peer);
         let keep = refusal.is_none();
         let mut answer = match refusal {
             Some(answer) => answer,
-            None => self.resolver.resolve(world, &peer.asker, &question, &mut Trace::off()).await,
+            None => self.resolver.resolve(world, &peer.seen.asker, &question, &mut Trace::off()).await,
         };
         // RFC 6840 §5.8: AD for those who set AD or DO.
         answer.secure &= query.metadata.authentic_data || question.dnssec;
         let encoding = encode::Question { name: &question.name, kind: question.kind, class: asked.query_class };
-        let encoded = encode(&encoding, &answer, peer.asker.recursion);
+        let encoded = encode(&encoding, &answer, peer.seen.asker.recursion);
         let spelled = spelled(&asked.name);
-        let asking = asking(&query, &spelled, opt.map(|opt| self.opt(opt, peer.of_opt())));
+        let asking = asking(&query, &spelled, opt.map(|opt| self.said(opt, peer)));
         let body = Body::new(&encoded.octets);
         let mut reply = vec![0; body.room(limit)];
         let length = body.render(&asking, 0, 0, limit, &mut reply).unwrap_or(0);
@@ -265,9 +290,9 @@ impl Responder {
         } else if peer.cookie == Cookie::Malformed {
             // RFC 7873 §5.2.2.
             code(ResponseCode::FormErr)
-        } else if peer.asker.barred {
+        } else if peer.seen.asker.barred {
             Some(Answer::refused(ede::PROHIBITED, "this client may not ask here"))
-        } else if self.must_prove(peer.cookie, peer.via, peer.asker.spared, peer.now) {
+        } else if self.must_prove(peer.cookie, peer.via, peer.seen.asker.spared, peer.now) {
             // RFC 7873 §5.2.3.
             code(ResponseCode::BADCOOKIE)
         } else if is_meta(asked.query_type) {
@@ -287,7 +312,12 @@ impl Responder {
         can && self.edge.guard.is_stressed(now)
     }
 
-    /// The OPT of a reply, but for what belongs to the answer.
+    /// The OPT of a reply to `peer`, but for what belongs to the answer.
+    fn said<'a>(&'a self, opt: &Opt<'_>, peer: &'a Peer) -> ReplyOpt<'a> {
+        ReplyOpt { subnet: peer.seen.echo.as_ref().map(Echo::octets), ..self.opt(opt, peer.of_opt()) }
+    }
+
+    /// The same without the client's network.
     fn opt(&self, opt: &Opt<'_>, (via, ip, cookie, now): (Via, IpAddr, Cookie, Now)) -> ReplyOpt<'_> {
         ReplyOpt {
             dnssec: opt.dnssec,
@@ -302,7 +332,7 @@ impl Responder {
 
 impl Peer {
     fn client(&self) -> Client {
-        Client { place: self.asker.id, net: neighbourhood(self.from.ip()) }
+        Client { place: self.seen.asker.id, net: neighbourhood(self.seen.client) }
     }
 
     /// What the OPT of a reply depends on.

@@ -16,12 +16,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::checks;
 use crate::client::Asker;
 use crate::config::{Ask, Config, Rebinding, Resources};
 use crate::edge::{Edge, keep_secrets};
 use crate::error::Error;
 use crate::explain::{Trace, document};
 use crate::forward::{self, Forwarder};
+use crate::geo::{self, Geo};
 use crate::health::{self, Probes};
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
@@ -30,6 +32,7 @@ use crate::outside::Guard;
 use crate::resolve::{Question, Resolver, Shared};
 use crate::respond::Responder;
 use crate::transport::{Sockets, TRANSPORTS};
+use crate::view::Findings;
 use crate::wire::{BYTES_MAX, Wire, neighbourhood};
 use crate::world::World;
 
@@ -54,16 +57,19 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         started,
         cookies,
         encrypted,
+        files,
     } = resources;
     let metrics = Metrics::new(&metrics)?;
     let tasks = TaskTracker::new();
     let config = Arc::new(config);
     let upstreams = config.upstreams.clone();
+    let direct = Arc::clone(&connect);
     let forwarder = Forwarder::new(dialer, listen, connect, upstreams, metrics.clone(), &tasks, &shutdown);
     let forwarder = Arc::new(forwarder);
     let (probes, probed) = watch::channel(Arc::new(Probes::default()));
     let snapshot = topology.borrow_and_update().clone();
-    let (world, _) = World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), &config, Instant::now());
+    let (world, _) =
+        World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), (&config, &Geo::default()), Instant::now());
     let lookups = Lookups::new(&config.caching, Arc::clone(&forwarder), metrics.clone(), tasks.clone());
     let resolver: Shared =
         Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard: guard(&config.rebinding) });
@@ -85,14 +91,19 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     tasks.spawn(async move {
         end.run_until_cancelled(keep_secrets(&edge, cookies)).await;
     });
+    let (found, own) = watch::channel(Arc::default());
+    let (geo, places) = watch::channel(Geo::default());
+    tasks.spawn(geo::follow(files, geo, shutdown.clone()));
+    tasks.spawn(checks::run(Arc::clone(&resolver), direct, found, report.clone(), shutdown.clone()));
     tasks.spawn(health::run(Arc::clone(&resolver), metrics, probes, report, shutdown.clone()));
     tasks.spawn(forward::patrol(Arc::clone(&forwarder), shutdown.clone()));
+    let heard = Heard { probed, own, places };
     tracing::info!(instance = config.instance, "DNS answers");
     if let Some(started) = started {
         // Whoever waited may have given up.
         let _ = started.send(Server { resolver: Arc::clone(&resolver) });
     }
-    shutdown.run_until_cancelled(keep_current(&resolver, &wire, &forwarder, &config, topology, probed)).await;
+    shutdown.run_until_cancelled(keep_current(&resolver, &wire, &forwarder, &config, topology, heard)).await;
     shutdown.cancelled().await;
     tasks.close();
     tasks.wait().await;
@@ -104,6 +115,15 @@ fn guard(rebinding: &Rebinding) -> Guard {
     Guard::new(rebinding.guard, names, rebinding.ranges.clone())
 }
 
+/// What this replica finds out by itself.
+struct Heard {
+    probed: watch::Receiver<Arc<Probes>>,
+    /// What health checks take out.
+    own: watch::Receiver<Arc<Findings>>,
+    /// What files say.
+    places: watch::Receiver<Geo>,
+}
+
 /// Swaps the world whenever something in it changed.
 async fn keep_current(
     resolver: &Resolver,
@@ -111,17 +131,19 @@ async fn keep_current(
     forwarder: &Forwarder,
     config: &Config,
     mut topology: watch::Receiver<Snapshot>,
-    mut probed: watch::Receiver<Arc<Probes>>,
+    Heard { mut probed, mut own, mut places }: Heard,
 ) {
     let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut followed, mut probing) = (true, true);
+    let (mut followed, mut probing, mut checking, mut reading) = (true, true, true, true);
     loop {
         let snapshot = topology.borrow_and_update().clone();
         let probes = Arc::clone(&probed.borrow_and_update());
         let before = resolver.world.load_full();
-        let (world, changes) =
-            World::new(Some(&before), &snapshot, &probes, forwarder.dialer(), config, Instant::now());
+        let probes = probes.with(Arc::clone(&own.borrow_and_update()));
+        let geo = places.borrow_and_update().clone();
+        let here = (config, &geo);
+        let (world, changes) = World::new(Some(&before), &snapshot, &probes, forwarder.dialer(), here, Instant::now());
         if !Arc::ptr_eq(&world.table, &before.table) {
             for why in world.table.bad_records().iter().filter(|w| !before.table.bad_records().contains(w)) {
                 tracing::warn!(why, "left out");
@@ -139,6 +161,8 @@ async fn keep_current(
         tokio::select! {
             changed = topology.changed(), if followed => followed = changed.is_ok(),
             changed = probed.changed(), if probing => probing = changed.is_ok(),
+            changed = own.changed(), if checking => checking = changed.is_ok(),
+            changed = places.changed(), if reading => reading = changed.is_ok(),
             _ = tick.tick() => {}
         }
     }
@@ -175,6 +199,7 @@ impl Server {
             client,
             dice,
             trail: None,
+            flat: false,
         };
         let mut trace = Trace::on();
         let answer = self.resolver.resolve(&world, &asker, &question, &mut trace).await;

@@ -15,9 +15,10 @@ use hickory_proto::rr::{Name, RData, Record};
 use ipnet::IpNet;
 
 use crate::arpa::Reverse;
-use crate::client::Clients;
+use crate::client::{Asker, Clients};
 use crate::completion;
 use crate::config::Config;
+use crate::geo::Geo;
 use crate::kinds::Kind;
 use crate::names::{absolute, ancestors, below, left_of};
 use crate::policy::Policy;
@@ -126,22 +127,22 @@ pub(crate) struct Table {
 
 impl Table {
     /// Out of a topology, as the first.
-    pub(crate) fn new(topology: &Arc<Topology>, config: &Config) -> Self {
-        Self::build(topology, config, None)
+    pub(crate) fn new(topology: &Arc<Topology>, config: &Config, geo: &Geo) -> Self {
+        Self::build(topology, (config, geo), None)
     }
 
     /// Out of a topology, in place of this one.
-    pub(crate) fn next(&self, topology: &Arc<Topology>, config: &Config) -> Self {
-        Self::build(topology, config, Some(self))
+    pub(crate) fn next(&self, topology: &Arc<Topology>, config: &Config, geo: &Geo) -> Self {
+        Self::build(topology, (config, geo), Some(self))
     }
 
-    fn build(topology: &Arc<Topology>, config: &Config, before: Option<&Self>) -> Self {
+    fn build(topology: &Arc<Topology>, (config, geo): (&Config, &Geo), before: Option<&Self>) -> Self {
         let apex = Some(topology.settings.apex.as_str()).filter(|a| !a.is_empty()).and_then(absolute);
         let mut table = Self {
             topology: Arc::clone(topology),
             clusterset: absolute(CLUSTERSET),
             members: BTreeMap::new(),
-            clients: Arc::new(Clients::new(topology, config, before.map(|b| b.clients.as_ref()))),
+            clients: Arc::new(Clients::new(topology, config, geo, before.map(|b| b.clients.as_ref()))),
             zones: HashMap::new(),
             reverse: Prefixes::default(),
             services: BTreeMap::new(),
@@ -172,6 +173,13 @@ impl Table {
     /// The zone that `name` lies in, the longest.
     pub(crate) fn zone_of(&self, name: &Name) -> Option<&Arc<Zone>> {
         ancestors(name).find_map(|above| self.zones.get(&above))
+    }
+
+    /// The zone that `name` lies in for `asker`, the longest of those that its view shows.
+    pub(crate) fn zone_for(&self, asker: &Asker, name: &Name) -> Option<&Arc<Zone>> {
+        let above = ancestors(name).filter_map(|above| self.zones.get(&above));
+        let mut seen = above.filter(|zone| self.clients.sees(asker, zone.apex()));
+        seen.next()
     }
 
     /// The names of all zones.

@@ -17,16 +17,22 @@ use tokio::time::Instant;
 
 use crate::changes::changes;
 use crate::config::Config;
-use crate::federated::View;
+use crate::geo::Geo;
 use crate::health::Probes;
 use crate::table::Table;
+use crate::view::{Findings, LastGood, View};
 use crate::wire::Changes;
+
+/// The hub says every 5 s that it is alive: later than this it has missed a word.
+const LATE: Duration = Duration::from_secs(7);
 
 /// The world at one moment.
 #[derive(Debug)]
 pub(crate) struct World {
     /// Counts worlds that differ, from 1.
     pub(crate) generation: u64,
+    /// When the first was made.
+    pub(crate) started: Instant,
     pub(crate) table: Arc<Table>,
     pub(crate) health: HealthView,
     /// Since the hub's last word; `None`: it never spoke in this life.
@@ -35,6 +41,10 @@ pub(crate) struct World {
     pub(crate) relayed: BTreeSet<ClusterName>,
     /// Members whose DNS does not answer our own probes.
     pub(crate) down: BTreeSet<ClusterName>,
+    /// What our own health checks take out.
+    pub(crate) own: Arc<Findings>,
+    /// Services that nobody can serve now, and what was good of them.
+    pub(crate) good: Arc<LastGood>,
 }
 
 impl World {
@@ -44,25 +54,39 @@ impl World {
         snapshot: &Snapshot,
         probes: &Probes,
         dialer: &Dialer,
-        config: &Config,
+        (config, geo): (&Config, &Geo),
         now: Instant,
     ) -> (Self, Changes) {
         let topology = &snapshot.topology;
         let table = match before.map(|b| &b.table) {
-            None => Arc::new(Table::new(topology, config)),
-            Some(table) if Arc::ptr_eq(&table.topology, topology) => Arc::clone(table),
-            Some(table) => Arc::new(table.next(topology, config)),
+            None => Arc::new(Table::new(topology, config, geo)),
+            Some(table) if Arc::ptr_eq(&table.topology, topology) && table.clients.geo().is_same(geo) => {
+                Arc::clone(table)
+            }
+            Some(table) => Arc::new(table.next(topology, config, geo)),
         };
         let silence = snapshot.heard.map(|at| now.saturating_duration_since(at));
         let mut world = Self {
             generation: 1,
+            started: before.map_or(now, |b| b.started),
             health: HealthView::new(topology, silence, &probes.members, &Rules::default()),
             silence,
             relayed: relayed(topology, dialer),
             down: probes.dns.iter().filter(|(_, p)| !p.up()).map(|(name, _)| name.clone()).collect(),
+            own: Arc::clone(&probes.own),
+            good: before.map(|b| Arc::clone(&b.good)).unwrap_or_default(),
             table,
         };
         let Some(before) = before else { return (world, Changes { everything: true, ..Changes::default() }) };
+        let seen = before.health == world.health && Arc::ptr_eq(&before.table, &world.table);
+        if !seen || !before.good.is_empty() {
+            let (was, is) = (&before.table.topology, &world.table.topology);
+            world.good = Arc::new(before.good.next(
+                (was, &before.health),
+                (is, &world.health),
+                now.saturating_duration_since(world.started),
+            ));
+        }
         let changes = changes(before, &world);
         world.generation = before.generation + u64::from(!changes.is_empty());
         (world, changes)
@@ -70,7 +94,15 @@ impl World {
 
     /// What federated answers depend on.
     pub(crate) fn view(&self) -> View<'_> {
-        View { health: &self.health, relayed: &self.relayed }
+        // A hub that has missed a word: when it has been silent for too long, our own probes count.
+        let late = self.silence.filter(|s| *s > LATE && !self.health.trusts_own_eyes());
+        View {
+            health: &self.health,
+            relayed: &self.relayed,
+            own: &self.own,
+            good: &self.good,
+            until: late.map(|silence| Rules::default().fresh.saturating_sub(silence)),
+        }
     }
 }
 

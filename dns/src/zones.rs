@@ -170,7 +170,11 @@ mod tests {
 
     #[test]
     fn a_zone_answers_as_rfc_1034_and_4592_say() {
-        let table = Table::new(&std::sync::Arc::new(topology()), &crate::config::Config::default());
+        let table = Table::new(
+            &std::sync::Arc::new(topology()),
+            &crate::config::Config::default(),
+            &crate::geo::Geo::default(),
+        );
         let zone = table.zone_of(&n("example.com")).unwrap();
         let show = |found: Found| match found {
             Found::Records(set) => {
@@ -199,7 +203,8 @@ mod tests {
         assert_eq!(zone.soa().ttl, 30);
         let mut later = topology();
         later.settings.serial = u32::MAX - 2;
-        let table = Table::new(&std::sync::Arc::new(later), &crate::config::Config::default());
+        let table =
+            Table::new(&std::sync::Arc::new(later), &crate::config::Config::default(), &crate::geo::Geo::default());
         let own = table.zone_of(&n("atoll.internal")).unwrap().soa();
         assert!(
             own.data.to_string().contains(" 4 3600 "),

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use atoll_api::topology::Standing;
-use atoll_dns::{Caching, Limits, Rate, Rebinding};
+use atoll_dns::transport::TRANSPORTS;
+use atoll_dns::{Caching, Limits, Rate, Rebinding, View};
 use atoll_reach::host_and_port;
+use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -86,12 +88,34 @@ struct FileDns {
     clients: BTreeMap<String, Standing>,
     allow: Vec<String>,
     proxies: Vec<String>,
+    ecs: Vec<String>,
+    cidr_map: Option<PathBuf>,
+    mmdb: Option<PathBuf>,
+    views: Vec<FileView>,
     tls: Option<FilePair>,
     cookie_secret_file: Option<PathBuf>,
     rate_limit: FileRate,
     limits: FileLimits,
     cache: FileCache,
     rebinding: FileRebinding,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileView {
+    name: String,
+    #[serde(rename = "match")]
+    matches: FileMatch,
+    cluster_set: Option<String>,
+    zones: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileMatch {
+    cidrs: Vec<String>,
+    tsig_keys: Vec<String>,
+    listeners: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -230,6 +254,10 @@ impl FileDns {
             clients: clients("dns.clients", self.clients)?,
             allow: ranges("dns.allow", self.allow)?,
             proxies: ranges("dns.proxies", self.proxies)?,
+            ecs: ranges("dns.ecs", self.ecs)?,
+            cidr_map: self.cidr_map,
+            mmdb: self.mmdb,
+            views: self.views.into_iter().map(FileView::check).collect::<Result<_, _>>()?,
             tls: self.tls.map(|pair| Pair { cert: pair.cert, key: pair.key }),
             cookie_secret_file: self.cookie_secret_file,
             rate: self.rate_limit.check()?,
@@ -264,6 +292,35 @@ impl FileRebinding {
             guard: self.guard.unwrap_or(true),
             names: self.names.into_iter().map(name).collect::<Result<_, _>>()?,
             ranges: self.ranges.into_iter().map(range).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl FileView {
+    fn check(self) -> anyhow::Result<View> {
+        if self.name.is_empty() {
+            bail!("dns.views: a view needs a `name`");
+        }
+        let key = format!("dns.views: view `{}`", self.name);
+        let names = |key: String, said: Vec<String>| -> anyhow::Result<Vec<Name>> {
+            said.into_iter()
+                .map(|said| Ok(Name::from_ascii(domain(&key, said)?)?.append_domain(&Name::root())?))
+                .collect()
+        };
+        let known = |listener: &String| TRANSPORTS.iter().any(|t| t.name == listener);
+        if let Some(strange) = self.matches.listeners.iter().find(|l| !known(l)) {
+            bail!(
+                "{key}: listener `{strange}` is none of {}",
+                TRANSPORTS.iter().map(|t| t.name).collect::<Vec<_>>().join(", ")
+            );
+        }
+        Ok(View {
+            cidrs: self.matches.cidrs.iter().map(|said| range(&key, said)).collect::<Result<_, _>>()?,
+            tsig_keys: names(format!("{key}, tsigKeys"), self.matches.tsig_keys)?,
+            listeners: self.matches.listeners,
+            cluster_set: self.cluster_set.map(|set| label(&key, set)).transpose()?,
+            zones: names(format!("{key}, zones"), self.zones)?,
+            name: self.name,
         })
     }
 }

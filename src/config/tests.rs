@@ -27,6 +27,7 @@ fn the_documented_file_reads_as_it_is_meant() {
     );
     assert_eq!(c.dns.upstreams, ["9.9.9.9:53".parse().unwrap()]);
     assert_eq!(c.dns.clients[0].1.region.as_deref(), Some("eu-central"));
+    assert_eq!((c.dns.views[0].name.as_str(), c.dns.views[0].zones.len(), c.dns.ecs.len()), ("partners", 1, 1));
     assert_eq!(c.advertise.addresses, ["192.0.2.80".parse::<IpAddr>().unwrap()]);
     assert_eq!(c.gateway.addresses, ["192.0.2.96/28".parse().unwrap(), "2001:db8:80::/120".parse().unwrap()]);
     assert_eq!(c.agent.token_file.unwrap(), Path::new("/run/token"));
@@ -57,6 +58,10 @@ fn a_bad_value_is_named_with_its_key_and_what_fits() {
         ("defaultSet: Prod_1", vec!["defaultSet", "Prod_1"]),
         ("dns: {upstreams: [9.9.9.9]}", vec!["dns.upstreams", "9.9.9.9:53"]),
         ("dns: {recursion: [10.0.0.0/99]}", vec!["dns.recursion", "10.0.0.0/99"]),
+        ("dns: {ecs: [ten]}", vec!["dns.ecs", "ten"]),
+        ("dns: {views: [{match: {}}]}", vec!["dns.views", "name"]),
+        ("dns: {views: [{name: a, match: {listeners: [tls]}}]}", vec!["view `a`", "`tls`", "dot"]),
+        ("dns: {views: [{name: a, zones: [\"x..y\"]}]}", vec!["view `a`", "x..y"]),
         ("dns: {allow: [ten]}", vec!["dns.allow", "ten"]),
         ("dns: {tls: {cert: /a}}", vec!["key"]),
         ("dns: {rateLimit: {repliesPerSecond: 70000}}", vec!["dns.rateLimit", "60000"]),

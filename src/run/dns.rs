@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use atoll_dns::Files;
 use atoll_reach::{Accept, Connect, System};
 use kube::Client;
 use tokio::sync::oneshot;
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::followed::{self, Shown};
+use super::places;
 use super::{Part, apis, own};
 use crate::admin::{self, Admin, Slot};
 use crate::bind::{self, DnsPort, EncryptedPorts, Strict};
@@ -63,6 +65,15 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         tasks.spawn(following);
         cookies = Some(secrets);
     }
+    let mut files = Files::default();
+    for (key, path, file) in
+        [("dns.cidrMap", &config.dns.cidr_map, &mut files.map), ("dns.mmdb", &config.dns.mmdb, &mut files.mmdb)]
+    {
+        let Some(path) = path else { continue };
+        let (octets, following) = places::follow(key, path.clone(), shutdown.clone());
+        tasks.spawn(following);
+        *file = Some(octets);
+    }
     let (started, server) = oneshot::channel();
     let said = atoll_dns::Config {
         instance: parts.instance,
@@ -77,6 +88,8 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         cache_bytes: config.dns.cache_bytes,
         caching: config.dns.caching,
         rebinding: config.dns.rebinding.clone(),
+        ecs: config.dns.ecs.clone(),
+        views: config.dns.views.clone(),
     };
     let resources = atoll_dns::Resources {
         topology: common.topology,
@@ -88,6 +101,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         tcp,
         encrypted: parts.encrypted.with(shown)?,
         cookies,
+        files,
         metrics: parts.metrics.of("dns"),
         dir: parts.dir,
         started: Some(started),

@@ -9,15 +9,29 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Config;
+use crate::geo::Geo;
 use crate::testing::topology;
 
 fn world(before: Option<&World>, topology: Topology) -> World {
     let topology = Arc::new(topology);
     let config = Config::default();
-    let table = before.map_or_else(|| Table::new(&topology, &config), |b| b.table.next(&topology, &config));
+    let table = before.map_or_else(
+        || Table::new(&topology, &config, &Geo::default()),
+        |b| b.table.next(&topology, &config, &Geo::default()),
+    );
     let health = HealthView::new(&topology, Some(Duration::ZERO), &BTreeMap::new(), &Rules::default());
     let (relayed, down) = (BTreeSet::new(), BTreeSet::new());
-    World { generation: 1, table: Arc::new(table), health, silence: None, relayed, down }
+    World {
+        generation: 1,
+        started: tokio::time::Instant::now(),
+        table: Arc::new(table),
+        health,
+        silence: None,
+        relayed,
+        down,
+        own: Arc::default(),
+        good: Arc::default(),
+    }
 }
 
 fn show(changes: &Changes) -> Vec<String> {
@@ -83,7 +97,11 @@ fn a_change_names_what_it_concerns() {
             },
             &["service shop/cart", "zone atoll.internal.", "zone clusterset.local."],
         ),
-        ("a member that is ill, without a gateway", |t| cluster(t, "dr", |c| c.ready = false), &["service shop/web"]),
+        (
+            "a member that is ill, without a gateway",
+            |t| cluster(t, "dr", |c| c.ready = false),
+            &["host shop/hosts", "service shop/web"],
+        ),
         ("a member with a gateway that is ill", |t| cluster(t, "prod-eu", |c| c.ready = false), &["everything"]),
         ("a member's DNS that its agent finds ill", |t| cluster(t, "dr", |c| c.dns_ready = false), &[]),
         ("a node", |t| cluster(t, "dr", |c| c.nodes.push([192, 0, 2, 200].into())), &["clients"]),
@@ -132,7 +150,7 @@ fn a_change_names_what_it_concerns() {
                 let hosts = t.traffic.values_mut().next().unwrap();
                 *hosts = Arc::new(TrafficFacts { ttl_seconds: Some(9), ..TrafficFacts::clone(hosts) });
             },
-            &["host *.apps.example.net.", "host shop.example.com."],
+            &["host shop/hosts"],
         ),
         (
             "a policy for a service",
@@ -155,5 +173,5 @@ fn a_change_names_what_it_concerns() {
     let mut second = world(Some(&first), topology());
     second.down.insert("lab".parse().unwrap());
     second.relayed.insert("dr".parse().unwrap());
-    assert_eq!(show(&changes(&first, &second)), ["member lab", "service shop/web"]);
+    assert_eq!(show(&changes(&first, &second)), ["host shop/hosts", "member lab", "service shop/web"]);
 }

@@ -1,9 +1,10 @@
 //! What askers of each cluster and set get for a service, as cases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use atoll_api::health::{Probe, Rules};
+use atoll_api::health::{HealthView, Probe, Rules};
+use atoll_api::names::ClusterName;
 use atoll_api::topology::Topology;
 use hickory_proto::op::ResponseCode;
 use serde_json::json;
@@ -11,25 +12,39 @@ use serde_json::json;
 use super::*;
 use crate::config::Config;
 use crate::hierarchy::{Place, place};
+use crate::hosts;
 use crate::names::absolute;
 use crate::testing::topology;
+use crate::view::{Findings, LastGood};
 
 /// Code and data of the answer to `name`, asked from `ip` with `down` members.
 fn ask(topology: Topology, ip: &str, name: &str, kind: RecordType, down: &[&str]) -> String {
+    ask_after(topology, (ip, Duration::from_secs(60)), name, kind, down)
+}
+
+/// The same, so long after the hub's last word.
+fn ask_after(
+    topology: Topology,
+    (ip, silence): (&str, Duration),
+    name: &str,
+    kind: RecordType,
+    down: &[&str],
+) -> String {
     let topology = Arc::new(topology);
-    let table = Table::new(&topology, &Config::default());
+    let table = Table::new(&topology, &Config::default(), &crate::geo::Geo::default());
     let asker = table.clients.asker(ip.parse().unwrap());
     let probes: BTreeMap<ClusterName, Probe> =
         topology.clusters.keys().map(|n| (n.clone(), Probe::new(!down.contains(&n.as_str())))).collect();
-    let health = HealthView::new(&topology, Some(Duration::from_secs(60)), &probes, &Rules::default());
+    let health = HealthView::new(&topology, Some(silence), &probes, &Rules::default());
     let relayed = BTreeSet::from(["dr".parse().unwrap()]);
     let name = absolute(name).unwrap();
     let mut why = Vec::new();
-    let view = View { health: &health, relayed: &relayed };
+    let (own, good) = (Findings::default(), LastGood::default());
+    let view = View { health: &health, relayed: &relayed, own: &own, good: &good, until: None };
     let case = |zone| Case { table: &table, view, asker: &asker, zone, name: &name, kind, client: 0, dice: 0 };
     let answer = match place(&table, &asker, &name, kind) {
         Place::Beside(zone, beside) => answer(&case(zone), &beside, &mut why),
-        Place::Host(zone, policy) => gateways::answer(&case(zone), policy, Some(&policy.chain), &mut why),
+        Place::Host(zone, policy) => hosts::answer(&case(zone), policy, &mut why),
         other => panic!("{name} is {other:?}"),
     };
     let data: Vec<String> = answer.answers.iter().map(|r| r.data.to_string()).collect();
@@ -139,7 +154,30 @@ fn a_policy_decides_and_a_bad_one_is_passed_over() {
         (json!({"service": "web", "strategy": [{"policy": "no-such"}]}), EU, &[], "10.1.0.1"),
         (json!({"service": "web", "answer": "VirtualIP"}), EU, &[], "10.1.128.80"),
         (json!({"service": "web", "answer": "Gateway"}), US, &[], "192.0.2.81"),
-        (json!({"service": "web", "allDown": "None"}), EU, &["prod-eu", "prod-us", "dr"], "no data"),
+        (
+            json!({"service": "web", "allDown": "None"}),
+            EU,
+            &["prod-eu", "prod-us", "dr"],
+            "service shop/web: no cluster that offers it is usable",
+        ),
+        (
+            json!({"service": "web", "allDown": "Fallback", "fallback": ["192.0.2.250"]}),
+            EU,
+            &["prod-eu", "prod-us", "dr"],
+            "192.0.2.250",
+        ),
+        (
+            json!({"service": "web", "strategy": [{"policy": "geofence", "only": {"regions": ["mars"]}}]}),
+            EU,
+            &[],
+            "service shop/web: its policy lets no cluster serve this asker",
+        ),
+        (
+            json!({"service": "web", "limit": 1, "strategy": [{"policy": "failover", "groups": [["dr"], ["prod-eu", "prod-us"]]}]}),
+            EU,
+            &[],
+            "10.1.0.1",
+        ),
     ] {
         let mut t = topology();
         t.traffic.insert(ServiceName::new("shop", "p"), Arc::new(serde_json::from_value(spec.clone()).unwrap()));
@@ -149,11 +187,135 @@ fn a_policy_decides_and_a_bad_one_is_passed_over() {
 }
 
 #[test]
-fn what_nobody_can_tell_because_clusters_are_down_is_a_failure_and_no_absence() {
+fn where_nobody_has_endpoints_the_answer_is_a_failure_and_no_absence() {
     let mut t = topology();
     t.endpoints.clear();
-    for (down, want) in [(&[][..], "no data"), (&["prod-eu"], "service shop/web: every cluster that offers it is down")]
-    {
-        assert_eq!(ask(t.clone(), EU, "web.shop.svc.atoll.internal", RecordType::A, down), want, "without {down:?}");
+    let web = "web.shop.svc.atoll.internal";
+    for down in [&[][..], &["prod-eu"]] {
+        let want = "service shop/web: no cluster that offers it is usable";
+        assert_eq!(ask(t.clone(), EU, web, RecordType::A, down), want, "without {down:?}");
     }
+    let headless = json!({"clusters": ["prod-eu", "prod-us"], "headless": true, "ports": []});
+    let headless = Arc::new(serde_json::from_value(headless).unwrap());
+    t.services.get_mut("prod").unwrap().insert(ServiceName::new("shop", "web"), headless);
+    assert_eq!(ask(t, EU, web, RecordType::A, &[]), "no data", "Kubernetes DNS specification 2.4.1");
+}
+
+/// What a policy gives for `shop.example.com` or the service, with load balancers in prod-eu (an address) and prod-us (a host).
+fn given_by(spec: serde_json::Value, ip: &str, name: &str, down: &[&str]) -> String {
+    let mut t = topology();
+    for (cluster, front) in [("prod-eu", "198.51.100.9"), ("prod-us", "lb.us.example.net")] {
+        let web = ServiceName::new("shop", "web");
+        let mut there = atoll_api::topology::Endpoints::clone(&t.endpoints[cluster][&web]);
+        there.load_balancer = vec![front.to_owned()];
+        t.endpoints.get_mut(cluster).unwrap().insert(web, there.into());
+    }
+    t.traffic.insert(ServiceName::new("shop", "hosts"), Arc::new(serde_json::from_value(spec).unwrap()));
+    ask(t, ip, name, RecordType::A, down)
+}
+
+#[test]
+fn what_is_given_follows_the_askers_reach() {
+    let web = "web.shop.svc.atoll.internal";
+    let none = json!({"hosts": ["other.example.com"]});
+    for (name, ip, spec, down, want) in [
+        ("a pod gets endpoints", EU, none.clone(), &[][..], "10.1.0.1"),
+        ("a machine beside them, too", "192.168.7.7", none.clone(), &["prod-us"], "10.1.0.1"),
+        ("outside: the load balancer", OUT, none.clone(), &["prod-us"], "198.51.100.9"),
+        ("outside: the host that is one", OUT, none.clone(), &["prod-eu"], "lb.us.example.net."),
+        ("outside: gateways where there is none", OUT, none.clone(), &["prod-eu", "prod-us"], "192.0.2.80 192.0.2.81"),
+        ("as written", EU, json!({"service": "web", "answer": "LoadBalancer"}), &[], "198.51.100.9"),
+        ("virtual address, as written", EU, json!({"service": "web", "answer": "VirtualIP"}), &[], "10.1.128.80"),
+        (
+            "virtual address, from outside",
+            OUT,
+            json!({"service": "web", "answer": "VirtualIP"}),
+            &["prod-us"],
+            "198.51.100.9",
+        ),
+    ] {
+        assert_eq!(given_by(spec, ip, web, down), want, "{name}");
+    }
+}
+
+#[test]
+fn a_host_has_what_its_policy_says() {
+    let host = |rest: serde_json::Value| {
+        let mut spec = json!({"hosts": ["shop.example.com"]});
+        spec.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        spec
+    };
+    let fixed = json!([
+        {"address": "192.0.2.1", "cluster": "prod-eu"}, {"address": "192.0.2.2", "cluster": "prod-us"}, {"address": "192.0.2.3"},
+    ]);
+    let both = &["prod-eu", "prod-us"][..];
+    for (name, ip, spec, down, want) in [
+        ("gateways", EU, host(json!({})), &[][..], "192.0.2.80"),
+        ("fixed, near", EU, host(json!({"answer": "Addresses", "addresses": fixed})), &[], "192.0.2.1"),
+        ("fixed, the other near", US, host(json!({"answer": "Addresses", "addresses": fixed})), &[], "192.0.2.2"),
+        ("fixed, failed over", EU, host(json!({"answer": "Addresses", "addresses": fixed})), &["prod-eu"], "192.0.2.2"),
+        ("fixed, none left", EU, host(json!({"answer": "Addresses", "addresses": fixed})), both, "192.0.2.3"),
+        (
+            "fixed, all down",
+            EU,
+            host(json!({"answer": "Addresses", "addresses": [{"address": "192.0.2.1", "cluster": "prod-eu"}]})),
+            both,
+            "192.0.2.1",
+        ),
+        (
+            "fixed, all down and nothing wanted",
+            EU,
+            host(
+                json!({"answer": "Addresses", "allDown": "None", "addresses": [{"address": "192.0.2.1", "cluster": "prod-eu"}]}),
+            ),
+            both,
+            "TrafficPolicy `shop/hosts`: none of its addresses is usable",
+        ),
+        (
+            "a host elsewhere",
+            EU,
+            host(json!({"answer": "Addresses", "addresses": [{"address": "cdn.example.net"}]})),
+            &[],
+            "cdn.example.net.",
+        ),
+        ("endpoints of a service", EU, host(json!({"answer": "Endpoints", "backend": "web"})), &[], "10.1.0.1"),
+        (
+            "load balancers of one",
+            US,
+            host(json!({"answer": "LoadBalancer", "backend": "web"})),
+            &["prod-us"],
+            "198.51.100.9",
+        ),
+        (
+            "a service that is not there",
+            EU,
+            host(json!({"answer": "Endpoints", "backend": "nothing"})),
+            &[],
+            "service shop/nothing: cluster set prod has no such service",
+        ),
+    ] {
+        assert_eq!(given_by(spec, ip, "shop.example.com", down), want, "{name}");
+    }
+}
+
+#[test]
+fn what_health_checks_take_out_is_not_given() {
+    let web = ServiceName::new("shop", "web");
+    let mut t = topology();
+    let policy = json!({"service": "web", "healthCheck": {"protocol": "HTTP"}});
+    t.traffic.insert(web.clone(), Arc::new(serde_json::from_value(policy).unwrap()));
+    // As the hub folds it.
+    let mut there = atoll_api::topology::Endpoints::clone(&t.endpoints["prod-eu"][&web]);
+    (there.endpoints[0].ready, there.endpoints[0].failing) = (false, true);
+    t.endpoints.get_mut("prod-eu").unwrap().insert(web, there.into());
+    // The hub is silent here, and our own checks find nothing wrong: they count.
+    assert_eq!(ask(t.clone(), EU, "web.shop.svc.atoll.internal", RecordType::A, &[]), "10.1.0.1");
+    let fixed = json!({"hosts": ["shop.example.com"], "answer": "Addresses", "addresses": [{"address": "192.0.2.1"}, {"address": "192.0.2.2"}]});
+    t.traffic.insert(ServiceName::new("shop", "hosts"), Arc::new(serde_json::from_value(fixed).unwrap()));
+    let failing = [("192.0.2.1".to_owned(), "it says so".to_owned())].into();
+    t.failing.insert(ServiceName::new("shop", "hosts"), Arc::new(failing));
+    assert_eq!(ask(t.clone(), EU, "shop.example.com", RecordType::A, &[]), "192.0.2.1 192.0.2.2");
+    let heard = |t: Topology, name: &str| ask_after(t, (EU, Duration::ZERO), name, RecordType::A, &[]);
+    assert_eq!(heard(t.clone(), "web.shop.svc.atoll.internal"), "10.2.0.1");
+    assert_eq!(heard(t, "shop.example.com"), "192.0.2.2");
 }

@@ -107,7 +107,14 @@ pub(crate) fn configured(config: &Config, topology: Topology, bytes_max: usize) 
     let system = Arc::new(System::default());
     let forwarder =
         Arc::new(Forwarder::new(dialer(), system.clone(), system, Vec::new(), metrics.clone(), &tasks, &shutdown));
-    let (world, _) = World::new(None, &snapshot(topology), &Probes::default(), &dialer(), config, Instant::now());
+    let (world, _) = World::new(
+        None,
+        &snapshot(topology),
+        &Probes::default(),
+        &dialer(),
+        (config, &crate::geo::Geo::default()),
+        Instant::now(),
+    );
     let lookups = Lookups::new(&config.caching, forwarder, metrics.clone(), tasks);
     let resolver =
         Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard: Guard::new(true, vec![], vec![]) });
@@ -119,8 +126,14 @@ pub(crate) fn configured(config: &Config, topology: Topology, bytes_max: usize) 
 pub(crate) fn publish(responder: &Responder, topology: Topology) {
     let before = responder.resolver.world.load_full();
     let now = Instant::now();
-    let (world, changes) =
-        World::new(Some(&before), &snapshot(topology), &Probes::default(), &dialer(), &Config::default(), now);
+    let (world, changes) = World::new(
+        Some(&before),
+        &snapshot(topology),
+        &Probes::default(),
+        &dialer(),
+        (&Config::default(), &crate::geo::Geo::default()),
+        now,
+    );
     let generation = world.generation;
     responder.resolver.world.store(Arc::new(world));
     responder.wire.stamps.bump(&changes, generation);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::Record;
+use hickory_proto::rr::rdata::opt::EdnsCode;
 
 use crate::stage::edes;
 
@@ -77,6 +78,10 @@ fn holds(line: &str, reply: &Message, octets: usize, took: Duration) -> Result<(
             let Some(edns) = &reply.edns else { return Err("no OPT record".to_owned()) };
             let got = format!("size={} version={}", edns.max_payload(), edns.version());
             let got = if edns.flags().dnssec_ok { format!("do {got}") } else { got };
+            let subnet = edns.option(EdnsCode::Subnet).map(|option| Vec::<u8>::try_from(option).unwrap_or_default());
+            // RFC 7871 §6: family, source, scope.
+            let scope = subnet.and_then(|octets| octets.get(3).copied());
+            let got = format!("{got} scope={}", scope.map_or_else(|| "none".to_owned(), |s| s.to_string()));
             check(wanted.iter().all(|w| got.split(' ').any(|g| g == *w)), got)
         }
         ["octets", "<=", max] => check(octets <= number(max)?, octets.to_string()),

@@ -25,7 +25,7 @@
 //!   advance 10s                              the clock is moved; it stands still otherwise, but for what an answer waits for
 //!   ask NAME TYPE [from=127.21.0.5] [over=udp,tcp] [flags=rd,cd,ad,do] [size=1232|none] [times=3]       over every transport by itself
 //!       rcode NXDOMAIN      flags aa rd      ede 3 23 | none      answer|authority|additional OWNER TTL TYPE DATA | none | count N
-//!       edns none | do | size=1232           octets <= 1232       took <= 500ms       silence (no reply at all)
+//!       edns none | do | size=1232 | scope=24 octets <= 1232       took <= 500ms       silence (no reply at all)
 //!       TTL is a number, `*` or `<=30`; `*` in DATA stands for any text. What has no line is not compared.
 //!   asked eu                                 what `eu` was asked since the last time; lines `udp name. TYPE`, or `count N`, `at most N`
 //!   explain NAME TYPE [from=region]          lines `has TEXT`: the decision as JSON holds it
@@ -53,7 +53,7 @@ macro_rules! groups {
     };
 }
 
-groups! { basics, cache, outside, protection }
+groups! { basics, cache, geo, outside, protection }
 
 fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")

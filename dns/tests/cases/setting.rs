@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use atoll_api::topology::Standing;
-use atoll_dns::Config;
+use atoll_dns::{Config, View};
+use hickory_proto::rr::Name;
 use serde_json::{Value, json};
 
 use crate::script::Step;
+use crate::wording::absolute;
 
 /// A line that can't be taken, and why.
 type Wrong = (usize, String);
@@ -29,6 +31,8 @@ pub(crate) fn config(step: &Step, server: impl Fn(&str) -> Option<SocketAddr>) -
                 config.upstreams = values.iter().map(at).collect::<Result<_, _>>()?;
             }
             "cache" | "rebinding" => cached(&mut config, values).map_err(bad)?,
+            "ecs" => config.ecs = ranges().collect::<Result<_, _>>()?,
+            "view" => config.views.push(view(values).map_err(bad)?),
             "standing" => config.standing = standing(values).map_err(bad)?,
             "client" => {
                 let (range, rest) = values.split_first().ok_or_else(|| bad("which range?".to_owned()))?;
@@ -59,6 +63,30 @@ fn cached(config: &mut Config, words: &[&str]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// `NAME cidrs=… listeners=… set=… zones=…`, lists with commas.
+fn view(words: &[&str]) -> Result<View, String> {
+    let (name, rest) = words.split_first().ok_or("which view?")?;
+    let mut view = View { name: (*name).to_owned(), ..View::default() };
+    for word in rest {
+        let (key, value) = word.split_once('=').ok_or(format!("`{word}` is not key=value"))?;
+        let all = || value.split(',');
+        match key {
+            "cidrs" => {
+                view.cidrs =
+                    all().map(|v| v.parse().map_err(|_| format!("`{v}` is no range"))).collect::<Result<_, _>>()?
+            }
+            "listeners" => view.listeners = all().map(str::to_owned).collect(),
+            "set" => view.cluster_set = Some(value.to_owned()),
+            "zones" => {
+                let name = |v| Name::from_ascii(v).map(absolute).map_err(|e| format!("`{v}`: {e}"));
+                view.zones = all().map(name).collect::<Result<_, _>>()?;
+            }
+            _ => return Err(format!("no key `{key}`")),
+        }
+    }
+    Ok(view)
 }
 
 /// `cluster=… region=… zone=… set=…`.

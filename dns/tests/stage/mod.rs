@@ -84,6 +84,7 @@ impl Stage {
             tcp,
             encrypted,
             cookies: None,
+            files: atoll_dns::Files::default(),
             metrics: metrics.clone(),
             dir: None,
             started: Some(started),
