@@ -100,6 +100,9 @@ mod metrics;
 
 mod counters;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod testing;
 

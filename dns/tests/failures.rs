@@ -305,3 +305,61 @@ async fn a_decision_is_explained_and_counted() {
     }
     stage.end().await;
 }
+
+/// Failure mode 1: nobody of a member answers. What was answered is stale, what was not is SERVFAIL that says why, and once our probes know it
+/// nobody waits.
+#[tokio::test]
+async fn with_every_replica_silent_the_answer_is_stale_or_servfail_and_soon_at_once() {
+    let (one, two) = (member(1).await, member(1).await);
+    let servers = [one.addr.to_string(), two.addr.to_string()];
+    let mut t = federation();
+    add(&mut t, "prod-eu", "prod", "eu-central", 21, json!({"servers": servers}));
+    let stage = Stage::new(Config::default(), t).await;
+    assert_eq!(data(&stage.ask(WEB, RecordType::A).await), "127.21.0.1");
+    one.behave(Manner::Silent);
+    two.behave(Manner::Silent);
+    let start = Instant::now();
+    let never = stage.ask("n0.shop.svc.prod-eu.atoll.internal", RecordType::A).await;
+    assert!(start.elapsed() < Duration::from_millis(1800), "{:?}", start.elapsed());
+    assert_eq!((never.metadata.response_code, edes(&never)), (ResponseCode::ServFail, vec![22]));
+    until(async || stage.explain(WEB, None).await["health"]["probedDown"] == json!(["prod-eu"])).await;
+    let mut quickest = SOON;
+    for n in 1..20 {
+        let start = Instant::now();
+        let got = stage.ask(&format!("n{n}.shop.svc.prod-eu.atoll.internal"), RecordType::A).await;
+        quickest = quickest.min(start.elapsed());
+        assert_eq!((got.metadata.response_code, edes(&got)), (ResponseCode::ServFail, vec![23]));
+        assert!(ede_text(&got).contains("cluster `prod-eu`"), "{}", ede_text(&got));
+    }
+    assert!(quickest < Duration::from_millis(5), "{quickest:?}");
+    let stale = stage.ask(WEB, RecordType::A).await;
+    assert!(data(&stale) == "127.21.0.1" && edes(&stale).contains(&3) && stale.answers[0].ttl <= 30, "{stale:?}");
+    stage.end().await;
+}
+
+/// Failure mode 2: removed, unknown, cut off, and there without the service.
+#[tokio::test]
+async fn a_cluster_that_is_gone_is_no_name_and_one_that_is_only_cut_off_is_servfail() {
+    let dns = member(5).await;
+    let mut t = one(&[&dns]);
+    let gone = "atoll.internal.";
+    // Its agent is cut off and its DNS not routable: a topology without a way in.
+    add(&mut t, "cut", "prod", "eu-central", 23, json!({"servers": ["127.0.0.1:9"]}));
+    let stage = Stage::new(Config::default(), t.clone()).await;
+    stage.routes.set([("prod-eu".to_owned(), Route::Direct), ("cut".to_owned(), Route::Relay)].into());
+    assert!(is_nxdomain(&stage.ask("web.shop.svc.nobody.atoll.internal", RecordType::A).await, gone));
+    let cut = stage.ask("web.shop.svc.cut.atoll.internal", RecordType::A).await;
+    assert_eq!((cut.metadata.response_code, edes(&cut)), (ResponseCode::ServFail, vec![23]));
+    // No such service: what the member says, with its SOA in our names.
+    let none = stage.ask("none.shop.svc.prod-eu.atoll.internal", RecordType::A).await;
+    assert!(is_nxdomain(&none, "prod-eu.atoll.internal."), "{none:?}");
+    assert!(none.authorities[0].data.to_string().starts_with("ns.dns.prod-eu.atoll.internal. hostmaster.prod-eu."));
+    assert_eq!(data(&stage.ask(WEB, RecordType::A).await), "127.21.0.1");
+    dns.behave(Manner::Silent);
+    // Removed: no name at once, and nothing stale, though something was answered before.
+    t.clusters.remove("prod-eu");
+    stage.publish(t).await;
+    let removed = stage.ask(WEB, RecordType::A).await;
+    assert!(is_nxdomain(&removed, gone) && removed.authorities[0].ttl <= 30 && edes(&removed).is_empty());
+    stage.end().await;
+}

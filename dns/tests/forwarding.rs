@@ -220,7 +220,7 @@ async fn maginotdns_a_member_poisons_no_name_outside_its_bailiwick() {
     let (liar, us) = (member().await.knows("evil.cluster.local", 5, a(6)), MemberDns::new("cluster.local").await);
     let us = us.knows("web.shop.svc.cluster.local", 5, a(22));
     liar.behave(Manner::Lying);
-    let upstream = MemberDns::new("example").await.knows("www.bank.example", 60, a(50));
+    let upstream = MemberDns::new("example").await.knows("www.bank.example", 60, RData::A(A::new(192, 0, 2, 50)));
     let mut t = of(&[&liar]);
     add(&mut t, "prod-us", "prod", "us-east", 22, json!({"servers": servers(&[&us])}));
     let config = Config {
@@ -233,7 +233,7 @@ async fn maginotdns_a_member_poisons_no_name_outside_its_bailiwick() {
         let got = stage.ask_from("127.21.0.9", asked, RecordType::A).await;
         assert_eq!((got.answers.len(), got.additionals.len()), (1, 0), "{got:?}");
     }
-    assert_eq!(data(&stage.ask_from("127.21.0.9", "www.bank.example", RecordType::A).await), "127.21.0.50");
+    assert_eq!(data(&stage.ask_from("127.21.0.9", "www.bank.example", RecordType::A).await), "192.0.2.50");
     assert_eq!(data(&stage.ask("web.shop.svc.prod-us.atoll.internal", RecordType::A).await), "127.21.0.22");
     let counted = metric(&stage, "atoll_dns_refused_records_total", "bailiwick");
     assert!(counted >= 2.0, "{counted}");
@@ -379,7 +379,14 @@ async fn a_broken_connection_is_opened_anew_and_its_questions_asked_again() {
     stage.end().await;
 }
 
-#[tokio::test]
+/// The memory of this process, in octets.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux tells it");
+    let resident = pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    resident.expect("the second number is it") * 4096
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_flood_for_a_silent_member_costs_others_nothing() {
     let (silent, quick) = (member().await, member().await);
     silent.behave(Manner::Silent);
@@ -389,20 +396,22 @@ async fn a_flood_for_a_silent_member_costs_others_nothing() {
     let ask = async |n: usize| {
         let start = Instant::now();
         let got = stage.ask(&format!("x{n}.prod-us.atoll.internal"), RecordType::A).await;
-        assert_eq!(got.metadata.response_code, ResponseCode::NXDomain);
+        assert_eq!(got.metadata.response_code, ResponseCode::NXDomain, "{}", ede_text(&got));
         start.elapsed()
     };
     let mut calm = Vec::new();
     for n in 0..200 {
         calm.push(ask(n).await);
     }
+    let before = resident();
     let flood = async {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        for n in 0..20_000_u32 {
+        for n in 0..4_000_u32 {
             let packet = query(&format!("y{n}.prod-eu.atoll.internal"), RecordType::A).to_vec().unwrap();
             socket.send_to(&packet, stage.addr).await.unwrap();
-            if n % 16 == 0 {
-                tokio::task::yield_now().await;
+            // Many times what the member's slots hold, but no more than this build decides: here it is not the processor that is short.
+            if n % 2 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
     };
@@ -416,12 +425,13 @@ async fn a_flood_for_a_silent_member_costs_others_nothing() {
     let ((), mut under) = tokio::join!(flood, beside);
     calm.sort();
     under.sort();
-    // Packets of others may be lost in a flood on one thread, and the client asks once: what is bounded is what an answer takes.
     assert!(under[190] < Duration::from_millis(500), "calm {:?}, under the flood {:?}", calm[190], under[190]);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{} MiB more", grown >> 20);
     let shed = metric(&stage, "atoll_dns_forwards_total", "busy");
     assert!(shed > 0.0, "the newest were not shed");
     let asked = silent.asked().len();
-    assert!(asked < 8_000, "the silent member was asked {asked} times");
+    assert!(asked < 3_000, "the silent member was asked {asked} times");
     stage.end().await;
 }
 

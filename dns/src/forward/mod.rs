@@ -294,3 +294,8 @@ impl Forwarder {
         })
     }
 }
+
+/// Judges `reply` to a query for `question` with `id`: for those who try what strangers may send.
+pub(crate) fn judge(question: &Query, id: u16, reply: &[u8]) {
+    drop(Ask::new(question, id, None).judge(reply));
+}

@@ -53,7 +53,7 @@ macro_rules! groups {
     };
 }
 
-groups! { basics, cache, geo, outside, protection }
+groups! { basics, cache, geo, members, outside, protection }
 
 fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")

@@ -19,7 +19,12 @@ impl Step {
 
     /// The words that are no options, the verb left out.
     pub(crate) fn plain(&self) -> Vec<&str> {
-        self.words.iter().skip(1).filter(|w| !w.contains('=') || w.contains('{')).map(String::as_str).collect()
+        self.words
+            .iter()
+            .skip(1)
+            .filter(|w| !w.contains('=') || w.contains('{') || *w == ">=")
+            .map(String::as_str)
+            .collect()
     }
 
     /// The block as one text.
