@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use atoll_api::topology::{Site, Standing};
 use atoll_reach::{Accept, Connect, Dialer, RelayTable, Revocations, Routes, Serial, probe_members};
-use atoll_wire::follow::{Follow, Report, Snapshot, follow};
+use atoll_wire::follow::{Follow, Line, Report, Snapshot, follow};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,8 @@ pub(crate) struct Common {
     pub(crate) topology: watch::Receiver<Snapshot>,
     pub(crate) dialer: Dialer,
     pub(crate) report: watch::Sender<Report>,
+    /// The connection to the hub.
+    pub(crate) line: Line,
 }
 
 /// A site's name: the part, and the host's or whatever the operator calls it.
@@ -96,7 +98,7 @@ pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &Canc
         let way = way.clone();
         async move { way.channel().await }
     };
-    let (topology, following) = follow(Follow { hub_id, dir: setup.dir }, dial, reports, shutdown.clone()).await;
+    let (topology, line, following) = follow(Follow { hub_id, dir: setup.dir }, dial, reports, shutdown.clone()).await;
     tasks.spawn(following);
     tasks.spawn(revoke(topology.clone(), revocations, shutdown.clone()));
 
@@ -104,7 +106,7 @@ pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &Canc
     tasks.spawn(relay::serve(setup.relay, identity.clone(), relays.clone(), shutdown.clone()));
     let of = |snapshot: &Snapshot| Some(Arc::clone(&snapshot.topology));
     tasks.spawn(probe_members(Arc::clone(&setup.connect), topology.clone(), of, routes.clone(), shutdown.clone()));
-    Common { identity, topology, dialer: Dialer::new(setup.connect, relays, routes), report }
+    Common { identity, topology, dialer: Dialer::new(setup.connect, relays, routes), report, line }
 }
 
 /// Takes the hub's list of revoked certificates as ours.

@@ -24,6 +24,8 @@ pub mod key {
     pub const ZONE: &str = "zone";
     /// Topology: `records/<namespace>/<name>` → [`crate::topology::RecordsFacts`].
     pub const RECORDS: &str = "records";
+    /// Topology, DNS servers alone: `zone-keys/<name>` → [`crate::topology::ZoneKeys`].
+    pub const ZONE_KEYS: &str = "zone-keys";
     /// Topology: `traffic/<namespace>/<name>` → [`crate::topology::TrafficFacts`].
     pub const TRAFFIC: &str = "traffic";
     /// Topology and desired: `site/<instance>` → [`crate::topology::Site`].

@@ -25,3 +25,5 @@ pub mod routing;
 pub mod selector;
 pub mod token;
 pub mod topology;
+pub mod update;
+pub mod zonefile;

@@ -11,9 +11,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+mod zones;
+
 use crate::facts::{Facts, key};
-use crate::kinds::{Cidrs, ClusterRole, ClusterSpec, DNSEndpointSpec, MemberDns, TrafficPolicySpec, ZoneSpec};
+use crate::kinds::{Cidrs, ClusterRole, ClusterSpec, MemberDns, TrafficPolicySpec};
 use crate::names::{ClusterName, ServiceName};
+pub use zones::{RecordsFacts, SigningKey, TsigKey, ZoneFacts, ZoneKeys};
 
 /// Which hub, and the how-manieth change of its.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -197,18 +200,6 @@ pub struct ExportFacts {
     pub valid: bool,
 }
 
-/// A zone of the hub.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ZoneFacts {
-    /// As written.
-    pub spec: ZoneSpec,
-    /// The zone's serial (RFC 1982), from the hub's generation.
-    pub serial: u32,
-}
-
-/// The records of one DNSEndpoint.
-pub type RecordsFacts = DNSEndpointSpec;
-
 /// A TrafficPolicy.
 pub type TrafficFacts = TrafficPolicySpec;
 
@@ -345,6 +336,8 @@ pub struct Topology {
     pub endpoints: BTreeMap<ClusterName, BTreeMap<ServiceName, Arc<Endpoints>>>,
     /// Zones by object name.
     pub zones: BTreeMap<String, Arc<ZoneFacts>>,
+    /// Their keys, by object name; DNS servers alone are told.
+    pub keys: BTreeMap<String, Arc<ZoneKeys>>,
     /// Records by namespace/name of the DNSEndpoint.
     pub records: BTreeMap<String, Arc<RecordsFacts>>,
     /// Traffic policies by namespace/name.
@@ -390,6 +383,7 @@ impl Topology {
                 endpoints.insert(ServiceName::new(*namespace, *name), parse(json)?);
             }
             (key::ZONE, [name]) => drop(self.zones.insert((*name).to_owned(), parse(json)?)),
+            (key::ZONE_KEYS, [name]) => drop(self.keys.insert((*name).to_owned(), parse(json)?)),
             (key::RECORDS, [namespace, name]) => drop(self.records.insert(format!("{namespace}/{name}"), parse(json)?)),
             (key::TRAFFIC, [namespace, name]) => {
                 drop(self.traffic.insert(ServiceName::new(*namespace, *name), parse(json)?));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use atoll_api::topology::Standing;
 use atoll_reach::{Accept, Connect, Dialer, Listen};
-use atoll_wire::follow::{Report, Snapshot};
+use atoll_wire::follow::{Line, Report, Snapshot};
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use rustls::server::ResolvesServerCert;
@@ -147,6 +147,8 @@ pub struct Resources {
     pub dialer: Dialer,
     /// Where our probes of the members go; the site in it is the caller's.
     pub report: watch::Sender<Report>,
+    /// The connection to the hub, for updates of zones.
+    pub line: Line,
     /// The way to upstream resolvers by TCP.
     pub connect: Arc<dyn Connect>,
     /// Opens the UDP sockets from which members and upstreams are asked.

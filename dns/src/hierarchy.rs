@@ -138,7 +138,7 @@ impl fmt::Display for What {
 /// Places `name`.
 pub(crate) fn place<'t>(table: &'t Table, asker: &Asker, name: &Name, kind: RecordType) -> Place<'t> {
     let Some(apex) = &table.apex else { return Place::Unknown };
-    let zone = table.zone_for(asker, name);
+    let zone = table.zone_placing(asker, name, kind);
     if let Some(own) = zone.filter(|z| z.has(name, kind)) {
         return Place::Here(own);
     }

@@ -38,6 +38,14 @@ mod respond;
 
 mod wire;
 
+mod authority;
+
+mod tsig;
+
+mod transfer;
+
+mod update;
+
 mod client;
 
 mod resolve;
@@ -53,6 +61,8 @@ mod table;
 mod hierarchy;
 
 mod zones;
+
+mod sign;
 
 mod policy;
 

@@ -27,6 +27,7 @@ use crate::hosts;
 use crate::lookup::{Asking, Looked, Lookups, Outcome};
 use crate::names::show;
 use crate::outside::{self, Guard};
+use crate::sign::Signatures;
 use crate::table::{Member, NEGATIVE_TTL, Table};
 use crate::translate::{Asked, CHAIN_MAX, Refused};
 use crate::world::World;
@@ -63,14 +64,25 @@ pub(crate) struct Resolver {
     pub(crate) world: ArcSwap<World>,
     pub(crate) lookups: Lookups,
     pub(crate) guard: Guard,
+    pub(crate) signatures: Arc<Signatures>,
 }
 
 impl Resolver {
-    /// The answer to `question`.
+    /// The answer to `question`, signed where it asks for that and our zones are.
     pub(crate) async fn resolve(&self, world: &World, asker: &Asker, question: &Question, trace: &mut Trace) -> Answer {
         if let Some(via) = self.lookups.forwarder().loops().arrived(&question.name) {
             return looped(&via);
         }
+        let mut answer = self.chain(world, asker, question, trace).await;
+        if question.dnssec {
+            let now_s = jiff::Timestamp::now().as_second() as u32;
+            let asked = (&question.name, question.kind);
+            crate::sign::complete(&mut answer, &world.table, asked, &self.signatures, now_s);
+        }
+        answer
+    }
+
+    async fn chain(&self, world: &World, asker: &Asker, question: &Question, trace: &mut Trace) -> Answer {
         let asking = Asking { budget: Budget::new(Instant::now()), client: question.client, trail: question.trail };
         let mut whole = self.link(world, asker, question, &question.name, &asking, trace).await;
         let mut seen = vec![question.name.clone()];
@@ -128,7 +140,12 @@ impl Resolver {
         let mut why = Vec::new();
         let (source, reuse) = (source(&place), reuse(&place, &world.table));
         let mut answer = match place {
-            Place::Here(zone) => here(&world.table, zone, name, question.kind),
+            Place::Here(zone) => here(
+                &world.table,
+                zone.seen_by(world.table.clients.view(asker).map(|view| view.name.as_str())),
+                name,
+                question.kind,
+            ),
             Place::Beside(zone, beside) => federated::answer(&case(zone), &beside, &mut why),
             Place::Host(zone, policy) => {
                 let mut answer = hosts::answer(&case(zone), policy, &mut why);
@@ -323,12 +340,17 @@ fn reuse(place: &Place<'_>, table: &Table) -> Reuse {
 
 /// The answer of a zone of ours.
 fn here(table: &Table, zone: &Zone, name: &Name, kind: RecordType) -> Answer {
+    if zone.is_catalog() && kind != RecordType::SOA {
+        return Answer::refused(ede::PROHIBITED, "a catalog is for secondaries");
+    }
     match zone.find(name, kind) {
         Found::Records(records) => {
             let additionals = records.iter().filter_map(|r| targets(&r.data)).flat_map(|t| zone.addresses(t)).collect();
             Answer { additionals, ..Answer::records(records) }
         }
-        Found::Alias(record, target) => Answer { next: Some(target), ..Answer::records(vec![*record]) },
+        Found::Alias(records, target) => Answer { next: Some(target), ..Answer::records(records) },
+        // RFC 6672 §2.2.
+        Found::TooLong => Answer { rcode: ResponseCode::YXDomain, ..Answer::records(Vec::new()) },
         Found::Delegated(servers, glue) => {
             let mut answer = Answer::records(Vec::new());
             answer.authoritative = false;

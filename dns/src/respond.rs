@@ -17,6 +17,7 @@ use hickory_proto::rr::{DNSClass, Name, RecordType};
 use tokio::time::Instant;
 
 use crate::answer::{Answer, ede};
+use crate::authority::Authority;
 use crate::client::{Origin, Seen};
 use crate::counters::Outcome;
 use crate::edge::Edge;
@@ -76,6 +77,7 @@ pub(crate) enum Given {
 pub(crate) struct Responder {
     pub(crate) resolver: Shared,
     pub(crate) edge: Arc<Edge>,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) metrics: Metrics,
     pub(crate) wire: Arc<Wire>,
 }
@@ -147,15 +149,15 @@ impl Responder {
         })
     }
 
-    /// The reply to `packet`; `None` for what gets none.
-    pub(crate) async fn respond(&self, packet: &[u8], from: SocketAddr, via: Via) -> Option<Vec<u8>> {
+    /// The reply to a packet that is no more than a query, whose TSIG (of `key`) is taken off; `None` for what gets none.
+    pub(crate) async fn plain(&self, packet: &[u8], from: SocketAddr, via: Via, key: Option<&Name>) -> Option<Vec<u8>> {
         let start = Instant::now();
         let Some(head) = Head::read(packet) else {
             self.metrics.dropped(via.transport, "no_query");
             return None;
         };
         let (now, world) = (self.edge.now(), self.resolver.world.load_full());
-        let origin = Origin { ip: from.ip(), listener: via.transport, key: None };
+        let origin = Origin { ip: from.ip(), listener: via.transport, key };
         // Where an OPT is to be looked for is known of queries only.
         let opt = if head.code == 0 { Opt::find(packet) } else { Ok(None) };
         let cookie = opt.ok().flatten().map_or(Cookie::Absent, |o| self.edge.guard.cookie(now, from.ip(), o.cookie));
@@ -300,7 +302,13 @@ impl Responder {
         } else if asked.query_class != DNSClass::IN {
             Some(Answer::refused(ede::NOT_SUPPORTED, "only class IN is served"))
         } else if matches!(asked.query_type, RecordType::AXFR | RecordType::IXFR) {
-            Some(Answer::refused(ede::PROHIBITED, "no transfers"))
+            Some(match self.by_datagram(query, peer.from) {
+                Ok(soa) => Answer::records(vec![soa]),
+                Err(rcode) => Answer {
+                    rcode,
+                    ..Answer::refused(ede::PROHIBITED, "transfers go to whom the zone allows, by TCP or TLS")
+                },
+            })
         } else {
             None
         }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::authority::Authority;
 use crate::checks;
 use crate::client::Asker;
 use crate::config::{Ask, Config, Rebinding, Resources};
@@ -31,6 +32,7 @@ use crate::names::absolute;
 use crate::outside::Guard;
 use crate::resolve::{Question, Resolver, Shared};
 use crate::respond::Responder;
+use crate::transfer::notify;
 use crate::transport::{Sockets, TRANSPORTS};
 use crate::view::Findings;
 use crate::wire::{BYTES_MAX, Wire, neighbourhood};
@@ -48,6 +50,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         mut topology,
         dialer,
         report,
+        line,
         connect,
         listen,
         udp,
@@ -64,6 +67,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let config = Arc::new(config);
     let upstreams = config.upstreams.clone();
     let direct = Arc::clone(&connect);
+    let tell = Arc::clone(&listen);
     let forwarder = Forwarder::new(dialer, listen, connect, upstreams, metrics.clone(), &tasks, &shutdown);
     let forwarder = Arc::new(forwarder);
     let (probes, probed) = watch::channel(Arc::new(Probes::default()));
@@ -71,14 +75,20 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let (world, _) =
         World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), (&config, &Geo::default()), Instant::now());
     let lookups = Lookups::new(&config.caching, Arc::clone(&forwarder), metrics.clone(), tasks.clone());
-    let resolver: Shared =
-        Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard: guard(&config.rebinding) });
+    let authority = Arc::new(Authority::new(line, Arc::clone(&world.table)));
+    let resolver: Shared = Arc::new(Resolver {
+        world: ArcSwap::from_pointee(world),
+        lookups,
+        guard: guard(&config.rebinding),
+        signatures: Arc::clone(&authority.signatures),
+    });
     let edge = Arc::new(Edge::new(&config, encrypted.certificate.clone()));
     let mut sockets = Sockets { udp, tcp: Some(tcp), encrypted };
     let wire = Arc::new(Wire::new(config.cache_bytes.unwrap_or(BYTES_MAX), Instant::now()));
     let responder = Responder {
         resolver: Arc::clone(&resolver),
         edge: Arc::clone(&edge),
+        authority: Arc::clone(&authority),
         metrics: metrics.clone(),
         wire: Arc::clone(&wire),
     };
@@ -87,6 +97,10 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
             tasks.spawn(serving);
         }
     }
+    let (tables, end) = (authority.tables(), shutdown.clone());
+    tasks.spawn(async move {
+        end.run_until_cancelled(notify::run(tables, tell)).await;
+    });
     let end = shutdown.clone();
     tasks.spawn(async move {
         end.run_until_cancelled(keep_secrets(&edge, cookies)).await;
@@ -103,7 +117,8 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         // Whoever waited may have given up.
         let _ = started.send(Server { resolver: Arc::clone(&resolver) });
     }
-    shutdown.run_until_cancelled(keep_current(&resolver, &wire, &forwarder, &config, topology, heard)).await;
+    let kept = Kept { resolver: &resolver, authority: &authority, wire: &wire, forwarder: &forwarder, config: &config };
+    shutdown.run_until_cancelled(keep_current(kept, topology, heard)).await;
     shutdown.cancelled().await;
     tasks.close();
     tasks.wait().await;
@@ -124,15 +139,22 @@ struct Heard {
     places: watch::Receiver<Geo>,
 }
 
+/// What a swap of the world reaches.
+struct Kept<'a> {
+    resolver: &'a Resolver,
+    authority: &'a Authority,
+    wire: &'a Wire,
+    forwarder: &'a Forwarder,
+    config: &'a Config,
+}
+
 /// Swaps the world whenever something in it changed.
 async fn keep_current(
-    resolver: &Resolver,
-    wire: &Wire,
-    forwarder: &Forwarder,
-    config: &Config,
+    kept: Kept<'_>,
     mut topology: watch::Receiver<Snapshot>,
     Heard { mut probed, mut own, mut places }: Heard,
 ) {
+    let Kept { resolver, authority, wire, forwarder, config } = kept;
     let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut followed, mut probing, mut checking, mut reading) = (true, true, true, true);
@@ -154,9 +176,11 @@ async fn keep_current(
             tracing::info!(source = ?world.health.source(), "whose word on health counts has changed");
         }
         let generation = world.generation;
+        let table = Arc::clone(&world.table);
         resolver.world.store(Arc::new(world));
         // After the world: what is still decided in the old one has the old generation, and is void when it is kept.
         wire.stamps.bump(&changes, generation);
+        authority.swapped(&table);
         // Who has gone changes nothing any more; what it said last stays.
         tokio::select! {
             changed = topology.changed(), if followed => followed = changed.is_ok(),

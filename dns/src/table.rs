@@ -11,7 +11,7 @@ use std::sync::Arc;
 use atoll_api::kinds::{DnsProtocol, MemberDns, Soa};
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::topology::{ClusterFacts, Topology, Version};
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::{Name, Record, RecordType};
 use ipnet::IpNet;
 
 use crate::arpa::Reverse;
@@ -24,7 +24,8 @@ use crate::names::{absolute, ancestors, below, left_of};
 use crate::policy::Policy;
 use crate::prefixes::Prefixes;
 use crate::translate::Rename;
-use crate::zones::{TTL_DEFAULT, Zone};
+use crate::tsig::{Key, Keyring};
+use crate::zones::{Building, Zone};
 
 /// How long a negative answer of ours may be kept where no Zone says it: what is absent now may be there in a moment.
 pub(crate) const NEGATIVE_TTL: u32 = 5;
@@ -117,6 +118,8 @@ pub(crate) struct Table {
     pub(crate) clusterset: Option<Name>,
     pub(crate) members: BTreeMap<ClusterName, Arc<Member>>,
     pub(crate) clients: Arc<Clients>,
+    /// TSIG keys.
+    pub(crate) keys: Keyring,
     zones: HashMap<Name, Arc<Zone>>,
     reverse: Prefixes<ClusterName>,
     services: BTreeMap<ServiceName, Arc<Policy>>,
@@ -143,6 +146,7 @@ impl Table {
             clusterset: absolute(CLUSTERSET),
             members: BTreeMap::new(),
             clients: Arc::new(Clients::new(topology, config, geo, before.map(|b| b.clients.as_ref()))),
+            keys: Keyring::default(),
             zones: HashMap::new(),
             reverse: Prefixes::default(),
             services: BTreeMap::new(),
@@ -185,6 +189,25 @@ impl Table {
     /// The names of all zones.
     pub(crate) fn zone_names(&self) -> impl ExactSizeIterator<Item = &Name> {
         self.zones.keys()
+    }
+
+    /// The zone that answers for a name and a type, the longest; for the DS of a zone the one above it (RFC 4035 §3.1.4.1).
+    pub(crate) fn home(&self, name: &Name, kind: RecordType) -> Option<&Arc<Zone>> {
+        let above = || self.zone_of(&name.base_name());
+        let child = kind == RecordType::DS && !name.is_root() && self.zones.contains_key(name);
+        child.then(above).flatten().or_else(|| self.zone_of(name))
+    }
+
+    /// The same among the zones that an asker sees.
+    pub(crate) fn zone_placing(&self, asker: &Asker, name: &Name, kind: RecordType) -> Option<&Arc<Zone>> {
+        let child = kind == RecordType::DS && !name.is_root() && self.zones.contains_key(name);
+        let above = || self.zone_for(asker, &name.base_name());
+        child.then(above).flatten().or_else(|| self.zone_for(asker, name))
+    }
+
+    /// Every zone.
+    pub(crate) fn zones(&self) -> impl ExactSizeIterator<Item = &Arc<Zone>> {
+        self.zones.values()
     }
 
     /// The policy of a service; the nearest where none was written.
@@ -249,100 +272,18 @@ impl Table {
 
     fn own_zones(&mut self, apex: &Name) {
         let topology = Arc::clone(&self.topology);
-        let generation = u32::try_from(topology.version.generation & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        let serial = topology.settings.serial.wrapping_add(generation);
-        let brief = Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() };
-        let mut zones: HashMap<Name, Zone> = HashMap::new();
-        for own in [Some(apex.clone()), self.clusterset.clone()].into_iter().flatten() {
-            zones.insert(own.clone(), Zone::new(own, &brief, &[], serial));
-        }
-        for (object, facts) in &topology.zones {
-            let Some(name) = absolute(&facts.spec.apex) else {
-                self.bad.push(format!("zone `{object}`: apex `{}` is no name", facts.spec.apex));
-                continue;
-            };
-            zones.insert(name.clone(), Zone::new(name, &facts.spec.soa, &facts.spec.ns, facts.serial));
-        }
-        for record in self.records(&topology) {
-            let home = ancestors(&record.name).find(|n| zones.contains_key(n));
-            // A name that lies in no zone of ours is one of its own, so that what we don't know around it stays unknown.
-            let home = home.unwrap_or_else(|| record.name.clone());
-            let zone = zones.entry(home.clone()).or_insert_with(|| Zone::new(home, &brief, &[], serial));
-            zone.insert(record);
-        }
-        for host in self.hosts.keys() {
-            let host = if host.is_wildcard() { host.base_name() } else { host.clone() };
-            if !ancestors(&host).any(|n| zones.contains_key(&n)) {
-                zones.insert(host.clone(), Zone::new(host, &brief, &[], serial));
+        let own: Vec<Name> = [Some(apex.clone()), self.clusterset.clone()].into_iter().flatten().collect();
+        let mut building = Building::new(&topology, &own, self.hosts.keys());
+        self.bad.append(&mut building.bad);
+        self.zones = building.finish();
+        for (object, keys) in &topology.keys {
+            for (name, key) in &keys.tsig {
+                match Key::new(name, &key.algorithm, &key.secret) {
+                    Some(key) if self.keys.add(key.clone()) => {}
+                    Some(_) => self.bad.push(format!("zone `{object}`: another TSIG key is called `{name}`, too")),
+                    None => self.bad.push(format!("zone `{object}`: TSIG key `{name}` can't be used")),
+                }
             }
         }
-        if let Some(zone) = zones.get_mut(apex) {
-            name_servers(zone, &topology);
-        }
-        self.zones = zones.into_iter().map(|(name, zone)| (name, Arc::new(zone))).collect();
-    }
-
-    /// Every record that was written, the zones' own first.
-    fn records(&mut self, topology: &Topology) -> Vec<Record> {
-        let mut found = Vec::new();
-        for (object, facts) in &topology.zones {
-            let Some(apex) = absolute(&facts.spec.apex) else { continue };
-            for r in &facts.spec.records {
-                let owner = match r.name.as_str() {
-                    "@" | "" => Some(apex.clone()),
-                    relative => absolute(relative).and_then(|n| below(&n.iter().collect::<Vec<_>>(), &apex)),
-                };
-                let ttl = r.ttl.unwrap_or(TTL_DEFAULT);
-                self.take(&format!("zone `{object}`"), owner, &r.name, &r.record_type, ttl, &r.values, &mut found);
-            }
-        }
-        for (object, facts) in &topology.records {
-            for r in &facts.endpoints {
-                let ttl = r.record_ttl.and_then(|t| u32::try_from(t).ok()).filter(|t| *t > 0).unwrap_or(TTL_DEFAULT);
-                let owner = absolute(&r.dns_name);
-                self.take(
-                    &format!("DNSEndpoint `{object}`"),
-                    owner,
-                    &r.dns_name,
-                    &r.record_type,
-                    ttl,
-                    &r.targets,
-                    &mut found,
-                );
-            }
-        }
-        found
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one record set, as its object spells it")]
-    fn take(
-        &mut self,
-        object: &str,
-        owner: Option<Name>,
-        written: &str,
-        kind: &str,
-        ttl: u32,
-        values: &[String],
-        found: &mut Vec<Record>,
-    ) {
-        let Some(owner) = owner else {
-            self.bad.push(format!("{object}: `{written}` is no name"));
-            return;
-        };
-        for value in values {
-            match atoll_api::records::record(owner.clone(), kind, ttl, value) {
-                Ok(record) => found.push(record),
-                Err(why) => self.bad.push(format!("{object}: {why}")),
-            }
-        }
-    }
-}
-
-/// Gives the apex's name server the addresses of our DNS servers, where nothing was written for it.
-fn name_servers(zone: &mut Zone, topology: &Topology) {
-    let Some(server) = below(&["ns"], zone.apex()).filter(|s| !zone.owns(s)) else { return };
-    let sites = topology.sites.values().filter(|s| s.kind == "dns").flat_map(|s| &s.addresses);
-    for ip in sites.filter_map(|a| crate::policy::address(a)) {
-        zone.insert(Record::from_rdata(server.clone(), NEGATIVE_TTL, RData::from(ip)));
     }
 }

@@ -102,7 +102,7 @@ fn topology() -> Topology {
 }
 
 fn rows() -> Vec<(&'static str, Asked, Want)> {
-    use ResponseCode::{BADVERS, FormErr, NoError, NotImp, Refused};
+    use ResponseCode::{BADVERS, FormErr, NoError, NotAuth, NotImp, Refused};
     let cookie: &[u8] = &[7; 8];
     let several: &[(u16, &[u8])] = &[(3, &[]), (10, cookie), (8, &[0, 1, 24, 0, 192, 0, 2]), (9, &[])];
     vec![
@@ -125,7 +125,8 @@ fn rows() -> Vec<(&'static str, Asked, Want)> {
         ("ANY", Asked::plain(ANY), want(NoError, 1, None)),
         ("an unknown meta type", Asked::plain(200), want(NotImp, 0, None)),
         ("type OPT", Asked::plain(41), want(NotImp, 0, None)),
-        ("type AXFR", Asked::plain(252), want(Refused, 0, None)),
+        // RFC 5936 §2.2.1: "a server that is not authoritative for the zone … NOTAUTH"; the name is none of a zone.
+        ("type AXFR", Asked::plain(252), want(NotAuth, 0, None)),
         // §8.2: EDNS.
         ("§8.2.1 EDNS", Asked::edns(A, 0, 0, &[]), want(NoError, 1, Some(false))),
         ("§8.2.2 EDNS version 1", Asked::edns(A, 1, 0, &[]), want(BADVERS, 0, Some(false))),

@@ -121,7 +121,7 @@ async fn what_is_no_query_gets_formerr_or_nothing_and_the_server_goes_on() {
         p
     };
     for (what, packet, code) in [
-        ("an update", update.to_vec().unwrap(), ResponseCode::NotImp),
+        ("an update", update.to_vec().unwrap(), ResponseCode::FormErr),
         ("half a question", whole[..20].to_vec(), ResponseCode::FormErr),
         ("a header alone", whole[..12].to_vec(), ResponseCode::FormErr),
         ("a pointer to itself", pointer, ResponseCode::FormErr),

@@ -2,6 +2,7 @@
 //!
 //! A bad object is rejected alone: it gets a condition that says why, and the others go on.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::membership::patch_status;
 use crate::objects::Objects;
 use crate::placement::check as placement_rules;
 use crate::pulse::Pulse;
+use crate::zones::Judge;
 
 /// So many records are named in a condition.
 const NAMED_MAX: usize = 10;
@@ -43,8 +45,18 @@ pub(crate) fn zone(spec: &ZoneSpec) -> Result<(), String> {
     if let Some(bad) = spec.ns.iter().find(|ns| !is_domain(ns)) {
         return Err(format!("name server `{bad}` is not a domain name"));
     }
+    let notify = |at: &str| at.parse::<SocketAddr>().is_ok() || at.parse::<IpAddr>().is_ok();
+    if let Some(bad) = spec.notify.iter().find(|n| !notify(&n.address)) {
+        return Err(format!("notify `{}` is neither an address nor address:port", bad.address));
+    }
+    let named = |n: &String| n.split('.').all(|l| !l.is_empty() && l.len() <= 63);
+    if let Some(bad) = spec.tsig_keys.keys().find(|n| !named(n)) {
+        return Err(format!("TSIG key `{bad}` is not a domain name"));
+    }
     let peers = spec.allow.update.iter().chain(&spec.allow.transfer);
-    let bad = peers.filter_map(|p| p.cidr.as_ref()).find(|c| c.parse::<ipnet::IpNet>().is_err());
+    let bad = peers
+        .filter_map(|p| p.cidr.as_ref())
+        .find(|c| c.parse::<ipnet::IpNet>().is_err() && c.parse::<IpAddr>().is_err());
     bad.map_or(Ok(()), |c| Err(format!("`{c}` is not an address range")))
 }
 
@@ -53,11 +65,11 @@ pub(crate) fn traffic(spec: &TrafficPolicySpec) -> Result<(), String> {
     if let Some(bad) = spec.hosts.iter().find(|h| !is_domain(h.strip_prefix("*.").unwrap_or(h))) {
         return Err(format!("host `{bad}` is not a domain name"));
     }
-    let target = |address: &str| address.parse::<std::net::IpAddr>().is_ok() || is_domain(address);
+    let target = |address: &str| address.parse::<IpAddr>().is_ok() || is_domain(address);
     if let Some(bad) = spec.addresses.iter().map(|a| &a.address).chain(&spec.fallback).find(|a| !target(a)) {
         return Err(format!("address `{bad}` is neither an IP address nor a domain name"));
     }
-    if let Some(bad) = spec.fallback.iter().find(|a| a.parse::<std::net::IpAddr>().is_err()) {
+    if let Some(bad) = spec.fallback.iter().find(|a| a.parse::<IpAddr>().is_err()) {
         return Err(format!("fallback `{bad}` is not an IP address"));
     }
     if let Some(check) = &spec.health_check {
@@ -150,11 +162,11 @@ impl Accept {
     /// Runs until cancelled.
     pub(crate) async fn run(self) {
         let mut pulse = Pulse::new(vec![self.objects.changes()], Duration::from_secs(60));
+        let mut zones = Judge::default();
         loop {
             let o = &self.objects;
-            for zone_ in o.zones.state() {
-                self.judge(Api::all(self.client.clone()), &*zone_, zone_.status.as_ref(), word(zone(&zone_.spec)))
-                    .await;
+            for (zone, found) in zones.verdicts(o) {
+                self.judge(Api::all(self.client.clone()), &*zone, zone.status.as_ref(), found).await;
             }
             for policy in o.traffic.state() {
                 self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(traffic(&policy.spec))).await;

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atoll_reach::{Dialer, Identity, Revocations, Role, Routes, TlsIdentity, host_and_port, probe_members};
-use atoll_wire::v1::{enrolment_server::EnrolmentServer, feed_server::FeedServer, link_server::LinkServer};
+use atoll_wire::v1::{
+    enrolment_server::EnrolmentServer, feed_server::FeedServer, link_server::LinkServer, zones_server::ZonesServer,
+};
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{oneshot, watch};
@@ -31,6 +33,7 @@ use crate::services::Services;
 use crate::sessions::Sessions;
 use crate::topology::{Published, Publisher, Sites};
 use crate::webhook::{self, Webhook};
+use crate::zones::{SigningKeys, ZonesService};
 
 /// Runs the hub until `shutdown`. With leader election it waits for the Lease first.
 ///
@@ -116,6 +119,7 @@ async fn live(
         Approvals { client: client.clone(), objects: Arc::clone(&objects), sessions: Arc::clone(&sessions) };
     tasks.spawn(approvals.run());
     tasks.spawn(Accept { client: client.clone(), objects: Arc::clone(&objects), apex: config.apex.clone() }.run());
+    tasks.spawn(SigningKeys { client: client.clone(), objects: Arc::clone(&objects) }.run());
     let pushes = Pushes {
         client: client.clone(),
         authority: Arc::clone(&authority),
@@ -167,7 +171,8 @@ async fn live(
     let services = server()
         .add_service(EnrolmentServer::new(enrolment).max_decoding_message_size(256 * 1024))
         .add_service(LinkServer::new(link))
-        .add_service(FeedServer::new(feed));
+        .add_service(FeedServer::new(feed))
+        .add_service(ZonesServer::new(ZonesService::new(client.clone(), Arc::clone(&objects))));
     let clusters = objects.clusters.clone();
     let mut port = Port {
         listener: resources.listener,

@@ -34,6 +34,7 @@ mod conditions;
 mod membership;
 mod services;
 mod topology;
+mod zones;
 
 pub mod approvals;
 pub mod placement;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use atoll_api::kinds::{
     Assignment, Bundle, Catalog, Cluster, DNSEndpoint, PlacementPolicy, Registry, ReplicationApproval,
-    ReplicationPolicy, ReplicationRequest, RoutePolicy, ServiceImport, TrafficPolicy, Zone,
+    ReplicationPolicy, ReplicationRequest, RoutePolicy, SYSTEM_NAMESPACE, ServiceImport, TrafficPolicy, Zone,
 };
 use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::core::ClusterResourceScope;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -34,6 +35,10 @@ pub(crate) struct Objects {
     pub(crate) approvals: Store<ReplicationApproval>,
     pub(crate) route_policies: Store<RoutePolicy>,
     pub(crate) catalogs: Store<Catalog>,
+    /// Those of `atoll-system`: TSIG and signing keys are among them.
+    pub(crate) secrets: Store<Secret>,
+    /// Those of `atoll-system`: zone files are among them.
+    pub(crate) config_maps: Store<ConfigMap>,
     changed: watch::Receiver<u64>,
 }
 
@@ -57,6 +62,8 @@ impl Objects {
             approvals: kinds.follow(),
             route_policies: kinds.follow(),
             catalogs: kinds.follow(),
+            secrets: kinds.follow_in(Api::namespaced(client.clone(), SYSTEM_NAMESPACE)),
+            config_maps: kinds.follow_in(Api::namespaced(client.clone(), SYSTEM_NAMESPACE)),
             changed: changes,
         };
         objects.wait().await;
@@ -81,6 +88,8 @@ impl Objects {
                 let _ = self.requests.wait_until_ready().await;
                 let _ = self.approvals.wait_until_ready().await;
                 let _ = self.route_policies.wait_until_ready().await;
+                let _ = self.secrets.wait_until_ready().await;
+                let _ = self.config_maps.wait_until_ready().await;
                 self.catalogs.wait_until_ready().await
             }
         );
@@ -108,8 +117,15 @@ impl Kinds<'_> {
         K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
         K::Scope: Scope,
     {
+        self.follow_in(Api::all(self.client.clone()))
+    }
+
+    fn follow_in<K>(&mut self, api: Api<K>) -> Store<K>
+    where
+        K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+    {
         let (reader, writer) = reflector::store::<K>();
-        let api: Api<K> = Api::all(self.client.clone());
         let changed = self.changed.clone();
         let kind = K::kind(&K::DynamicType::default()).into_owned();
         self.tasks.spawn(async move {

@@ -95,6 +95,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         topology: common.topology,
         dialer: common.dialer,
         report: common.report,
+        line: common.line,
         connect,
         listen: Arc::new(System::default()),
         udp,

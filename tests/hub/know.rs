@@ -141,7 +141,7 @@ async fn a_member_of_names_only_is_in_the_topology_and_is_what_dns_servers_say_o
         watch::channel(Report { site, probes: [("lab".to_owned(), false)].into(), ..Report::default() });
     let stop = CancellationToken::new();
     let connect = move || channel(tls.clone(), hub.clone());
-    let (mut snapshots, run) = follow(Follow::default(), connect, reports, stop.clone()).await;
+    let (mut snapshots, _line, run) = follow(Follow::default(), connect, reports, stop.clone()).await;
     let following = tokio::spawn(run);
     let silent = world.condition("lab", "Ready", "False").await;
     assert_eq!((silent.reason.as_str(), silent.message.as_str()), ("Silent", "no DNS server of ours gets an answer"));

@@ -1,7 +1,9 @@
 //! `Zone`: a DNS zone that the hub owns; `DNSEndpoint`: records in it, the kind of ExternalDNS used as it is.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,9 +37,91 @@ pub struct ZoneSpec {
     /// Who may update and transfer.
     #[serde(default)]
     pub allow: ZoneAllow,
-    /// TSIG keys: name → Secret in the hub's `atoll-system`.
+    /// TSIG keys: name → Secret in the hub's `atoll-system`, with `secret` (base64) and `algorithm` (default `hmac-sha256`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tsig_keys: BTreeMap<String, String>,
+    /// More records, as a zone file (RFC 1035 §5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone_file: Option<ZoneFile>,
+    /// Split horizon: view → record sets that askers of this view get in place of those of the same name and type.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub views: BTreeMap<String, Vec<Record>>,
+    /// Secondaries that are told of every change (RFC 1996).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<ZoneNotify>,
+    /// Signing.
+    #[serde(default, skip_serializing_if = "ZoneDnssec::is_default")]
+    pub dnssec: ZoneDnssec,
+    /// This is a catalog (RFC 9432, version 2): its records are the hub's other zones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub catalog: bool,
+}
+
+/// Where a zone file is: one of both.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ZoneFile {
+    /// The file itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// A key of a ConfigMap in the hub's `atoll-system`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_map_ref: Option<ZoneFileRef>,
+}
+
+/// A key of a ConfigMap in the hub's `atoll-system`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ZoneFileRef {
+    /// The ConfigMap.
+    pub name: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// A secondary to tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ZoneNotify {
+    /// Its IP address, with a port where that is not 53.
+    pub address: String,
+    /// The TSIG key that the message is signed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tsig: Option<String>,
+}
+
+/// How a zone is signed: online, ECDSA P-256, one key for everything (RFC 6605, RFC 9824).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ZoneDnssec {
+    /// Whether the zone is signed.
+    pub enabled: bool,
+    /// The newest key. One more begins a rollover: both keys sign until the older is retired.
+    #[schemars(range(min = 1))]
+    pub key_generation: u32,
+    /// Keys up to this generation sign no more. Raise it once the parent's DS names the newest key and the old DS has expired.
+    pub retired_generation: u32,
+}
+
+impl Default for ZoneDnssec {
+    fn default() -> Self {
+        Self { enabled: false, key_generation: 1, retired_generation: 0 }
+    }
+}
+
+impl ZoneDnssec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The generations that sign, the newest last; at most [`Self::KEYS_MAX`].
+    pub fn generations(&self) -> std::ops::RangeInclusive<u32> {
+        let newest = self.key_generation.max(1);
+        let oldest = self.retired_generation.saturating_add(1).max(newest.saturating_sub(Self::KEYS_MAX - 1));
+        oldest.min(newest)..=newest
+    }
+
+    /// Keys of one zone at once.
+    pub const KEYS_MAX: u32 = 3;
 }
 
 /// Start of authority (RFC 1035 §3.3.13); what is empty gets a default.
@@ -98,6 +182,18 @@ pub struct ZonePeer {
     /// An address range.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cidr: Option<String>,
+}
+
+impl ZonePeer {
+    /// Whether this is who comes from `ip` with the key `key`: everything that is written must hold, and something must be written.
+    pub fn admits(&self, ip: IpAddr, key: Option<&str>) -> bool {
+        let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+        let by_key = self.tsig.as_deref().is_none_or(|own| key.is_some_and(|key| plain(key) == plain(own)));
+        let net = |cidr: &str| cidr.parse::<IpNet>().ok().or_else(|| cidr.parse::<IpAddr>().ok().map(IpNet::from));
+        let by_net =
+            self.cidr.as_deref().is_none_or(|cidr| net(cidr).is_some_and(|net| net.contains(&ip.to_canonical())));
+        (self.tsig.is_some() || self.cidr.is_some()) && by_key && by_net
+    }
 }
 
 /// Records as ExternalDNS writes them.

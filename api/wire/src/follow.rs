@@ -23,6 +23,9 @@ use crate::delta::{Receiver, Refused};
 use crate::v1::{self, feed_client::FeedClient, feed_event::Event};
 
 mod last_good;
+mod line;
+
+pub use line::Line;
 
 /// How often a site reports itself.
 pub const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -102,7 +105,7 @@ pub async fn follow<C, F, E>(
     connect: C,
     report: watch::Receiver<Report>,
     shutdown: CancellationToken,
-) -> (watch::Receiver<Snapshot>, impl Future<Output = ()> + Send)
+) -> (watch::Receiver<Snapshot>, Line, impl Future<Output = ()> + Send)
 where
     C: Fn() -> F + Send + Sync + 'static,
     F: Future<Output = Result<Channel, E>> + Send,
@@ -118,18 +121,20 @@ where
         None => (Receiver::default(), Topology::default()),
     };
     let (sender, watch) = watch::channel(Snapshot { topology: Arc::new(topology), heard: None });
-    let mut follower = Follower { config, receiver, sender, unsaved: false };
+    let (connected, line) = line::new();
+    let mut follower = Follower { config, receiver, sender, connected, unsaved: false };
     let run = async move {
         shutdown.run_until_cancelled(follower.run(connect, report)).await;
         follower.save().await;
     };
-    (watch, run)
+    (watch, line, run)
 }
 
 struct Follower {
     config: Follow,
     receiver: Receiver,
     sender: watch::Sender<Snapshot>,
+    connected: watch::Sender<Option<Channel>>,
     unsaved: bool,
 }
 
@@ -146,8 +151,12 @@ impl Follower {
             let lost = match timeout(CONNECT_MAX, connect()).await {
                 Err(_) => Lost::ConnectTimeout,
                 Ok(Err(e)) => Lost::Connect(e.to_string()),
-                Ok(Ok(channel)) => self.converse(channel, &report).await,
+                Ok(Ok(channel)) => {
+                    self.connected.send_replace(Some(channel.clone()));
+                    self.converse(channel, &report).await
+                }
             };
+            self.connected.send_replace(None);
             self.save().await;
             // A hub that spoke starts the back-off anew.
             if self.sender.borrow().heard != before {

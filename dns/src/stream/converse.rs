@@ -6,12 +6,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::task::Poll;
+use std::time::Duration;
 
 use atoll_reach::BoxStream;
 use bytes::{Buf as _, BytesMut};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _, poll};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listen::Client;
@@ -60,6 +61,17 @@ async fn exchange(
         while answering.len() < limits.queries && output.len() < WRITE_BYTES {
             let Some(packet) = frame(&mut input) else { break };
             first = false;
+            // A transfer is many messages, made and written one after the other.
+            if let Some(messages) = responder.transfer(&packet, from) {
+                for message in messages {
+                    put(&mut output, &message);
+                    if output.len() >= WRITE_BYTES {
+                        write(stream, &mut output, limits.write).await?;
+                    }
+                }
+                until = Instant::now() + seat.idle();
+                continue;
+            }
             let mut answer = Box::pin(reply(responder.clone(), packet, from, via));
             match poll!(&mut answer) {
                 Poll::Ready(Some(octets)) => put(&mut output, &octets),
@@ -70,13 +82,7 @@ async fn exchange(
             until = Instant::now() + seat.idle();
         }
         if !output.is_empty() {
-            let written = async {
-                stream.write_all(&output).await?;
-                stream.flush().await
-            };
-            let in_time = timeout(limits.write, written).await;
-            in_time.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))??;
-            output.clear();
+            write(stream, &mut output, limits.write).await?;
             continue;
         }
         if !open && answering.is_empty() {
@@ -99,6 +105,18 @@ async fn exchange(
     }
 }
 
+/// Writes what is there.
+async fn write(stream: &mut (impl AsyncWrite + Unpin), output: &mut Vec<u8>, within: Duration) -> io::Result<()> {
+    let written = async {
+        stream.write_all(output).await?;
+        stream.flush().await
+    };
+    let in_time = timeout(within, written).await;
+    in_time.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))??;
+    output.clear();
+    Ok(())
+}
+
 /// The first whole message.
 fn frame(input: &mut BytesMut) -> Option<Vec<u8>> {
     let length = usize::from(u16::from_be_bytes(*input.first_chunk()?));
@@ -115,6 +133,6 @@ fn put(output: &mut Vec<u8>, reply: &[u8]) {
 }
 
 /// As RFC 7828 §3.1 counts.
-fn tenths(idle: std::time::Duration) -> u16 {
+fn tenths(idle: Duration) -> u16 {
     u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use atoll_api::topology::Topology;
 use atoll_reach::{Dialer, RelayTable, Routes, System};
-use atoll_wire::follow::Snapshot;
+use atoll_wire::follow::{Line, Snapshot};
 use hickory_proto::op::{Edns, Message, Query as Asks, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use proptest::prelude::*;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::edge::Edge;
 use crate::forward::Forwarder;
@@ -116,10 +117,12 @@ pub(crate) fn configured(config: &Config, topology: Topology, bytes_max: usize) 
         Instant::now(),
     );
     let lookups = Lookups::new(&config.caching, forwarder, metrics.clone(), tasks);
-    let resolver =
-        Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard: Guard::new(true, vec![], vec![]) });
+    let authority = Arc::new(Authority::new(Line::dead(), Arc::clone(&world.table)));
+    let signatures = Arc::clone(&authority.signatures);
+    let guard = Guard::new(true, vec![], vec![]);
+    let resolver = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard, signatures });
     let edge = Arc::new(Edge::new(config, None));
-    Responder { resolver, edge, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())) }
+    Responder { resolver, edge, authority, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())) }
 }
 
 /// Another topology counts from now on; the tables are made anew and differ.

@@ -78,6 +78,7 @@ impl Stage {
             topology: followed,
             dialer: Dialer::new(Arc::new(system.clone()), relays.clone(), routes.clone()),
             report,
+            line: atoll_wire::follow::Line::dead(),
             connect: Arc::new(system.clone()),
             listen: Arc::new(system),
             udp: vec![udp],

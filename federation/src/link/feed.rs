@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_api::facts::{Facts, key};
 use atoll_api::topology::Site;
 use atoll_wire::delta::Sender;
 use atoll_wire::v1::{self, feed_event::Event, feed_server::Feed};
@@ -23,6 +24,8 @@ const SLOW_MAX: Duration = Duration::from_secs(30);
 /// A report longer than this is none.
 const SITE_LEN_MAX: usize = 64 * 1024;
 const PROBES_MAX: usize = 10_000;
+/// The site that is told the zones' keys.
+const DNS: &str = "dns";
 
 /// Feeds data planes.
 pub(crate) struct FeedService {
@@ -44,7 +47,7 @@ impl Feed for FeedService {
         let (epoch, topology, shutdown) = (self.epoch, self.topology.clone(), self.shutdown.clone());
         self.tasks.spawn(async move {
             tracing::info!(site, "data plane follows");
-            let ended = shutdown.run_until_cancelled(feed(epoch, topology, &out)).await;
+            let ended = shutdown.run_until_cancelled(feed(epoch, topology, &out, site == DNS)).await;
             tracing::info!(site, "data plane follows no more");
             if ended.is_none() {
                 let _ = out.try_send(Err(Status::unavailable("the hub stops")));
@@ -93,11 +96,25 @@ fn instance_of(name: &str, instance: &str) -> Option<String> {
     }
 }
 
+/// The topology for those who have no business with the zones' keys.
+fn without_keys(facts: &Arc<Facts>) -> Arc<Facts> {
+    let keys: Vec<String> = facts.under(key::ZONE_KEYS).map(|(rest, _)| format!("{}/{rest}", key::ZONE_KEYS)).collect();
+    if keys.is_empty() {
+        return Arc::clone(facts);
+    }
+    let mut without = Facts::clone(facts);
+    for key in keys {
+        without.remove(&key);
+    }
+    Arc::new(without)
+}
+
 /// Sends the topology whenever it changes, and a word that all is well in between.
 async fn feed(
     epoch: u64,
     mut topology: watch::Receiver<Option<Published>>,
     out: &mpsc::Sender<Result<v1::FeedEvent, Status>>,
+    with_keys: bool,
 ) -> Option<()> {
     let mut sender = Sender::new(epoch);
     let send = async |event: Event| {
@@ -108,7 +125,8 @@ async fn feed(
     loop {
         let now = topology.borrow_and_update().clone();
         if let Some(published) = now {
-            for delta in sender.update_to(&published.facts, published.version.generation) {
+            let facts = if with_keys { published.facts } else { without_keys(&published.facts) };
+            for delta in sender.update_to(&facts, published.version.generation) {
                 send(Event::Delta(delta)).await?;
             }
         }
@@ -126,7 +144,20 @@ async fn feed(
 
 #[cfg(test)]
 mod tests {
-    use super::instance_of;
+    use std::sync::Arc;
+
+    use atoll_api::facts::{Facts, key};
+
+    use super::{instance_of, without_keys};
+
+    #[test]
+    fn keys_are_told_to_dns_servers_alone() {
+        let mut facts = Facts::default();
+        facts.put(format!("{}/example-com", key::ZONE), &1);
+        facts.put(format!("{}/example-com", key::ZONE_KEYS), &2);
+        let without = without_keys(&Arc::new(facts));
+        assert_eq!(without.iter().map(|(k, _)| k).collect::<Vec<_>>(), ["zone/example-com"]);
+    }
 
     #[test]
     fn a_site_speaks_only_under_the_name_of_its_certificate() {

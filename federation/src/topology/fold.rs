@@ -8,16 +8,17 @@ use std::net::IpAddr;
 
 use atoll_api::facts::{Facts, key};
 use atoll_api::kinds::{
-    CLUSTER_SET_LABEL, DNSEndpoint, ServiceImport, ServiceImportPort, ServiceImportType, TrafficPolicy, Zone,
+    CLUSTER_SET_LABEL, DNSEndpoint, ServiceImport, ServiceImportPort, ServiceImportType, TrafficPolicy,
 };
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::topology::{
-    ClusterFacts, Endpoints, ExportFacts, FailingFacts, MemberService, ServiceFacts, ServicePort, Settings, Site,
-    ZoneFacts,
+    ClusterFacts, Endpoints, ExportFacts, FailingFacts, MemberService, RecordsFacts, ServiceFacts, ServicePort,
+    Settings, Site, ZoneFacts, ZoneKeys,
 };
 use kube::ResourceExt as _;
 
 use crate::membership::Judged;
+use crate::zones::Entry;
 
 /// Endpoints of one service in one member, at most.
 const ENDPOINTS_MAX: usize = 10_000;
@@ -28,7 +29,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) loopback_members: bool,
     pub(crate) members: &'a BTreeMap<ClusterName, Judged>,
     pub(crate) reported: &'a BTreeMap<ClusterName, Facts>,
-    pub(crate) zones: &'a [(std::sync::Arc<Zone>, u32)],
+    pub(crate) zones: &'a [Entry],
     pub(crate) records: &'a [std::sync::Arc<DNSEndpoint>],
     pub(crate) traffic: &'a [std::sync::Arc<TrafficPolicy>],
     /// What a hub that has just started knows of the exports of members that have not reported yet.
@@ -87,13 +88,20 @@ pub(crate) fn fold(inputs: &Inputs<'_>) -> Facts {
         }
     }
     remembered(inputs, &mut out);
-    for (zone, serial) in inputs.zones {
-        out.put(format!("{}/{}", key::ZONE, zone.name_any()), &ZoneFacts { spec: zone.spec.clone(), serial: *serial });
+    for Entry { zone, file, serial, keys } in inputs.zones {
+        let facts = ZoneFacts { spec: zone.spec.clone(), file: file.clone(), serial: *serial };
+        out.put(format!("{}/{}", key::ZONE, zone.name_any()), &facts);
+        if *keys != ZoneKeys::default() {
+            out.put(format!("{}/{}", key::ZONE_KEYS, zone.name_any()), keys);
+        }
     }
     for records in inputs.records {
         out.put(
             format!("{}/{}/{}", key::RECORDS, records.namespace().unwrap_or_default(), records.name_any()),
-            &records.spec,
+            &RecordsFacts {
+                endpoints: records.spec.endpoints.clone(),
+                revision: records.metadata.generation.unwrap_or_default(),
+            },
         );
     }
     for policy in inputs.traffic {

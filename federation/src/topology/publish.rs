@@ -12,8 +12,6 @@ use atoll_api::kinds::SyncMode;
 use atoll_api::names::ClusterName;
 use atoll_api::topology::{Settings, Site, Topology, Version};
 use jiff::Timestamp;
-use kube::ResourceExt as _;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -27,6 +25,7 @@ use crate::membership::{Judged, Membership, Phase, verdicts};
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::sessions::{Member, Part};
+use crate::zones::Known;
 
 /// One published topology.
 #[derive(Debug, Clone)]
@@ -55,7 +54,7 @@ impl Publisher {
         let m = Arc::clone(&self.membership);
         let watches = vec![m.objects.changes(), m.sessions.changes(), m.sites.changes()];
         let mut pulse = Pulse::new(watches, Duration::from_secs(1));
-        let (mut zones, mut stored, mut generation) = (BTreeMap::new(), None, 0);
+        let (mut zones, mut stored, mut generation) = (Known::default(), None, 0);
         let mut checks = Checks::new(Instant::now());
         let mut serials = Serials::begin(&m.client, Timestamp::now().as_second().unsigned_abs()).await;
         loop {
@@ -67,7 +66,8 @@ impl Publisher {
                 self.tell_agents(&members, &sites);
                 let before = self.out.borrow().as_ref().map(|p| Arc::clone(&p.topology));
                 let checked = checks.look(before.as_deref(), &m.sites.said(now), now);
-                let facts = self.facts(&members, &sites, &mut zones, serials.base(), &checked).await;
+                let next = serials.base().wrapping_add((generation + 1) as u32);
+                let facts = self.facts(&members, &sites, &mut zones, (serials.base(), next), &checked).await;
                 let same = self.out.borrow().as_ref().is_some_and(|p| p.facts.digest() == facts.digest());
                 if !same {
                     generation += 1;
@@ -101,8 +101,8 @@ impl Publisher {
         &self,
         members: &BTreeMap<ClusterName, Judged>,
         sites: &[Site],
-        zones: &mut BTreeMap<String, ([u8; 32], u32)>,
-        serial_base: u32,
+        zones: &mut Known,
+        (serial_base, next): (u32, u32),
         checked: &Checked,
     ) -> Facts {
         let m = &self.membership;
@@ -115,8 +115,8 @@ impl Publisher {
             serial: serial_base,
         };
         let records = m.objects.records.state();
-        let accepted = m.objects.zones.state().into_iter().filter(|z| accept::zone(&z.spec).is_ok());
-        let all: Vec<_> = accepted.map(|zone| (zone.clone(), serial(zones, &zone, &records))).collect();
+        // A zone that is another one now has the serial of the generation that says so.
+        let all = zones.entries(&m.objects, sites, next, Timestamp::now().as_second());
         let traffic: Vec<_> =
             m.objects.traffic.state().into_iter().filter(|t| accept::traffic(&t.spec).is_ok()).collect();
         let mut all_sites = sites.to_vec();
@@ -154,30 +154,4 @@ impl Publisher {
         let by_member = members.keys().map(|name| (name.clone(), facts.clone())).collect();
         self.membership.sessions.set_desired(Part::Sites, by_member);
     }
-}
-
-/// A zone's serial: another one whenever its content is, never smaller than the time in seconds, so that it grows over restarts.
-fn serial(
-    known: &mut BTreeMap<String, ([u8; 32], u32)>,
-    zone: &atoll_api::kinds::Zone,
-    records: &[Arc<atoll_api::kinds::DNSEndpoint>],
-) -> u32 {
-    let mut hash = Sha256::new();
-    hash.update(serde_json::to_vec(&zone.spec).unwrap_or_default());
-    let apex = zone.spec.apex.to_ascii_lowercase();
-    for endpoint in records.iter().flat_map(|r| &r.spec.endpoints) {
-        let name = endpoint.dns_name.trim_end_matches('.').to_ascii_lowercase();
-        if name == apex || name.strip_suffix(&apex).is_some_and(|rest| rest.ends_with('.')) {
-            hash.update(serde_json::to_vec(endpoint).unwrap_or_default());
-        }
-    }
-    let digest: [u8; 32] = hash.finalize().into();
-    let now = u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX);
-    let next = match known.get(&zone.name_any()) {
-        Some((held, serial)) if *held == digest => *serial,
-        Some((_, serial)) => now.max(serial.wrapping_add(1)),
-        None => now,
-    };
-    known.insert(zone.name_any(), (digest, next));
-    next
 }

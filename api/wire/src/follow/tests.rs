@@ -67,7 +67,7 @@ async fn start(scene: &Scene, config: Follow) -> watch::Receiver<Snapshot> {
     };
     let site = Site { instance: "dns-1".into(), kind: "dns".into(), ..Site::default() };
     let (_, report) = watch::channel(Report { site, probes: [("lab".to_owned(), true)].into(), ..Report::default() });
-    let (watch, run) = follow(config, connect, report, scene.shutdown.clone()).await;
+    let (watch, _line, run) = follow(config, connect, report, scene.shutdown.clone()).await;
     tokio::spawn(run);
     watch
 }

@@ -1,0 +1,197 @@
+//! What a server does for its own zones alone, in front of plain queries: signed messages, transfers, updates.
+//!
+//! ```text
+//!   packet ── TSIG? peel ──┬── UPDATE ── update ── hub
+//!                          ├── AXFR, IXFR by stream ── transfer (many messages)
+//!                          └── a query ── respond as ever ── sign
+//! ```
+//!
+//! In: a packet. Out: `None` for what is a plain query, else its reply or replies. Bounds: updates and transfers at once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use atoll_wire::follow::Line;
+use hickory_proto::op::{Message, OpCode, ResponseCode};
+use hickory_proto::rr::RecordType;
+use tokio::sync::{Semaphore, watch};
+
+use crate::answer::{Ede, ede};
+use crate::edns::{self, Opt, ReplyOpt};
+use crate::respond::{Responder, Via};
+use crate::sign::Signatures;
+use crate::table::Table;
+use crate::transfer::{self, Journals, Transfer};
+use crate::tsig::{Peeled, Session, peel};
+use crate::update;
+
+const UPDATES_MAX: usize = 64;
+const TRANSFERS_MAX: usize = 32;
+const UPDATE: u8 = 5;
+
+/// What it takes.
+pub(crate) struct Authority {
+    line: Line,
+    pub(crate) signatures: Arc<Signatures>,
+    journals: Journals,
+    tables: watch::Sender<Arc<Table>>,
+    updates: Semaphore,
+    transfers: Arc<Semaphore>,
+}
+
+impl Authority {
+    /// The authority for the zones of `table`.
+    pub(crate) fn new(line: Line, table: Arc<Table>) -> Self {
+        Self {
+            line,
+            signatures: Arc::new(Signatures::default()),
+            journals: Journals::default(),
+            tables: watch::Sender::new(table),
+            updates: Semaphore::new(UPDATES_MAX),
+            transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+        }
+    }
+
+    /// The table that counts now; to be told of every swap, after it.
+    pub(crate) fn swapped(&self, table: &Arc<Table>) {
+        let before = Arc::clone(&self.tables.borrow());
+        if Arc::ptr_eq(&before, table) {
+            return;
+        }
+        for zone in table.zones().filter(|z| z.object().is_some_and(|(_, f)| !f.spec.allow.transfer.is_empty())) {
+            if let Some(old) = before.zone_of(zone.apex()).filter(|old| old.apex() == zone.apex()) {
+                self.journals.note(old, zone);
+            }
+        }
+        self.journals.keep(|apex| table.zone_of(apex).is_some_and(|zone| zone.apex() == apex));
+        self.tables.send_replace(Arc::clone(table));
+    }
+
+    /// Every swap.
+    pub(crate) fn tables(&self) -> watch::Receiver<Arc<Table>> {
+        self.tables.subscribe()
+    }
+}
+
+fn now_s() -> u64 {
+    jiff::Timestamp::now().as_second().unsigned_abs()
+}
+
+impl Responder {
+    /// The reply to `packet`; `None` for what gets none.
+    pub(crate) async fn respond(&self, packet: &[u8], from: SocketAddr, via: Via) -> Option<Vec<u8>> {
+        let is_request = packet.len() >= 12 && packet[2] & 0x80 == 0;
+        let update = is_request && packet[2] >> 3 & 0x0f == UPDATE;
+        if !is_request || (packet[10..12] == [0, 0] && !update) {
+            return self.plain(packet, from, via, None).await;
+        }
+        let table = Arc::clone(&self.authority.tables.borrow());
+        match peel(packet, &table.keys, now_s()) {
+            Peeled::Plain if update => Some(self.update(packet, from, None).await),
+            Peeled::Plain => self.plain(packet, from, via, None).await,
+            Peeled::Malformed => Some(formerr(packet)),
+            Peeled::Refused(reply, word) => {
+                self.metrics.dropped(via.transport, word);
+                Some(reply)
+            }
+            Peeled::Signed(message, mut session) if update => {
+                let reply = self.update(&message, from, Some(&session)).await;
+                Some(session.sign(reply, now_s()))
+            }
+            Peeled::Signed(message, mut session) => {
+                let reply = self.plain(&message, from, via, Some(session.name())).await?;
+                let limit = edns::limit(Opt::find(&message).ok().flatten().as_ref(), via.stream);
+                let fits = reply.len() + session.room() <= limit;
+                Some(session.sign(if fits { reply } else { cut(&reply) }, now_s()))
+            }
+        }
+    }
+
+    /// The messages of a transfer that `packet` asks for by a stream; `None` for every other packet.
+    pub(crate) fn transfer(&self, packet: &[u8], from: SocketAddr) -> Option<Transfer> {
+        let query = transfer::asked(packet)?;
+        let (table, now) = (Arc::clone(&self.authority.tables.borrow()), now_s());
+        let session = match peel(packet, &table.keys, now) {
+            Peeled::Plain => None,
+            Peeled::Signed(_, session) => Some(session),
+            Peeled::Refused(reply, _) => return Some(Transfer::only(reply)),
+            Peeled::Malformed => return Some(Transfer::only(formerr(packet))),
+        };
+        let key = session.as_deref().map(Session::key);
+        let zone = match transfer::allowed(&table, &query, from.ip(), key.as_deref()) {
+            Ok(zone) => zone,
+            Err(code) => {
+                tracing::info!(zone = %query.queries[0].name, %from, key, %code, "transfer refused");
+                return Some(Transfer::refused(&query, code, session, now));
+            }
+        };
+        let Ok(slot) = Arc::clone(&self.authority.transfers).try_acquire_owned() else {
+            return Some(Transfer::refused(&query, ResponseCode::ServFail, session, now));
+        };
+        let kind = query.queries[0].query_type;
+        tracing::info!(zone = %zone.apex(), %from, key, serial = zone.serial(), %kind, "transfer");
+        let seconds = (now & u64::from(u32::MAX)) as u32;
+        let records = transfer::content(zone, &query, &self.authority.journals, &self.authority.signatures, seconds);
+        Some(Transfer::new(&query, records, session, now, slot))
+    }
+
+    async fn update(&self, message: &[u8], from: SocketAddr, session: Option<&Session>) -> Vec<u8> {
+        let (code, why) = match self.authority.updates.try_acquire() {
+            Ok(_slot) => {
+                let (line, tables) = (&self.authority.line, self.authority.tables());
+                update::carry_out(message, from.ip(), session, line, tables).await
+            }
+            Err(_) => {
+                (ResponseCode::ServFail, Some(Ede { code: ede::OTHER, text: "too many updates at once".to_owned() }))
+            }
+        };
+        let mut reply = header(message, OpCode::Update, code);
+        if let Ok(Some(opt)) = Opt::find(message) {
+            let edes: Vec<Ede> = why.into_iter().collect();
+            let said = ReplyOpt { edes: edns::Edes::Made(&edes), dnssec: opt.dnssec, ..ReplyOpt::default() };
+            edns::append(&mut reply, Some(&said), edns::limit(Some(&opt), false));
+        }
+        reply
+    }
+
+    /// The answer to a transfer that did not come by a stream: IXFR gets the SOA, and the client comes again (RFC 1995 §2).
+    pub(crate) fn by_datagram(
+        &self,
+        query: &Message,
+        from: SocketAddr,
+    ) -> Result<hickory_proto::rr::Record, ResponseCode> {
+        let table = self.authority.tables.borrow();
+        let zone = transfer::allowed(&table, query, from.ip(), None)?;
+        match query.queries[0].query_type {
+            RecordType::IXFR => Ok(zone.soa()),
+            _ => Err(ResponseCode::Refused),
+        }
+    }
+}
+
+fn header(message: &[u8], code: OpCode, rcode: ResponseCode) -> Vec<u8> {
+    let id = u16::from_be_bytes([message[0], message[1]]);
+    // A header can be written.
+    Message::error_msg(id, code, rcode).to_vec().unwrap_or_default()
+}
+
+/// A reply of a header that says FORMERR.
+fn formerr(packet: &[u8]) -> Vec<u8> {
+    let mut reply = packet[..12].to_vec();
+    reply[2] = 0x80 | (reply[2] & 0x79);
+    reply[3] = 1;
+    reply[4..].fill(0);
+    reply
+}
+
+/// Header and question of a reply, with TC (RFC 8945 §5.3: what does not fit with its signature is cut).
+fn cut(reply: &[u8]) -> Vec<u8> {
+    let mut at = 12;
+    while let Some(length) = reply.get(at).filter(|length| **length != 0) {
+        at += 1 + usize::from(*length);
+    }
+    let mut short = reply.get(..at + 5).unwrap_or(&reply[..12]).to_vec();
+    short[2] |= 0x02;
+    short[6..].iter_mut().take(6).for_each(|octet| *octet = 0);
+    short
+}

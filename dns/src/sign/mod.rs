@@ -1,0 +1,129 @@
+//! Signing what is answered, at the moment it is answered (RFC 4034, 4035), with denials made for the question (RFC 9824).
+//!
+//! ```text
+//!   answer (of the resolver, DO) ── each set in a signed zone of ours ── signatures (kept) ── RRSIG
+//!                                └─ nothing there ── deny ── SOA, NSEC of the very name
+//! ```
+//!
+//! In: an answer and the zones. Out: the same with RRSIG, NSEC and DS. Whatever a signed zone answers is signed, geo and translated
+//! answers too; what lies below an unsigned zone of ours is an insecure delegation, which the zone above denies a DS. Without DO nothing
+//! is changed. Sources: RFC 6605 (ECDSA P-256), RFC 9824 (compact denial), RFC 7344 (CDS), docs/decisions/dnssec.md.
+
+mod deny;
+mod keys;
+mod signatures;
+mod transfer;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+pub(crate) use keys::{Keys, decode};
+pub(crate) use signatures::Signatures;
+pub(crate) use transfer::signed;
+
+use crate::answer::{Answer, Source};
+use crate::table::Table;
+use crate::zones::Zone;
+
+/// Signs `answer` to a question for `name` and `kind` that asked for it.
+pub(crate) fn complete(
+    answer: &mut Answer,
+    table: &Table,
+    (name, kind): (&Name, RecordType),
+    signatures: &Signatures,
+    now_s: u32,
+) {
+    if !matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain) {
+        return;
+    }
+    let signer = |owner: &Name| table.zone_of(owner).filter(|zone| zone.keys().is_some());
+    let last = end(name, kind, &answer.answers);
+    let found = answer.answers.iter().any(|r| r.name == last && (r.record_type() == kind || kind == RecordType::ANY));
+    if !found && let Some(zone) = table.home(&last, kind).filter(|zone| zone.keys().is_some()) {
+        refuse(answer, zone, &last, kind);
+    }
+    let seal = |records: &mut Vec<Record>, home: Option<&Zone>| {
+        let sets = sets(std::mem::take(records));
+        for mut set in sets {
+            let first = &set[0];
+            let zone = match home {
+                Some(zone) if zone.apex().zone_of(&first.name) => Some(zone),
+                _ => signer(&first.name).map(AsRef::as_ref),
+            };
+            // NS and addresses below a cut are not ours to sign (RFC 4035 §2.2); what already is signed is somebody else's.
+            let plain = first.record_type() != RecordType::RRSIG;
+            if let Some(zone) = zone.filter(|zone| plain && !is_below(zone, first)) {
+                set.extend(signatures.of(zone, &set, now_s));
+            }
+            records.extend(set);
+        }
+    };
+    let home = table.home(&last, kind).cloned();
+    let home = home.as_deref().filter(|zone| zone.keys().is_some());
+    // A DS, and the denial of one, is the zone's above.
+    let above = home.filter(|_| kind == RecordType::DS);
+    seal(&mut answer.answers, above);
+    seal(&mut answer.authorities, home);
+    seal(&mut answer.additionals, None);
+}
+
+/// Where the chain of aliases from `name` ends.
+fn end(name: &Name, kind: RecordType, answers: &[Record]) -> Name {
+    let mut last = name.clone();
+    if kind == RecordType::CNAME {
+        return last;
+    }
+    for record in answers {
+        match &record.data {
+            RData::CNAME(target) if record.name == last => last = target.0.to_lowercase(),
+            _ => {}
+        }
+    }
+    last
+}
+
+/// Puts in place of an unsigned "no" a signed one, and beside a referral what is said of its DS.
+fn refuse(answer: &mut Answer, zone: &Zone, name: &Name, kind: RecordType) {
+    let cut = answer.authorities.iter().find(|r| r.record_type() == RecordType::NS).map(|r| r.name.clone());
+    match cut {
+        Some(cut) if !answer.authoritative && answer.answers.is_empty() => {
+            answer.authorities.extend(match zone.set(&cut, RecordType::DS) {
+                Some(ds) => ds.to_vec(),
+                None => vec![deny::no_ds(zone, &cut)],
+            });
+        }
+        _ => {
+            let there = answer.rcode == ResponseCode::NoError;
+            let fixed = matches!(answer.sources.last(), Some(Source::Zone(_)));
+            let denial = deny::denial(zone, name, kind, there, fixed);
+            // RFC 9824 §3.1: the code is that of a name that exists; NXNAME says that it does not.
+            answer.rcode = ResponseCode::NoError;
+            if kind == RecordType::NSEC {
+                answer.answers.push(denial);
+                answer.authorities.clear();
+            } else {
+                let mut soa = zone.soa();
+                soa.ttl = denial.ttl;
+                answer.authorities = vec![soa, denial];
+            }
+        }
+    }
+}
+
+fn is_below(zone: &Zone, record: &Record) -> bool {
+    let kind = record.record_type();
+    let at_cut = matches!(kind, RecordType::DS | RecordType::NSEC);
+    record.name != *zone.apex() && !at_cut && zone.is_cut(&record.name)
+}
+
+/// Records by set, in their order.
+fn sets(records: Vec<Record>) -> Vec<Vec<Record>> {
+    let mut sets: Vec<Vec<Record>> = Vec::new();
+    for record in records {
+        let same = |set: &&mut Vec<Record>| set[0].name == record.name && set[0].record_type() == record.record_type();
+        match sets.iter_mut().find(same) {
+            Some(set) => set.push(record),
+            None => sets.push(vec![record]),
+        }
+    }
+    sets
+}

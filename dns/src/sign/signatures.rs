@@ -1,0 +1,127 @@
+//! Signatures, made once and kept: a name that is asked often costs no more signed than unsigned.
+//!
+//! In: a set of records of a signed zone, the time. Out: its RRSIGs, one for each key. They are kept by what they sign, so a change of the
+//! set is another signature; the number kept is bounded. A signature holds for eight days and is given for one: every set changes over
+//! at its own time of day (jitter), the same on all replicas. Sources: RFC 4034 §3 and §6, RFC 6781 §4.4.2.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use hickory_proto::dnssec::rdata::{DNSSECRData, RRSIG, SigInput};
+use hickory_proto::dnssec::{Algorithm, TBS};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, SerialNumber};
+use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder, NameEncoding};
+use moka::sync::Cache;
+
+use crate::zones::Zone;
+
+/// Signatures kept; one takes some 300 octets.
+const KEPT_MAX: u64 = 100_000;
+const DAY: u32 = 86_400;
+/// From the day's beginning; RFC 6781 §4.4.2 wants it well above the largest TTL.
+const VALID: u32 = 8 * DAY;
+/// Clocks of validators that are behind.
+const BEFORE: u32 = 3600;
+
+/// What is signed, by digest: owner, type, TTL, data, keys, day.
+type Subject = (u64, u64);
+
+/// The signatures that were made.
+pub(crate) struct Signatures {
+    kept: Cache<Subject, Vec<Record>>,
+}
+
+impl Default for Signatures {
+    fn default() -> Self {
+        Self { kept: Cache::new(KEPT_MAX) }
+    }
+}
+
+impl Signatures {
+    /// The signatures of `set`, records of one name and type, by the keys of `zone`.
+    pub(crate) fn of(&self, zone: &Zone, set: &[Record], now_s: u32) -> Vec<Record> {
+        let (Some(keys), Some(first)) = (zone.keys(), set.first()) else { return Vec::new() };
+        let Some(mut data) = set.iter().map(canonical).collect::<Option<Vec<_>>>() else { return Vec::new() };
+        // RFC 4034 §6.3: in the order of their canonical form, none twice.
+        data.sort_unstable();
+        data.dedup();
+        let ttl = set.iter().map(|r| r.ttl).min().unwrap_or(0);
+        let original = whole(ttl);
+        let start = day(&first.name, now_s);
+        let subject = |seed: u8| {
+            let mut hasher = DefaultHasher::new();
+            (seed, &first.name, first.record_type(), original, &data, start).hash(&mut hasher);
+            keys.tags().for_each(|tag| tag.hash(&mut hasher));
+            hasher.finish()
+        };
+        let made = self.kept.get_with((subject(0), subject(1)), || {
+            let input = |tag| SigInput {
+                type_covered: first.record_type(),
+                algorithm: Algorithm::ECDSAP256SHA256,
+                num_labels: first.name.num_labels(),
+                original_ttl: original,
+                sig_expiration: SerialNumber::new(start.wrapping_add(VALID)),
+                sig_inception: SerialNumber::new(start.wrapping_sub(BEFORE)),
+                key_tag: tag,
+                signer_name: zone.apex().clone(),
+            };
+            let signed = keys.sign(|tag| to_be_signed(&input(tag), &first.name, &data));
+            let record = |(tag, octets)| {
+                let data = DNSSECRData::RRSIG(RRSIG::from_sig(input(tag), octets));
+                Record::from_rdata(first.name.clone(), original, RData::DNSSEC(data))
+            };
+            signed.map(record).collect()
+        });
+        let aged = |mut record: Record| {
+            record.ttl = ttl;
+            record
+        };
+        made.into_iter().map(aged).collect()
+    }
+}
+
+/// The TTL that is signed: that of answers which age is one of a few, so that they share signatures (RFC 4035 §5.3.3 allows less).
+fn whole(ttl: u32) -> u32 {
+    [5, 30, 60, 300, 900, 3600, DAY].into_iter().find(|step| ttl <= *step).unwrap_or(ttl)
+}
+
+/// When the signatures that are given now begin: once a day, at a time that goes by the name.
+fn day(name: &Name, now_s: u32) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let jitter = (hasher.finish() % u64::from(DAY)) as u32;
+    let into = now_s.wrapping_add(jitter) % DAY;
+    now_s.wrapping_sub(into)
+}
+
+/// RFC 4034 §6.2: data in its canonical form.
+fn canonical(record: &Record) -> Option<Vec<u8>> {
+    let mut octets = Vec::new();
+    let mut encoder = BinEncoder::new(&mut octets);
+    encoder.set_canonical_form(true);
+    encoder.set_name_encoding(NameEncoding::Uncompressed);
+    record.data.emit(&mut encoder).ok()?;
+    Some(octets)
+}
+
+/// RFC 4034 §3.1.8.1.
+fn to_be_signed(input: &SigInput, owner: &Name, data: &[Vec<u8>]) -> TBS {
+    let mut octets = Vec::new();
+    let mut encoder = BinEncoder::new(&mut octets);
+    encoder.set_canonical_form(true);
+    encoder.set_name_encoding(NameEncoding::Uncompressed);
+    // Names are at most 255 octets and the data came out of records: writing into memory can't fail.
+    let _ = input.emit(&mut encoder);
+    let mut name = Vec::new();
+    let mut encoder = BinEncoder::new(&mut name);
+    encoder.set_name_encoding(NameEncoding::UncompressedLowercase);
+    let _ = owner.emit(&mut encoder);
+    for data in data {
+        octets.extend_from_slice(&name);
+        octets.extend_from_slice(&u16::from(input.type_covered).to_be_bytes());
+        octets.extend_from_slice(&u16::from(DNSClass::IN).to_be_bytes());
+        octets.extend_from_slice(&input.original_ttl.to_be_bytes());
+        octets.extend_from_slice(&u16::try_from(data.len()).unwrap_or(u16::MAX).to_be_bytes());
+        octets.extend_from_slice(data);
+    }
+    TBS::from(octets.as_slice())
+}

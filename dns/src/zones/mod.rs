@@ -1,0 +1,277 @@
+//! Own zones and what they answer: records of Zone and DNSEndpoint objects, wildcards, delegations, negative answers. Pure.
+//!
+//! In: a name and a type. Out: [`Found`]. Sources: RFC 1034 §4.3.2 (the algorithm), RFC 4592 (wildcards), RFC 2308 (negative answers),
+//! RFC 6672 (DNAME). [`build`] makes zones out of a topology, [`catalog`] the records of a catalog.
+
+mod build;
+mod catalog;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use atoll_api::kinds::Soa;
+use atoll_api::rdata::dname;
+use atoll_api::records;
+use atoll_api::topology::ZoneFacts;
+pub(crate) use build::Building;
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use crate::names::{below, left_of, within};
+use crate::sign::Keys;
+
+/// What a zone has for a question.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Found {
+    /// The records, and what they were found by when that was a wildcard.
+    Records(Vec<Record>),
+    /// The name is an alias of another: its CNAME, or the DNAME above it and the CNAME that follows from it.
+    Alias(Vec<Record>, Name),
+    /// The name would be an alias of one that is too long (RFC 6672 §2.2).
+    TooLong,
+    /// The name is somebody else's: the name servers, and addresses of theirs that we know.
+    Delegated(Vec<Record>, Vec<Record>),
+    /// The name exists, but not with this type.
+    NoData,
+    /// No such name.
+    NoName,
+}
+
+/// A zone of ours.
+#[derive(Debug, Clone)]
+pub(crate) struct Zone {
+    apex: Name,
+    soa: Record,
+    nodes: HashMap<Name, BTreeMap<RecordType, Vec<Record>>>,
+    /// The Zone object that it is of, and what that says.
+    object: Option<(String, Arc<ZoneFacts>)>,
+    /// With what it is signed.
+    keys: Option<Arc<Keys>>,
+    /// As the askers of a view see it.
+    views: HashMap<String, Arc<Self>>,
+}
+
+impl Zone {
+    /// A zone with nothing but its SOA and NS.
+    pub(crate) fn new(apex: Name, soa: &Soa, ns: &[String], serial: u32) -> Self {
+        Self::with(apex.clone(), records::head(&apex, soa, ns, serial, &[]))
+    }
+
+    /// A zone of a head (SOA first, then NS).
+    fn with(apex: Name, head: Vec<Record>) -> Self {
+        let soa = head.first().cloned().unwrap_or_else(|| Record::update0(apex.clone(), 0, RecordType::SOA));
+        let mut zone = Self { apex, soa, nodes: HashMap::new(), object: None, keys: None, views: HashMap::new() };
+        for record in head {
+            zone.insert(record);
+        }
+        zone
+    }
+
+    /// The Zone object's name and what it says; a zone that nobody wrote has none.
+    pub(crate) fn object(&self) -> Option<&(String, Arc<ZoneFacts>)> {
+        self.object.as_ref()
+    }
+
+    /// With what it is signed.
+    pub(crate) fn keys(&self) -> Option<&Arc<Keys>> {
+        self.keys.as_ref()
+    }
+
+    /// Whether it lists zones, for secondaries and nobody else (RFC 9432 §7).
+    pub(crate) fn is_catalog(&self) -> bool {
+        self.object.as_ref().is_some_and(|(_, facts)| facts.spec.catalog)
+    }
+
+    /// The zone as the askers of a view see it.
+    pub(crate) fn seen_by(&self, view: Option<&str>) -> &Self {
+        view.and_then(|view| self.views.get(view)).map_or(self, Arc::as_ref)
+    }
+
+    /// The serial of its SOA.
+    pub(crate) fn serial(&self) -> u32 {
+        match &self.soa.data {
+            RData::SOA(soa) => soa.serial,
+            _ => 0,
+        }
+    }
+
+    /// Every record, the SOA left out.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.nodes.values().flat_map(BTreeMap::values).flatten().filter(|r| r.record_type() != RecordType::SOA)
+    }
+
+    /// Every name with its types, in the canonical order of RFC 4034 §6.1; empty non-terminals have none.
+    pub(crate) fn names(&self) -> BTreeMap<&Name, Vec<RecordType>> {
+        self.nodes.iter().map(|(name, sets)| (name, sets.keys().copied().collect())).collect()
+    }
+
+    /// The set of a name and a type.
+    pub(crate) fn set(&self, name: &Name, kind: RecordType) -> Option<&[Record]> {
+        self.nodes.get(name)?.get(&kind).map(Vec::as_slice)
+    }
+
+    /// Every record of a name, the SOA left out.
+    pub(crate) fn at(&self, name: &Name) -> Vec<Record> {
+        let sets = self.nodes.get(name).into_iter().flat_map(BTreeMap::values).flatten();
+        sets.filter(|r| r.record_type() != RecordType::SOA).cloned().collect()
+    }
+
+    /// The types that stand at a name, or at the wildcard that answers for it; `None`: no such name.
+    pub(crate) fn types(&self, name: &Name) -> Option<Vec<RecordType>> {
+        let sets = self.nodes.get(name).or_else(|| self.wildcard(name))?;
+        Some(sets.keys().copied().collect())
+    }
+
+    /// Whether a name is delegated, or lies below one that is.
+    pub(crate) fn is_cut(&self, name: &Name) -> bool {
+        self.cut(name).is_some()
+    }
+
+    /// The zone's name.
+    pub(crate) fn apex(&self) -> &Name {
+        &self.apex
+    }
+
+    /// The SOA for negative answers.
+    pub(crate) fn soa(&self) -> Record {
+        self.soa.clone()
+    }
+
+    /// Adds a record, and the inner names above it; `false` where it can't stand beside what is there (RFC 1034 §3.6.2).
+    pub(crate) fn insert(&mut self, mut record: Record) -> bool {
+        let Some(left) = left_of(&record.name, &self.apex) else { return false };
+        let alias = record.record_type() == RecordType::CNAME;
+        let clash = |(kind, set): (&RecordType, &Vec<Record>)| {
+            (*kind == RecordType::CNAME) != alias || (alias && set.iter().any(|r| r.data != record.data))
+        };
+        if self.nodes.get(&record.name).is_some_and(|sets| sets.iter().any(clash)) {
+            return false;
+        }
+        for cut in 1..=left.len() {
+            if let Some(inner) = below(&left[cut..], &self.apex) {
+                self.nodes.entry(inner).or_default();
+            }
+        }
+        let set = self.nodes.entry(record.name.clone()).or_default().entry(record.record_type()).or_default();
+        // RFC 2181 §5.2: one TTL a set; the smallest that was written.
+        record.ttl = set.iter().map(|r| r.ttl).fold(record.ttl, u32::min);
+        set.iter_mut().for_each(|r| r.ttl = record.ttl);
+        if !set.iter().any(|r| r.data == record.data) {
+            set.push(record);
+        }
+        true
+    }
+
+    /// Whether records stand at exactly this name.
+    pub(crate) fn owns(&self, name: &Name) -> bool {
+        self.nodes.get(name).is_some_and(|sets| !sets.is_empty())
+    }
+
+    /// Whether exactly this name has this type, or is an alias.
+    pub(crate) fn has(&self, name: &Name, kind: RecordType) -> bool {
+        self.nodes.get(name).is_some_and(|sets| sets.contains_key(&kind) || sets.contains_key(&RecordType::CNAME))
+    }
+
+    /// The addresses that stand at exactly this name, for the additional section.
+    pub(crate) fn addresses(&self, name: &Name) -> Vec<Record> {
+        let sets = self.nodes.get(name).into_iter();
+        let of = |kind| move |sets: &BTreeMap<RecordType, Vec<Record>>| sets.get(&kind).cloned().unwrap_or_default();
+        sets.clone().flat_map(of(RecordType::A)).chain(sets.flat_map(of(RecordType::AAAA))).collect()
+    }
+
+    /// What there is for `name`, which lies in the zone, and `kind`.
+    pub(crate) fn find(&self, name: &Name, kind: RecordType) -> Found {
+        if let Some(found) = self.above(name, kind) {
+            return found;
+        }
+        if let Some(sets) = self.nodes.get(name) {
+            return at(sets, kind, None);
+        }
+        match self.wildcard(name) {
+            Some(sets) => at(sets, kind, Some(name)),
+            None => Found::NoName,
+        }
+    }
+
+    /// What stands at the wildcard that answers for a name that does not exist.
+    fn wildcard(&self, name: &Name) -> Option<&BTreeMap<RecordType, Vec<Record>>> {
+        // RFC 4592 §3.3.1: the closest encloser is the longest ancestor that exists; its wildcard answers, and no other.
+        let mut encloser = name.base_name();
+        while !self.nodes.contains_key(&encloser) {
+            if !within(&encloser, &self.apex) || encloser.is_root() {
+                return None;
+            }
+            encloser = encloser.base_name();
+        }
+        self.nodes.get(&below(&["*"], &encloser)?)
+    }
+
+    /// The highest name above or at `name` that is delegated, and its servers.
+    fn cut(&self, name: &Name) -> Option<(Name, &Vec<Record>)> {
+        let left = left_of(name, &self.apex)?;
+        (0..left.len()).rev().find_map(|cut| {
+            let owner = below(&left[cut..], &self.apex)?;
+            let servers = self.nodes.get(&owner)?.get(&RecordType::NS)?;
+            Some((owner, servers))
+        })
+    }
+
+    /// The delegation or DNAME that `name` lies below, the highest one.
+    fn above(&self, name: &Name, kind: RecordType) -> Option<Found> {
+        let (cut, renamed) = (self.cut(name), self.renamed(name));
+        match (cut, renamed) {
+            // What is delegated is no more ours to rename, and the other way round: the higher one counts.
+            (Some((owner, _)), Some((at, found))) if at.iter().len() < owner.iter().len() => Some(found),
+            // RFC 4035 §3.1.4.1: DS is answered above the cut.
+            (Some((owner, _)), _) if kind == RecordType::DS && owner == *name => None,
+            (Some((_, servers)), _) => {
+                let names = servers.iter().filter_map(|r| atoll_api::rdata::targets(&r.data));
+                let glue = names.flat_map(|n| self.addresses(n)).collect();
+                Some(Found::Delegated(servers.clone(), glue))
+            }
+            (None, renamed) => renamed.map(|(_, found)| found),
+        }
+    }
+
+    /// RFC 6672 §3.2: the DNAME above `name`, and what `name` is an alias of by it.
+    fn renamed(&self, name: &Name) -> Option<(Name, Found)> {
+        let left = left_of(name, &self.apex)?;
+        (1..=left.len()).rev().find_map(|cut| {
+            let owner = below(&left[cut..], &self.apex)?;
+            let record = self.nodes.get(&owner)?.get(&RecordType::DNAME)?.first()?;
+            let target = dname(&record.data)?;
+            let found = match below(&left[..cut], &target) {
+                Some(whole) => {
+                    let alias = Record::from_rdata(name.clone(), record.ttl, RData::CNAME(CNAME(whole.clone())));
+                    Found::Alias(vec![record.clone(), alias], whole)
+                }
+                None => Found::TooLong,
+            };
+            Some((owner, found))
+        })
+    }
+}
+
+/// What stands at one name; `owner` is put in where a wildcard's stands.
+fn at(sets: &BTreeMap<RecordType, Vec<Record>>, kind: RecordType, owner: Option<&Name>) -> Found {
+    let own = |record: &Record| {
+        let mut record = record.clone();
+        if let Some(owner) = owner {
+            record.name = owner.clone();
+        }
+        record
+    };
+    if let Some(set) = sets.get(&kind) {
+        return Found::Records(set.iter().map(own).collect());
+    }
+    match sets.get(&RecordType::CNAME).and_then(|set| set.first()) {
+        Some(record) => match &record.data {
+            RData::CNAME(target) => Found::Alias(vec![own(record)], target.0.clone()),
+            _ => Found::NoData,
+        },
+        None => Found::NoData,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,17 @@
+//! The hub's own zones as others meet them: nsupdate, dig, delv, Knot, NSD and ExternalDNS against a running `atoll up`.
+//!
+//! Each test names the Debian package of the tool that it misses.
+
+#[path = "zones/external.rs"]
+mod external;
+#[path = "zones/secondary.rs"]
+mod secondary;
+#[path = "zones/signing.rs"]
+mod signing;
+#[path = "zones/stage.rs"]
+mod stage;
+#[path = "zones/updating.rs"]
+mod updating;
+#[expect(dead_code, reason = "each test program uses its part of it")]
+#[path = "up/world.rs"]
+mod world;
