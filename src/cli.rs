@@ -27,8 +27,10 @@ mod kinds;
 mod output;
 mod parts;
 mod plan;
+mod reverse;
 mod run_files;
 mod store;
+mod stub;
 mod token;
 mod version;
 mod wait;
@@ -250,6 +252,8 @@ mod tests {
             ("dns --config x.yaml", true),
             ("dns query web.shop.svc.atoll.internal AAAA --from eu --trace", true),
             ("dns query x --from eu --ecs 10.0.0.0/8", false),
+            ("dns stub --for unbound --server 192.0.2.1:53 192.0.2.2", true),
+            ("dns stub", false),
             ("gateway explain --host h --path /p", true),
             ("gateway explain --path /p", false),
             ("plan failure prod-eu prod-us", true),

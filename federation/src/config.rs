@@ -13,6 +13,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// The operator's domain, without the last dot.
     pub apex: String,
+    /// host:port where users reach the DNS servers, for who sets up resolvers.
+    pub dns: Option<String>,
     /// The cluster set of askers that stand in no member.
     pub default_set: String,
     /// Data planes that get a certificate in Secret `atoll-system/atoll-site-<name>`.
@@ -46,6 +48,7 @@ impl Default for Config {
             advertise: "127.0.0.1:7443".into(),
             names: Vec::new(),
             apex: "atoll.internal".into(),
+            dns: None,
             default_set: "prod".into(),
             sites: vec!["dns".into(), "gateway".into()],
             leader_election: false,

@@ -34,6 +34,10 @@ pub struct HubFacts {
     pub pin: [u8; 32],
     /// The CA certificate, PEM.
     pub ca_pem: String,
+    /// The operator's domain; empty where an earlier version wrote this.
+    pub apex: String,
+    /// host:port of the DNS servers, where the operator says so.
+    pub dns: Option<String>,
 }
 
 impl HubFacts {
@@ -49,7 +53,15 @@ impl HubFacts {
         let ca_pem = field("ca.crt")?;
         let (_, ca) = x509_parser::pem::parse_x509_pem(ca_pem.as_bytes()).map_err(|e| Error::Ca(e.to_string()))?;
         let pin = atoll_reach::ca_pin(&ca.contents);
-        Ok(Self { advertise: field("advertise")?, hub_id: field("hub-id")?, pin, ca_pem })
+        let said = |name: &str| data.get(name).filter(|value| !value.is_empty()).cloned();
+        Ok(Self {
+            advertise: field("advertise")?,
+            hub_id: field("hub-id")?,
+            pin,
+            ca_pem,
+            apex: said("apex").unwrap_or_default(),
+            dns: said("dns"),
+        })
     }
 }
 
@@ -83,6 +95,8 @@ pub(crate) async fn take_epoch(client: &Client, authority: &Authority, config: &
             ("advertise", config.advertise.clone()),
             ("hub-id", authority.hub_id().to_owned()),
             ("ca.crt", authority.ca_pem().to_owned()),
+            ("apex", config.apex.clone()),
+            ("dns", config.dns.clone().unwrap_or_default()),
         ] {
             data.insert(field.to_owned(), value);
         }

@@ -95,7 +95,8 @@ fn server(globals: &Globals, given: Option<&str>) -> Outcome<SocketAddr> {
     parse(&text)
 }
 
-fn parse(text: &str) -> Outcome<SocketAddr> {
+/// An address, at port 53 where it names none.
+pub(super) fn parse(text: &str) -> Outcome<SocketAddr> {
     let without_port = || text.trim_matches(['[', ']']).parse().map(|ip: IpAddr| SocketAddr::new(ip, 53));
     let parsed = text.parse().or_else(|_| without_port());
     parsed.map_err(|_| Failure::usage(format!("DNS server `{text}`: write ADDRESS or ADDRESS:PORT")))

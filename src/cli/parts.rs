@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::failure::{Failure, Outcome};
 use super::output::Output;
-use super::{Globals, dns, gateway, store};
+use super::{Globals, dns, gateway, store, stub};
 use crate::{run, up};
 
 /// Start a whole federation on this machine.
@@ -82,6 +82,8 @@ pub(crate) struct Dns {
 enum DnsVerb {
     /// Ask for a name, and say how the answer came about
     Query(dns::Query),
+    /// Print the configuration with which a resolver asks Atoll for its names
+    Stub(stub::Command),
 }
 
 impl Dns {
@@ -89,6 +91,7 @@ impl Dns {
     pub(crate) async fn run(self, globals: &Globals) -> Outcome {
         match self.verb {
             Some(DnsVerb::Query(query)) => query.run(globals).await,
+            Some(DnsVerb::Stub(stub)) => stub.run(globals).await,
             None => Ok(run::dns(self.config).await?),
         }
     }

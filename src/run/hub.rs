@@ -169,6 +169,7 @@ pub(crate) fn settings(config: &Config, advertise: &str) -> atoll_federation::Co
         advertise: advertise.to_owned(),
         names,
         apex: config.apex.clone(),
+        dns: config.advertise.dns.clone(),
         default_set: config.default_set.clone(),
         identity: config.site.clone().unwrap_or_else(|| format!("{host}-{}", std::process::id())),
         ..atoll_federation::Config::default()

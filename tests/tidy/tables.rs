@@ -1,4 +1,4 @@
-//! The six extension points: a new entry is one file and one row.
+//! The seven extension points: a new entry is one file and one row.
 //!
 //! In: the files of each module's folder. One of them, or the module's own, holds the table; another one without a row in it is
 //! a breach, as is a table that is gone.
@@ -15,6 +15,7 @@ const TABLES: &[(&str, &str)] = &[
     ("federation/src/placement/score", "SCORERS"),
     ("federation/registry/src/backend", "BACKENDS"),
     ("dns/src/transport", "TRANSPORTS"),
+    ("src/cli/stub", "RESOLVERS"),
     ("gateway/src/filter", "FILTERS"),
     ("gateway/src/provider", "PROVIDERS"),
 ];
