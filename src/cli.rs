@@ -32,6 +32,7 @@ mod run_files;
 mod store;
 mod stub;
 mod token;
+mod trace;
 mod version;
 mod wait;
 

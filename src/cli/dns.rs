@@ -7,15 +7,16 @@ use std::time::Duration;
 use atoll_reach::{Connect as _, System};
 use hickory_proto::op::{Edns, Message, Query as Question};
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsCode, EdnsOption};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::{Name, Record, RecordType};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UdpSocket;
 
 use super::Globals;
 use super::failure::{Failure, Outcome};
-use super::output::{columns, yaml};
+use super::output::columns;
 use super::run_files::Ready;
+use super::trace;
 
 const SERVER: &str = "127.0.0.1:5353";
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -77,8 +78,14 @@ impl Query {
                 Some((server, ask(server, &question(name, kind, ecs)).await?))
             }
         };
+        if let Some(wrong) = explained.as_ref().and_then(|explained| explained["error"].as_str()) {
+            return Err(Failure::usage(wrong));
+        }
         let document = document(answer.as_ref(), explained.as_ref());
-        globals.output.show(&document, || text(answer.as_ref(), explained.as_ref()))
+        globals.output.show(&document, || text(answer.as_ref(), explained.as_ref(), self.trace))?;
+        let code = answer.as_ref().map(|(_, message)| rcode(message));
+        let code = code.or_else(|| Some(explained.as_ref()?["rcode"].as_str()?.to_owned()));
+        ending(code.as_deref().unwrap_or("NOERROR"))
     }
 }
 
@@ -176,8 +183,8 @@ async fn tcp(server: SocketAddr, wire: &[u8]) -> std::io::Result<Message> {
 fn document(answer: Option<&(SocketAddr, Message)>, explained: Option<&Value>) -> Value {
     let mut document = json!({});
     if let Some((server, message)) = answer {
-        let records = |list: &[hickory_proto::rr::Record]| {
-            let one = |r: &hickory_proto::rr::Record| json!({"name": r.name.to_string(), "ttl": r.ttl, "type": r.record_type().to_string(), "data": r.data.to_string()});
+        let records = |list: &[Record]| {
+            let one = |r: &Record| json!({"name": r.name.to_string(), "ttl": r.ttl, "type": r.record_type().to_string(), "data": r.data.to_string()});
             list.iter().map(one).collect::<Vec<_>>()
         };
         document = json!({
@@ -217,30 +224,55 @@ fn extended(message: &Message) -> Vec<String> {
     errors.collect()
 }
 
-fn text(answer: Option<&(SocketAddr, Message)>, explained: Option<&Value>) -> String {
-    let mut parts = Vec::new();
-    if let Some((server, message)) = answer {
-        let rows = message
-            .answers
-            .iter()
-            .chain(&message.authorities)
-            .map(|r| vec![r.name.to_string(), r.ttl.to_string(), r.record_type().to_string(), r.data.to_string()]);
-        let table = columns::<String, String>(&[], rows);
-        if !table.is_empty() {
-            parts.push(table);
-        }
-        let errors = extended(message).into_iter().map(|e| format!("  {e}")).collect::<String>();
-        parts.push(format!("{} from {server}{errors}", rcode(message)));
+/// How the command ends: that there is no such name is an answer, too.
+fn ending(rcode: &str) -> Outcome {
+    match rcode {
+        "NOERROR" | "NXDOMAIN" => Ok(()),
+        "REFUSED" => Err(Failure::refused("")),
+        _ => Err(Failure::negative()),
     }
-    if let Some(explained) = explained {
-        parts.push(yaml(explained).unwrap_or_else(|_| explained.to_string()).trim_end().to_owned());
+}
+
+/// The decision where it is wanted, then the records, then how it ended.
+fn text(answer: Option<&(SocketAddr, Message)>, explained: Option<&Value>, traced: bool) -> String {
+    let mut parts = Vec::new();
+    if let Some(explained) = explained.filter(|_| traced) {
+        parts.push(trace::text(explained));
+    }
+    if let Some((server, message)) = answer {
+        let all = message.answers.iter().chain(&message.authorities);
+        let row =
+            |r: &Record| vec![r.name.to_string(), r.ttl.to_string(), r.record_type().to_string(), r.data.to_string()];
+        let errors = extended(message).into_iter().map(|e| format!("  {e}")).collect::<String>();
+        parts.extend(records(all.map(row)));
+        parts.push(format!("{} from {server}{errors}", rcode(message)));
+    } else if let Some(explained) = explained {
+        let all = ["answer", "authority"].into_iter().filter_map(|section| explained[section].as_array()).flatten();
+        let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        parts.extend(records(all.map(|r| ["name", "ttl", "type", "data"].map(|key| cell(&r[key])).into())));
+        let errors = explained["errors"].as_array().into_iter().flatten();
+        let errors = errors.map(|e| format!("  EDE {} {}", e["code"], cell(&e["text"]))).collect::<String>();
+        parts.push(format!("{}, as it would be answered there{errors}", cell(&explained["rcode"])));
     }
     parts.join("\n")
+}
+
+fn records(rows: impl Iterator<Item = Vec<String>>) -> Option<String> {
+    let table = columns::<String, String>(&[], rows);
+    (!table.is_empty()).then_some(table)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_exit_code_says_who_said_no() {
+        for (rcode, code) in [("REFUSED", 3), ("SERVFAIL", 1), ("FORMERR", 1)] {
+            assert_eq!(ending(rcode).unwrap_err().code, code, "{rcode}");
+        }
+        assert!(ending("NOERROR").is_ok() && ending("NXDOMAIN").is_ok());
+    }
 
     #[test]
     fn a_network_is_read_or_refused() {
