@@ -23,11 +23,11 @@ use super::PolicyStatus;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("has(self.spec.service) != (has(self.spec.hosts) && size(self.spec.hosts) > 0)")
         .message("name either one service or at least one host"),
-    validation = Rule::new("!has(self.answer) || self.answer != 'Addresses' || (has(self.addresses) && size(self.addresses) > 0)")
+    validation = Rule::new("!has(self.spec.answer) || self.spec.answer != 'Addresses' || (has(self.spec.addresses) && size(self.spec.addresses) > 0)")
         .message("answer Addresses: write `addresses`"),
-    validation = Rule::new("!has(self.hosts) || size(self.hosts) == 0 || !has(self.answer) || self.answer in ['Gateway', 'Addresses'] || has(self.backend)")
+    validation = Rule::new("!has(self.spec.hosts) || size(self.spec.hosts) == 0 || !has(self.spec.answer) || self.spec.answer in ['Gateway', 'Addresses'] || has(self.spec.backend)")
         .message("hosts with an answer of Endpoints, VirtualIP or LoadBalancer: name the service in `backend`"),
-    validation = Rule::new("!has(self.allDown) || self.allDown != 'Fallback' || (has(self.fallback) && size(self.fallback) > 0)")
+    validation = Rule::new("!has(self.spec.allDown) || self.spec.allDown != 'Fallback' || (has(self.spec.fallback) && size(self.spec.fallback) > 0)")
         .message("allDown Fallback: write addresses into `fallback`")
 )]
 #[serde(rename_all = "camelCase", default)]
