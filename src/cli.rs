@@ -194,7 +194,7 @@ impl Verb {
             Self::Dns(dns) => Box::pin(dns.run(globals)).await,
             Self::Gateway(gateway) => Box::pin(gateway.run(globals)).await,
             Self::Agent(agent) => Box::pin(agent.run(globals)).await,
-            Self::Crds(crds) => crds.run(globals),
+            Self::Crds(crds) => Box::pin(crds.run(globals)).await,
             Self::Completions(completions) => completions.run(),
             Self::Version(version) => Box::pin(version.run(globals)).await,
         }

@@ -79,6 +79,7 @@ pub(crate) fn decode(file: &[u8], hub: &str) -> Result<Objects, Unusable> {
     let (_, body) = kept::decode(FORM, file, (!hub.is_empty()).then_some(hub))?;
     let mut all: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Unusable::Form(FORM))?;
     Ok(Objects {
+        definitions: Vec::new(),
         classes: take(&mut all, "classes")?,
         gateways: take(&mut all, "gateways")?,
         sets: take(&mut all, "sets")?,

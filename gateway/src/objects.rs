@@ -11,14 +11,20 @@ use atoll_api::kinds::gateway::{
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
 
 /// The label by which an EndpointSlice names its Service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// By which a definition says what channel it is of.
+const CHANNEL: &str = "gateway.networking.k8s.io/channel";
+
 /// Everything that routes are made of.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Objects {
+    /// The definition of HTTPRoutes, which says what channel of the Gateway API is installed.
+    pub(crate) definitions: Vec<Arc<CustomResourceDefinition>>,
     pub(crate) classes: Vec<Arc<GatewayClass>>,
     pub(crate) gateways: Vec<Arc<Gateway>>,
     pub(crate) sets: Vec<Arc<ListenerSet>>,
@@ -38,6 +44,12 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
+    /// Whether the standard channel of the Gateway API is installed, which lacks some fields.
+    pub(crate) fn lacks_experimental(&self) -> bool {
+        let mut channels = self.definitions.iter().filter_map(|d| d.annotations().get(CHANNEL));
+        channels.any(|channel| channel == "standard")
+    }
+
     /// How many routes there are, of every kind.
     pub(crate) fn routes_len(&self) -> usize {
         self.routes.len() + self.grpc.len() + self.tls.len() + self.tcp.len() + self.udp.len()

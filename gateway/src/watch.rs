@@ -14,6 +14,7 @@ use atoll_api::kinds::gateway::{
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::Event;
@@ -26,11 +27,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::objects::Objects;
 
+/// Which definition is looked at.
+const HTTP_ROUTES: &str = "metadata.name=httproutes.gateway.networking.k8s.io";
 const BACKOFF_MIN: Duration = Duration::from_millis(300);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// The watches of all kinds.
 pub(crate) struct Watches {
+    definitions: Kind<CustomResourceDefinition>,
     classes: Kind<GatewayClass>,
     gateways: Kind<Gateway>,
     sets: Kind<ListenerSet>,
@@ -87,6 +91,7 @@ impl Watches {
         let mut start = Start { client, tasks, changed, shutdown };
         let all = watcher::Config::default;
         Arc::new(Self {
+            definitions: start.follow(Vec::new(), all().fields(HTTP_ROUTES)),
             classes: start.follow(before.classes, all()),
             gateways: start.follow(before.gateways, all()),
             sets: start.follow(before.sets, all()),
@@ -113,7 +118,8 @@ impl Watches {
 
     /// Whether every kind was listed in this life.
     pub(crate) fn are_listed(&self) -> bool {
-        self.classes.is_listed()
+        self.definitions.is_listed()
+            && self.classes.is_listed()
             && self.gateways.is_listed()
             && self.sets.is_listed()
             && self.routes.is_listed()
@@ -133,6 +139,7 @@ impl Watches {
     /// What is known now.
     pub(crate) fn objects(&self) -> Objects {
         Objects {
+            definitions: self.definitions.objects(),
             classes: self.classes.objects(),
             gateways: self.gateways.objects(),
             sets: self.sets.objects(),
@@ -182,10 +189,13 @@ impl Start<'_> {
                         changed.send_modify(|n| *n += 1);
                     }
                     Ok(Event::Apply(_) | Event::Delete(_)) => changed.send_modify(|n| *n += 1),
-                    // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen.
-                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
+                    // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen. Definitions
+                    // may be hidden from us: then all fields are thought to be there.
+                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+                        if status.code == 404 || status.code == 403 && kind == "CustomResourceDefinition" =>
+                    {
                         if !seen.swap(true, Ordering::AcqRel) {
-                            tracing::warn!(kind, "the API server does not serve this kind");
+                            tracing::warn!(kind, "the API server does not show this kind");
                             changed.send_modify(|n| *n += 1);
                         }
                     }

@@ -1,10 +1,21 @@
 //! `atoll crds`: the definitions of our kinds, as YAML documents for `kubectl apply -f -`. The chart `atoll-crds` is made of it.
+//!
+//! Needs no API server. Where one is named (`--kubeconfig`, `--context`), what it would refuse is not printed: the Gateway API's own
+//! policy forbids to put the experimental channel over the standard one.
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::Globals;
 use super::failure::{Failure, Outcome};
 use super::output::{Output, print, yaml};
+
+/// The Gateway API's policy on changes of its definitions.
+const SAFE_UPGRADES: &str = "safe-upgrades.gateway.networking.k8s.io";
+/// By which a definition says what channel it is of.
+const CHANNEL: &str = "gateway.networking.k8s.io/channel";
 
 /// Print the definitions of our kinds.
 #[derive(Debug, clap::Args)]
@@ -35,8 +46,12 @@ impl From<Channel> for atoll_api::kinds::Channel {
 }
 
 impl Crds {
-    /// Runs it. Needs no API server.
-    pub(crate) fn run(&self, globals: &Globals) -> Outcome {
+    /// Runs it.
+    pub(crate) async fn run(&self, globals: &Globals) -> Outcome {
+        let named = globals.kubeconfig.is_some() || globals.context.is_some();
+        if self.standard && named && matches!(self.channel, Channel::Experimental) {
+            allowed(globals).await?;
+        }
         let all = crate::run::crds(self.standard.then(|| self.channel.into()));
         let mut items = Vec::with_capacity(all.len());
         for crd in &all {
@@ -76,4 +91,23 @@ fn sorted(value: Value) -> Value {
         Value::Array(list) => list.into_iter().map(sorted).collect(),
         other => other,
     }
+}
+
+/// Whether the API server would take the experimental channel.
+async fn allowed(globals: &Globals) -> Outcome {
+    let client = globals.hub().await?.client;
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    let policy = policies.get_opt(SAFE_UPGRADES).await.map_err(Failure::api("read the policies of the API server"))?;
+    let definitions: Api<CustomResourceDefinition> = Api::all(client);
+    let held = definitions.get_opt("httproutes.gateway.networking.k8s.io").await;
+    let held = held.map_err(Failure::api("read the definitions of the API server"))?;
+    let channel = held.as_ref().and_then(|d| d.annotations().get(CHANNEL)).map(String::as_str);
+    if policy.is_some() && channel == Some("standard") {
+        return Err(Failure::refused(format!(
+            "the standard channel of the Gateway API is installed there, and its policy {SAFE_UPGRADES} forbids to put the experimental \
+             one over it: take `--channel standard` (everything works but retries, session persistence and external authorisation), or \
+             delete that policy first"
+        )));
+    }
+    Ok(())
 }

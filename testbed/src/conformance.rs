@@ -27,6 +27,30 @@ pub const MEMBER: &str = "conformance";
 /// All that an Atoll gateway is for.
 pub const PROFILES: &str = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP";
 
+/// Twenty tests of all that there is, for every day.
+pub const SMOKE: [&str; 20] = [
+    "BackendTLSPolicy",
+    "GRPCExactMethodMatching",
+    "GRPCRouteHeaderMatching",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayInfrastructure",
+    "GatewayInvalidTLSConfiguration",
+    "GatewayModifyListeners",
+    "GatewayStaticAddresses",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteCORS",
+    "HTTPRouteHTTPSListener",
+    "HTTPRouteMatching",
+    "HTTPRouteRedirectPath",
+    "HTTPRouteRequestMirror",
+    "HTTPRouteRetry",
+    "ListenerSetHTTPRouting",
+    "TCPRouteWeightedRouting",
+    "TLSRouteSimpleSameNamespace",
+    "TLSRouteTerminateSimpleSameNamespace",
+    "UDPRoute",
+];
+
 /// The names under which the suite's manifests ask for images, and the programs that are in them.
 const IMAGES: &[(&str, &str)] = &[
     ("registry.k8s.io/gateway-api/echo-basic:v1.5.1", "echo-basic"),

@@ -82,6 +82,9 @@ enum Verb {
         /// Run these tests only, and write no report.
         #[arg(long, value_delimiter = ',')]
         tests: Vec<String>,
+        /// Run twenty tests of all that there is, and write no report.
+        #[arg(long, conflicts_with = "tests")]
+        smoke: bool,
         /// Profiles.
         #[arg(long, default_value = conformance::PROFILES)]
         profiles: String,
@@ -143,8 +146,9 @@ async fn run(cli: Cli) -> Result<()> {
         Verb::Resume(fault) => fault.apply(Word::Resume).await,
         Verb::Cut(fault) => fault.apply(Word::Cut).await,
         Verb::Heal(fault) => fault.apply(Word::Heal).await,
-        Verb::Conformance { what: _, atoll, tests, profiles, report, keep } => {
+        Verb::Conformance { what: _, atoll, tests, smoke, profiles, report, keep } => {
             let atoll = std::path::absolute(atoll)?;
+            let tests = if smoke { conformance::SMOKE.map(str::to_owned).to_vec() } else { tests };
             conform(&Conformance { atoll, tests, profiles, report, keep }).await
         }
         Verb::Proxy { udp, listen, target, link } => {

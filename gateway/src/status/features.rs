@@ -1,7 +1,7 @@
 //! What the GatewayClass says of us, by the conformance suite's names. A feature stands here once its tests pass.
 
 /// In their order.
-pub(crate) const FEATURES: &[&str] = &[
+const FEATURES: &[&str] = &[
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
@@ -51,3 +51,44 @@ pub(crate) const FEATURES: &[&str] = &[
     "TLSRouteModeTerminate",
     "UDPRoute",
 ];
+
+/// Those that need fields of the experimental channel.
+const EXPERIMENTAL: &[&str] = &["HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError"];
+
+/// What is supported; `standard`: with the fields of the standard channel alone.
+pub(super) fn supported(standard: bool) -> impl Iterator<Item = &'static str> {
+    FEATURES.iter().copied().filter(move |name| !(standard && EXPERIMENTAL.contains(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What a report does not list because it goes without saying, or because no profile has it.
+    const UNLISTED: &[&str] =
+        &["GRPCRoute", "GRPCRouteNamedRouteRule", "Gateway", "HTTPRoute", "ReferenceGrant", "TLSRoute"];
+
+    #[test]
+    fn the_committed_report_is_of_these_features_and_nothing_failed() {
+        let report = include_str!("../../../testbed/conformance/gateway.yaml");
+        let mut listed = BTreeSet::new();
+        let mut within = false;
+        for line in report.lines() {
+            match line.trim_start().strip_prefix("- ") {
+                Some(name) if within => drop(listed.insert(name)),
+                _ => within = line.trim() == "supportedFeatures:",
+            }
+        }
+        let ours = FEATURES.iter().copied().filter(|name| !UNLISTED.contains(name));
+        assert_eq!(listed, ours.collect::<BTreeSet<_>>());
+        for line in report.lines().filter(|l| l.contains("Failed:") || l.contains("Skipped:")) {
+            assert!(line.ends_with(": 0"), "{line}");
+        }
+        assert!(!report.contains("unsupportedFeatures"), "nothing is left out");
+        for profile in ["HTTP", "GRPC", "TLS", "TCP", "UDP"] {
+            assert!(report.contains(&format!("name: GATEWAY-{profile}")), "{profile}");
+        }
+    }
+}

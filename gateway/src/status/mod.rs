@@ -23,7 +23,6 @@ use serde_json::Value;
 
 pub(crate) use condition::Verdict;
 use condition::merge;
-pub(crate) use features::FEATURES;
 pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
 
 use crate::table::{GatewayDraft, Input, Policies};
@@ -69,7 +68,7 @@ pub(crate) fn judge(
 ) -> Statuses {
     let classes = input.objects.classes.iter().filter(|c| c.spec.controller_name == GATEWAY_CONTROLLER);
     let classes = classes.filter_map(|c| {
-        let status = class(c, input.now);
+        let status = class(c, input.objects.lacks_experimental(), input.now);
         (c.status.as_ref() != Some(&status)).then(|| Update::of(&**c, &status)).flatten()
     });
     let of_gateways = gateways.iter().flat_map(|draft| gateway::updates(draft, input));
@@ -81,7 +80,7 @@ pub(crate) fn judge(
     }
 }
 
-fn class(class: &GatewayClass, now: Timestamp) -> GatewayClassStatus {
+fn class(class: &GatewayClass, standard: bool, now: Timestamp) -> GatewayClassStatus {
     let old = class.status.clone().unwrap_or_default();
     let verdict = match &class.spec.parameters_ref {
         None => Verdict::new("Accepted", true, "Accepted", "Gateways of this class are served"),
@@ -89,6 +88,8 @@ fn class(class: &GatewayClass, now: Timestamp) -> GatewayClassStatus {
     };
     GatewayClassStatus {
         conditions: merge(&old.conditions, [verdict], class.metadata.generation, now),
-        supported_features: FEATURES.iter().map(|name| SupportedFeature { name: (*name).to_owned() }).collect(),
+        supported_features: features::supported(standard)
+            .map(|name| SupportedFeature { name: name.to_owned() })
+            .collect(),
     }
 }

@@ -11,6 +11,7 @@ mod bad_objects;
 mod bodies;
 mod failover;
 mod filters;
+mod l4;
 mod ports;
 mod relay;
 mod route;

@@ -15,6 +15,7 @@ use atoll_apiserver::{ApiServer, Storage};
 use atoll_gateway::{Config, Limits, Resources, Server, run};
 use atoll_reach::{Connect, Dialer, Listen as _, RelayTable, Route, Routes, System};
 use atoll_wire::follow::{Report, Snapshot};
+use ipnet::IpNet;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -63,7 +64,16 @@ impl World {
         Self::made(dir, RelayTable::default()).await
     }
 
+    /// The same with addresses for each Gateway.
+    pub(crate) async fn pooled(pool: &str) -> Self {
+        Self::made_with(None, RelayTable::default(), vec![pool.parse().unwrap()]).await
+    }
+
     async fn made(dir: Option<&Path>, relays: RelayTable) -> Self {
+        Self::made_with(dir, relays, Vec::new()).await
+    }
+
+    async fn made_with(dir: Option<&Path>, relays: RelayTable, pool: Vec<IpNet>) -> Self {
         let config = atoll_apiserver::Config {
             namespaces: ["default", "atoll-system", "infra", "shop", "other"].map(Into::into).into(),
             ..atoll_apiserver::Config::default()
@@ -75,12 +85,12 @@ impl World {
         }
         let client = api.client();
         let (topology, _) = watch::channel(Snapshot { topology: Arc::default(), heard: Some(Instant::now()) });
-        Self::put_together(Some(api), client, topology, dir, relays).await
+        Self::put_together(Some(api), client, topology, dir, relays, pool).await
     }
 
     /// A gateway on what is there already, its API server dead.
     pub(crate) async fn over(client: kube::Client, topology: watch::Sender<Snapshot>, dir: Option<&Path>) -> Self {
-        Self::put_together(None, client, topology, dir, RelayTable::default()).await
+        Self::put_together(None, client, topology, dir, RelayTable::default(), Vec::new()).await
     }
 
     async fn put_together(
@@ -89,6 +99,7 @@ impl World {
         topology: watch::Sender<Snapshot>,
         dir: Option<&Path>,
         relays: RelayTable,
+        pool: Vec<IpNet>,
     ) -> Self {
         let system = System::new(Duration::from_secs(1));
         let local = "127.0.0.1:0".parse().unwrap();
@@ -118,7 +129,7 @@ impl World {
         let standing = Standing { region: Some("eu".to_owned()), ..Standing::default() };
         let limits =
             Limits { header_timeout: Duration::from_secs(2), drain: Duration::from_secs(2), ..Limits::default() };
-        let config = Config { standing, limits, ..Config::default() };
+        let config = Config { standing, limits, pool, ..Config::default() };
         let shutdown = CancellationToken::new();
         let running = run(config, resources, shutdown.clone());
         let task = tokio::spawn(async move { running.await.unwrap() });

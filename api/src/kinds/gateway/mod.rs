@@ -76,6 +76,11 @@ pub fn gateway_api_crds(channel: Channel) -> Vec<CustomResourceDefinition> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+        JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    };
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
@@ -94,9 +99,81 @@ mod tests {
         }
     }
 
+    /// A value of a schema with everything in it.
+    fn sample(schema: &JSONSchemaProps) -> Value {
+        match schema.type_.as_deref() {
+            Some("object") => {
+                let properties = schema.properties.iter().flatten().map(|(k, s)| (k.clone(), sample(s)));
+                let any = match &schema.additional_properties {
+                    Some(JSONSchemaPropsOrBool::Schema(s)) => Some(("any".to_owned(), sample(s))),
+                    _ => None,
+                };
+                Value::Object(properties.chain(any).collect())
+            }
+            Some("array") => match &schema.items {
+                Some(JSONSchemaPropsOrArray::Schema(s)) => json!([sample(s)]),
+                _ => json!([]),
+            },
+            Some("integer") => json!(1),
+            Some("boolean") => json!(true),
+            _ if schema.format.as_deref() == Some("date-time") => json!("2026-01-01T00:00:00Z"),
+            _ => schema.enum_.iter().flatten().next().map_or_else(|| json!("x"), |first| first.0.clone()),
+        }
+    }
+
+    /// Where `had` has more than `has`.
+    fn lost(had: &Value, has: &Value, at: &str, found: &mut Vec<String>) {
+        match (had, has) {
+            (Value::Object(had), Value::Object(has)) => {
+                for (key, value) in had {
+                    match has.get(key) {
+                        Some(other) => lost(value, other, &format!("{at}.{key}"), found),
+                        None => found.push(format!("{at}.{key}")),
+                    }
+                }
+            }
+            (Value::Array(had), Value::Array(has)) if had.len() == has.len() => {
+                had.iter().zip(has).for_each(|(a, b)| lost(a, b, at, found));
+            }
+            _ if had != has => found.push(at.to_owned()),
+            _ => {}
+        }
+    }
+
+    fn through<K: serde::de::DeserializeOwned + serde::Serialize>(object: Value) -> Value {
+        serde_json::to_value(serde_json::from_value::<K>(object).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn no_field_of_the_crds_is_lost() {
+        for crd in gateway_api_crds(Channel::Experimental) {
+            let kind = crd.spec.names.kind;
+            let version = crd.spec.versions.into_iter().find(|v| v.name == "v1").unwrap();
+            let mut object = sample(&version.schema.unwrap().open_api_v3_schema.unwrap());
+            object["metadata"] = json!({"name": "x"});
+            let back = match kind.as_str() {
+                "GatewayClass" => through::<GatewayClass>(object.clone()),
+                "Gateway" => through::<Gateway>(object.clone()),
+                "ListenerSet" => through::<ListenerSet>(object.clone()),
+                "HTTPRoute" => through::<HTTPRoute>(object.clone()),
+                "GRPCRoute" => through::<GRPCRoute>(object.clone()),
+                "TLSRoute" => through::<TLSRoute>(object.clone()),
+                "TCPRoute" => through::<TCPRoute>(object.clone()),
+                "UDPRoute" => through::<UDPRoute>(object.clone()),
+                "ReferenceGrant" => through::<ReferenceGrant>(object.clone()),
+                "BackendTLSPolicy" => through::<BackendTLSPolicy>(object.clone()),
+                other => panic!("{other}: no struct"),
+            };
+            let mut found = Vec::new();
+            object.as_object_mut().unwrap().retain(|key, _| matches!(key.as_str(), "spec" | "status"));
+            lost(&object, &back, &kind, &mut found);
+            assert!(found.is_empty(), "{found:?}");
+        }
+    }
+
     #[test]
     fn a_route_with_more_than_we_know_still_parses() {
-        let route: HTTPRoute = serde_json::from_value(serde_json::json!({
+        let route: HTTPRoute = serde_json::from_value(json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "r", "namespace": "n"},
             "spec": {"parentRefs": [{"name": "g"}], "rules": [{"matches": [{"path": {"type": "Odd", "value": "/"}}],
                 "filters": [{"type": "Unheard", "unheard": {}}], "backendRefs": [{"name": "s", "port": 80}]}]}

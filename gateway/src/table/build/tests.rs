@@ -1,6 +1,6 @@
 //! What tables are made of which objects, as cases.
 
-use atoll_api::kinds::gateway::{GatewayStatus, RouteStatus};
+use atoll_api::kinds::gateway::{GatewayStatus, ListenerSetStatus, RouteStatus};
 use serde_json::{Value, json};
 
 use super::*;
@@ -15,6 +15,7 @@ fn objects(all: &[Value]) -> Objects {
         ours.map(|o| Arc::new(serde_json::from_value(o.clone()).unwrap())).collect()
     }
     Objects {
+        definitions: of(all, "CustomResourceDefinition"),
         classes: of(all, "GatewayClass"),
         gateways: of(all, "Gateway"),
         sets: of(all, "ListenerSet"),
@@ -284,4 +285,46 @@ fn a_grant_lets_a_route_reach_a_service_of_another_namespace() {
     let found: Vec<String> =
         upstream.clusters[0].endpoints.iter().map(|e| format!("{}:{}", e.address, e.port)).collect();
     assert_eq!((upstream.h2, found.join(" ").as_str()), (true, "10.0.0.1:8080 10.0.0.2:8080"));
+}
+
+#[test]
+fn the_class_promises_less_where_the_standard_channel_is_installed() {
+    let promised = |channel: &str| {
+        let definition = json!({"kind": "CustomResourceDefinition", "spec": {"group": "g", "names": {"kind": "k", "plural": "ks"},
+            "scope": "Namespaced", "versions": []}, "metadata": {"name": "httproutes.gateway.networking.k8s.io",
+            "annotations": {"gateway.networking.k8s.io/channel": channel}}});
+        let status: Value = built(&[definition]).statuses.of("GatewayClass").remove(0);
+        status["supportedFeatures"].as_array().unwrap().iter().map(|f| f["name"].clone()).collect::<Vec<_>>()
+    };
+    let (experimental, standard) = (promised("experimental"), promised("standard"));
+    let lacking: Vec<_> = experimental.iter().filter(|name| !standard.contains(name)).collect();
+    assert_eq!(lacking, ["HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError"]);
+}
+
+#[test]
+fn listener_sets_add_listeners_where_the_gateway_allows_them() {
+    let set = |name: &str, created: &str, hosts: &[&str]| {
+        let listeners: Vec<Value> = hosts.iter().map(|host| http(&host.replace('.', "-"), 80, Some(host))).collect();
+        json!({"kind": "ListenerSet", "metadata": {"name": name, "namespace": "infra", "creationTimestamp": created},
+            "spec": {"parentRef": {"name": "g"}, "listeners": listeners}})
+    };
+    let mut open = gateway("g", "2026-01-01T00:00:00Z", json!([http("own", 80, Some("own.test"))]));
+    let sets = [
+        set("new", "2026-01-03T00:00:00Z", &["both.test", "new.test"]),
+        set("old", "2026-01-02T00:00:00Z", &["both.test", "own.test"]),
+    ];
+    let closed = built(&[open.clone(), sets[0].clone(), sets[1].clone()]);
+    assert_eq!(closed.statuses.of::<ListenerSetStatus>("ListenerSet")[0].conditions[0].reason, "NotAllowed");
+    assert!(closed.table.listener(Slot::Http, "both.test").is_none());
+    open["spec"]["allowedListeners"] = json!({"namespaces": {"from": "Same"}});
+    let built = built(&[open, sets[0].clone(), sets[1].clone()]);
+    let name = |host| built.table.listener(Slot::Http, host).map(|l| l.name.clone()).unwrap_or_default();
+    assert_eq!([name("own.test"), name("both.test"), name("new.test")], ["own", "both-test", "new-test"]);
+    let status: GatewayStatus = built.statuses.of("Gateway").remove(0);
+    assert_eq!((status.listeners.len(), status.attached_listener_sets), (1, Some(2)));
+    let conflicts = built.statuses.of::<ListenerSetStatus>("ListenerSet").into_iter().map(|s| {
+        let held = |l: &atoll_api::kinds::gateway::ListenerStatus| l.conditions[0].reason == "HostnameConflict";
+        s.listeners.iter().filter(|l| held(l)).map(|l| l.name.clone()).collect::<Vec<_>>()
+    });
+    assert_eq!(conflicts.collect::<Vec<_>>(), [["own-test"], ["both-test"]], "the older set keeps what both claim");
 }
