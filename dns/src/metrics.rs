@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 pub(crate) use crate::counters::code;
 use crate::counters::{Block, Counters, Outcome};
@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     up: IntGaugeVec,
     hedges: IntCounterVec,
     looping: IntGaugeVec,
+    connections: IntGaugeVec,
 }
 
 impl Metrics {
@@ -42,7 +43,11 @@ impl Metrics {
             Opts::new("atoll_dns_looping", "Whether what a member or the upstreams are asked comes back to us.");
         let looping = IntGaugeVec::new(looping, &["member"])?;
         registry.register(Box::new(looping.clone()))?;
+        let connections = Opts::new("atoll_dns_connections", "Connections of clients.");
+        let connections = IntGaugeVec::new(connections, &["transport"])?;
+        registry.register(Box::new(connections.clone()))?;
         Ok(Self {
+            connections,
             counters,
             forwards: counter(
                 "atoll_dns_forwards_total",
@@ -83,6 +88,11 @@ impl Metrics {
     /// The count of packets that got no answer for one reason, for who counts many.
     pub(crate) fn drops(&self, transport: &str, why: &str) -> IntCounter {
         self.dropped.with_label_values(&[transport, why])
+    }
+
+    /// How many connections a transport has.
+    pub(crate) fn connections(&self, transport: &str) -> IntGauge {
+        self.connections.with_label_values(&[transport])
     }
 
     pub(crate) fn forward(&self, member: &str, outcome: &str) {

@@ -173,7 +173,10 @@ impl Responder {
         let (mut reply, rcode) = match opt.map_err(|_| ResponseCode::FormErr) {
             Ok(opt) => match self.given(packet, opt.as_ref(), &peer, start) {
                 Some(given) => given,
-                None => self.reply(packet, &head, opt.as_ref(), &peer, &world).await,
+                None => {
+                    self.metrics.wire(Outcome::Miss);
+                    self.reply(packet, &head, opt.as_ref(), &peer, &world).await
+                }
             },
             Err(code) => (bare(&head, code), code),
         };
@@ -193,6 +196,21 @@ impl Responder {
                 return None;
             }
         }
+        self.metrics.query(via.transport, rcode, start.elapsed());
+        Some(reply)
+    }
+
+    /// The reply to a query on a stream, when it was given before to somebody who asked the same; `None` when it was not: then
+    /// [`Self::respond`] has it. Waits for nobody.
+    pub(crate) fn at_once(&self, packet: &[u8], from: SocketAddr, via: Via) -> Option<Vec<u8>> {
+        let (start, now) = (Instant::now(), self.edge.now());
+        let opt = Opt::find(packet).ok()?;
+        let cookie = opt.map_or(Cookie::Absent, |o| self.edge.guard.cookie(now, from.ip(), o.cookie));
+        let origin = Origin { ip: from.ip(), listener: via.transport, key: None };
+        let world = self.resolver.world.load();
+        let seen = world.table.clients.seen(&origin, opt.and_then(|opt| opt.subnet)).ok()?;
+        let peer = Peer { from, via, now, seen, cookie };
+        let (reply, rcode) = self.given(packet, opt.as_ref(), &peer, start)?;
         self.metrics.query(via.transport, rcode, start.elapsed());
         Some(reply)
     }
@@ -218,8 +236,8 @@ impl Responder {
         let terms = Terms { now, dice: rand::random(), limit: edns::limit(opt, peer.via.stream), opt: said };
         let mut out = Vec::new();
         let hit = self.wire.shared(&query, peer.client(), terms, &mut out);
-        self.metrics.wire(if hit.is_some() { Outcome::Hit } else { Outcome::Miss });
         let hit = hit?;
+        self.metrics.wire(Outcome::Hit);
         Some((out, code(hit.rcode)))
     }
 

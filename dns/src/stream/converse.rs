@@ -19,7 +19,7 @@ use super::listen::Client;
 use super::proxy;
 use super::seats::Seat;
 use crate::respond::{Responder, Via};
-use crate::transport::reply;
+use crate::transport::{at_once, reply};
 
 /// Octets of length before each message (RFC 1035 §4.2.2).
 const LENGTH_BYTES: usize = 2;
@@ -60,7 +60,11 @@ async fn exchange(
         }
         while answering.len() < limits.queries && output.len() < WRITE_BYTES {
             let Some(packet) = frame(&mut input) else { break };
-            first = false;
+            (first, until) = (false, Instant::now() + seat.idle());
+            if let Some(octets) = at_once(&responder, &packet, from, via) {
+                put(&mut output, &octets);
+                continue;
+            }
             // A transfer is many messages, made and written one after the other.
             if let Some(messages) = responder.transfer(&packet, from) {
                 for message in messages {
@@ -72,14 +76,13 @@ async fn exchange(
                 until = Instant::now() + seat.idle();
                 continue;
             }
-            let mut answer = Box::pin(reply(responder.clone(), packet, from, via));
+            let mut answer = Box::pin(reply(responder.clone(), packet.to_vec(), from, via));
             match poll!(&mut answer) {
                 Poll::Ready(Some(octets)) => put(&mut output, &octets),
                 // What gets no reply ends the conversation: it is no query.
                 Poll::Ready(None) => return Err(io::Error::new(io::ErrorKind::InvalidData, "what came is no query")),
                 Poll::Pending => answering.push(answer),
             }
-            until = Instant::now() + seat.idle();
         }
         if !output.is_empty() {
             write(stream, &mut output, limits.write).await?;
@@ -118,11 +121,11 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), output: &mut Vec<u8>, wit
 }
 
 /// The first whole message.
-fn frame(input: &mut BytesMut) -> Option<Vec<u8>> {
+fn frame(input: &mut BytesMut) -> Option<BytesMut> {
     let length = usize::from(u16::from_be_bytes(*input.first_chunk()?));
-    let packet = input.get(LENGTH_BYTES..LENGTH_BYTES + length)?.to_vec();
-    input.advance(LENGTH_BYTES + length);
-    Some(packet)
+    input.get(LENGTH_BYTES..LENGTH_BYTES + length)?;
+    input.advance(LENGTH_BYTES);
+    Some(input.split_to(length))
 }
 
 fn put(output: &mut Vec<u8>, reply: &[u8]) {

@@ -66,7 +66,7 @@ impl Door {
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let seats = Seats::new(self.responder.edge.limits);
+        let seats = Seats::new(self.responder.edge.limits, self.responder.metrics.connections(self.transport));
         let mut failing = false;
         loop {
             let (stream, from) = match listener.accept().await {

@@ -115,11 +115,14 @@ async fn accept<F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let seats = Seats::new(responder.edge.limits);
+    let seats = Seats::new(responder.edge.limits, responder.metrics.connections(protocol.transport));
     while let Some(incoming) = endpoint.accept().await {
-        let Some((incoming, seat)) = admit(incoming, &seats) else {
-            responder.metrics.dropped(protocol.transport, "full");
-            continue;
+        let (incoming, seat) = match admit(incoming, &seats) {
+            Ok(admitted) => admitted,
+            Err(why) => {
+                responder.metrics.dropped(protocol.transport, why);
+                continue;
+            }
         };
         let (responder, talk, shutdown) = (responder.clone(), talk.clone(), shutdown.clone());
         connections.spawn(async move {
@@ -135,19 +138,20 @@ async fn accept<F>(
     }
 }
 
-/// A seat for a client, if it proved its address where that is asked; else it was told what to do.
-fn admit(incoming: Incoming, seats: &Arc<Seats>) -> Option<(Incoming, Seat)> {
+/// A seat for a client, if it proved its address where that is asked.
+///
+/// # Errors
+/// Why it has none; it was told what to do.
+fn admit(incoming: Incoming, seats: &Arc<Seats>) -> Result<(Incoming, Seat), &'static str> {
     if seats.is_crowded() && incoming.may_retry() && !incoming.remote_address_validated() {
-        // It can't fail: what may be retried was asked just now.
+        // It can't fail: whether it may be retried was asked just now.
         let _ = incoming.retry();
-        return None;
+        return Err("unproven");
     }
-    let ip = incoming.remote_address().ip();
-    match seats.enter().and_then(|mut seat| seat.sit(ip).then_some(seat)) {
-        Some(seat) => Some((incoming, seat)),
-        None => {
-            incoming.refuse();
-            None
-        }
-    }
+    let refused = |incoming: Incoming, why| {
+        incoming.refuse();
+        Err(why)
+    };
+    let Some(mut seat) = seats.enter() else { return refused(incoming, "full") };
+    if seat.sit(incoming.remote_address().ip()) { Ok((incoming, seat)) } else { refused(incoming, "client_full") }
 }

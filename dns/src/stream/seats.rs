@@ -8,11 +8,15 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::IntGauge;
+
 use crate::config::Limits;
 
 /// The seats of one transport.
 pub(crate) struct Seats {
     limits: Limits,
+    /// How many are taken, for people.
+    shown: IntGauge,
     taken: Mutex<Taken>,
 }
 
@@ -23,8 +27,8 @@ struct Taken {
 }
 
 impl Seats {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, taken: Mutex::default() })
+    pub(crate) fn new(limits: Limits, shown: IntGauge) -> Arc<Self> {
+        Arc::new(Self { limits, shown, taken: Mutex::default() })
     }
 
     /// A seat for whom nobody knows yet; `None` when all are taken.
@@ -32,6 +36,7 @@ impl Seats {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         (taken.all < self.limits.connections).then(|| {
             taken.all += 1;
+            self.shown.inc();
             Seat { seats: Arc::clone(self), client: None }
         })
     }
@@ -78,6 +83,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.all -= 1;
+        self.seats.shown.dec();
         let Some(client) = self.client else { return };
         if let Some(count) = taken.clients.get_mut(&client) {
             *count -= 1;
@@ -103,7 +109,8 @@ mod tests {
     #[test]
     fn seats_are_counted_for_all_and_for_each_and_given_back() {
         let limits = Limits { connections: 4, client_connections: 2, ..Limits::default() };
-        let seats = Seats::new(limits);
+        let shown = IntGauge::new("connections", "Connections.").unwrap();
+        let seats = Seats::new(limits, shown.clone());
         let sit = |ip: &str| {
             let mut seat = seats.enter()?;
             seat.sit(ip.parse().unwrap()).then_some(seat)
@@ -116,7 +123,9 @@ mod tests {
         assert!(seats.is_crowded() && seats.idle() == limits.idle / 5);
         let _fourth = sit("192.0.2.2").unwrap();
         assert!(sit("192.0.2.3").is_none(), "all are taken");
+        assert_eq!(shown.get(), 4);
         drop(first);
+        assert_eq!(shown.get(), 3);
         assert!(sit("2001:db8::3").is_some());
     }
 }

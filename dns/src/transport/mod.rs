@@ -11,6 +11,7 @@ mod tcp;
 mod udp;
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 
 use atoll_reach::Accept;
 use futures::FutureExt as _;
@@ -50,9 +51,14 @@ pub const TRANSPORTS: &[Transport] = &[
     Transport { name: "doh3", help: "HTTPS over QUIC (RFC 9114)", serve: doh3::serve },
 ];
 
+/// The reply to a query on a stream that was given before. Where that breaks an invariant, [`reply`] is asked, and says so.
+pub(crate) fn at_once(responder: &Responder, packet: &[u8], from: SocketAddr, via: Via) -> Option<Vec<u8>> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| responder.at_once(packet, from, via))).unwrap_or(None)
+}
+
 /// The reply to one packet. Should a broken invariant of ours panic, that packet gets no reply and the socket goes on.
 pub(crate) async fn reply(responder: Responder, packet: Vec<u8>, from: SocketAddr, via: Via) -> Option<Vec<u8>> {
-    let answered = std::panic::AssertUnwindSafe(responder.respond(&packet, from, via)).catch_unwind().await;
+    let answered = AssertUnwindSafe(responder.respond(&packet, from, via)).catch_unwind().await;
     answered.unwrap_or_else(|_| {
         responder.metrics.dropped(via.transport, "panic");
         tracing::error!(transport = via.transport, %from, "a packet broke an invariant");
