@@ -277,7 +277,11 @@ fn srv(
             for endpoint in ready.take(policy.limit - answer.answers.len().min(policy.limit)) {
                 let Some(target) = below(&[host_of(endpoint).as_str(), cluster.name.as_str()], base) else { continue };
                 answer.additionals.extend(both(&target, &[endpoint.address]));
-                answer.answers.push(record(target, number(cluster)));
+                let record = record(target, number(cluster));
+                // A host with addresses of both families is one target.
+                if !answer.answers.contains(&record) {
+                    answer.answers.push(record);
+                }
             }
         }
         return answer;

@@ -87,6 +87,8 @@ pub(crate) fn scrub(
         let zone = soa.as_ref().map_or_else(Name::root, |soa| soa.name.clone());
         kept.authorities.extend(authorities.filter(proofs).filter(|r| within(&r.name, &zone)).cloned());
     }
+    // Who gives data and says that there is no such name has given data.
+    kept.nxdomain &= !ended;
     if !ended && !nxdomain && soa.is_none() && at != *name {
         kept.next = Some(at);
     }

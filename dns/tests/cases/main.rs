@@ -27,6 +27,7 @@
 //!       rcode NXDOMAIN      flags aa rd      ede 3 23 | none      answer|authority|additional OWNER TTL TYPE DATA | none | count N
 //!       edns none | do | size=1232 | scope=24 octets <= 1232       took <= 500ms       silence (no reply at all)
 //!       TTL is a number, `*` or `<=30`; `*` in DATA stands for any text. What has no line is not compared.
+//!   flood x*.example A count=1500            as many names in one moment by UDP, `*` a number
 //!   asked eu                                 what `eu` was asked since the last time; lines `udp name. TYPE`, or `count N`, `at most N`
 //!   explain NAME TYPE [from=region]          lines `has TEXT`: the decision as JSON holds it
 //!   metric NAME{label="value"} >= 1
@@ -53,7 +54,7 @@ macro_rules! groups {
     };
 }
 
-groups! { basics, cache, geo, members, outside, protection }
+groups! { attacks, basics, cache, clusterset, failures, geo, members, outside, protection }
 
 fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")

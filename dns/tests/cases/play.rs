@@ -42,7 +42,9 @@ pub(crate) async fn play(steps: Vec<Step>) -> Vec<Wrong> {
     let mut scene = Scene::new(clock);
     let mut wrong = Vec::new();
     for step in &steps {
-        match waited(scene.step(step)).await {
+        // A flood is one moment.
+        let played = if step.words[0] == "flood" { scene.flood(step).await } else { waited(scene.step(step)).await };
+        match played {
             Ok(more) => wrong.extend(more),
             Err(why) => {
                 wrong.push(why);
@@ -257,6 +259,23 @@ impl Scene {
             }
         }
         Ok(wrong)
+    }
+
+    /// Many names at once, `*` a number in each; the clock stands.
+    async fn flood(&mut self, step: &Step) -> Result<Vec<Wrong>, Wrong> {
+        let bad = |why: String| (step.line, why);
+        let from = step.option("from").unwrap_or("127.0.0.1").to_owned();
+        let count = step.option("count").map_or(Ok(1000), number).map_err(bad)?;
+        let plain = step.plain();
+        let [pattern, kind] = plain.as_slice() else { return Err(bad("flood NAME TYPE count=N".to_owned())) };
+        let stage = self.stage().await;
+        let names: Vec<String> = (0..count).map(|n| pattern.replace('*', &n.to_string())).collect();
+        for some in names.chunks(32) {
+            let queries = some.iter().map(|name| query(step, name, kind).map(|q| q.to_vec().unwrap()));
+            let queries = queries.collect::<Result<Vec<_>, _>>().map_err(bad)?;
+            futures::future::join_all(queries.iter().map(|packet| stage.raw(&from, packet))).await;
+        }
+        Ok(Vec::new())
     }
 
     fn asked(&mut self, step: &Step, server: &str) -> Result<Vec<Wrong>, Wrong> {
