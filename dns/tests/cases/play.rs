@@ -53,19 +53,25 @@ pub(crate) async fn play(steps: Vec<Step>) -> Vec<Wrong> {
         }
     }
     if let Some(stage) = scene.stage.take() {
-        waited(stage.end()).await;
+        // Its threads end in real time.
+        waited_beyond(150, stage.end()).await;
     }
     wrong
 }
 
 /// Awaits `future`; when it takes long, the clock moves.
 async fn waited<T>(future: impl Future<Output = T>) -> T {
+    waited_beyond(LOOKS, future).await
+}
+
+/// Awaits `future`; after so many looks the clock moves.
+async fn waited_beyond<T>(looks: u32, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     for look in 0_u32.. {
         tokio::select! {
             biased;
             done = &mut future => return done,
-            () = looked() => if look > LOOKS { tokio::time::advance(STRIDE).await },
+            () = looked() => if look > looks { tokio::time::advance(STRIDE).await },
         }
     }
     unreachable!("there is always another look")
@@ -292,7 +298,11 @@ impl Scene {
             }
         };
         if let Some((line, ok)) = step.block.first().and_then(counts) {
-            return Ok(if ok { Vec::new() } else { vec![(line, format!("it was asked {}: {got:?}", got.len()))] });
+            return Ok(if ok {
+                Vec::new()
+            } else {
+                vec![(line, format!("it was asked {}: {:?} …", got.len(), &got[..got.len().min(20)]))]
+            });
         }
         let wanted: Vec<&str> = step.block.iter().map(|(_, l)| l.trim()).filter(|l| *l != "nothing").collect();
         Ok(if wanted == got { Vec::new() } else { vec![(step.line, format!("it was asked {got:?}"))] })
