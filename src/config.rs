@@ -17,6 +17,7 @@ pub(crate) use home::{claim, data_dir, home, host_name};
 use ipnet::IpNet;
 
 use crate::error::Exit;
+use crate::taps::Looking;
 
 /// An address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +94,8 @@ pub(crate) struct Dns {
     pub(crate) limits: Limits,
     pub(crate) caching: atoll_dns::Caching,
     pub(crate) rebinding: atoll_dns::Rebinding,
+    /// The query log and dnstap.
+    pub(crate) looking: Looking,
 }
 
 /// A certificate and its key, in PEM.

@@ -18,6 +18,7 @@ mod files;
 mod run;
 mod signals;
 mod site;
+mod taps;
 mod telemetry;
 mod up;
 

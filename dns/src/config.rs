@@ -17,6 +17,7 @@ use crate::client::Origin;
 use crate::geo::Files;
 use crate::guard::{Rate, Secrets};
 use crate::run::Server;
+use crate::tap::Tap;
 
 /// What the operator says.
 #[derive(Debug, Clone, Default)]
@@ -163,6 +164,8 @@ pub struct Resources {
     pub cookies: Option<watch::Receiver<Option<Secrets>>>,
     /// Files that say where addresses are, as they are changed.
     pub files: Files,
+    /// Who looks on at queries.
+    pub taps: Vec<Tap>,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
     /// A directory of its own. The server keeps no file today: everything it could keep is in the topology, or cache.

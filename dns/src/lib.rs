@@ -109,6 +109,8 @@ mod arpa;
 mod metrics;
 
 mod counters;
+// who looks on
+mod tap;
 
 #[doc(hidden)]
 pub mod fuzzing;
@@ -121,3 +123,4 @@ pub use error::Error;
 pub use geo::{Files, Octets};
 pub use guard::{Rate, Secret, Secrets};
 pub use run::{Server, run};
+pub use tap::{Seen, Tap};

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     hedges: IntCounterVec,
     looping: IntGaugeVec,
     connections: IntGaugeVec,
+    tap_lost: IntCounterVec,
 }
 
 impl Metrics {
@@ -66,6 +67,11 @@ impl Metrics {
                 "Questions asked of a further server because the first was slow.",
                 &["member"],
             )?,
+            tap_lost: counter(
+                "atoll_dns_tap_lost_total",
+                "Queries that the query log or dnstap did not take in time.",
+                &["tap"],
+            )?,
             up,
             looping,
         })
@@ -93,6 +99,11 @@ impl Metrics {
     /// How many connections a transport has.
     pub(crate) fn connections(&self, transport: &str) -> IntGauge {
         self.connections.with_label_values(&[transport])
+    }
+
+    /// The count of what a tap did not take.
+    pub(crate) fn tap_lost(&self, tap: &str) -> IntCounter {
+        self.tap_lost.with_label_values(&[tap])
     }
 
     pub(crate) fn forward(&self, member: &str, outcome: &str) {

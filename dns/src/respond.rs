@@ -11,6 +11,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
@@ -28,6 +29,7 @@ use crate::geo::ecs::{self, Echo};
 use crate::guard::{Cookie, Kind, Now, Verdict};
 use crate::metrics::Metrics;
 use crate::resolve::{Question, Shared};
+use crate::tap::{self, Taps};
 use crate::wire::encode::{self, encode};
 use crate::wire::query::{NAME_MAX, Query, bit};
 use crate::wire::render::{Asked, Body, cut};
@@ -80,6 +82,7 @@ pub(crate) struct Responder {
     pub(crate) authority: Arc<Authority>,
     pub(crate) metrics: Metrics,
     pub(crate) wire: Arc<Wire>,
+    pub(crate) taps: Taps,
 }
 
 /// Who is at the other end of a packet.
@@ -196,7 +199,11 @@ impl Responder {
                 return None;
             }
         }
-        self.metrics.query(via.transport, rcode, start.elapsed());
+        let took = start.elapsed();
+        self.metrics.query(via.transport, rcode, took);
+        if !self.taps.is_off() {
+            self.show(via, from, packet, &reply, took);
+        }
         Some(reply)
     }
 
@@ -211,8 +218,19 @@ impl Responder {
         let seen = world.table.clients.seen(&origin, opt.and_then(|opt| opt.subnet)).ok()?;
         let peer = Peer { from, via, now, seen, cookie };
         let (reply, rcode) = self.given(packet, opt.as_ref(), &peer, start)?;
-        self.metrics.query(via.transport, rcode, start.elapsed());
+        let took = start.elapsed();
+        self.metrics.query(via.transport, rcode, took);
+        if !self.taps.is_off() {
+            self.show(via, from, packet, &reply, took);
+        }
         Some(reply)
+    }
+
+    /// Shows a query and its reply to those who look on.
+    pub(crate) fn show(&self, via: Via, from: SocketAddr, query: &[u8], reply: &[u8], took: Duration) {
+        let (transport, answered) = (via.transport, Instant::now());
+        let seen = || tap::Seen { transport, from, query: query.to_vec(), reply: reply.to_vec(), answered, took };
+        self.taps.show(rand::random(), seen);
     }
 
     /// What was given before to somebody who asked the same.

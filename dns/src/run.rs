@@ -32,6 +32,7 @@ use crate::names::absolute;
 use crate::outside::Guard;
 use crate::resolve::{Question, Resolver, Shared};
 use crate::respond::Responder;
+use crate::tap::Taps;
 use crate::transfer::notify;
 use crate::transport::{Sockets, TRANSPORTS};
 use crate::view::Findings;
@@ -61,6 +62,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         cookies,
         encrypted,
         files,
+        taps,
     } = resources;
     let metrics = Metrics::new(&metrics)?;
     let tasks = TaskTracker::new();
@@ -91,6 +93,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         authority: Arc::clone(&authority),
         metrics: metrics.clone(),
         wire: Arc::clone(&wire),
+        taps: Taps::new(taps, &metrics),
     };
     for transport in TRANSPORTS {
         for serving in (transport.serve)(&mut sockets, &responder, &shutdown)? {

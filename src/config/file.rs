@@ -14,6 +14,8 @@ use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::taps::Looking;
+
 use super::{Advertise, Agent, Clients, Config, Dns, Gateway, Listen, Listens, Pair};
 
 /// A tick of the limiter is 16 µs.
@@ -98,6 +100,15 @@ struct FileDns {
     limits: FileLimits,
     cache: FileCache,
     rebinding: FileRebinding,
+    query_log: Option<FileQueryLog>,
+    dnstap: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileQueryLog {
+    sample: u32,
+    path: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -264,6 +275,10 @@ impl FileDns {
             limits: self.limits.check()?,
             caching: self.cache.check()?,
             rebinding: self.rebinding.check()?,
+            looking: Looking {
+                log: self.query_log.map(FileQueryLog::check).transpose()?,
+                dnstap: self.dnstap.map(|said| unix(&said)).transpose()?,
+            },
         })
     }
 }
@@ -325,6 +340,15 @@ impl FileView {
     }
 }
 
+impl FileQueryLog {
+    fn check(self) -> anyhow::Result<(u32, Option<PathBuf>)> {
+        if self.sample == 0 {
+            bail!("dns.queryLog.sample: 0 is no share; 1 logs every query, 100 one in a hundred");
+        }
+        Ok((self.sample, self.path))
+    }
+}
+
 impl FileRate {
     fn check(self) -> anyhow::Result<Rate> {
         let default = Rate::default();
@@ -375,6 +399,11 @@ impl FileAgent {
         let cluster = self.cluster.map(|name| name.parse()).transpose().context("agent.cluster")?;
         Ok(Agent { cluster, token_file: self.token_file })
     }
+}
+
+fn unix(said: &str) -> anyhow::Result<PathBuf> {
+    let path = said.strip_prefix("unix:").map(PathBuf::from).filter(|path| path.is_absolute());
+    path.ok_or_else(|| anyhow!("dns.dnstap: `{said}` is not unix:/PATH, such as unix:/run/dnstap.sock"))
 }
 
 /// An address that there is only if the file names it.

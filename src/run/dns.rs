@@ -19,7 +19,7 @@ use crate::config::{self, Config};
 use crate::error::Exit;
 use crate::site::{self, Setup};
 use crate::telemetry::Metrics;
-use crate::{signals, telemetry};
+use crate::{signals, taps, telemetry};
 
 /// With what a DNS server is started, alone or in `atoll up`.
 pub(crate) struct DnsParts {
@@ -91,6 +91,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         ecs: config.dns.ecs.clone(),
         views: config.dns.views.clone(),
     };
+    let taps = taps::start(&config.dns.looking, &said.instance, &mut tasks, &shutdown);
     let resources = atoll_dns::Resources {
         topology: common.topology,
         dialer: common.dialer,
@@ -103,6 +104,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         encrypted: parts.encrypted.with(shown)?,
         cookies,
         files,
+        taps,
         metrics: parts.metrics.of("dns"),
         dir: parts.dir,
         started: Some(started),

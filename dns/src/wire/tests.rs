@@ -122,7 +122,8 @@ pub(crate) fn configured(config: &Config, topology: Topology, bytes_max: usize) 
     let guard = Guard::new(true, vec![], vec![]);
     let resolver = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard, signatures });
     let edge = Arc::new(Edge::new(config, None));
-    Responder { resolver, edge, authority, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())) }
+    let taps = crate::tap::Taps::default();
+    Responder { resolver, edge, authority, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())), taps }
 }
 
 /// Another topology counts from now on; the tables are made anew and differ.

@@ -86,6 +86,7 @@ impl Stage {
             encrypted,
             cookies: None,
             files: atoll_dns::Files::default(),
+            taps: Vec::new(),
             metrics: metrics.clone(),
             dir: None,
             started: Some(started),

@@ -137,6 +137,9 @@ impl Worker {
             Some(Given::Dropped) => self.dropped.rate.inc(),
             Some(Given::Reply(hit)) => {
                 self.block.datagram(hit.rcode);
+                if !self.responder.taps.is_off() {
+                    self.responder.show(Via::UDP, from, packet, &out[..hit.len], moment.now.elapsed());
+                }
                 self.batch.reply(hit.len, from);
             }
         }
