@@ -61,7 +61,7 @@ impl Taps {
     pub(crate) fn show(&self, dice: u64, seen: impl Fn() -> Seen) {
         // The low half decides slots of policies.
         let chance = dice >> 32;
-        for (tap, lost) in self.taps.iter().filter(|(tap, _)| chance % u64::from(tap.every.max(1)) == 0) {
+        for (tap, lost) in self.taps.iter().filter(|(tap, _)| chance.is_multiple_of(tap.every.max(1).into())) {
             if tap.queue.try_send(seen()).is_err() {
                 lost.inc();
             }

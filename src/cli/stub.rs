@@ -109,19 +109,14 @@ impl Command {
         let known = Known::ask(globals, apex.is_some() && !given.is_empty()).await?;
         let mut remarks = known.remarks;
         let servers = if given.is_empty() { servers(globals, known.facts.as_ref())? } else { given };
-        let apex = match apex.or_else(|| known.facts.as_ref().map(|facts| facts.apex.clone()).filter(|a| !a.is_empty()))
-        {
-            Some(apex) => apex,
-            None => {
-                return Err(Failure::failed(
-                    "the hub does not say its apex (it is of an earlier version): --apex DOMAIN",
-                ));
-            }
+        let hubs = known.facts.as_ref().map(|facts| facts.apex.clone()).filter(|apex| !apex.is_empty());
+        let Some(apex) = apex.or(hubs) else {
+            return Err(Failure::failed("the hub does not say its apex (it is of an earlier version): --apex DOMAIN"));
         };
-        if let (Some(name), Some(clusters)) = (&self.cluster, &known.clusters) {
-            if !clusters.iter().any(|cluster| cluster.name_any() == *name) {
-                return Err(Failure::usage(format!("--cluster `{name}`: there is no such cluster")));
-            }
+        if let (Some(name), Some(clusters)) = (&self.cluster, &known.clusters)
+            && !clusters.iter().any(|cluster| cluster.name_any() == *name)
+        {
+            return Err(Failure::usage(format!("--cluster `{name}`: there is no such cluster")));
         }
         let clusters = known.clusters.unwrap_or_default();
         let reverse = if resolver.of_member && self.cluster.is_none() && !clusters.is_empty() {
