@@ -21,6 +21,7 @@ pub mod names;
 pub mod quantity;
 pub mod rdata;
 pub mod records;
+mod rendezvous;
 pub mod routing;
 pub mod selector;
 pub mod token;

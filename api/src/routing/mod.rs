@@ -15,7 +15,6 @@ mod geofence;
 mod latency;
 mod nearest;
 mod policy;
-mod rendezvous;
 mod sticky;
 #[cfg(test)]
 mod tests;

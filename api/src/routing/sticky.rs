@@ -1,6 +1,6 @@
 //! `sticky`: the same client goes to the same cluster, and moves only when that one goes. `{policy: sticky, weights: {prod-eu: 3}}`.
 //!
-//! Weighted rendezvous ([`super::rendezvous`]): a cluster without a weight has 1; one of weight 0 serves only when nobody else is left.
+//! Weighted rendezvous (`rendezvous`): a cluster without a weight has 1; one of weight 0 serves only when nobody else is left.
 //! A change of one weight moves only clients to or from that cluster.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::policy::{Parsed, read};
-use super::rendezvous::{hash, score};
 use super::weighted::check;
 use super::{Asker, Candidate, Key, Route};
+use crate::rendezvous::{hash, score};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
