@@ -190,8 +190,9 @@ impl Stage {
     pub(crate) async fn by_quic_stream(&self, from: &str, octets: &[u8]) -> Result<Vec<u8>, u64> {
         let (_endpoint, connection) = self.ends().quic(from, self.ends().quic, "doq").await.ok_or(u64::MAX)?;
         let (mut send, mut receive) = connection.open_bi().await.map_err(|_| u64::MAX)?;
-        send.write_all(octets).await.map_err(|_| u64::MAX)?;
-        send.finish().map_err(|_| u64::MAX)?;
+        // The server may have said no before all is written.
+        let _ = send.write_all(octets).await;
+        let _ = send.finish();
         match receive.read_to_end(2 + 65_535).await {
             Ok(octets) => Ok(octets.get(2..).unwrap_or_default().to_vec()),
             Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))) => Err(code.into_inner()),
