@@ -4,19 +4,24 @@
 //! planes read. Also here: what an agent says of its member, what it is told to do. A fact that does not parse is left out and
 //! counted, never fatal: an older reader survives a newer hub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-mod zones;
-
-use crate::facts::{Facts, key};
+use crate::facts::{Change, Facts, key};
 use crate::kinds::{Cidrs, ClusterRole, ClusterSpec, MemberDns, TrafficPolicySpec};
 use crate::names::{ClusterName, ServiceName};
 pub use zones::{RecordsFacts, SigningKey, TsigKey, ZoneFacts, ZoneKeys};
+
+mod by_service;
+#[cfg(test)]
+mod tests;
+mod zones;
+
+pub use by_service::ByService;
 
 /// Which hub, and the how-manieth change of its.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -331,9 +336,9 @@ pub struct Topology {
     /// Members by name.
     pub clusters: BTreeMap<ClusterName, Arc<ClusterFacts>>,
     /// Services by cluster set and name.
-    pub services: BTreeMap<String, BTreeMap<ServiceName, Arc<ServiceFacts>>>,
+    pub services: BTreeMap<String, ByService<ServiceFacts>>,
     /// Endpoints by member and service.
-    pub endpoints: BTreeMap<ClusterName, BTreeMap<ServiceName, Arc<Endpoints>>>,
+    pub endpoints: BTreeMap<ClusterName, ByService<Endpoints>>,
     /// Zones by object name.
     pub zones: BTreeMap<String, Arc<ZoneFacts>>,
     /// Their keys, by object name; DNS servers alone are told.
@@ -348,8 +353,8 @@ pub struct Topology {
     pub rtt: BTreeMap<String, Arc<BTreeMap<ClusterName, u32>>>,
     /// What health checks take out, by the policy that asks for them.
     pub failing: BTreeMap<ServiceName, Arc<FailingFacts>>,
-    /// Facts that did not parse.
-    pub unread: usize,
+    /// Keys of facts that did not parse.
+    pub unread: BTreeSet<String>,
 }
 
 impl Topology {
@@ -357,11 +362,67 @@ impl Topology {
     pub fn from_facts(version: Version, facts: &Facts) -> Self {
         let mut t = Self { version, ..Self::default() };
         for (k, json) in facts.iter() {
-            if t.read(k, json).is_none() {
-                t.unread += 1;
-            }
+            t.take(k, json);
         }
         t
+    }
+
+    /// The next one: what `change` does not name is shared with this one. The same as [`Self::from_facts`] over the set after the change.
+    pub fn after(&self, version: Version, change: &Change) -> Self {
+        let mut next = if change.full { Self::default() } else { self.clone() };
+        next.version = version;
+        for key in &change.removed {
+            next.forget(key);
+        }
+        for (key, json) in &change.upserts {
+            // What does not parse any more is not there any more.
+            next.forget(key);
+            next.take(key, json);
+        }
+        next
+    }
+
+    fn take(&mut self, k: &str, json: &[u8]) {
+        if self.read(k, json).is_none() {
+            self.unread.insert(k.to_owned());
+        }
+    }
+
+    fn forget(&mut self, k: &str) {
+        fn within<K: Ord + std::borrow::Borrow<str>, T>(
+            all: &mut BTreeMap<K, ByService<T>>,
+            key: &str,
+            name: &ServiceName,
+        ) {
+            if let Some(services) = all.get_mut(key).filter(|services| services.contains_key(name)) {
+                services.remove(name);
+                if services.is_empty() {
+                    all.remove(key);
+                }
+            }
+        }
+        self.unread.remove(k);
+        let mut words = k.split('/');
+        let what = words.next().unwrap_or_default();
+        let rest: Vec<&str> = words.collect();
+        match (what, rest.as_slice()) {
+            (key::SETTINGS, []) => self.settings = Settings::default(),
+            (key::CLUSTER, [name]) => drop(self.clusters.remove(*name)),
+            (key::SERVICE, [set, namespace, name]) => {
+                within(&mut self.services, set, &ServiceName::new(*namespace, *name));
+            }
+            (key::ENDPOINTS, [cluster, namespace, name]) => {
+                within(&mut self.endpoints, cluster, &ServiceName::new(*namespace, *name));
+            }
+            (key::ZONE, [name]) => drop(self.zones.remove(*name)),
+            (key::ZONE_KEYS, [name]) => drop(self.keys.remove(*name)),
+            (key::RECORDS, [namespace, name]) => drop(self.records.remove(&format!("{namespace}/{name}"))),
+            (key::TRAFFIC, [namespace, name]) => drop(self.traffic.remove(&ServiceName::new(*namespace, *name))),
+            (key::RTT, [region]) => drop(self.rtt.remove(*region)),
+            (key::FAILING, [namespace, name]) => drop(self.failing.remove(&ServiceName::new(*namespace, *name))),
+            (key::SITE, [instance]) => drop(self.sites.remove(*instance)),
+            _ => {}
+        }
     }
 
     fn read(&mut self, k: &str, json: &[u8]) -> Option<()> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use atoll_api::kinds::{DnsEndpointRecord, Record};
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::topology::{
-    ClusterFacts, RecordsFacts, ServiceFacts, Settings, Site, Topology, TrafficFacts, ZoneFacts,
+    ByService, ClusterFacts, RecordsFacts, ServiceFacts, Settings, Site, Topology, TrafficFacts, ZoneFacts,
 };
 use hickory_proto::rr::{Name, RecordType};
 
@@ -40,7 +40,7 @@ pub(crate) fn changes(before: &World, after: &World) -> Changes {
     }
     turned.extend(before.relayed.symmetric_difference(&after.relayed));
     if !turned.is_empty() {
-        let services = after.table.topology.services.values().flatten();
+        let services = after.table.topology.services.values().flat_map(|set| set.iter());
         let theirs =
             services.filter(|(_, facts)| facts.clusters.iter().any(|c| turned.iter().any(|t| t.as_str() == c)));
         changes.sources.extend(theirs.map(|(name, _)| Source::Service(name.clone())));
@@ -107,14 +107,14 @@ fn tables(before: &Table, after: &Table, changes: &mut Changes) {
     }
     let (mut named, mut moved) = (false, Vec::new());
     differing(&old.services, services, |_, was, is| {
-        let none = BTreeMap::new();
+        let none = ByService::default();
         differing(was.unwrap_or(&none), is.unwrap_or(&none), |name, was, is| {
             named |= !same_offer(was, is);
             moved.push(name.clone());
         });
     });
     differing(&old.endpoints, endpoints, |_, was, is| {
-        let none = BTreeMap::new();
+        let none = ByService::default();
         differing(was.unwrap_or(&none), is.unwrap_or(&none), |name, _, _| moved.push(name.clone()));
     });
     changes.sources.extend(moved.into_iter().map(Source::Service));
@@ -191,6 +191,24 @@ fn shadows(table: &Table, name: &Name) -> bool {
     theirs || table.clusterset.as_ref().is_some_and(within) || name.parse_arpa_name().is_ok()
 }
 
+/// Whether tables of both have the same zones, members, policies and clients.
+pub(crate) fn same_ground(a: &Topology, b: &Topology) -> bool {
+    let same_nodes = || a.clusters.values().zip(b.clusters.values()).all(|(a, b)| a.nodes == b.nodes);
+    a.settings == b.settings
+        && same_clusters(&a.clusters, &b.clusters)
+        && same_nodes()
+        && same_sites(&a.sites, &b.sites)
+        && same_arcs(&a.zones, &b.zones)
+        && same_arcs(&a.keys, &b.keys)
+        && same_arcs(&a.records, &b.records)
+        && same_arcs(&a.traffic, &b.traffic)
+}
+
+/// The same keys with the same values, which are mostly the very same.
+fn same_arcs<K: Ord, T: PartialEq>(a: &BTreeMap<K, Arc<T>>, b: &BTreeMap<K, Arc<T>>) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && a.1.same(b.1))
+}
+
 /// Everything but the number that goes on.
 fn same_settings(a: &Settings, b: &Settings) -> bool {
     let Settings { hub_id: _, apex, default_set, revoked: _, serial: _ } = b;
@@ -237,8 +255,32 @@ fn same_offer(a: Option<&Arc<ServiceFacts>>, b: Option<&Arc<ServiceFacts>>) -> b
     matches!((a, b), (Some(a), Some(b)) if a.clusters == b.clusters)
 }
 
+/// Something that is mostly the very same.
+trait Same {
+    fn same(&self, other: &Self) -> bool;
+}
+
+impl<T: PartialEq> Same for Arc<T> {
+    fn same(&self, other: &Self) -> bool {
+        Self::ptr_eq(self, other) || self == other
+    }
+}
+
+impl<T: PartialEq> Same for Vec<T> {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl<T: Eq> Same for ByService<T> {
+    // Arcs of what has an equality of its own are compared by address first.
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
 /// Tells `found` every key whose values differ, in order.
-fn differing<K: Ord, V: PartialEq>(
+fn differing<K: Ord, V: Same>(
     a: &BTreeMap<K, V>,
     b: &BTreeMap<K, V>,
     mut found: impl FnMut(&K, Option<&V>, Option<&V>),
@@ -254,7 +296,7 @@ fn differing<K: Ord, V: PartialEq>(
         let was = if order.is_le() { old.next() } else { None };
         let is = if order.is_ge() { new.next() } else { None };
         match (was, is) {
-            (Some((key, was)), Some((_, is))) if was != is => found(key, Some(was), Some(is)),
+            (Some((key, was)), Some((_, is))) if !was.same(is) => found(key, Some(was), Some(is)),
             (Some((key, was)), None) => found(key, Some(was), None),
             (None, Some((key, is))) => found(key, None, Some(is)),
             _ => {}

@@ -76,7 +76,7 @@ pub(crate) fn answer(case: &Case<'_>, beside: &Beside, why: &mut Vec<String>) ->
         What::Version => no_data(),
         What::Inner => exists(scope_exists(case, &beside.scope)),
         What::Namespace(namespace) => {
-            let services = case.table.topology.services.get(&case.asker.set).into_iter().flatten();
+            let services = case.table.topology.services.get(&case.asker.set).into_iter().flat_map(|set| set.iter());
             let mut inside = services.filter(|(name, _)| name.namespace == *namespace);
             exists(inside.any(|(name, _)| offer(case, &beside.scope, name).is_some()))
         }

@@ -15,6 +15,7 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use ipnet::IpNet;
 
 use crate::arpa::Reverse;
+use crate::changes::same_ground;
 use crate::client::{Asker, Clients};
 use crate::completion;
 use crate::config::Config;
@@ -25,7 +26,7 @@ use crate::policy::Policy;
 use crate::prefixes::Prefixes;
 use crate::translate::Rename;
 use crate::tsig::{Key, Keyring};
-use crate::zones::{Building, Zone};
+use crate::zones::{Building, Zone, serial};
 
 /// How long a negative answer of ours may be kept where no Zone says it: what is absent now may be there in a moment.
 pub(crate) const NEGATIVE_TTL: u32 = 5;
@@ -109,8 +110,8 @@ fn server(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)))
 }
 
-/// Everything that queries are answered from.
-#[derive(Debug)]
+/// Everything that queries are answered from. A clone shares what it is made of.
+#[derive(Debug, Clone)]
 pub(crate) struct Table {
     pub(crate) topology: Arc<Topology>,
     /// The federation's domain; `None` before the first topology.
@@ -134,9 +135,18 @@ impl Table {
         Self::build(topology, (config, geo), None)
     }
 
-    /// Out of a topology, in place of this one.
+    /// Out of a topology, in place of this one. What happens all the time (endpoints, services, health) leaves it as it is but for the
+    /// serials that go on with every change.
     pub(crate) fn next(&self, topology: &Arc<Topology>, config: &Config, geo: &Geo) -> Self {
-        Self::build(topology, (config, geo), Some(self))
+        if !same_ground(&self.topology, topology) || !self.clients.geo().is_same(geo) {
+            return Self::build(topology, (config, geo), Some(self));
+        }
+        let mut next = Self { topology: Arc::clone(topology), ..self.clone() };
+        let serial = serial(topology);
+        for zone in next.zones.values_mut().filter(|zone| zone.object().is_none()) {
+            *zone = Arc::new(zone.renumbered(serial));
+        }
+        next
     }
 
     fn build(topology: &Arc<Topology>, (config, geo): (&Config, &Geo), before: Option<&Self>) -> Self {

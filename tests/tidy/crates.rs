@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agents", &[]),
     ("demo", &["federation/apiserver", "federation/registry"]),
     ("testbed", &[]),
+    ("benches", &["dns"]),
 ];
 
 /// For anybody's tests.

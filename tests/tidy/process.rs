@@ -1,7 +1,7 @@
 //! The process belongs to `src/`: environment, sockets, logging, signals and exit.
 //!
 //! In: what is product in each file. Parts are handed listeners, connectors, values and directories instead. The testbed is a
-//! program of its own; the demo members stand for other machines, so they open loopback sockets as they come and go.
+//! program of its own, and so is what benches measure with; the demo members stand for other machines, so they open loopback sockets as they come and go.
 
 use crate::{
     Breach,
@@ -29,7 +29,7 @@ const RULES: &[Rule] = &[
             "env::current_dir(",
             "env::temp_dir(",
         ],
-        but_in: &["testbed/", BUILD],
+        but_in: &["testbed/", "benches/", BUILD],
         todo: "read it in `src/config.rs` and hand the value in",
     },
     Rule {
@@ -42,27 +42,27 @@ const RULES: &[Rule] = &[
             "TcpSocket::new_v4(",
             "TcpSocket::new_v6(",
         ],
-        but_in: &["testbed/", "demo/", "api/reach/src/stream.rs"],
+        but_in: &["testbed/", "benches/", "demo/", "api/reach/src/stream.rs"],
         todo: "take a listener, or open it through the `Listen` trait that was handed in",
     },
     Rule {
         words: &["TcpStream::connect(", "UnixStream::connect(", "HttpConnector::new("],
-        but_in: &["testbed/", "demo/", "api/reach/src/stream.rs"],
+        but_in: &["testbed/", "benches/", "demo/", "api/reach/src/stream.rs"],
         todo: "dial through the `Connect` trait that was handed in",
     },
     Rule {
         words: &["tracing_subscriber", "set_global_default(", "log::set_logger("],
-        but_in: &["testbed/"],
+        but_in: &["testbed/", "benches/"],
         todo: "only `src/telemetry.rs` installs logging",
     },
     Rule {
         words: &["tokio::signal", "signal::unix", "signal_hook", "ctrl_c(", "panic::set_hook("],
-        but_in: &["testbed/"],
+        but_in: &["testbed/", "benches/"],
         todo: "end on the CancellationToken that was handed in",
     },
     Rule {
         words: &["process::exit(", "process::abort(", "ExitCode"],
-        but_in: &["testbed/"],
+        but_in: &["testbed/", "benches/"],
         todo: "return an error; `src/` decides how the process ends",
     },
 ];

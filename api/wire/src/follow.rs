@@ -204,8 +204,8 @@ impl Follower {
         let change = self.receiver.take(delta)?;
         let Some(version) = self.receiver.version() else { return Ok(()) };
         let heard = Some(Instant::now());
-        if change.is_some() {
-            let topology = Arc::new(Topology::from_facts(version, self.receiver.facts()));
+        if let Some(change) = change {
+            let topology = Arc::new(self.sender.borrow().topology.after(version, &change));
             self.sender.send_replace(Snapshot { topology, heard });
             self.unsaved = true;
         } else {

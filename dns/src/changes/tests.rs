@@ -175,3 +175,49 @@ fn a_change_names_what_it_concerns() {
     second.relayed.insert("dr".parse().unwrap());
     assert_eq!(show(&changes(&first, &second)), ["host shop/hosts", "member lab", "service shop/web"]);
 }
+
+#[test]
+fn a_table_that_is_taken_over_is_the_one_that_would_be_built() {
+    let first = world(None, topology());
+    let cases: &[(&str, Change)] = &[
+        ("another number", |t| t.version.generation += 1),
+        ("an endpoint", |t| {
+            t.version.generation += 1;
+            *t.endpoints.get_mut("prod-eu").unwrap().values_mut().next().unwrap() = Arc::default();
+        }),
+        ("health", |t| cluster(t, "prod-eu", |c| c.ready = false)),
+        ("a node", |t| cluster(t, "dr", |c| c.nodes.push([192, 0, 2, 200].into()))),
+        ("a record", |t| records(t, |all| all[0]["targets"] = json!(["192.0.2.77"]))),
+        ("a zone that goes", |t| t.zones.clear()),
+        ("a policy that goes", |t| t.traffic.clear()),
+        ("a gateway that goes", |t| drop(t.sites.remove("gw-us"))),
+    ];
+    for (case, change) in cases {
+        let mut topology = topology();
+        change(&mut topology);
+        let topology = Arc::new(topology);
+        let next = first.table.next(&topology, &Config::default(), &Geo::default());
+        let built = Table::new(&topology, &Config::default(), &Geo::default());
+        let kinds = [RecordType::A, RecordType::SOA, RecordType::NS, RecordType::MX, RecordType::TXT];
+        for name in [
+            "atoll.internal",
+            "example.com",
+            "www.example.com",
+            "db.atoll.internal",
+            "alone.example.org",
+            "ns.atoll.internal",
+        ] {
+            let name = absolute(name).unwrap();
+            for kind in kinds {
+                let found = |table: &Table| table.zone_of(&name).map(|zone| format!("{:?}", zone.find(&name, kind)));
+                assert_eq!(found(&next), found(&built), "{case}: {name} {kind}");
+            }
+        }
+        let names = |table: &Table| table.zone_names().cloned().collect::<BTreeSet<_>>();
+        assert_eq!((names(&next), next.members.len()), (names(&built), built.members.len()), "{case}");
+        for ip in ["10.1.0.7", "192.0.2.200", "203.0.113.1"] {
+            let asker = |table: &Table| Asker { id: 0, ..Asker::clone(&table.clients.asker(ip.parse().unwrap())) };
+            assert_eq!(asker(&next), asker(&built), "{case}: {ip}");
+        }
+    }
+}

@@ -16,6 +16,12 @@ use crate::names::{absolute, ancestors, below};
 use crate::sign::Keys;
 use crate::table::NEGATIVE_TTL;
 
+/// The serial of zones that no Zone describes.
+pub(crate) fn serial(topology: &Topology) -> u32 {
+    let generation = u32::try_from(topology.version.generation & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    topology.settings.serial.wrapping_add(generation)
+}
+
 /// Zones in the making.
 pub(crate) struct Building<'t> {
     topology: &'t Topology,
@@ -28,9 +34,7 @@ pub(crate) struct Building<'t> {
 impl<'t> Building<'t> {
     /// The zones of `topology`; `own` are the federation's, `hosts` names that must lie in one.
     pub(crate) fn new<'n>(topology: &'t Topology, own: &[Name], hosts: impl Iterator<Item = &'n Name>) -> Self {
-        let generation = u32::try_from(topology.version.generation & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        let serial = topology.settings.serial.wrapping_add(generation);
-        let mut building = Self { topology, serial, zones: HashMap::new(), bad: Vec::new() };
+        let mut building = Self { topology, serial: serial(topology), zones: HashMap::new(), bad: Vec::new() };
         for apex in own {
             building.make(apex.clone());
         }

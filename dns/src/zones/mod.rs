@@ -13,7 +13,7 @@ use atoll_api::kinds::Soa;
 use atoll_api::rdata::dname;
 use atoll_api::records;
 use atoll_api::topology::ZoneFacts;
-pub(crate) use build::Building;
+pub(crate) use build::{Building, serial};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
@@ -85,6 +85,17 @@ impl Zone {
     /// The zone as the askers of a view see it.
     pub(crate) fn seen_by(&self, view: Option<&str>) -> &Self {
         view.and_then(|view| self.views.get(view)).map_or(self, Arc::as_ref)
+    }
+
+    /// The same with another serial, of a zone that nobody wrote.
+    pub(crate) fn renumbered(&self, serial: u32) -> Self {
+        let mut zone = self.clone();
+        if let RData::SOA(soa) = &mut zone.soa.data {
+            soa.serial = serial;
+        }
+        let apex = zone.nodes.entry(zone.apex.clone()).or_default();
+        apex.insert(RecordType::SOA, vec![zone.soa.clone()]);
+        zone
     }
 
     /// The serial of its SOA.

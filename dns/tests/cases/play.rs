@@ -199,7 +199,7 @@ impl Scene {
             facts.put(key.clone(), value);
         }
         let topology = Topology::from_facts(Version { epoch: 1, generation: 1 }, &facts);
-        if topology.unread == 0 { Ok(topology) } else { Err(format!("{} facts can't be read", topology.unread)) }
+        if topology.unread.is_empty() { Ok(topology) } else { Err(format!("{:?} can't be read", topology.unread)) }
     }
 
     /// The stage with everything that was said of it so far.

@@ -281,7 +281,7 @@ pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
         let port = pods.first().map_or(1, |p| p.address.port());
         let ports = vec![EndpointPort { name: "http".to_owned(), protocol: "TCP".to_owned(), port }];
         let endpoints = Endpoints { endpoints: endpoints.collect(), ports, ..Endpoints::default() };
-        topology.endpoints.insert(facts.name.clone(), BTreeMap::from([(web.clone(), Arc::new(endpoints))]));
+        topology.endpoints.insert(facts.name.clone(), BTreeMap::from([(web.clone(), Arc::new(endpoints))]).into());
         topology.clusters.insert(facts.name.clone(), Arc::new(facts));
     }
     let port = ServicePort { name: "http".to_owned(), protocol: "TCP".to_owned(), port: 80, ..ServicePort::default() };
@@ -290,6 +290,6 @@ pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
         ports: vec![port],
         headless: false,
     };
-    topology.services.insert("prod".to_owned(), BTreeMap::from([(web, Arc::new(facts))]));
+    topology.services.insert("prod".to_owned(), BTreeMap::from([(web, Arc::new(facts))]).into());
     topology
 }

@@ -1,0 +1,89 @@
+//! Atoll's DNS server as the script starts it, and the DNS of its members.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use atoll_dns::{Config, Encrypted, Resources, Server};
+use atoll_reach::{Dialer, Listen as _, RelayTable, Route, Routes, System};
+use atoll_wire::follow::{Report, Snapshot};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::federation::{Size, topology};
+use crate::{Result, say};
+
+/// A running server, and the hub's word in our hand.
+pub(crate) struct Running {
+    pub(crate) topology: watch::Sender<Snapshot>,
+    pub(crate) server: Server,
+    report: watch::Receiver<Report>,
+}
+
+/// Serves until it is killed.
+pub(crate) fn serve(at: SocketAddr, size: Size) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let running = start(at, size).await?;
+        say("ready", running.server.is_ready())?;
+        let mut snapshot = tokio::time::interval(std::time::Duration::from_secs(5));
+        loop {
+            // The hub speaks every few seconds.
+            snapshot.tick().await;
+            running.topology.send_modify(|s| s.heard = Some(Instant::now()));
+            drop(running.report.borrow());
+        }
+    })
+}
+
+/// A server at `at`.
+pub(crate) async fn start(at: SocketAddr, size: Size) -> Result<Running> {
+    let topology = topology(size)?;
+    let routes = Routes::default();
+    routes.set(topology.clusters.keys().map(|c| (c.as_str().to_owned(), Route::Direct)).collect());
+    let (sender, followed) = watch::channel(Snapshot { topology: Arc::new(topology), heard: Some(Instant::now()) });
+    let (report, reported) = watch::channel(Report::default());
+    let (started, start) = oneshot::channel();
+    let system = System::default();
+    let resources = Resources {
+        topology: followed,
+        dialer: Dialer::new(Arc::new(system.clone()), RelayTable::default(), routes),
+        report,
+        connect: Arc::new(system.clone()),
+        listen: Arc::new(system.clone()),
+        udp: vec![UdpSocket::bind(at)?],
+        tcp: system.tcp(at).await?,
+        encrypted: Encrypted::default(),
+        files: atoll_dns::Files::default(),
+        taps: Vec::new(),
+        line: atoll_wire::follow::Line::dead(),
+        cookies: None,
+        metrics: prometheus::Registry::new(),
+        dir: None,
+        started: Some(started),
+    };
+    let config = Config { cache_bytes: Some(1 << 30), ..Config::default() };
+    tokio::spawn(async move {
+        if let Err(error) = atoll_dns::run(config, resources, CancellationToken::new()).await {
+            let _ = say("error", error);
+        }
+    });
+    Ok(Running { topology: sender, server: start.await?, report: reported })
+}
+
+/// Answers every A question with an address, until it is killed.
+pub(crate) fn member(at: SocketAddr) -> Result<()> {
+    let socket = UdpSocket::bind(at)?;
+    let mut octets = [0; 4096];
+    say("ready", true)?;
+    loop {
+        let (length, from) = socket.recv_from(&mut octets)?;
+        let Some(end) = crate::load::question_end(&octets[..length]) else { continue };
+        octets[2] |= 0x84;
+        octets[3] = 0x80;
+        octets[6..12].copy_from_slice(&[0, 1, 0, 0, 0, 0]);
+        let answer = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0x0e, 0x10, 0, 4, 10, 0, 0, 9];
+        octets[end..end + answer.len()].copy_from_slice(&answer);
+        socket.send_to(&octets[..end + answer.len()], from)?;
+    }
+}
