@@ -68,7 +68,7 @@ pub(super) fn is(body: &[u8], kind: Control) -> bool {
         }
         rest = more;
     }
-    u32::from_be_bytes(*head) == kind as u32 && (contents.is_empty() || contents.contains(&CONTENT))
+    rest.is_empty() && u32::from_be_bytes(*head) == kind as u32 && (contents.is_empty() || contents.contains(&CONTENT))
 }
 
 #[cfg(test)]

@@ -91,10 +91,20 @@ pub const CONFORMANCE: &[Program] = &[
     },
 ];
 
+/// The one that writes records as its users' clusters do.
+const EXTERNAL_DNS: Program = Program {
+    name: "external-dns",
+    module: "externaldns",
+    package: "sigs.k8s.io/external-dns",
+    ldflags: "",
+    links: &[],
+    tests: false,
+};
+
 /// The oldest Go that builds all of it.
 const GO_MINOR_MIN: u32 = 26;
 /// The Go that a machine with an older one fetches, as a module with a checked sum.
-const GO_TOOLCHAIN: &str = "golang.org/toolchain@v0.0.1-go1.26.0.linux-amd64";
+const GO_TOOLCHAIN: &str = "golang.org/toolchain@v0.0.1-go1.26.1.linux-amd64";
 
 /// The cache with every program in it.
 #[derive(Clone, Debug)]
@@ -178,6 +188,14 @@ pub async fn kubectl() -> Result<PathBuf> {
     let holds = |program: &&Program| program.links.contains(&"kubectl");
     let one = PROGRAMS.iter().find(holds).expect("one of them is kubectl");
     Ok(Programs::of(std::iter::once(one), &mut |_| {}).await?.path("kubectl"))
+}
+
+/// ExternalDNS alone.
+///
+/// # Errors
+/// As [`Programs::ensure`].
+pub async fn external_dns() -> Result<PathBuf> {
+    Ok(Programs::of(std::iter::once(&EXTERNAL_DNS), &mut |_| {}).await?.path(EXTERNAL_DNS.name))
 }
 
 fn cache_dir() -> Result<PathBuf> {
