@@ -134,11 +134,27 @@ pub(crate) struct LastGood {
 }
 
 impl LastGood {
-    /// After a change: what nobody can serve any more is remembered as it was before, what somebody can serve is forgotten.
-    pub(crate) fn next(&self, was: (&Topology, &HealthView), is: (&Topology, &HealthView), now: Duration) -> Self {
+    /// After a change: what nobody can serve any more is remembered as it was before, what somebody can serve is forgotten. `changed` are
+    /// the services that it may be different for; `None`: all.
+    pub(crate) fn next(
+        &self,
+        was: (&Topology, &HealthView),
+        is: (&Topology, &HealthView),
+        changed: Option<&BTreeSet<ServiceName>>,
+        now: Duration,
+    ) -> Self {
         let mut next = Self::default();
+        if let Some(changed) = changed {
+            let others = self.services.iter().filter(|((_, name), _)| !changed.contains(name));
+            let fresh = others.filter(|(_, known)| now.saturating_sub(known.since) < GOOD_MAX);
+            next.services.extend(fresh.map(|(key, known)| (key.clone(), known.clone())));
+        }
         for (set, services) in &is.0.services {
-            for (name, facts) in services {
+            let looked_at: Vec<_> = match changed {
+                Some(changed) => changed.iter().filter_map(|name| services.get_key_value(name)).collect(),
+                None => services.iter().collect(),
+            };
+            for (name, facts) in looked_at {
                 if facts.clusters.iter().any(|c| good(is, c, name).is_some()) {
                     continue;
                 }

@@ -15,6 +15,7 @@ use atoll_reach::{Dialer, Route};
 use atoll_wire::follow::Snapshot;
 use tokio::time::Instant;
 
+use crate::answer::Source;
 use crate::changes::changes;
 use crate::config::Config;
 use crate::geo::Geo;
@@ -78,16 +79,18 @@ impl World {
             table,
         };
         let Some(before) = before else { return (world, Changes { everything: true, ..Changes::default() }) };
-        let seen = before.health == world.health && Arc::ptr_eq(&before.table, &world.table);
-        if !seen || !before.good.is_empty() {
-            let (was, is) = (&before.table.topology, &world.table.topology);
-            world.good = Arc::new(before.good.next(
-                (was, &before.health),
-                (is, &world.health),
-                now.saturating_duration_since(world.started),
-            ));
-        }
         let changes = changes(before, &world);
+        if !changes.is_empty() || !before.good.is_empty() {
+            let (was, is) = (&before.table.topology, &world.table.topology);
+            let services = |source: &'_ Source| match source {
+                Source::Service(name) => Some(name.clone()),
+                _ => None,
+            };
+            let changed = (!changes.everything).then(|| changes.sources.iter().filter_map(services).collect());
+            let now = now.saturating_duration_since(world.started);
+            let (was, is) = ((was.as_ref(), &before.health), (is.as_ref(), &world.health));
+            world.good = Arc::new(before.good.next(was, is, changed.as_ref(), now));
+        }
         world.generation = before.generation + u64::from(!changes.is_empty());
         (world, changes)
     }

@@ -31,11 +31,14 @@ pub(crate) fn echo(at: SocketAddr, bytes: usize) -> Result<()> {
             let Ok(packets) = recvmmsg(socket.as_raw_fd(), &mut headers, slots.iter_mut(), flags, None) else {
                 continue;
             };
-            let from = packets.filter_map(|p| p.address).zip(&mut to);
-            from.filter_map(|(a, to)| {
-                Some(*to = SocketAddr::from(std::net::SocketAddrV4::from(*a.as_sockaddr_in()?)).into())
-            })
-            .count()
+            let mut count = 0;
+            for (packet, to) in packets.zip(&mut to) {
+                if let Some(from) = packet.address.as_ref().and_then(SockaddrStorage::as_sockaddr_in) {
+                    *to = SocketAddr::from(std::net::SocketAddrV4::from(*from)).into();
+                    count += 1;
+                }
+            }
+            count
         };
         match count {
             0..=2 => send::<2>(&socket, &mut buffers, &to, count, bytes),
