@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use atoll_api::health::{Check, Target};
 use atoll_api::kinds::CheckProtocol;
-use atoll_reach::{BoxStream, Connect, Dialer};
+use atoll_reach::{AnyCertificate, BoxStream, Connect, Dialer};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -36,7 +35,7 @@ impl Way {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().expect("the provider has TLS 1.2 and 1.3");
-        let verifier = Arc::new(Anybody(provider));
+        let verifier = Arc::new(AnyCertificate(provider));
         let mut tls = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self { dialer, direct, tls: Arc::new(tls) }
@@ -130,44 +129,5 @@ async fn grpc(stream: BoxStream, check: &Check, host: &str) -> Option<bool> {
     tokio::select! {
         well = asked => well,
         _ = connection => None,
-    }
-}
-
-/// Takes any certificate whose holder signs with it.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::cookie::Secret;
 use super::siphash::siphash;
+use crate::wire::neighbourhood;
 
 /// Counted networks and kinds: 512 KiB.
 const SLOTS: usize = 64 * 1024;
@@ -156,17 +157,7 @@ fn ticks(now: Duration) -> u64 {
 /// The network that an address is counted with, and the kind.
 fn network(ip: IpAddr, kind: Kind) -> [u8; 9] {
     let mut key = [kind as u8; 9];
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => {
-            key[..3].copy_from_slice(&v4.octets()[..3]);
-            key[3..8].fill(0);
-        }
-        // No global address begins with three octets and five zeros that are an IPv4 network's: the eighth octet tells them apart.
-        IpAddr::V6(v6) => {
-            key[..7].copy_from_slice(&v6.octets()[..7]);
-            key[7] = 6;
-        }
-    }
+    key[1..].copy_from_slice(&neighbourhood(ip).to_le_bytes());
     key
 }
 

@@ -4,10 +4,11 @@
 //! not keep others out. The newest is turned away.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use atoll_reach::neighbourhood;
 use prometheus::IntGauge;
 
 use crate::config::Limits;
@@ -62,7 +63,7 @@ pub(crate) struct Seat {
 impl Seat {
     /// Counts it for a client; `false` when that client has all it may have.
     pub(crate) fn sit(&mut self, ip: IpAddr) -> bool {
-        let client = whom(ip);
+        let client = neighbourhood(ip);
         let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.clients.entry(client).or_default();
         let may = *count < self.seats.limits.client_connections;
@@ -91,14 +92,6 @@ impl Drop for Seat {
                 taken.clients.remove(&client);
             }
         }
-    }
-}
-
-/// Whom an address is counted for: one machine has a whole /64.
-fn whom(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !(u128::MAX >> 64)).into(),
     }
 }
 
