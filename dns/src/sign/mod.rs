@@ -87,7 +87,7 @@ fn refuse(answer: &mut Answer, zone: &Zone, name: &Name, kind: RecordType) {
     match cut {
         Some(cut) if !answer.authoritative && answer.answers.is_empty() => {
             answer.authorities.extend(match zone.set(&cut, RecordType::DS) {
-                Some(ds) => ds.to_vec(),
+                Some(ds) => ds,
                 None => vec![deny::no_ds(zone, &cut)],
             });
         }

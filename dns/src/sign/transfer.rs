@@ -12,13 +12,9 @@ use crate::zones::Zone;
 
 /// Every record of `zone` but the SOA itself, signed as they are asked for.
 pub(crate) fn signed(zone: Arc<Zone>, signatures: Arc<Signatures>, now_s: u32) -> impl Iterator<Item = Record> + Send {
-    let names: Vec<(Name, Vec<RecordType>)> = zone
-        .names()
-        .into_iter()
-        .filter(|(name, types)| !types.is_empty() && !is_glue(&zone, name))
-        .map(|(name, types)| (name.clone(), types))
-        .collect();
-    let glue: Vec<Record> = zone.records().filter(|r| is_glue(&zone, &r.name)).cloned().collect();
+    let names: Vec<(Name, Vec<RecordType>)> =
+        zone.names().into_iter().filter(|(name, types)| !types.is_empty() && !is_glue(&zone, name)).collect();
+    let glue: Vec<Record> = zone.records().filter(|r| is_glue(&zone, &r.name)).collect();
     let of = Arc::clone(&zone);
     let last = names.len().saturating_sub(1);
     let firsts: Vec<Name> = names.iter().map(|(name, _)| name.clone()).collect();
@@ -28,13 +24,13 @@ pub(crate) fn signed(zone: Arc<Zone>, signatures: Arc<Signatures>, now_s: u32) -
         let mut records = Vec::new();
         for kind in &types {
             let set = of.set(&name, *kind).unwrap_or_default();
-            if *kind != RecordType::SOA {
-                records.extend_from_slice(set);
-            }
             // At a cut only DS and NSEC are the zone's own (RFC 4035 §2.2).
-            if !cut || *kind == RecordType::DS {
-                records.extend(signatures.of(&of, set, now_s));
+            let ours = !cut || *kind == RecordType::DS;
+            let signed = if ours { signatures.of(&of, &set, now_s) } else { Vec::new() };
+            if *kind != RecordType::SOA {
+                records.extend(set);
             }
+            records.extend(signed);
         }
         let mut kinds: Vec<RecordType> =
             types.into_iter().filter(|t| !cut || matches!(t, RecordType::NS | RecordType::DS)).collect();

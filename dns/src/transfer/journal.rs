@@ -50,11 +50,11 @@ impl Journals {
             zones.remove(after.apex());
             return;
         }
-        let key = |r: &Record| (r.name.clone(), r.ttl, r.data.clone());
+        let key = |r: Record| (r.name, r.ttl, r.data);
         let (old, new): (HashSet<_>, HashSet<_>) =
             (before.records().map(key).collect(), after.records().map(key).collect());
         let only = |zone: &Zone, other: &HashSet<(Name, u32, RData)>| {
-            zone.records().filter(|r| !other.contains(&key(r))).cloned().collect::<Vec<_>>()
+            zone.records().filter(|r| !other.contains(&key(r.clone()))).collect::<Vec<_>>()
         };
         let (removed, added) = (only(before, &new), only(after, &old));
         let steps = zones.entry(after.apex().clone()).or_default();

@@ -85,7 +85,7 @@ pub(crate) fn content(
         Box::new(sign::signed(Arc::clone(zone), Arc::clone(signatures), now_s))
     } else {
         let zone = Arc::clone(zone);
-        let names: Vec<_> = zone.names().into_keys().cloned().collect();
+        let names: Vec<_> = zone.names().into_keys().collect();
         Box::new(names.into_iter().flat_map(move |name| zone.at(&name)))
     };
     Box::new(std::iter::once(soa.clone()).chain(records).chain(std::iter::once(soa)))

@@ -140,7 +140,7 @@ impl<'t> Building<'t> {
             self.zones.keys().filter_map(|apex| Some((apex.clone(), parent(apex)?))).collect();
         for (child, parent) in children {
             let Some(zone) = self.zones.get(&child) else { continue };
-            let mut records: Vec<Record> = zone.set(&child, RecordType::NS).unwrap_or_default().to_vec();
+            let mut records: Vec<Record> = zone.set(&child, RecordType::NS).unwrap_or_default();
             let names: Vec<Name> = records.iter().filter_map(|r| atoll_api::rdata::targets(&r.data)).cloned().collect();
             records.extend(names.iter().filter(|n| child.zone_of(n)).flat_map(|n| zone.addresses(n)));
             records.extend(zone.keys.iter().flat_map(|keys| keys.ds(&child)));
@@ -162,10 +162,9 @@ impl<'t> Building<'t> {
 fn seen(zone: &Zone, records: Vec<Record>) -> Zone {
     let mut seen = zone.clone();
     for record in &records {
-        if let Some(sets) = seen.nodes.get_mut(&record.name) {
-            let alias = record.record_type() == RecordType::CNAME;
-            sets.retain(|kind, _| !alias && *kind != RecordType::CNAME && *kind != record.record_type());
-        }
+        let kind = record.record_type();
+        let alias = kind == RecordType::CNAME;
+        seen.nodes.retain(&record.name, |k| !alias && k != RecordType::CNAME && k != kind);
     }
     for record in records {
         seen.insert(record);

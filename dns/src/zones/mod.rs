@@ -1,10 +1,11 @@
 //! Own zones and what they answer: records of Zone and DNSEndpoint objects, wildcards, delegations, negative answers. Pure.
 //!
 //! In: a name and a type. Out: [`Found`]. Sources: RFC 1034 §4.3.2 (the algorithm), RFC 4592 (wildcards), RFC 2308 (negative answers),
-//! RFC 6672 (DNAME). [`build`] makes zones out of a topology, [`catalog`] the records of a catalog.
+//! RFC 6672 (DNAME). [`build`] makes zones out of a topology, [`catalog`] the records of a catalog, [`nodes`] holds them.
 
 mod build;
 mod catalog;
+mod nodes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::names::{below, left_of, within};
 use crate::sign::Keys;
+use nodes::{Node, Nodes};
 
 /// What a zone has for a question.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +44,7 @@ pub(crate) enum Found {
 pub(crate) struct Zone {
     apex: Name,
     soa: Record,
-    nodes: HashMap<Name, BTreeMap<RecordType, Vec<Record>>>,
+    nodes: Nodes,
     /// The Zone object that it is of, and what that says.
     object: Option<(String, Arc<ZoneFacts>)>,
     /// With what it is signed.
@@ -60,7 +62,7 @@ impl Zone {
     /// A zone of a head (SOA first, then NS).
     fn with(apex: Name, head: Vec<Record>) -> Self {
         let soa = head.first().cloned().unwrap_or_else(|| Record::update0(apex.clone(), 0, RecordType::SOA));
-        let mut zone = Self { apex, soa, nodes: HashMap::new(), object: None, keys: None, views: HashMap::new() };
+        let mut zone = Self { apex, soa, nodes: Nodes::default(), object: None, keys: None, views: HashMap::new() };
         for record in head {
             zone.insert(record);
         }
@@ -93,8 +95,7 @@ impl Zone {
         if let RData::SOA(soa) = &mut zone.soa.data {
             soa.serial = serial;
         }
-        let apex = zone.nodes.entry(zone.apex.clone()).or_default();
-        apex.insert(RecordType::SOA, vec![zone.soa.clone()]);
+        zone.nodes.put(&zone.apex, RecordType::SOA, std::slice::from_ref(&zone.soa));
         zone
     }
 
@@ -107,30 +108,29 @@ impl Zone {
     }
 
     /// Every record, the SOA left out.
-    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.nodes.values().flat_map(BTreeMap::values).flatten().filter(|r| r.record_type() != RecordType::SOA)
+    pub(crate) fn records(&self) -> impl Iterator<Item = Record> {
+        self.nodes.iter().flat_map(|node| node.records()).filter(|r| r.record_type() != RecordType::SOA)
     }
 
     /// Every name with its types, in the canonical order of RFC 4034 §6.1; empty non-terminals have none.
-    pub(crate) fn names(&self) -> BTreeMap<&Name, Vec<RecordType>> {
-        self.nodes.iter().map(|(name, sets)| (name, sets.keys().copied().collect())).collect()
+    pub(crate) fn names(&self) -> BTreeMap<Name, Vec<RecordType>> {
+        self.nodes.iter().map(|node| (node.name(), node.kinds())).collect()
     }
 
     /// The set of a name and a type.
-    pub(crate) fn set(&self, name: &Name, kind: RecordType) -> Option<&[Record]> {
-        self.nodes.get(name)?.get(&kind).map(Vec::as_slice)
+    pub(crate) fn set(&self, name: &Name, kind: RecordType) -> Option<Vec<Record>> {
+        self.nodes.get(name)?.set(kind)
     }
 
     /// Every record of a name, the SOA left out.
     pub(crate) fn at(&self, name: &Name) -> Vec<Record> {
-        let sets = self.nodes.get(name).into_iter().flat_map(BTreeMap::values).flatten();
-        sets.filter(|r| r.record_type() != RecordType::SOA).cloned().collect()
+        let records = self.nodes.get(name).into_iter().flat_map(|node| node.records());
+        records.filter(|r| r.record_type() != RecordType::SOA).collect()
     }
 
     /// The types that stand at a name, or at the wildcard that answers for it; `None`: no such name.
     pub(crate) fn types(&self, name: &Name) -> Option<Vec<RecordType>> {
-        let sets = self.nodes.get(name).or_else(|| self.wildcard(name))?;
-        Some(sets.keys().copied().collect())
+        Some(self.nodes.get(name).or_else(|| self.wildcard(name))?.kinds())
     }
 
     /// Whether a name is delegated, or lies below one that is.
@@ -151,43 +151,42 @@ impl Zone {
     /// Adds a record, and the inner names above it; `false` where it can't stand beside what is there (RFC 1034 §3.6.2).
     pub(crate) fn insert(&mut self, mut record: Record) -> bool {
         let Some(left) = left_of(&record.name, &self.apex) else { return false };
-        let alias = record.record_type() == RecordType::CNAME;
-        let clash = |(kind, set): (&RecordType, &Vec<Record>)| {
-            (*kind == RecordType::CNAME) != alias || (alias && set.iter().any(|r| r.data != record.data))
-        };
-        if self.nodes.get(&record.name).is_some_and(|sets| sets.iter().any(clash)) {
+        let kind = record.record_type();
+        let (alias, node) = (kind == RecordType::CNAME, self.nodes.get(&record.name));
+        let mut set = node.and_then(|node| node.set(kind)).unwrap_or_default();
+        let beside = node.is_some_and(|node| node.kinds().iter().any(|k| (*k == RecordType::CNAME) != alias));
+        if beside || (alias && set.iter().any(|r| r.data != record.data)) {
             return false;
         }
         for cut in 1..=left.len() {
             if let Some(inner) = below(&left[cut..], &self.apex) {
-                self.nodes.entry(inner).or_default();
+                self.nodes.touch(&inner);
             }
         }
-        let set = self.nodes.entry(record.name.clone()).or_default().entry(record.record_type()).or_default();
         // RFC 2181 §5.2: one TTL a set; the smallest that was written.
         record.ttl = set.iter().map(|r| r.ttl).fold(record.ttl, u32::min);
         set.iter_mut().for_each(|r| r.ttl = record.ttl);
+        let name = record.name.clone();
         if !set.iter().any(|r| r.data == record.data) {
             set.push(record);
         }
-        true
+        self.nodes.put(&name, kind, &set)
     }
 
     /// Whether records stand at exactly this name.
     pub(crate) fn owns(&self, name: &Name) -> bool {
-        self.nodes.get(name).is_some_and(|sets| !sets.is_empty())
+        self.nodes.get(name).is_some_and(|node| !node.is_empty())
     }
 
     /// Whether exactly this name has this type, or is an alias.
     pub(crate) fn has(&self, name: &Name, kind: RecordType) -> bool {
-        self.nodes.get(name).is_some_and(|sets| sets.contains_key(&kind) || sets.contains_key(&RecordType::CNAME))
+        self.nodes.get(name).is_some_and(|node| node.has(kind) || node.has(RecordType::CNAME))
     }
 
     /// The addresses that stand at exactly this name, for the additional section.
     pub(crate) fn addresses(&self, name: &Name) -> Vec<Record> {
-        let sets = self.nodes.get(name).into_iter();
-        let of = |kind| move |sets: &BTreeMap<RecordType, Vec<Record>>| sets.get(&kind).cloned().unwrap_or_default();
-        sets.clone().flat_map(of(RecordType::A)).chain(sets.flat_map(of(RecordType::AAAA))).collect()
+        let Some(node) = self.nodes.get(name) else { return Vec::new() };
+        [RecordType::A, RecordType::AAAA].into_iter().filter_map(|kind| node.set(kind)).flatten().collect()
     }
 
     /// What there is for `name`, which lies in the zone, and `kind`.
@@ -195,20 +194,20 @@ impl Zone {
         if let Some(found) = self.above(name, kind) {
             return found;
         }
-        if let Some(sets) = self.nodes.get(name) {
-            return at(sets, kind, None);
+        if let Some(node) = self.nodes.get(name) {
+            return at(node, kind, None);
         }
         match self.wildcard(name) {
-            Some(sets) => at(sets, kind, Some(name)),
+            Some(node) => at(node, kind, Some(name)),
             None => Found::NoName,
         }
     }
 
     /// What stands at the wildcard that answers for a name that does not exist.
-    fn wildcard(&self, name: &Name) -> Option<&BTreeMap<RecordType, Vec<Record>>> {
+    fn wildcard(&self, name: &Name) -> Option<Node<'_>> {
         // RFC 4592 §3.3.1: the closest encloser is the longest ancestor that exists; its wildcard answers, and no other.
         let mut encloser = name.base_name();
-        while !self.nodes.contains_key(&encloser) {
+        while !self.nodes.contains(&encloser) {
             if !within(&encloser, &self.apex) || encloser.is_root() {
                 return None;
             }
@@ -218,11 +217,11 @@ impl Zone {
     }
 
     /// The highest name above or at `name` that is delegated, and its servers.
-    fn cut(&self, name: &Name) -> Option<(Name, &Vec<Record>)> {
+    fn cut(&self, name: &Name) -> Option<(Name, Vec<Record>)> {
         let left = left_of(name, &self.apex)?;
         (0..left.len()).rev().find_map(|cut| {
             let owner = below(&left[cut..], &self.apex)?;
-            let servers = self.nodes.get(&owner)?.get(&RecordType::NS)?;
+            let servers = self.nodes.get(&owner)?.set(RecordType::NS)?;
             Some((owner, servers))
         })
     }
@@ -238,7 +237,7 @@ impl Zone {
             (Some((_, servers)), _) => {
                 let names = servers.iter().filter_map(|r| atoll_api::rdata::targets(&r.data));
                 let glue = names.flat_map(|n| self.addresses(n)).collect();
-                Some(Found::Delegated(servers.clone(), glue))
+                Some(Found::Delegated(servers, glue))
             }
             (None, renamed) => renamed.map(|(_, found)| found),
         }
@@ -249,12 +248,12 @@ impl Zone {
         let left = left_of(name, &self.apex)?;
         (1..=left.len()).rev().find_map(|cut| {
             let owner = below(&left[cut..], &self.apex)?;
-            let record = self.nodes.get(&owner)?.get(&RecordType::DNAME)?.first()?;
+            let record = self.nodes.get(&owner)?.set(RecordType::DNAME)?.into_iter().next()?;
             let target = dname(&record.data)?;
             let found = match below(&left[..cut], &target) {
                 Some(whole) => {
                     let alias = Record::from_rdata(name.clone(), record.ttl, RData::CNAME(CNAME(whole.clone())));
-                    Found::Alias(vec![record.clone(), alias], whole)
+                    Found::Alias(vec![record, alias], whole)
                 }
                 None => Found::TooLong,
             };
@@ -264,20 +263,22 @@ impl Zone {
 }
 
 /// What stands at one name; `owner` is put in where a wildcard's stands.
-fn at(sets: &BTreeMap<RecordType, Vec<Record>>, kind: RecordType, owner: Option<&Name>) -> Found {
-    let own = |record: &Record| {
-        let mut record = record.clone();
+fn at(node: Node<'_>, kind: RecordType, owner: Option<&Name>) -> Found {
+    let own = |mut record: Record| {
         if let Some(owner) = owner {
             record.name = owner.clone();
         }
         record
     };
-    if let Some(set) = sets.get(&kind) {
-        return Found::Records(set.iter().map(own).collect());
+    if let Some(set) = node.set(kind) {
+        return Found::Records(set.into_iter().map(own).collect());
     }
-    match sets.get(&RecordType::CNAME).and_then(|set| set.first()) {
+    match node.set(RecordType::CNAME).and_then(|set| set.into_iter().next()) {
         Some(record) => match &record.data {
-            RData::CNAME(target) => Found::Alias(vec![own(record)], target.0.clone()),
+            RData::CNAME(target) => {
+                let target = target.0.clone();
+                Found::Alias(vec![own(record)], target)
+            }
             _ => Found::NoData,
         },
         None => Found::NoData,
