@@ -118,17 +118,21 @@ impl Responder {
             Peeled::Malformed => return Some(Transfer::only(formerr(packet))),
         };
         let key = session.as_deref().map(Session::key);
+        let (kind, named) = (query.queries[0].query_type, query.queries[0].name.to_lowercase());
+        let ours = table.zone_of(&named).map(|zone| zone.apex());
         let zone = match transfer::allowed(&table, &query, from.ip(), key.as_deref()) {
             Ok(zone) => zone,
             Err(code) => {
+                self.metrics.transfer(ours, kind, code);
                 tracing::info!(zone = %query.queries[0].name, %from, key, %code, "transfer refused");
                 return Some(Transfer::refused(&query, code, session, now));
             }
         };
         let Ok(slot) = Arc::clone(&self.authority.transfers).try_acquire_owned() else {
+            self.metrics.transfer(ours, kind, ResponseCode::ServFail);
             return Some(Transfer::refused(&query, ResponseCode::ServFail, session, now));
         };
-        let kind = query.queries[0].query_type;
+        self.metrics.transfer(ours, kind, ResponseCode::NoError);
         tracing::info!(zone = %zone.apex(), %from, key, serial = zone.serial(), %kind, "transfer");
         let seconds = (now & u64::from(u32::MAX)) as u32;
         let records = transfer::content(zone, &query, &self.authority.journals, &self.authority.signatures, seconds);
@@ -145,6 +149,10 @@ impl Responder {
                 (ResponseCode::ServFail, Some(Ede { code: ede::OTHER, text: "too many updates at once".to_owned() }))
             }
         };
+        let named = atoll_api::update::read(message).ok().map(|sections| sections.zone.to_lowercase());
+        let table = Arc::clone(&self.authority.tables.borrow());
+        let zone = named.and_then(|name| Some(table.zone_of(&name)?.apex()).filter(|apex| **apex == name));
+        self.metrics.update(zone, code);
         let mut reply = header(message, OpCode::Update, code);
         if let Ok(Some(opt)) = Opt::find(message) {
             let edes: Vec<Ede> = why.into_iter().collect();

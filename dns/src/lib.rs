@@ -109,6 +109,8 @@ mod arpa;
 mod metrics;
 
 mod counters;
+
+mod labels;
 // who looks on
 mod tap;
 

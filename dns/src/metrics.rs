@@ -1,18 +1,25 @@
-//! What is counted. Labels are bounded: transports, codes, members, outcomes.
+//! What is counted. Labels are bounded: transports, codes, zones, members, extended errors, outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::{Name, RecordType};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use crate::answer::Answer;
 pub(crate) use crate::counters::code;
-use crate::counters::{Block, Counters, Outcome};
+use crate::counters::{Block, Counters, Outcome, Told};
+use crate::labels::Labels;
 
 /// The counters; clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     counters: Counters,
+    labels: Arc<Labels>,
+    updates: IntCounterVec,
+    transfers: IntCounterVec,
+    notifies: IntCounterVec,
     forwards: IntCounterVec,
     cache: IntCounterVec,
     refused: IntCounterVec,
@@ -35,7 +42,8 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let counters = Counters::new()?;
+        let labels = Arc::new(Labels::default());
+        let counters = Counters::new(Arc::clone(&labels))?;
         registry.register(Box::new(counters.clone()))?;
         let up =
             IntGaugeVec::new(Opts::new("atoll_dns_member_up", "Whether a member answers our probes."), &["member"])?;
@@ -50,6 +58,14 @@ impl Metrics {
         Ok(Self {
             connections,
             counters,
+            labels,
+            updates: counter("atoll_dns_updates_total", "Updates (RFC 2136) by zone and code.", &["zone", "rcode"])?,
+            transfers: counter(
+                "atoll_dns_transfers_total",
+                "Zone transfers out: begun (NOERROR), or refused with a code.",
+                &["zone", "kind", "rcode"],
+            )?,
+            notifies: counter("atoll_dns_notifies_total", "Secondaries told of a change.", &["zone", "outcome"])?,
             forwards: counter(
                 "atoll_dns_forwards_total",
                 "Questions asked of members and upstreams.",
@@ -77,8 +93,29 @@ impl Metrics {
         })
     }
 
-    pub(crate) fn query(&self, transport: &str, rcode: ResponseCode, took: Duration) {
-        self.counters.query(transport, rcode, took);
+    pub(crate) fn query(&self, transport: &str, told: Told, took: Duration) {
+        self.counters.query(transport, told, took);
+    }
+
+    /// The number of whose an answer is; `zone` is the one that the question's name lies in.
+    pub(crate) fn label(&self, answer: &Answer, zone: Option<&Name>) -> u16 {
+        self.labels.of(answer, zone)
+    }
+
+    /// An update of a zone came to this.
+    pub(crate) fn update(&self, zone: Option<&Name>, rcode: ResponseCode) {
+        self.updates.with_label_values(&[&*self.labels.zone(zone), code(rcode)]).inc();
+    }
+
+    /// A transfer of a zone, whole or by differences, was begun or refused.
+    pub(crate) fn transfer(&self, zone: Option<&Name>, kind: RecordType, rcode: ResponseCode) {
+        let kind = if kind == RecordType::IXFR { "IXFR" } else { "AXFR" };
+        self.transfers.with_label_values(&[&*self.labels.zone(zone), kind, code(rcode)]).inc();
+    }
+
+    /// A secondary was told of a change, or does not answer.
+    pub(crate) fn notify(&self, zone: &Name, outcome: &str) {
+        self.notifies.with_label_values(&[&*self.labels.zone(Some(zone)), outcome]).inc();
     }
 
     /// What became of a look-up among the answers kept as octets, on the slow path.
@@ -139,5 +176,89 @@ impl Metrics {
     pub(crate) fn member_gone(&self, member: &str) {
         // It was never probed when there is nothing to remove.
         let _ = (self.up.remove_label_values(&[member]), self.looping.remove_label_values(&[member]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use hickory_proto::op::{Message, MessageType, OpCode, Query};
+    use prometheus::core::Collector as _;
+
+    use super::*;
+    use crate::respond::{Responder, Via};
+    use crate::wire::Local;
+    use crate::wire::tests::{responder, stage};
+
+    fn text(metrics: &Metrics) -> String {
+        let families = [metrics.counters.collect(), metrics.updates.collect(), metrics.transfers.collect()].concat();
+        let families: Vec<_> = families.into_iter().filter(|family| !family.get_metric().is_empty()).collect();
+        prometheus::TextEncoder::new().encode_to_string(&families).unwrap()
+    }
+
+    fn packet(name: &str, kind: RecordType, op: OpCode) -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Query, op);
+        message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+        message.to_vec().unwrap()
+    }
+
+    /// Asks once on the slow path, then on the fast one, which counts in a block of its own.
+    async fn ask(responder: &Responder, block: &Block, name: &str) {
+        let from = SocketAddr::from(([10, 1, 0, 7], 4000));
+        let packet = packet(name, RecordType::A, OpCode::Query);
+        responder.respond(&packet, from, Via::UDP).await.unwrap();
+        let (mut local, mut out) = (Local::default(), [0; 1232]);
+        match responder.hit(&mut local, &packet, from, responder.moment(), &mut out) {
+            Some(crate::respond::Given::Reply(hit)) => block.datagram(hit.told),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_answer_counts_for_its_zone_or_member_and_by_its_extended_error() {
+        let responder = responder(stage(), crate::wire::BYTES_MAX);
+        let block = responder.metrics.block();
+        for name in ["www.example.com.", "no.b.example.com.", "web.shop.svc.atoll.internal.", "example.org."] {
+            ask(&responder, &block, name).await;
+        }
+        // Its DNS is nowhere: kept as a failure for a moment.
+        ask(&responder, &block, "web.shop.svc.prod-eu.atoll.internal.").await;
+        let text = text(&responder.metrics);
+        for line in [
+            r#"atoll_dns_zone_queries_total{rcode="NOERROR",zone="example.com"} 2"#,
+            r#"atoll_dns_zone_queries_total{rcode="NXDOMAIN",zone="example.com"} 2"#,
+            r#"atoll_dns_zone_queries_total{rcode="NOERROR",zone="atoll.internal"} 2"#,
+            r#"atoll_dns_zone_queries_total{rcode="REFUSED",zone="(outside)"} 2"#,
+            r#"atoll_dns_member_queries_total{member="prod-eu",rcode="SERVFAIL"} 2"#,
+            r#"atoll_dns_extended_errors_total{ede="22"} 2"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn updates_and_transfers_count_for_their_zone() {
+        let responder = responder(stage(), crate::wire::BYTES_MAX);
+        let from = SocketAddr::from(([192, 0, 2, 1], 4000));
+        for name in ["example.com.", "example.org."] {
+            let update = packet(name, RecordType::SOA, OpCode::Update);
+            responder.respond(&update, from, Via::UDP).await.unwrap();
+        }
+        for (name, kind) in [("example.com.", RecordType::AXFR), ("example.com.", RecordType::IXFR)] {
+            let transfer = packet(name, kind, OpCode::Query);
+            assert!(responder.transfer(&transfer, from).is_some());
+        }
+        responder.metrics.notify(&Name::from_ascii("example.com.").unwrap(), "answered");
+        let text = text(&responder.metrics);
+        for line in [
+            r#"atoll_dns_updates_total{rcode="REFUSED",zone="example.com"} 1"#,
+            r#"atoll_dns_updates_total{rcode="NOTAUTH",zone="(none)"} 1"#,
+            r#"atoll_dns_transfers_total{kind="AXFR",rcode="REFUSED",zone="example.com"} 1"#,
+            r#"atoll_dns_transfers_total{kind="IXFR",rcode="REFUSED",zone="example.com"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert_eq!(responder.metrics.notifies.with_label_values(&["example.com", "answered"]).get(), 1);
     }
 }

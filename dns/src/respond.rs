@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::answer::{Answer, ede};
 use crate::authority::Authority;
 use crate::client::{Origin, Seen};
-use crate::counters::Outcome;
+use crate::counters::{Outcome, Told};
 use crate::edge::Edge;
 use crate::edns::{self, Opt, ReplyOpt};
 use crate::explain::Trace;
@@ -32,7 +32,7 @@ use crate::resolve::{Question, Shared};
 use crate::tap::{self, Taps};
 use crate::wire::encode::{self, encode};
 use crate::wire::query::{NAME_MAX, Query, bit};
-use crate::wire::render::{Asked, Body, cut};
+use crate::wire::render::{Asked, cut};
 use crate::wire::{Client, Hit, Local, Made, Stands, Terms, Wire, neighbourhood};
 use crate::world::World;
 
@@ -147,7 +147,7 @@ impl Responder {
         };
         Some(match verdict {
             Verdict::Send => Given::Reply(hit),
-            Verdict::Slip => Given::Reply(Hit { len: cut(&query, opt, hit.rcode, limit, out), ..hit }),
+            Verdict::Slip => Given::Reply(Hit { len: cut(&query, opt, hit.told.rcode, limit, out), ..hit }),
             Verdict::Drop => Given::Dropped,
         })
     }
@@ -173,7 +173,7 @@ impl Responder {
             }
         };
         let peer = Peer { from, via, now, seen, cookie };
-        let (mut reply, rcode) = match opt.map_err(|_| ResponseCode::FormErr) {
+        let (mut reply, told) = match opt.map_err(|_| ResponseCode::FormErr) {
             Ok(opt) => match self.given(packet, opt.as_ref(), &peer, start) {
                 Some(given) => given,
                 None => {
@@ -181,7 +181,7 @@ impl Responder {
                     self.reply(packet, &head, opt.as_ref(), &peer, &world).await
                 }
             },
-            Err(code) => (bare(&head, code), code),
+            Err(code) => (bare(&head, code), code.into()),
         };
         let verdict = match (via.stream || peer.seen.asker.spared, cookie) {
             (true, _) | (_, Cookie::Valid(_)) => Verdict::Send,
@@ -191,7 +191,7 @@ impl Responder {
             Verdict::Send => {}
             Verdict::Slip => {
                 let opt = opt.ok().flatten();
-                let said = opt.map(|opt| ReplyOpt { rcode_high: rcode.high(), ..self.said(&opt, &peer) });
+                let said = opt.map(|opt| ReplyOpt { rcode_high: told.code().high(), ..self.said(&opt, &peer) });
                 edns::truncate(&mut reply, said.as_ref(), edns::limit(opt.as_ref(), false));
             }
             Verdict::Drop => {
@@ -200,7 +200,7 @@ impl Responder {
             }
         }
         let took = start.elapsed();
-        self.metrics.query(via.transport, rcode, took);
+        self.metrics.query(via.transport, told, took);
         if !self.taps.is_off() {
             self.show(via, from, packet, &reply, took);
         }
@@ -217,9 +217,9 @@ impl Responder {
         let world = self.resolver.world.load();
         let seen = world.table.clients.seen(&origin, opt.and_then(|opt| opt.subnet)).ok()?;
         let peer = Peer { from, via, now, seen, cookie };
-        let (reply, rcode) = self.given(packet, opt.as_ref(), &peer, start)?;
+        let (reply, told) = self.given(packet, opt.as_ref(), &peer, start)?;
         let took = start.elapsed();
-        self.metrics.query(via.transport, rcode, took);
+        self.metrics.query(via.transport, told, took);
         if !self.taps.is_off() {
             self.show(via, from, packet, &reply, took);
         }
@@ -234,13 +234,7 @@ impl Responder {
     }
 
     /// What was given before to somebody who asked the same.
-    fn given(
-        &self,
-        packet: &[u8],
-        opt: Option<&Opt<'_>>,
-        peer: &Peer,
-        now: Instant,
-    ) -> Option<(Vec<u8>, ResponseCode)> {
+    fn given(&self, packet: &[u8], opt: Option<&Opt<'_>>, peer: &Peer, now: Instant) -> Option<(Vec<u8>, Told)> {
         let mut folded = [0; NAME_MAX];
         let query = Query::read(packet, &mut folded)?;
         let malformed = peer.cookie == Cookie::Malformed;
@@ -256,7 +250,7 @@ impl Responder {
         let hit = self.wire.shared(&query, peer.client(), terms, &mut out);
         let hit = hit?;
         self.metrics.wire(Outcome::Hit);
-        Some((out, code(hit.rcode)))
+        Some((out, hit.told))
     }
 
     async fn reply(
@@ -266,7 +260,7 @@ impl Responder {
         opt: Option<&Opt<'_>>,
         peer: &Peer,
         world: &World,
-    ) -> (Vec<u8>, ResponseCode) {
+    ) -> (Vec<u8>, Told) {
         let limit = edns::limit(opt, peer.via.stream);
         let parsed = head.check().and_then(|()| parse(packet, head));
         let query = match parsed {
@@ -279,7 +273,7 @@ impl Responder {
                 let mut reply = bare(head, code);
                 let said = opt.map(|opt| ReplyOpt { rcode_high: code.high(), ..self.said(opt, peer) });
                 edns::append(&mut reply, said.as_ref(), limit);
-                return (reply, code);
+                return (reply, code.into());
             }
         };
         let asked = &query.queries[0];
@@ -306,16 +300,19 @@ impl Responder {
         let encoded = encode(&encoding, &answer, peer.seen.asker.recursion);
         let spelled = spelled(&asked.name);
         let asking = asking(&query, &spelled, opt.map(|opt| self.said(opt, peer)));
-        let body = Body::new(&encoded.octets);
+        let body = encoded.body();
         let mut reply = vec![0; body.room(limit)];
         let length = body.render(&asking, 0, 0, limit, &mut reply).unwrap_or(0);
         reply.truncate(length);
+        let zone = world.table.zone_placing(&peer.seen.asker, &question.name, question.kind);
+        let label = self.metrics.label(&answer, zone.map(|zone| zone.apex()));
         let mut folded = [0; NAME_MAX];
         if let Some(plain) = Query::read(packet, &mut folded).filter(|_| keep) {
             let (generation, dice, now) = (world.generation, question.dice, Instant::now());
-            self.wire.deposit(&plain, peer.client(), &Made { answer: &answer, generation, dice, now }, encoded);
+            let made = Made { answer: &answer, generation, dice, now, label };
+            self.wire.deposit(&plain, peer.client(), &made, &encoded);
         }
-        (reply, answer.rcode)
+        (reply, Told { rcode: answer.rcode.into(), label, ede: body.ede() })
     }
 
     /// What is answered without looking at names.
@@ -383,11 +380,6 @@ impl Peer {
     fn of_opt(&self) -> (Via, IpAddr, Cookie, Now) {
         (self.via, self.from.ip(), self.cookie, self.now)
     }
-}
-
-/// A code out of its number.
-pub(crate) fn code(rcode: u16) -> ResponseCode {
-    ResponseCode::from((rcode >> 4) as u8, (rcode & 0x0f) as u8)
 }
 
 /// The octets of a name as the client spells it.

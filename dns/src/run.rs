@@ -100,9 +100,9 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
             tasks.spawn(serving);
         }
     }
-    let (tables, end) = (authority.tables(), shutdown.clone());
+    let (tables, end, counting) = (authority.tables(), shutdown.clone(), metrics.clone());
     tasks.spawn(async move {
-        end.run_until_cancelled(notify::run(tables, tell)).await;
+        end.run_until_cancelled(notify::run(tables, tell, counting)).await;
     });
     let end = shutdown.clone();
     tasks.spawn(async move {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::answer::Answer;
 use crate::wire::encode::{Question, encode};
-use crate::wire::render::{Asked, Body};
+use crate::wire::render::Asked;
 
 /// A message's records as the reply to one who takes `limit` octets.
 fn fit(message: &Message, opt: Option<&ReplyOpt<'_>>, limit: usize) -> Vec<u8> {
@@ -25,7 +25,7 @@ fn fit(message: &Message, opt: Option<&ReplyOpt<'_>>, limit: usize) -> Vec<u8> {
     let encoded = encode(&question, &answer, false);
     let mut out = vec![0; limit];
     let asked = Asked { id: [0, 7], bits: 0, spelled: &[], opt: opt.copied() };
-    let length = Body::new(&encoded.octets).render(&asked, 0, 0, limit, &mut out).unwrap();
+    let length = encoded.body().render(&asked, 0, 0, limit, &mut out).unwrap();
     out.truncate(length);
     out
 }

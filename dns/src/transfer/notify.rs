@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::metrics::Metrics;
 use crate::names::absolute;
 use crate::table::Table;
 use crate::tsig::{Key, Session};
@@ -31,7 +32,7 @@ const PORT: u16 = 53;
 type Target = (Name, SocketAddr);
 
 /// Tells until its owner drops it; `tables` has every swap.
-pub(crate) async fn run(mut tables: watch::Receiver<Arc<Table>>, listen: Arc<dyn Listen>) {
+pub(crate) async fn run(mut tables: watch::Receiver<Arc<Table>>, listen: Arc<dyn Listen>, metrics: Metrics) {
     let mut told: HashMap<Target, u32> = HashMap::new();
     let mut running: HashMap<Target, AbortHandle> = HashMap::new();
     let mut telling = JoinSet::new();
@@ -46,10 +47,11 @@ pub(crate) async fn run(mut tables: watch::Receiver<Arc<Table>>, listen: Arc<dyn
                 continue;
             }
             let (listen, slots, at) = (Arc::clone(&listen), Arc::clone(&slots), target.1);
-            let soa = zone.soa();
+            let (soa, metrics) = (zone.soa(), metrics.clone());
             let handle = telling.spawn(async move {
                 let _slot = slots.acquire().await;
-                tell(listen.as_ref(), at, &soa, key).await;
+                let answered = tell(listen.as_ref(), at, &soa, key).await;
+                metrics.notify(&soa.name, if answered { "answered" } else { "silent" });
             });
             if let Some(older) = running.insert(target, handle) {
                 older.abort();
@@ -90,13 +92,14 @@ fn address(target: &ZoneNotify) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, PORT)))
 }
 
-async fn tell(listen: &dyn Listen, at: SocketAddr, soa: &Record, key: Option<Arc<Key>>) {
+/// Tells one secondary; says whether it answered.
+async fn tell(listen: &dyn Listen, at: SocketAddr, soa: &Record, key: Option<Arc<Key>>) -> bool {
     let mut wait = AGAIN;
     for _ in 0..TRIES {
         match timeout(wait, attempt(listen, at, soa, key.clone())).await {
             Ok(Ok(code)) => {
                 tracing::debug!(zone = %soa.name, %at, code, "secondary told");
-                return;
+                return true;
             }
             Ok(Err(error)) => {
                 tracing::debug!(zone = %soa.name, %at, %error, "secondary not told yet");
@@ -107,6 +110,7 @@ async fn tell(listen: &dyn Listen, at: SocketAddr, soa: &Record, key: Option<Arc
         wait *= 2;
     }
     tracing::warn!(zone = %soa.name, %at, "secondary does not answer NOTIFY");
+    false
 }
 
 async fn attempt(listen: &dyn Listen, at: SocketAddr, soa: &Record, key: Option<Arc<Key>>) -> std::io::Result<u16> {

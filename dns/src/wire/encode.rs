@@ -6,8 +6,8 @@
 use hickory_proto::op::{Message, OpCode, Query as Asked};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use super::entry::{BODY_FACTS, FACTS};
 use super::query::{HEADER, QUESTION_TAIL, name};
+use super::render::{Body, Facts, turn_size};
 use crate::answer::{Answer, Source, ede};
 use crate::edns::Edes;
 
@@ -30,10 +30,22 @@ pub(crate) struct Question<'a> {
 /// An answer as octets, not yet anybody's.
 #[derive(Debug)]
 pub(crate) struct Encoded {
-    /// As an entry has them.
-    pub(crate) octets: Vec<u8>,
-    /// For how long they hold; 0: not for the next one.
+    /// The message without OPT.
+    pub(crate) wire: Vec<u8>,
+    /// Where its times to live are, where they shrink.
+    pub(crate) ttls: Vec<u8>,
+    /// Extended errors.
+    pub(crate) edes: Vec<u8>,
+    pub(crate) facts: Facts,
+    /// For how long it holds, in seconds; 0: not for the next one.
     pub(crate) life_s: u32,
+}
+
+impl Encoded {
+    /// To render it.
+    pub(crate) fn body(&self) -> Body<'_> {
+        Body::new(&self.wire, &self.ttls, &self.edes, self.facts)
+    }
 }
 
 /// Encodes `answer`; `recursion` says whether we look up for this asker what is not ours.
@@ -41,24 +53,20 @@ pub(crate) fn encode(question: &Question<'_>, answer: &Answer, recursion: bool) 
     let wire = whole(question, answer, recursion).unwrap_or_else(|| cut(question, answer, recursion));
     let layout = Layout::read(&wire).unwrap_or_default();
     let aging = !ours(answer);
-    let edes = Edes::keep(&answer.edes);
-    let mut octets = vec![0; FACTS];
-    octets.extend_from_slice(&wire);
-    for offset in &layout.ttls {
-        octets.extend_from_slice(&offset.to_le_bytes());
-    }
-    octets.extend_from_slice(&edes);
     let turn = if answer.rotates { layout.turn(&wire) } else { Turn::default() };
-    let words = [word(wire.len()), word(layout.thin), word(layout.ttls.len()), word(edes.len()), turn.at];
-    for (i, value) in words.into_iter().enumerate() {
-        octets[BODY_FACTS + 2 * i..BODY_FACTS + 2 * i + 2].copy_from_slice(&value.to_le_bytes());
-    }
-    octets[BODY_FACTS + 10] = turn.count;
-    octets[BODY_FACTS + 11] = turn.size;
-    octets[BODY_FACTS + 12..BODY_FACTS + 14].copy_from_slice(&word(layout.question).to_le_bytes());
-    octets[BODY_FACTS + 14] = u8::from(aging);
-    octets[BODY_FACTS + 15] = (u16::from(answer.rcode) >> 4) as u8;
-    Encoded { octets, life_s: life(answer, aging) }
+    let facts = Facts {
+        thin: word(layout.thin),
+        question: word(layout.question),
+        turn: turn.at,
+        turns: turn.count,
+        wide: turn.wide,
+        aging,
+        code: (u16::from(answer.rcode) >> 4) as u8,
+        ede: answer.edes.first().map_or(0, |ede| u8::try_from(ede.code + 1).unwrap_or(u8::MAX)),
+    };
+    let offsets = layout.ttls.iter().filter(|_| aging);
+    let ttls = offsets.flat_map(|offset| offset.to_le_bytes()).collect();
+    Encoded { wire, ttls, edes: Edes::keep(&answer.edes), facts, life_s: life(answer, aging) }
 }
 
 fn word(value: usize) -> u16 {
@@ -165,11 +173,12 @@ impl Layout {
     /// The addresses at the end of the answers, where they are one set.
     fn turn(&self, wire: &[u8]) -> Turn {
         let Some(&(_, end, kind)) = self.answers.last() else { return Turn::default() };
-        let size = match RecordType::from(kind) {
-            RecordType::A => 16,
-            RecordType::AAAA => 28,
+        let wide = match RecordType::from(kind) {
+            RecordType::A => false,
+            RecordType::AAAA => true,
             _ => return Turn::default(),
         };
+        let size = turn_size(wide);
         let owner = |start: usize| wire.get(start..start + 2);
         let last = owner(end - size);
         let alike = |a: &&(usize, usize, u16)| a.2 == kind && a.1 - a.0 == size && owner(a.0) == last;
@@ -178,7 +187,7 @@ impl Layout {
         if count < 2 {
             return Turn::default();
         }
-        Turn { at: word(end - size * count), count: count as u8, size: size as u8 }
+        Turn { at: word(end - size * count), count: count as u8, wide }
     }
 }
 
@@ -187,7 +196,7 @@ impl Layout {
 struct Turn {
     at: u16,
     count: u8,
-    size: u8,
+    wide: bool,
 }
 
 /// How long the owner is that `octets` begin with: labels, then the root or a pointer (RFC 1035 §4.1.4).

@@ -1,22 +1,26 @@
 //! Entries that one thread has for itself: four ways, no lock, nothing allocated by a look-up.
 //!
-//! In: a hash and a key. Out: the entry. Bounded in entries and in bytes. Also who stands where, for the clients that asked lately.
+//! In: a hash and a key; octets of entries that all share. Out: the entry. Octets are copied into a ring that is allocated once; what is
+//! written over is gone, and is with all if it is wanted again. Also who stands where, for the clients that asked lately.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::entry::{Entry, Key};
 use crate::client::Asker;
 
 const WAYS: usize = 4;
-const SETS: usize = 4096;
-const BYTES_MAX: usize = 8 * 1024 * 1024;
+const SETS: usize = 8192;
+const RING_BYTES: usize = 4 * 1024 * 1024;
 const CLIENTS: usize = 2048;
 
-#[derive(Debug, Default)]
+/// Where an entry lies in the ring, which is written on and on.
+#[derive(Debug, Default, Clone, Copy)]
 struct Slot {
-    hash: u64,
-    entry: Option<Entry>,
-    used: u8,
+    at: u64,
+    hash: u32,
+    /// 0: there is none.
+    len: u16,
     late: bool,
 }
 
@@ -45,15 +49,23 @@ impl Stands {
 #[derive(Debug)]
 pub(crate) struct Local {
     slots: Box<[Slot]>,
+    ring: Box<[u8]>,
+    /// Octets that were ever written, gaps at the ring's end included.
+    written: u64,
+    /// What lies before is written over.
+    floor: u64,
     clients: Box<[Option<Client>]>,
-    bytes: usize,
-    hand: usize,
 }
 
 impl Default for Local {
     fn default() -> Self {
-        let slots = (0..WAYS * SETS).map(|_| Slot::default()).collect();
-        Self { slots, clients: vec![None; CLIENTS].into(), bytes: 0, hand: 0 }
+        Self {
+            slots: vec![Slot::default(); WAYS * SETS].into(),
+            ring: vec![0; RING_BYTES].into(),
+            written: 0,
+            floor: 0,
+            clients: vec![None; CLIENTS].into(),
+        }
     }
 }
 
@@ -61,15 +73,15 @@ impl Local {
     /// Where the entry for `key` is.
     pub(crate) fn find(&self, hash: u64, key: &Key<'_>) -> Option<usize> {
         let first = first(hash);
-        let here = |slot: &Slot| slot.hash == hash && slot.entry.as_ref().is_some_and(|e| e.is(key));
+        let here = |slot: &Slot| {
+            slot.hash == hash as u32 && self.is_whole(slot) && self.read(slot).is_some_and(|e| e.is(hash, key))
+        };
         self.slots[first..first + WAYS].iter().position(here).map(|way| first + way)
     }
 
-    /// The entry there; counts as used.
-    pub(crate) fn at(&mut self, at: usize) -> Option<&Entry> {
-        let slot = &mut self.slots[at];
-        slot.used = (slot.used + 1).min(3);
-        slot.entry.as_ref()
+    /// The entry there.
+    pub(crate) fn at(&self, at: usize) -> Option<Entry<'_>> {
+        self.read(&self.slots[at])
     }
 
     /// Whether nobody said before that the entry there is late.
@@ -79,27 +91,45 @@ impl Local {
 
     /// Forgets the entry there.
     pub(crate) fn forget(&mut self, at: usize) {
-        let gone = std::mem::take(&mut self.slots[at]);
-        self.bytes -= gone.entry.map_or(0, |e| e.bytes());
+        self.slots[at] = Slot::default();
     }
 
-    /// Keeps `entry`, in place of the one of its set that is used least.
-    pub(crate) fn put(&mut self, hash: u64, entry: Entry, late: bool) -> usize {
+    /// Copies the octets of an entry to where the next one will be written over them, and says where that is.
+    pub(crate) fn copy(&mut self, octets: &[u8]) -> Copied {
+        let ring = RING_BYTES as u64;
+        let left = ring - self.written % ring;
+        if (octets.len() as u64) > left {
+            self.written += left;
+        }
+        let start = (self.written % ring) as usize;
+        let range = start..start + octets.len().min(RING_BYTES);
+        self.ring[range.clone()].copy_from_slice(&octets[..range.len()]);
+        self.floor = self.floor.max((self.written + range.len() as u64).saturating_sub(ring));
+        Copied(range)
+    }
+
+    /// The entry that was copied last.
+    pub(crate) fn copied(&self, Copied(range): &Copied) -> Option<Entry<'_>> {
+        Entry::read(self.ring.get(range.clone())?)
+    }
+
+    /// Keeps what was copied last, in place of the oldest of its set.
+    pub(crate) fn keep(&mut self, hash: u64, Copied(range): &Copied, late: bool) {
+        let Ok(len) = u16::try_from(range.len()) else { return };
         let first = first(hash);
-        let set = &mut self.slots[first..first + WAYS];
-        let least = (0..WAYS).min_by_key(|way| set[*way].entry.as_ref().map_or(0, |_| 1 + set[*way].used));
-        for slot in set.iter_mut() {
-            slot.used /= 2;
-        }
-        let at = first + least.unwrap_or(0);
-        self.forget(at);
-        while self.bytes + entry.bytes() > BYTES_MAX {
-            self.hand = (self.hand + 1) % self.slots.len();
-            self.forget(self.hand);
-        }
-        self.bytes += entry.bytes();
-        self.slots[at] = Slot { hash, entry: Some(entry), used: 1, late };
-        at
+        let whole = |slot: &Slot| if self.is_whole(slot) { slot.at + 1 } else { 0 };
+        let oldest = (first..first + WAYS).min_by_key(|at| whole(&self.slots[*at])).unwrap_or(first);
+        self.slots[oldest] = Slot { at: self.written, hash: hash as u32, len, late };
+        self.written += u64::from(len);
+    }
+
+    fn is_whole(&self, slot: &Slot) -> bool {
+        slot.len > 0 && slot.at >= self.floor
+    }
+
+    fn read(&self, slot: &Slot) -> Option<Entry<'_>> {
+        let start = (slot.at % RING_BYTES as u64) as usize;
+        Entry::read(self.ring.get(start..start + usize::from(slot.len))?)
     }
 
     /// Where `ip` stands, when that was looked up under a generation which still holds.
@@ -114,8 +144,12 @@ impl Local {
     }
 }
 
+/// Where an entry was copied to.
+#[derive(Debug)]
+pub(crate) struct Copied(Range<usize>);
+
 fn first(hash: u64) -> usize {
-    (hash >> 16) as usize % SETS * WAYS
+    (hash >> 40) as usize % SETS * WAYS
 }
 
 /// Clients that displace one another cost a look-up, nothing else: any hash will do.
@@ -125,4 +159,30 @@ fn client(ip: IpAddr) -> usize {
         IpAddr::V6(v6) => (v6.to_bits() ^ (v6.to_bits() >> 64)) as u64,
     };
     (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % CLIENTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::{Kept, Shape};
+    use super::*;
+
+    #[test]
+    fn what_is_written_over_is_gone_and_the_rest_is_whole() {
+        let mut local = Local::default();
+        let names: Vec<[u8; 200]> =
+            (0..60_000_u32).map(|i| [i.to_be_bytes(); 50].concat().try_into().unwrap()).collect();
+        let hash = |i: usize| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let key = |i: usize| Key { place: 1, kind: 1, bits: 0, variant: 0, name: &names[i] };
+        for i in 0..names.len() {
+            let kept = Kept { key: key(i), hash: hash(i), generation: 1, at_ms: 0, life_s: 1, stamps: &[], label: 0 };
+            let octets = kept.mark(Shape::Client);
+            let copied = local.copy(&octets);
+            assert!(local.copied(&copied).unwrap().is(hash(i), &key(i)));
+            local.keep(hash(i), &copied, false);
+            assert!(local.find(hash(i), &key(i)).is_some(), "{i}");
+        }
+        let whole = (0..names.len()).filter(|i| local.find(hash(*i), &key(*i)).is_some()).count();
+        let room = RING_BYTES / 242;
+        assert!(whole <= room && whole > room * 8 / 10, "{whole} of {room}");
+    }
 }

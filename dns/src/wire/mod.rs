@@ -28,9 +28,10 @@ use std::net::IpAddr;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Reuse};
+use crate::counters::Told;
 use crate::edns::ReplyOpt;
 use encode::Encoded;
-use entry::{Entry, Kept, Key, STAMPS_MAX, Shape, WIRE_BYTES_MAX};
+use entry::{Entry, Kept, Key, STAMPS_MAX, Shape};
 pub(crate) use local::{Local, Stands};
 use query::Query;
 use render::Asked;
@@ -73,6 +74,8 @@ pub(crate) struct Made<'a> {
     pub(crate) generation: u64,
     pub(crate) dice: u64,
     pub(crate) now: Instant,
+    /// Whose it is, for those who count (of [`crate::labels`]).
+    pub(crate) label: u16,
 }
 
 /// A hit.
@@ -80,7 +83,14 @@ pub(crate) struct Made<'a> {
 pub(crate) struct Hit {
     /// Octets written.
     pub(crate) len: usize,
-    pub(crate) rcode: u16,
+    pub(crate) told: Told,
+}
+
+/// What a look-up comes to.
+enum Step {
+    Given(Hit),
+    /// There are variants.
+    Varied(Shape),
 }
 
 /// The wire cache.
@@ -115,107 +125,134 @@ impl Wire {
     ) -> Option<Hit> {
         let base = key(query, client);
         let hash = self.hash(&base);
-        let at = self.find(local, hash, &base, terms.now)?;
-        let (hash, key) = match local.at(at)?.shape() {
-            Shape::Answer => return self.give(local, at, query, terms, out),
-            Shape::Slots(slots) => variant(hash, base, u64::from(slot(terms.dice, slots))),
-            Shape::Client => variant(hash, base, client.net),
+        let mut step = |hash, key: &Key<'_>| {
+            self.look(local, hash, key, terms.now, |entry| {
+                self.step(&entry, terms, |body, age_s| {
+                    body.render(&Asked::of(query, terms.opt), age_s, terms.dice, terms.limit, out)
+                })
+            })
         };
-        let at = self.find(local, hash, &key, terms.now)?;
-        self.give(local, at, query, terms, out)
+        let (hash, key) = match step(hash, &base)? {
+            Step::Given(hit) => return Some(hit),
+            Step::Varied(shape) => varied(shape, hash, base, client, terms.dice)?,
+        };
+        match step(hash, &key)? {
+            Step::Given(hit) => Some(hit),
+            Step::Varied(_) => None,
+        }
     }
 
     /// The same without entries of one's own, for streams.
     pub(crate) fn shared(&self, query: &Query<'_>, client: Client, terms: Terms<'_>, out: &mut Vec<u8>) -> Option<Hit> {
         let base = key(query, client);
         let hash = self.hash(&base);
-        let mut entry = self.stored(hash, &base, terms.now)?;
-        let varied = match entry.shape() {
-            Shape::Answer => None,
-            Shape::Slots(slots) => Some(variant(hash, base, u64::from(slot(terms.dice, slots)))),
-            Shape::Client => Some(variant(hash, base, client.net)),
+        let mut step = |hash, key: &Key<'_>| {
+            let stored = self.stored(hash, key, terms.now, |octets, _| octets.to_vec())?;
+            let entry = Entry::read(&stored).filter(|entry| self.holds(entry, terms.now))?;
+            self.step(&entry, terms, |body, age_s| {
+                out.resize(body.room(terms.limit), 0);
+                let len = body.render(&Asked::of(query, terms.opt), age_s, terms.dice, terms.limit, out)?;
+                out.truncate(len);
+                Some(len)
+            })
         };
-        if let Some((hash, key)) = varied {
-            entry = self.stored(hash, &key, terms.now)?;
+        let (hash, key) = match step(hash, &base)? {
+            Step::Given(hit) => return Some(hit),
+            Step::Varied(shape) => varied(shape, hash, base, client, terms.dice)?,
+        };
+        match step(hash, &key)? {
+            Step::Given(hit) => Some(hit),
+            Step::Varied(_) => None,
         }
-        let (asked, body) = (Asked::of(query, terms.opt), entry.body());
-        out.resize(body.room(terms.limit), 0);
-        let len = body.render(&asked, self.age(&entry, terms.now), terms.dice, terms.limit, out)?;
-        out.truncate(len);
-        Some(Hit { len, rcode: body.rcode() })
     }
 
     /// Keeps what the slow path answered, for those who may get the same.
-    pub(crate) fn deposit(&self, query: &Query<'_>, client: Client, made: &Made<'_>, encoded: Encoded) {
-        let Made { answer, generation, dice, now } = *made;
+    pub(crate) fn deposit(&self, query: &Query<'_>, client: Client, made: &Made<'_>, encoded: &Encoded) {
+        let Made { answer, generation, dice, now, label } = *made;
         let mut stamps = [0; STAMPS_MAX];
         let Some(stamps) = self.stamps_of(answer, query.kind, &mut stamps) else { return };
         let (base, life_s) = (key(query, client), encoded.life_s);
-        let fits = render::Body::new(&encoded.octets).len() <= WIRE_BYTES_MAX;
-        if life_s == 0 || !fits || client.place == 0 || answer.reuse == Reuse::Never {
+        if life_s == 0 || client.place == 0 || answer.reuse == Reuse::Never {
             return;
         }
         let hash = self.hash(&base);
-        let kept = |key, hash| Kept { key, hash, generation, at_ms: self.ms(now), stamps };
-        let varied = match answer.reuse {
-            Reuse::Slots(slots) if slots > 1 => {
-                Some((Shape::Slots(slots), variant(hash, base, u64::from(slot(dice, slots)))))
-            }
-            Reuse::Client => Some((Shape::Client, variant(hash, base, client.net))),
-            _ => None,
+        let kept = |key, hash| Kept { key, hash, generation, at_ms: self.ms(now), life_s, stamps, label };
+        let shape = match answer.reuse {
+            Reuse::Slots(slots) if slots > 1 => Shape::Slots(slots),
+            Reuse::Client => Shape::Client,
+            _ => Shape::Answer,
         };
-        let void = |entry: &Entry| !self.holds(entry, now);
-        let Some((shape, (own_hash, own))) = varied else {
-            self.store.put(&base, Entry::keep(encoded.octets, &kept(base, hash), life_s), void);
-            return;
-        };
-        self.store.put(&base, Entry::mark(&kept(base, hash), shape, life_s), void);
-        self.store.put(&own, Entry::keep(encoded.octets, &kept(own, own_hash), life_s), void);
+        let (own_hash, own) = varied(shape, hash, base, client, dice).unwrap_or((hash, base));
+        let Some(octets) = kept(own, own_hash).answer(encoded) else { return };
+        let void = |entry: &Entry<'_>| !self.holds(entry, now);
+        if shape != Shape::Answer {
+            self.store.put(hash, &base, &kept(base, hash).mark(shape), void);
+        }
+        self.store.put(own_hash, &own, &octets, void);
     }
 
-    /// The entry in `local`, brought there when all have it.
-    fn find(&self, local: &mut Local, hash: u64, key: &Key<'_>, now: Instant) -> Option<usize> {
+    /// What `found` makes of the entry in `local`; brought there when all have it and it was asked for before.
+    fn look<T>(
+        &self,
+        local: &mut Local,
+        hash: u64,
+        key: &Key<'_>,
+        now: Instant,
+        found: impl FnOnce(Entry<'_>) -> Option<T>,
+    ) -> Option<T> {
         if let Some(at) = local.find(hash, key) {
             let entry = local.at(at)?;
-            if !self.holds(entry, now) {
+            if !self.holds(&entry, now) {
                 local.forget(at);
-            } else if self.late(entry, now) && local.first_late(at) {
+            } else if self.late(&entry, now) && local.first_late(at) {
                 return None;
             } else {
-                return Some(at);
+                return found(local.at(at)?);
             }
         }
-        let entry = self.stored(hash, key, now)?;
-        let late = self.late(&entry, now);
-        Some(local.put(hash, entry, late))
+        let (copied, used) = self.stored(hash, key, now, |octets, used| (local.copy(octets), used))?;
+        let entry = local.copied(&copied).filter(|entry| self.holds(entry, now))?;
+        let (late, made) = (self.late(&entry, now), found(entry));
+        if used > 0 {
+            local.keep(hash, &copied, late);
+        }
+        made
     }
 
-    fn stored(&self, hash: u64, key: &Key<'_>, now: Instant) -> Option<Entry> {
-        let stored = self.store.get(hash, key, |entry| self.late(entry, now))?;
-        (!stored.first_late && self.holds(&stored.entry, now)).then_some(stored.entry)
+    /// What `take` makes of what all have; `None` for the first who finds it late.
+    fn stored<T>(&self, hash: u64, key: &Key<'_>, now: Instant, take: impl FnOnce(&[u8], u8) -> T) -> Option<T> {
+        let stored = self.store.get(hash, key, |entry| self.late(entry, now), take)?;
+        (!stored.first_late).then_some(stored.taken)
     }
 
-    fn give(&self, local: &mut Local, at: usize, query: &Query<'_>, terms: Terms<'_>, out: &mut [u8]) -> Option<Hit> {
-        let entry = local.at(at)?;
+    fn step(
+        &self,
+        entry: &Entry<'_>,
+        terms: Terms<'_>,
+        render: impl FnOnce(&render::Body<'_>, u32) -> Option<usize>,
+    ) -> Option<Step> {
+        let shape = entry.shape();
+        if shape != Shape::Answer {
+            return Some(Step::Varied(shape));
+        }
         let body = entry.body();
-        let age = self.age(entry, terms.now);
-        let len = body.render(&Asked::of(query, terms.opt), age, terms.dice, terms.limit, out)?;
-        Some(Hit { len, rcode: body.rcode() })
+        let len = render(&body, self.age(entry, terms.now))?;
+        Some(Step::Given(Hit { len, told: Told { rcode: body.rcode(), label: entry.label(), ede: body.ede() } }))
     }
 
-    fn holds(&self, entry: &Entry, now: Instant) -> bool {
+    fn holds(&self, entry: &Entry<'_>, now: Instant) -> bool {
         let age_ms = self.ms(now).saturating_sub(entry.at_ms());
         age_ms < u64::from(entry.life_s()) * 1000 && self.stamps.hold(entry.generation(), entry.stamps())
     }
 
     /// Whether it is time to look for a newer one.
-    fn late(&self, entry: &Entry, now: Instant) -> bool {
+    fn late(&self, entry: &Entry<'_>, now: Instant) -> bool {
         let (life_s, life_ms) = (entry.life_s(), u64::from(entry.life_s()) * 1000);
         let left = life_ms.saturating_sub(self.ms(now).saturating_sub(entry.at_ms()));
         life_s >= LATE_MIN_S && entry.shape() == Shape::Answer && left < life_ms / LATE_PART
     }
 
-    fn age(&self, entry: &Entry, now: Instant) -> u32 {
+    fn age(&self, entry: &Entry<'_>, now: Instant) -> u32 {
         u32::try_from(self.ms(now).saturating_sub(entry.at_ms()) / 1000).unwrap_or(u32::MAX)
     }
 
@@ -247,6 +284,15 @@ impl Wire {
 
 fn key<'q>(query: &Query<'q>, client: Client) -> Key<'q> {
     Key { place: client.place, kind: query.kind, bits: query.bits, variant: 0, name: query.name }
+}
+
+/// The key and hash of the variant that this client gets now; `None` where there are none.
+fn varied(shape: Shape, hash: u64, base: Key<'_>, client: Client, dice: u64) -> Option<(u64, Key<'_>)> {
+    match shape {
+        Shape::Answer => None,
+        Shape::Slots(slots) => Some(variant(hash, base, u64::from(slot(dice, slots)))),
+        Shape::Client => Some(variant(hash, base, client.net)),
+    }
 }
 
 /// The key and hash of a variant; the base has the variant 0.

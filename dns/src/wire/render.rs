@@ -4,7 +4,6 @@
 //! cut whole, never in the middle: first the additional records, which is no truncation (RFC 2181 §9), then everything but the
 //! question, with TC (RFC 6891 §6.2.3). OPT is never kept; it is written here.
 
-use super::entry::{BODY_FACTS, FACTS};
 use super::query::{HEADER, QUESTION_TAIL, Query, bit};
 use crate::edns::{Edes, ReplyOpt};
 
@@ -45,49 +44,55 @@ pub(crate) fn cut(query: &Query<'_>, opt: Option<ReplyOpt<'_>>, rcode: u16, limi
     limit - rest.len()
 }
 
-/// The message of an entry, and what is known of it.
+/// What is known of a message that is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Octets without additional records.
+    pub(crate) thin: u16,
+    /// Octets up to the end of the question.
+    pub(crate) question: u16,
+    /// Where the addresses begin that take turns in being the first.
+    pub(crate) turn: u16,
+    /// How many they are.
+    pub(crate) turns: u8,
+    /// Whether they are IPv6.
+    pub(crate) wide: bool,
+    /// Whether its times to live shrink.
+    pub(crate) aging: bool,
+    /// The upper bits of the code (RFC 6891 §6.1.3).
+    pub(crate) code: u8,
+    /// The first extended error's number, and one; 0: none.
+    pub(crate) ede: u8,
+}
+
+/// Octets of an address record whose owner is a pointer.
+pub(super) fn turn_size(wide: bool) -> usize {
+    if wide { 28 } else { 16 }
+}
+
+/// The message of an entry, and what goes with it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Body<'e> {
     wire: &'e [u8],
-    /// Octets without additional records.
-    thin: usize,
-    /// Octets up to the end of the question.
-    question: usize,
     ttls: &'e [u8],
     edes: &'e [u8],
-    turn: (usize, usize, usize),
-    aging: bool,
-    /// The upper bits of the code (RFC 6891 §6.1.3).
-    code: u8,
+    facts: Facts,
 }
 
 impl<'e> Body<'e> {
-    /// Of the octets that [`super::encode`] made.
-    pub(crate) fn new(octets: &'e [u8]) -> Self {
-        let facts = &octets[BODY_FACTS..FACTS];
-        let word = |at: usize| usize::from(u16::from_le_bytes([facts[at], facts[at + 1]]));
-        let (wire, rest) = octets[FACTS..].split_at(word(0));
-        let (ttls, edes) = rest.split_at(2 * word(4));
-        Self {
-            wire,
-            thin: word(2),
-            question: word(12),
-            ttls,
-            edes: &edes[..word(6)],
-            turn: (word(8), usize::from(facts[10]), usize::from(facts[11])),
-            aging: facts[14] != 0,
-            code: facts[15],
-        }
+    /// A message, where its times to live are, its extended errors.
+    pub(crate) fn new(wire: &'e [u8], ttls: &'e [u8], edes: &'e [u8], facts: Facts) -> Self {
+        Self { wire, ttls, edes, facts }
     }
 
-    /// The code of the answer, without its upper bits.
+    /// The code of the answer.
     pub(crate) fn rcode(&self) -> u16 {
-        u16::from(self.code) << 4 | u16::from(self.wire[3] & 0x0f)
+        u16::from(self.facts.code) << 4 | u16::from(self.wire.get(3).map_or(0, |low| low & 0x0f))
     }
 
-    /// Octets of the message as it is kept, without OPT.
-    pub(crate) fn len(&self) -> usize {
-        self.wire.len()
+    /// The first extended error, as [`Facts`] have it.
+    pub(crate) fn ede(&self) -> u8 {
+        self.facts.ede
     }
 
     /// How large a buffer [`Self::render`] needs for a reply of at most `limit` octets.
@@ -106,14 +111,14 @@ impl<'e> Body<'e> {
         out: &mut [u8],
     ) -> Option<usize> {
         let limit = limit.min(out.len());
-        let opt = asked.opt.map(|opt| ReplyOpt { rcode_high: self.code, edes: Edes::Kept(self.edes), ..opt });
+        let opt = asked.opt.map(|opt| ReplyOpt { rcode_high: self.facts.code, edes: Edes::Kept(self.edes), ..opt });
         let room = limit.checked_sub(opt.map_or(0, |opt| opt.bytes_min()))?;
         let (length, fits) = match () {
             () if self.wire.len() <= room => (self.wire.len(), true),
-            () if self.thin <= room => (self.thin, true),
-            () => (self.question, false),
+            () if usize::from(self.facts.thin) <= room => (usize::from(self.facts.thin), true),
+            () => (usize::from(self.facts.question), false),
         };
-        if length > room {
+        if length > room || length > self.wire.len() || length < HEADER {
             return None;
         }
         let (reply, mut rest) = out[..limit].split_at_mut(length);
@@ -143,8 +148,9 @@ impl<'e> Body<'e> {
 
     /// Puts another address first.
     fn turn(&self, reply: &mut [u8], turn: u64) {
-        let (at, count, size) = self.turn;
-        let Some(by) = usize::try_from(turn % u64::MAX).ok().and_then(|t| t.checked_rem(count)) else { return };
+        let (at, count, size) =
+            (usize::from(self.facts.turn), usize::from(self.facts.turns), turn_size(self.facts.wide));
+        let Some(by) = (turn as usize).checked_rem(count) else { return };
         let (Some(set), Some(kept)) = (reply.get_mut(at..at + count * size), self.wire.get(at..at + count * size))
         else {
             return;
@@ -156,7 +162,7 @@ impl<'e> Body<'e> {
 
     /// Takes the age off every time to live.
     fn age(&self, reply: &mut [u8], age_s: u32) {
-        if !self.aging || age_s == 0 {
+        if !self.facts.aging || age_s == 0 {
             return;
         }
         for offset in self.ttls.chunks_exact(2) {

@@ -291,8 +291,8 @@ fn keep(wire: &Wire, packet: &[u8], answer: &Answer, dice: u64, client: Client, 
     let query = Query::read(packet, &mut folded).unwrap();
     let name = Name::from_ascii("a.example.").unwrap();
     let question = encode::Question { name: &name, kind: RecordType::A, class: hickory_proto::rr::DNSClass::IN };
-    let made = Made { answer, generation: 1, dice, now };
-    wire.deposit(&query, client, &made, encode::encode(&question, answer, false));
+    let made = Made { answer, generation: 1, dice, now, label: 0 };
+    wire.deposit(&query, client, &made, &encode::encode(&question, answer, false));
 }
 
 fn given(wire: &Wire, packet: &[u8], dice: u64, client: Client, now: Instant) -> Option<Message> {

@@ -136,7 +136,7 @@ impl Worker {
             None => return false,
             Some(Given::Dropped) => self.dropped.rate.inc(),
             Some(Given::Reply(hit)) => {
-                self.block.datagram(hit.rcode);
+                self.block.datagram(hit.told);
                 if !self.responder.taps.is_off() {
                     self.responder.show(Via::UDP, from, packet, &out[..hit.len], moment.now.elapsed());
                 }
