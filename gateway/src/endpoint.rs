@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
+use atoll_api::kinds::BalanceMethod;
 use atoll_api::names::ClusterName;
 use atoll_api::topology::ClusterFacts;
 use tokio::sync::watch;
 
+use crate::balance::hash::{Maglev, Ring, hash};
 use crate::health::{ClusterState, EndpointState};
 use crate::pool::Idle;
 use crate::table::Upstream;
@@ -51,6 +53,8 @@ impl std::fmt::Display for Address {
 /// An endpoint that some upstream leads to.
 pub(crate) struct Endpoint {
     pub(crate) address: Address,
+    /// Its number, the same on every replica.
+    pub(crate) id: u64,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) state: Mutex<EndpointState>,
     /// Of its cluster; nothing for the hub's own network.
@@ -83,6 +87,8 @@ impl Endpoint {
 pub(crate) struct Live {
     /// In the order of the upstream's clusters.
     pub(crate) parts: Vec<LivePart>,
+    /// Whose turn it is, for who goes around.
+    pub(crate) turn: AtomicUsize,
 }
 
 /// What one cluster offers.
@@ -90,6 +96,28 @@ pub(crate) struct LivePart {
     pub(crate) facts: Option<Arc<ClusterFacts>>,
     pub(crate) state: Option<Arc<ClusterState>>,
     pub(crate) endpoints: Vec<LiveEndpoint>,
+    ring: OnceLock<Ring>,
+    maglev: OnceLock<Maglev>,
+}
+
+impl LivePart {
+    fn new(facts: Option<Arc<ClusterFacts>>, state: Option<Arc<ClusterState>>, endpoints: Vec<LiveEndpoint>) -> Self {
+        Self { facts, state, endpoints, ring: OnceLock::new(), maglev: OnceLock::new() }
+    }
+
+    /// The cluster's number, the same on every replica.
+    pub(crate) fn number(&self) -> u64 {
+        hash(self.facts.as_ref().map_or("", |f| f.name.as_str()).as_bytes())
+    }
+
+    /// Endpoints by their place, in the order in which a key goes through them, with repetitions. What that needs is made when first asked for.
+    pub(crate) fn walk(&self, method: BalanceMethod, key: u64) -> Box<dyn Iterator<Item = usize> + '_> {
+        let ids = || self.endpoints.iter().map(|e| e.endpoint.id).collect::<Vec<_>>();
+        match method {
+            BalanceMethod::Maglev => Box::new(self.maglev.get_or_init(|| Maglev::new(&ids())).walk(key)),
+            _ => Box::new(self.ring.get_or_init(|| Ring::new(&ids())).walk(key)),
+        }
+    }
 }
 
 /// An endpoint as one upstream has it.
@@ -128,6 +156,7 @@ impl Known {
         let make = || {
             Arc::new(Endpoint {
                 address: address.clone(),
+                id: hash(address.to_string().as_bytes()),
                 in_flight: AtomicUsize::new(0),
                 state: Mutex::default(),
                 cluster: cluster.cloned(),
@@ -164,9 +193,9 @@ impl Endpoints {
                     LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
                 });
                 let endpoints = endpoints.collect();
-                LivePart { facts: part.cluster.clone(), state, endpoints }
+                LivePart::new(part.cluster.clone(), state, endpoints)
             });
-            live.push(Live { parts: parts.collect() });
+            live.push(Live { parts: parts.collect(), turn: AtomicUsize::new(0) });
         }
         known.clusters.retain(|name, _| by_cluster.contains_key(name));
         let gone = std::mem::take(&mut known.endpoints).into_iter().filter(|(address, _)| !used.contains_key(address));

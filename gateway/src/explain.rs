@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use atoll_api::health::Source;
+use atoll_api::kinds::BalanceMethod;
 use atoll_api::topology::Standing;
 use http::request::Parts;
 use serde_json::{Value, json};
@@ -107,6 +108,8 @@ fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, st
     let choice = question.choice(&plane.health);
     said["upstream"] = upstream.id.to_string().into();
     said["policy"] = question.policy().map(|p| p.name.clone()).into();
+    let method = question.policy().map_or_else(BalanceMethod::default, |p| p.balance.method);
+    said["balance"] = serde_json::to_value(method).unwrap_or_default();
     said["capacity"] = "unbounded".into();
     said["why"] = choice.why.into();
     said["lastResort"] = choice.resort.is_some().into();

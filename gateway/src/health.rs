@@ -70,9 +70,9 @@ impl Health {
         self.version.load(Ordering::Acquire)
     }
 
-    /// An answer came.
-    pub(crate) fn ok(&self, endpoint: &Endpoint) {
-        let turned = endpoint.state().answered(Instant::now());
+    /// An answer came, after `took` if that tells anything.
+    pub(crate) fn ok(&self, endpoint: &Endpoint, took: Option<Duration>) {
+        let turned = endpoint.state().answered(took, Instant::now());
         if turned == Turn::Better {
             self.weigh(endpoint);
         }

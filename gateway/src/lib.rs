@@ -27,6 +27,7 @@ mod attach;
 mod provider;
 mod table;
 
+mod session;
 mod status;
 
 mod plane;

@@ -63,6 +63,9 @@ pub struct TrafficPolicySpec {
     /// How the DNS servers probe what they give. None: readiness in the member and whole clusters count alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// How the gateway divides requests among the endpoints of the chosen clusters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
     /// What to do when nothing is healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_down: Option<AllDown>,
@@ -158,6 +161,55 @@ pub enum CheckProtocol {
     HTTPS,
     /// grpc.health.v1 over plain HTTP/2.
     GRPC,
+}
+
+/// How requests are divided among endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.hashOn) || (has(self.method) && self.method in ['RingHash', 'Maglev'])",
+    "message": "hashOn is for the methods RingHash and Maglev",
+}]))]
+pub struct Balance {
+    /// By which method.
+    pub method: BalanceMethod,
+    /// What RingHash and Maglev go by. Default: the client's address, as for requests that lack what is named here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_on: Option<HashOn>,
+}
+
+/// A method of dividing requests among endpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BalanceMethod {
+    /// Of two at random the one that is expected to answer sooner: by its recent times, peaks first, and what it works on.
+    #[default]
+    PeakEwma,
+    /// Of two at random the one that works on fewer requests.
+    LeastRequest,
+    /// One after the other.
+    RoundRobin,
+    /// The same key to the same endpoint, by a hash ring; who has a quarter more requests than the mean is passed over.
+    RingHash,
+    /// The same by a Maglev table: shares are more even, a few more keys move when an endpoint goes.
+    Maglev,
+}
+
+/// What a hash is made of: one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!(has(self.header) && has(self.cookie))",
+    "message": "name a header or a cookie",
+}]))]
+pub struct HashOn {
+    /// The value of this header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
+    pub header: Option<String>,
+    /// The value of this cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), regex(pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
+    pub cookie: Option<String>,
 }
 
 /// What to do when nothing is healthy. An answer is never empty: that would be kept as an absence.

@@ -10,10 +10,12 @@ use std::time::Duration;
 use atoll_api::duration;
 use atoll_api::kinds::gateway::{
     BackendObjectReference, HTTPBackendRef, HTTPRouteFilter, HTTPRouteRetry, HTTPRouteTimeouts, ParentReference,
+    SessionPersistence,
 };
 
 use super::{Compiled, Hosts, find, verdict};
 use crate::filter::{self, Filter, Resolve};
+use crate::session::Session;
 use crate::status::{RouteObject, RouteVerdicts};
 use crate::table::{Backend, Draft, Entry, From, ListenerDraft, Match, Problem, Resolver, Retry, Rule, Scope, Wants};
 
@@ -33,6 +35,7 @@ pub(crate) struct Written<'a> {
     pub(crate) backends: &'a [HTTPBackendRef],
     pub(crate) timeouts: Option<&'a HTTPRouteTimeouts>,
     pub(crate) retry: Option<&'a HTTPRouteRetry>,
+    pub(crate) session: Option<&'a SessionPersistence>,
 }
 
 /// A route as it is written.
@@ -136,6 +139,13 @@ fn rule(
             backends.push(backend);
         }
     }
+    let session = written.session.map(|s| {
+        let rule = written.name.map_or_else(|| format!("{route} {index}"), |name| format!("{route} {name}"));
+        Session::parse(s, &rule, matches)
+    });
+    if let Some(Err(why)) = &session {
+        note(Err(Problem::new("UnsupportedValue", why.clone())));
+    }
     let mut time = |text: Option<&String>| match text.map(|text| duration::parse(text)) {
         None => None,
         Some(Ok(time)) => Some(time).filter(|t| !t.is_zero()),
@@ -158,6 +168,7 @@ fn rule(
         request_timeout: time(written.timeouts.and_then(|t| t.request.as_ref())),
         backend_timeout: time(written.timeouts.and_then(|t| t.backend_request.as_ref())),
         retry,
+        session: session.and_then(Result::ok),
         refused: None,
     };
     (Rule { refused: refused.as_ref().map(|p: &Problem| p.message.clone()), ..rule }, refused)

@@ -7,6 +7,8 @@ use std::time::Duration;
 use atoll_api::health::{Probe, Rules};
 use atoll_api::names::ClusterName;
 
+use crate::balance::PeakEwma;
+
 type Instant = tokio::time::Instant;
 
 /// Between two probes of an endpoint that is well.
@@ -57,6 +59,7 @@ pub(crate) struct EndpointState {
     ejections: u32,
     ejected_until: Option<Instant>,
     answered: Option<Instant>,
+    latency: PeakEwma,
 }
 
 impl EndpointState {
@@ -75,8 +78,16 @@ impl EndpointState {
         self.failures > 0 || !self.probe.up()
     }
 
-    /// A request was answered.
-    pub(crate) fn answered(&mut self, now: Instant) -> Turn {
+    /// How long it takes to answer.
+    pub(crate) fn latency(&self) -> PeakEwma {
+        self.latency
+    }
+
+    /// A request was answered, after `took` if that tells anything.
+    pub(crate) fn answered(&mut self, took: Option<Duration>, now: Instant) -> Turn {
+        if let Some(took) = took {
+            self.latency.observe(took, now);
+        }
         let was = self.is_failing();
         self.failures = 0;
         self.last_failure = None;

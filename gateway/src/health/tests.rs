@@ -15,7 +15,7 @@ async fn two_failed_requests_eject_an_endpoint_and_an_answer_takes_it_back() {
     assert_eq!(state.failed(Failure::Connect, start), Turn::None);
     assert!(!state.is_usable(at(start, 4999)));
     assert!(state.is_usable(at(start, 5000)), "it gets another chance");
-    assert_eq!(state.answered(at(start, 5000)), Turn::Better);
+    assert_eq!(state.answered(None, at(start, 5000)), Turn::Better);
     assert!(!state.is_failing());
 }
 
@@ -69,7 +69,7 @@ async fn a_failed_check_of_a_suspicion_counts_like_a_failed_request() {
 async fn recent_answers_make_probes_needless() {
     let start = Instant::now();
     let mut state = EndpointState::default();
-    state.answered(start);
+    state.answered(None, start);
     assert!(!state.begin_probe(at(start, 1000)));
     assert!(state.begin_probe(at(start, 2000)));
     state.probed(true, &Rules::default(), at(start, 2000));

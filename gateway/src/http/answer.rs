@@ -13,9 +13,10 @@ use super::forward::{Forward, Trace};
 use super::refusal::Refusal;
 use super::server::Client;
 use super::{headers, mirror};
-use crate::balance::draw;
+use crate::balance::{Picked, draw, find};
 use crate::filter::Matched;
 use crate::plane::{Plane, Snapshot};
+use crate::session::Shown;
 use crate::table::{Backend, ListenerTable, Rule};
 
 /// Answers one request, whatever happens.
@@ -81,7 +82,12 @@ async fn serve(
             return Ok(back(rule, None, origin, answer.map(Reply::own)));
         }
     }
-    let backend = backend(plane, rule)?;
+    let shown = rule.session.as_ref().and_then(|s| s.shown(&head.headers, unix_seconds()));
+    let kept = shown.and_then(|shown| kept(&snapshot, rule, shown));
+    let backend = match kept {
+        Some((backend, _)) => backend,
+        None => backend(plane, rule)?,
+    };
     for filter in &backend.filters {
         if let Some(answer) = filter.request(&mut head, &matched) {
             return Ok(back(rule, Some(backend), origin, answer.map(Reply::own)));
@@ -103,9 +109,15 @@ async fn serve(
         request_timeout: rule.request_timeout,
         backend_timeout: rule.backend_timeout,
         retry: rule.retry.as_ref(),
+        session: kept.map(|(_, at)| at),
     };
     let payload = mirror::copies(&forward, rule, backend, &head, body).await?;
-    let response = forward.run(&head, payload, upgrade, trace).await?;
+    let mut response = forward.run(&head, payload, upgrade, trace).await?;
+    if let (Some(session), Some(endpoint)) = (&rule.session, &trace.endpoint)
+        && shown.is_none_or(|shown| shown.endpoint != endpoint.id)
+    {
+        session.begin(response.headers_mut(), endpoint.id, client.tls, unix_seconds());
+    }
     Ok(back(rule, Some(backend), origin, response))
 }
 
@@ -148,6 +160,18 @@ fn prepare(head: &mut Parts, client: &Client, scheme: &'static str, upgrade: Opt
 fn backend<'a>(plane: &Plane, rule: &'a Rule) -> Result<&'a Backend, Refusal> {
     let drawn = draw(&rule.backends, &plane.dice);
     drawn.ok_or_else(|| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend"))
+}
+
+/// The backend and the endpoint that a session goes to; nothing where that is gone.
+fn kept<'a>(snapshot: &Snapshot, rule: &'a Rule, shown: Shown) -> Option<(&'a Backend, Picked)> {
+    rule.backends.iter().find_map(|backend| {
+        let live = &snapshot.live[*backend.target.as_ref().ok()?];
+        Some((backend, find(live, shown.endpoint)?))
+    })
+}
+
+fn unix_seconds() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default()
 }
 
 /// Filters back.

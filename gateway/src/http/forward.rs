@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use atoll_api::kinds::BalanceMethod;
 use atoll_api::topology::Standing;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -22,7 +23,7 @@ use super::body::{InFlight, Outgoing, Reply};
 use super::exchange::{Sent, exchange};
 use super::refusal::Refusal;
 use super::{headers, tunnel};
-use crate::balance::{endpoint, pick};
+use crate::balance::{Picked, Wish, endpoint, pick};
 use crate::choose::{Question, client_number, place};
 use crate::endpoint::Endpoint;
 use crate::health::Failure;
@@ -101,6 +102,8 @@ pub(super) struct Forward<'a> {
     pub(super) backend_timeout: Option<Duration>,
     /// What the route wants tried again.
     pub(super) retry: Option<&'a Retry>,
+    /// The endpoint of the request's session.
+    pub(super) session: Option<Picked>,
 }
 
 impl Forward<'_> {
@@ -114,8 +117,10 @@ impl Forward<'_> {
     ) -> Result<Response<Reply>, Refusal> {
         let deadline = self.request_timeout.map(|t| Instant::now() + t);
         let (plane, live) = (self.plane, &self.snapshot.live[self.upstream]);
-        let tiers = self.tiers();
+        let question = self.question();
+        let tiers = question.tiers(&plane.health, &self.snapshot.remembered[self.upstream], self.place);
         let zone = place(self.standing, &self.snapshot.table.topology).zone;
+        let wish = self.wish(&question, &head.headers, zone.as_deref());
         let replayable = payload.is_there() && is_idempotent(&head.method);
         let mut tried = Vec::new();
         let mut again = None;
@@ -123,11 +128,11 @@ impl Forward<'_> {
         let mut last = Refusal::unavailable("no endpoint is ready");
         while trace.attempts < ATTEMPTS_MAX + self.retry.map_or(0, |r| r.attempts) {
             let now = Instant::now();
-            let mut picked = again.or_else(|| pick(live, &tiers, zone.as_deref(), &tried, &plane.dice, now));
+            let mut picked = again.or_else(|| pick(live, &tiers, &wish, &tried, &plane.dice, now));
             if picked.is_none() && self.retry.is_some() && !tried.is_empty() {
                 // A route that wants a retry wants it also of an endpoint that was asked before.
                 tried.clear();
-                picked = pick(live, &tiers, zone.as_deref(), &tried, &plane.dice, now);
+                picked = pick(live, &tiers, &wish, &tried, &plane.dice, now);
             }
             let Some(at) = picked else { break };
             if trace.attempts > 0 && again.is_none() {
@@ -164,7 +169,7 @@ impl Forward<'_> {
             }
             match sent {
                 Sent::Answer(response, connection) => {
-                    plane.health.ok(endpoint);
+                    plane.health.ok(endpoint, Some(now.elapsed()));
                     if payload.is_there() && self.again(&mut asked, response.status().as_u16(), deadline).await {
                         last = Refusal::new(response.status(), "the endpoint answered with an error");
                         discard(plane, *response, in_flight.holding(connection));
@@ -218,9 +223,19 @@ impl Forward<'_> {
         true
     }
 
-    fn tiers(&self) -> crate::choose::Tiers {
+    fn wish<'w>(&self, question: &Question<'_>, headers: &HeaderMap, zone: Option<&'w str>) -> Wish<'w> {
+        let balance = question.policy().map(|p| &p.balance);
+        Wish {
+            method: balance.map_or_else(BalanceMethod::default, |b| b.method),
+            key: balance.map_or(0, |b| b.key(headers, self.client)),
+            session: self.session,
+            zone,
+        }
+    }
+
+    fn question(&self) -> Question<'_> {
         let (table, plane) = (&self.snapshot.table, self.plane);
-        let question = Question {
+        Question {
             table,
             upstream: &table.upstreams[self.upstream],
             live: &self.snapshot.live[self.upstream],
@@ -228,8 +243,7 @@ impl Forward<'_> {
             standing: self.standing,
             client: client_number(self.client),
             dice: plane.dice.roll(),
-        };
-        question.tiers(&plane.health, &self.snapshot.remembered[self.upstream], self.place)
+        }
     }
 
     /// The answer as the client gets it, before filters.

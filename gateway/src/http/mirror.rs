@@ -61,6 +61,7 @@ fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) 
             request_timeout: timeout,
             backend_timeout: None,
             retry: None,
+            session: None,
         };
         if let Ok(answer) = forward.run(&head, payload, None, &mut Trace::default()).await {
             // Reading it to its end lets the connection be used again.

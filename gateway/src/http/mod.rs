@@ -8,6 +8,7 @@
 
 mod answer;
 mod body;
+pub(crate) mod cookie;
 mod exchange;
 mod forward;
 mod headers;

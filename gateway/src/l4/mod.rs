@@ -8,11 +8,12 @@ mod stream;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use atoll_api::kinds::BalanceMethod;
 pub(crate) use packet::packets;
 pub(crate) use stream::stream;
 use tokio::time::Instant;
 
-use crate::balance::{Picked, draw, pick};
+use crate::balance::{Balance, Picked, Wish, draw, pick};
 use crate::choose::{Question, client_number, place};
 use crate::endpoint::Endpoint;
 use crate::plane::{Plane, Snapshot};
@@ -25,6 +26,8 @@ struct Endpoints<'a> {
     upstream: usize,
     tiers: crate::choose::Tiers,
     zone: Option<String>,
+    method: BalanceMethod,
+    key: u64,
     tried: Vec<Picked>,
 }
 
@@ -44,14 +47,16 @@ impl<'a> Endpoints<'a> {
         };
         let tiers = question.tiers(&plane.health, &snapshot.remembered[upstream], standing_at);
         let zone = place(standing, &snapshot.table.topology).zone;
-        Some(Self { plane, snapshot, upstream, tiers, zone, tried: Vec::new() })
+        let method = question.policy().map_or_else(BalanceMethod::default, |p| p.balance.method);
+        let key = Balance::key_of_client(client);
+        Some(Self { plane, snapshot, upstream, tiers, zone, method, key, tried: Vec::new() })
     }
 
     /// The next endpoint; nothing when all were tried.
     fn next(&mut self) -> Option<Arc<Endpoint>> {
         let live = &self.snapshot.live[self.upstream];
-        let zone = self.zone.as_deref();
-        let at = pick(live, &self.tiers, zone, &self.tried, &self.plane.dice, Instant::now())?;
+        let wish = Wish { method: self.method, key: self.key, session: None, zone: self.zone.as_deref() };
+        let at = pick(live, &self.tiers, &wish, &self.tried, &self.plane.dice, Instant::now())?;
         self.tried.push(at);
         Some(Arc::clone(&crate::balance::endpoint(live, at).endpoint))
     }

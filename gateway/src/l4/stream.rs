@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use atoll_reach::BoxStream;
+use tokio::time::Instant;
 
 use super::Endpoints;
 use crate::health::Failure;
@@ -34,9 +35,10 @@ pub(crate) async fn stream(
     for _ in 0..ATTEMPTS_MAX {
         let Some(endpoint) = endpoints.next() else { break };
         let in_flight = InFlight::new(Arc::clone(&endpoint));
+        let began = Instant::now();
         match plane.pool.open(&endpoint).await {
             Ok(mut server) => {
-                plane.health.ok(&endpoint);
+                plane.health.ok(&endpoint, Some(began.elapsed()));
                 drop(endpoints);
                 let joined = tokio::io::copy_bidirectional(&mut client, &mut server);
                 let ended = plane.end.run_until_cancelled(joined).await;

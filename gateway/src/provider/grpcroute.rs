@@ -39,6 +39,7 @@ fn rule(written: &GRPCRouteRule) -> Written<'_> {
         backends: &written.backend_refs,
         timeouts: None,
         retry: None,
+        session: written.session_persistence.as_ref(),
     }
 }
 

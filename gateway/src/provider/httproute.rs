@@ -39,6 +39,7 @@ fn rule(written: &HTTPRouteRule) -> Written<'_> {
         backends: &written.backend_refs,
         timeouts: written.timeouts.as_ref(),
         retry: written.retry.as_ref(),
+        session: written.session_persistence.as_ref(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use atoll_api::kinds::gateway::BackendObjectReference;
 use atoll_api::names::ServiceName;
 use atoll_api::routing::Chain;
-use atoll_api::topology::{Endpoints, ServicePort, Topology};
+use atoll_api::topology::{Endpoints, ServicePort, Topology, TrafficFacts};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
@@ -17,6 +17,7 @@ use kube::ResourceExt as _;
 use super::grant::{From, To, permits};
 use super::policy::Policies;
 use super::{GatewayDraft, Part, Policy, Target, Upstream, UpstreamId};
+use crate::balance::Balance;
 use crate::objects::{Objects, SERVICE_NAME};
 use crate::tls::{BackendTls, Certificate, Keys};
 
@@ -232,19 +233,23 @@ impl<'a> Resolver<'a> {
 fn service_policies(topology: &Topology) -> HashMap<ServiceName, Arc<Policy>> {
     let mut policies = HashMap::new();
     for (at, spec) in &topology.traffic {
-        let (Some(service), Ok(chain)) = (&spec.service, Chain::parse(&spec.strategy, spec.all_down)) else { continue };
-        let policy = || Arc::new(Policy { name: at.to_string(), chain });
-        policies.entry(ServiceName::new(&at.namespace, service)).or_insert_with(policy);
+        let (Some(service), Some(policy)) = (&spec.service, policy(at, spec)) else { continue };
+        policies.entry(ServiceName::new(&at.namespace, service)).or_insert(policy);
     }
     policies
+}
+
+fn policy(at: &ServiceName, spec: &TrafficFacts) -> Option<Arc<Policy>> {
+    let chain = Chain::parse(&spec.strategy, spec.all_down).ok()?;
+    let balance = Balance::parse(spec.balance.as_ref()).ok()?;
+    Some(Arc::new(Policy { name: at.to_string(), chain, balance }))
 }
 
 /// TrafficPolicies of hosts, by the same rules.
 pub(super) fn host_policies(topology: &Topology) -> HashMap<String, Arc<Policy>> {
     let mut policies = HashMap::new();
     for (at, spec) in topology.traffic.iter().filter(|(_, spec)| !spec.hosts.is_empty()) {
-        let Ok(chain) = Chain::parse(&spec.strategy, spec.all_down) else { continue };
-        let policy = Arc::new(Policy { name: at.to_string(), chain });
+        let Some(policy) = policy(at, spec) else { continue };
         for host in &spec.hosts {
             policies.entry(host.to_ascii_lowercase()).or_insert_with(|| Arc::clone(&policy));
         }

@@ -37,11 +37,13 @@ pub(crate) use entry::{GatewayDraft, SetDraft};
 pub(crate) use grant::From;
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::{ListenerDraft, validation};
-pub(crate) use matching::Match;
+pub(crate) use matching::{Match, PathMatch};
 pub(crate) use policy::Policies;
 pub(crate) use set::allows;
 
+use crate::balance::Balance;
 use crate::filter::Filter;
+use crate::session::Session;
 use crate::tls::{BackendTls, Certificate};
 
 /// Where listeners are served: the shared ports, or one of their own, at the shared address or a Gateway's own.
@@ -176,6 +178,8 @@ pub(crate) struct Rule {
     pub(crate) backend_timeout: Option<Duration>,
     /// What is tried again beside what always is.
     pub(crate) retry: Option<Retry>,
+    /// How sessions are kept.
+    pub(crate) session: Option<Session>,
     /// Why every request is answered with an error.
     pub(crate) refused: Option<String>,
 }
@@ -269,6 +273,8 @@ pub(crate) struct Policy {
     /// namespace/name.
     pub(crate) name: String,
     pub(crate) chain: Chain,
+    /// How the gateway divides requests among the endpoints of the chosen clusters.
+    pub(crate) balance: Balance,
 }
 
 /// Whose word on a cluster counts, beside what this replica sees itself.

@@ -8,6 +8,7 @@ mod world;
 
 mod bad_input;
 mod bad_objects;
+mod balance;
 mod bodies;
 mod failover;
 mod filters;
