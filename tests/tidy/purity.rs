@@ -57,7 +57,7 @@ const DATA_PATHS: &[&str] = &[
     "dns/src/respond.rs",
     "dns/src/stream/",
     "dns/src/transport/",
-    "gateway/src/balance.rs",
+    "gateway/src/balance/",
     "gateway/src/choose.rs",
     "gateway/src/filter/",
     "gateway/src/http/",

@@ -1,4 +1,5 @@
-//! How long an endpoint takes to answer: a moving average that follows peaks at once and forgets them slowly. Pure.
+//! How long an endpoint takes to answer: a moving average that follows peaks at once and forgets them slowly. Pure but for the type of its
+//! clock: time is an argument.
 //!
 //! In: times of answers. Out: what one more request would cost. Source: "peak EWMA" as Finagle's load balancer has it.
 
