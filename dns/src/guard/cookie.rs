@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::siphash::siphash;
+use siphasher::sip::SipHasher24;
 
 /// A client's part (RFC 7873 §4.1).
 pub(crate) const CLIENT_BYTES: usize = 8;
@@ -111,7 +111,7 @@ fn hash(secret: &Secret, head: &[u8], ip: IpAddr) -> [u8; 8] {
             32
         }
     };
-    siphash(secret, &data[..length]).to_le_bytes()
+    SipHasher24::new_with_key(secret).hash(&data[..length]).to_le_bytes()
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@
 
 mod cookie;
 mod rate;
-mod siphash;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use siphasher::sip::SipHasher24;
+
 use super::cookie::Secret;
-use super::siphash::siphash;
 use crate::wire::neighbourhood;
 
 /// Counted networks and kinds: 512 KiB.
@@ -106,7 +107,7 @@ impl Limiter {
             return Verdict::Send;
         }
         let now = ticks(now);
-        let hash = siphash(&self.key, &network(ip, kind));
+        let hash = SipHasher24::new_with_key(&self.key).hash(&network(ip, kind));
         let (print, set) = (hash >> 48, (hash as usize % (SLOTS / WAYS)) * WAYS);
         let slots = &self.slots[set..set + WAYS];
         for _ in 0..TRIES_MAX {

@@ -9,6 +9,9 @@
 //! In: what came, from where, by which transport. Out: the reply, or nothing for what is no query (a reply to a reply would be a loop).
 //! Never panics on what comes. Sources: RFC 1035 §4, RFC 8906 (how to answer what we don't know), RFC 7873 §5.2 (cookies).
 
+mod given;
+mod head;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,11 +35,11 @@ use crate::resolve::{Question, Shared};
 use crate::tap::{self, Taps};
 use crate::wire::encode::{self, encode};
 use crate::wire::query::{NAME_MAX, Query, bit};
-use crate::wire::render::{Asked, cut};
-use crate::wire::{Client, Hit, Local, Made, Stands, Terms, Wire, neighbourhood};
+use crate::wire::render::Asked;
+use crate::wire::{Client, Made, Wire, neighbourhood};
 use crate::world::World;
-
-const HEADER_BYTES: usize = 12;
+pub(crate) use given::Given;
+use head::{Head, bare, is_meta, parse};
 
 /// How a query came.
 #[derive(Debug, Clone, Copy)]
@@ -65,15 +68,6 @@ pub(crate) struct Moment {
     pub(crate) dice: u64,
 }
 
-/// What becomes of a packet whose answer was given before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Given {
-    /// The reply is in the buffer.
-    Reply(Hit),
-    /// Strangers get no more for the moment.
-    Dropped,
-}
-
 /// Answers packets; clones share everything.
 #[derive(Clone)]
 pub(crate) struct Responder {
@@ -98,58 +92,6 @@ impl Responder {
     /// The time, for a batch of packets.
     pub(crate) fn moment(&self) -> Moment {
         Moment { now: Instant::now(), edge: self.edge.now(), dice: rand::random() }
-    }
-
-    /// The reply to a datagram in `out`, when it was given before to somebody who asked the same; `None` when it was not. Waits for
-    /// nobody; allocates nothing when the thread has the answer.
-    pub(crate) fn hit(
-        &self,
-        local: &mut Local,
-        packet: &[u8],
-        from: SocketAddr,
-        moment: Moment,
-        out: &mut [u8],
-    ) -> Option<Given> {
-        let mut folded = [0; NAME_MAX];
-        let query = Query::read(packet, &mut folded)?;
-        let ip = from.ip();
-        let origin = Origin { ip, listener: Via::UDP.transport, key: None };
-        let (stands, client, echo) = match query.opt.and_then(|opt| opt.subnet) {
-            None => {
-                let known = local.stands(ip, |generation| self.wire.stamps.stand(generation));
-                let stands = known.unwrap_or_else(|| {
-                    let world = self.resolver.world.load();
-                    let stands = Stands::of(&world.table.clients.who(&origin));
-                    local.place(ip, stands, world.generation);
-                    stands
-                });
-                (stands, ip, None)
-            }
-            subnet => {
-                let seen = self.resolver.world.load().table.clients.seen(&origin, subnet).ok()?;
-                (Stands::of(&seen.asker), seen.client, seen.echo)
-            }
-        };
-        let cookie = query.opt.map_or(Cookie::Absent, |o| self.edge.guard.cookie(moment.edge, ip, o.cookie));
-        if stands.barred || cookie == Cookie::Malformed || self.must_prove(cookie, Via::UDP, stands.spared, moment.edge)
-        {
-            return None;
-        }
-        let subnet = echo.as_ref().map(Echo::octets);
-        let opt = query.opt.map(|opt| ReplyOpt { subnet, ..self.opt(&opt, (Via::UDP, ip, cookie, moment.edge)) });
-        let limit = edns::limit(query.opt.as_ref(), false);
-        let client = Client { place: stands.place, net: neighbourhood(client) };
-        let terms = Terms { now: moment.now, dice: moment.dice, limit, opt };
-        let hit = self.wire.hit(local, &query, client, terms, out)?;
-        let verdict = match (stands.spared, cookie) {
-            (true, _) | (_, Cookie::Valid(_)) => Verdict::Send,
-            _ => self.edge.guard.judge(moment.edge, ip, Kind::of(&out[..hit.len])),
-        };
-        Some(match verdict {
-            Verdict::Send => Given::Reply(hit),
-            Verdict::Slip => Given::Reply(Hit { len: cut(&query, opt, hit.told.rcode, limit, out), ..hit }),
-            Verdict::Drop => Given::Dropped,
-        })
     }
 
     /// The reply to a packet that is no more than a query, whose TSIG (of `key`) is taken off; `None` for what gets none.
@@ -207,50 +149,11 @@ impl Responder {
         Some(reply)
     }
 
-    /// The reply to a query on a stream, when it was given before to somebody who asked the same; `None` when it was not: then
-    /// [`Self::respond`] has it. Waits for nobody.
-    pub(crate) fn at_once(&self, packet: &[u8], from: SocketAddr, via: Via) -> Option<Vec<u8>> {
-        let (start, now) = (Instant::now(), self.edge.now());
-        let opt = Opt::find(packet).ok()?;
-        let cookie = opt.map_or(Cookie::Absent, |o| self.edge.guard.cookie(now, from.ip(), o.cookie));
-        let origin = Origin { ip: from.ip(), listener: via.transport, key: None };
-        let world = self.resolver.world.load();
-        let seen = world.table.clients.seen(&origin, opt.and_then(|opt| opt.subnet)).ok()?;
-        let peer = Peer { from, via, now, seen, cookie };
-        let (reply, told) = self.given(packet, opt.as_ref(), &peer, start)?;
-        let took = start.elapsed();
-        self.metrics.query(via.transport, told, took);
-        if !self.taps.is_off() {
-            self.show(via, from, packet, &reply, took);
-        }
-        Some(reply)
-    }
-
     /// Shows a query and its reply to those who look on.
     pub(crate) fn show(&self, via: Via, from: SocketAddr, query: &[u8], reply: &[u8], took: Duration) {
         let (transport, answered) = (via.transport, Instant::now());
         let seen = || tap::Seen { transport, from, query: query.to_vec(), reply: reply.to_vec(), answered, took };
         self.taps.show(rand::random(), seen);
-    }
-
-    /// What was given before to somebody who asked the same.
-    fn given(&self, packet: &[u8], opt: Option<&Opt<'_>>, peer: &Peer, now: Instant) -> Option<(Vec<u8>, Told)> {
-        let mut folded = [0; NAME_MAX];
-        let query = Query::read(packet, &mut folded)?;
-        let malformed = peer.cookie == Cookie::Malformed;
-        if peer.seen.asker.barred
-            || malformed
-            || self.must_prove(peer.cookie, peer.via, peer.seen.asker.spared, peer.now)
-        {
-            return None;
-        }
-        let said = opt.map(|opt| self.said(opt, peer));
-        let terms = Terms { now, dice: rand::random(), limit: edns::limit(opt, peer.via.stream), opt: said };
-        let mut out = Vec::new();
-        let hit = self.wire.shared(&query, peer.client(), terms, &mut out);
-        let hit = hit?;
-        self.metrics.wire(Outcome::Hit);
-        Some((out, hit.told))
     }
 
     async fn reply(
@@ -397,59 +300,4 @@ fn asking<'a>(query: &Message, spelled: &'a [u8], opt: Option<ReplyOpt<'a>>) -> 
     let mut bits = u8::from(query.metadata.recursion_desired) * bit::RD;
     bits |= u8::from(query.metadata.checking_disabled) * bit::CD;
     Asked { id: query.metadata.id.to_be_bytes(), bits, spelled, opt }
-}
-
-/// The header, as far as it decides what becomes of a packet.
-struct Head {
-    id: u16,
-    code: u8,
-    recursion_desired: bool,
-    questions: u16,
-    others: u16,
-}
-
-impl Head {
-    /// `None` for what is too short, or a reply.
-    fn read(packet: &[u8]) -> Option<Self> {
-        let head: &[u8; HEADER_BYTES] = packet.first_chunk()?;
-        let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-        if head[2] & 0x80 != 0 {
-            return None;
-        }
-        Some(Self {
-            id: word(0),
-            code: head[2] >> 3 & 0x0f,
-            recursion_desired: head[2] & 1 != 0,
-            questions: word(4),
-            others: word(6).saturating_add(word(8)),
-        })
-    }
-
-    /// Whether it is a query that we answer: one question, nothing answered yet (RFC 9619).
-    fn check(&self) -> Result<(), ResponseCode> {
-        match (self.code, self.questions, self.others) {
-            (0, 1, 0) => Ok(()),
-            (0, ..) => Err(ResponseCode::FormErr),
-            _ => Err(ResponseCode::NotImp),
-        }
-    }
-}
-
-fn parse(packet: &[u8], head: &Head) -> Result<Message, ResponseCode> {
-    let message = Message::from_vec(packet).map_err(|_| ResponseCode::FormErr)?;
-    if message.queries.len() == 1 && message.metadata.id == head.id { Ok(message) } else { Err(ResponseCode::FormErr) }
-}
-
-/// Types that are no data (RFC 6895 §3.1): OPT and the Q and meta types that we don't serve.
-fn is_meta(kind: RecordType) -> bool {
-    matches!(u16::from(kind), 41 | 128..=250 | 253 | 254)
-}
-
-/// A reply of a header alone.
-fn bare(head: &Head, code: ResponseCode) -> Vec<u8> {
-    let mut octets = vec![0; HEADER_BYTES];
-    octets[..2].copy_from_slice(&head.id.to_be_bytes());
-    octets[2] = 0x80 | head.code << 3 | u8::from(head.recursion_desired);
-    octets[3] = code.low();
-    octets
 }

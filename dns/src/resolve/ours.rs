@@ -1,0 +1,77 @@
+//! What our own zones answer, the reverse zones that members' ranges make, and what answers are made of. Pure.
+
+use atoll_api::kinds::Soa;
+use atoll_api::rdata::targets;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::{Name, Record, RecordType};
+
+use crate::answer::{Answer, Reuse, Source, ede};
+use crate::arpa::reverse;
+use crate::hierarchy::{Below, Place};
+use crate::table::{Member, NEGATIVE_TTL, Table};
+use crate::zones::{Found, Zone};
+
+/// The answer of a zone of ours.
+pub(super) fn here(table: &Table, zone: &Zone, name: &Name, kind: RecordType) -> Answer {
+    if zone.is_catalog() && kind != RecordType::SOA {
+        return Answer::refused(ede::PROHIBITED, "a catalog is for secondaries");
+    }
+    match zone.find(name, kind) {
+        Found::Records(records) => {
+            let additionals = records.iter().filter_map(|r| targets(&r.data)).flat_map(|t| zone.addresses(t)).collect();
+            Answer { additionals, ..Answer::records(records) }
+        }
+        Found::Alias(records, target) => Answer { next: Some(target), ..Answer::records(records) },
+        // RFC 6672 §2.2.
+        Found::TooLong => Answer { rcode: ResponseCode::YXDomain, ..Answer::records(Vec::new()) },
+        Found::Delegated(servers, glue) => {
+            let mut answer = Answer::records(Vec::new());
+            answer.authoritative = false;
+            (answer.authorities, answer.additionals) = (servers, glue);
+            answer
+        }
+        // Members come and go below the apex: what is not there may be in a moment.
+        Found::NoData if Some(zone.apex()) == table.apex.as_ref() => Answer::no_data_in(zone),
+        Found::NoName if Some(zone.apex()) == table.apex.as_ref() => Answer::no_name_in(zone),
+        Found::NoData => Answer::no_data(zone.soa()),
+        Found::NoName => Answer::no_name(zone.soa()),
+    }
+}
+
+/// The SOA of the reverse zone that the range of `member` makes.
+pub(super) fn reverse_soa(table: &Table, member: &Member, name: &Name) -> Record {
+    let owners = reverse(name).map(|r| table.owners_of(&r)).unwrap_or_default();
+    let net = owners.iter().find(|(_, owner)| **owner == member.name).map(|(net, _)| *net);
+    // One label for each octet, or each half of one, and two for `in-addr.arpa` or `ip6.arpa`.
+    let labels = net.map_or(2, |net| 2 + usize::from(net.prefix_len() / if net.addr().is_ipv4() { 8 } else { 4 }));
+    let zone = name.trim_to(labels.min(name.iter().len()));
+    Zone::new(zone, &Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() }, &[], 1).soa()
+}
+/// What the answer of a place is made of.
+pub(super) fn source(place: &Place<'_>) -> Option<Source> {
+    Some(match place {
+        Place::Here(zone) => Source::Zone(zone.apex().clone()),
+        Place::Below(Below { member, .. })
+        | Place::Unaskable(member, _)
+        | Place::Inner(member)
+        | Place::Nowhere(member) => Source::Member(member.name.clone()),
+        Place::Beside(zone, beside) => match beside.what.service() {
+            Some(service) => Source::Service(service.clone()),
+            None => Source::Zone(zone.apex().clone()),
+        },
+        Place::Host(_, policy) => Source::Host(policy.at.clone()?),
+        Place::Outside => Source::Upstreams,
+        Place::Unknown => return None,
+    })
+}
+
+/// Who else may get the answer of a place.
+pub(super) fn reuse(place: &Place<'_>, table: &Table) -> Reuse {
+    let key = match place {
+        Place::Beside(_, beside) => beside.what.service().map(|s| table.policy(s).reuse()),
+        Place::Host(_, policy) => Some(policy.reuse()),
+        Place::Unknown => return Reuse::Never,
+        _ => None,
+    };
+    key.unwrap_or_default()
+}
