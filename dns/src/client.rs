@@ -277,6 +277,11 @@ impl Clients {
         self.view(asker).is_none_or(|view| view.zones.is_empty() || view.zones.contains(zone))
     }
 
+    /// Whether every asker sees the zone of that name.
+    pub(crate) fn all_see(&self, zone: &Name) -> bool {
+        self.views.iter().all(|view| view.zones.is_empty() || view.zones.contains(zone))
+    }
+
     fn base(&self, at: usize) -> &Asker {
         &self.standings[at][0]
     }

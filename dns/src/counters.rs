@@ -11,6 +11,7 @@ use hickory_proto::op::ResponseCode;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::answer::Answer;
 use crate::labels::{LABELS_MAX, Label, Labels};
 
 /// How queries come; what is not here counts as the last.
@@ -71,6 +72,12 @@ impl From<ResponseCode> for Told {
 }
 
 impl Told {
+    /// Of an answer that belongs to the one with this number.
+    pub(crate) fn of(answer: &Answer, label: u16) -> Self {
+        let ede = answer.edes.first().map_or(0, |ede| u8::try_from(ede.code + 1).unwrap_or(u8::MAX));
+        Self { rcode: answer.rcode.into(), label, ede }
+    }
+
     pub(crate) fn code(self) -> ResponseCode {
         ResponseCode::from((self.rcode >> 4) as u8, (self.rcode & 0x0f) as u8)
     }
@@ -328,7 +335,7 @@ mod tests {
         let registry = prometheus::Registry::new();
         registry.register(Box::new(counters.clone())).unwrap();
         let (first, second) = (counters.block(), counters.block());
-        let made = |source| crate::answer::Answer { sources: vec![source], ..crate::answer::Answer::records(vec![]) };
+        let made = |source| Answer { sources: vec![source], ..Answer::records(vec![]) };
         let apex = hickory_proto::rr::Name::from_ascii("own.example.").unwrap();
         let zone = labels.of(&made(crate::answer::Source::Zone(apex.clone())), Some(&apex));
         let member = labels.of(&made(crate::answer::Source::Member("eu".parse().unwrap())), Some(&apex));

@@ -1,7 +1,7 @@
 //! Hierarchical DNS: one server for the names of all members, of the federation, and of its own zones.
 //!
 //! ```text
-//!   transport ─► client (who asks) ─► wire (given before?) ─► respond ─► resolve ─► hierarchy (whose name)
+//!   transport ─► client (who asks) ─► wire (given before?) ─► gate (is there room?) ─► respond ─► resolve ─► hierarchy (whose name)
 //!  (stream, edns, guard)                                                   │
 //!        ┌──────────────┬──────────────────┬──────────┴──────────┬────────────────┐
 //!      Here           Below              Beside                 Host           Outside
@@ -35,6 +35,10 @@ mod guard;
 mod edns;
 
 mod respond;
+
+mod gate;
+
+mod share;
 
 mod wire;
 

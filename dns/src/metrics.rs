@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     cache: IntCounterVec,
     refused: IntCounterVec,
     dropped: IntCounterVec,
+    shed: IntCounterVec,
     up: IntGaugeVec,
     hedges: IntCounterVec,
     looping: IntGaugeVec,
@@ -78,6 +79,11 @@ impl Metrics {
                 &["member", "why"],
             )?,
             dropped: counter("atoll_dns_dropped_total", "Packets that got no answer.", &["transport", "why"])?,
+            shed: counter(
+                "atoll_dns_shed_total",
+                "Queries that were answered SERVFAIL before any work: their member answers nothing, or has its share.",
+                &["member", "why"],
+            )?,
             hedges: counter(
                 "atoll_dns_second_questions_total",
                 "Questions asked of a further server because the first was slow.",
@@ -131,6 +137,11 @@ impl Metrics {
     /// The count of packets that got no answer for one reason, for who counts many.
     pub(crate) fn drops(&self, transport: &str, why: &str) -> IntCounter {
         self.dropped.with_label_values(&[transport, why])
+    }
+
+    /// The count of queries for one member that nothing was done for, for one reason.
+    pub(crate) fn shed(&self, member: &str, why: &str) -> IntCounter {
+        self.shed.with_label_values(&[member, why])
     }
 
     /// How many connections a transport has.
@@ -210,7 +221,7 @@ mod tests {
         responder.respond(&packet, from, Via::UDP).await.unwrap();
         let (mut local, mut out) = (Local::default(), [0; 1232]);
         match responder.hit(&mut local, &packet, from, responder.moment(), &mut out) {
-            Some(crate::respond::Given::Reply(hit)) => block.datagram(hit.told),
+            crate::respond::Given::Reply(hit) => block.datagram(hit.told),
             other => panic!("{name}: {other:?}"),
         }
     }

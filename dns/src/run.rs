@@ -24,6 +24,7 @@ use crate::edge::{Edge, keep_secrets};
 use crate::error::Error;
 use crate::explain::{Trace, document};
 use crate::forward::{self, Forwarder};
+use crate::gate::Gate;
 use crate::geo::{self, Geo};
 use crate::health::{self, Probes};
 use crate::lookup::Lookups;
@@ -78,6 +79,8 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), (&config, &Geo::default()), Instant::now());
     let lookups = Lookups::new(&config.caching, Arc::clone(&forwarder), metrics.clone(), tasks.clone());
     let authority = Arc::new(Authority::new(line, Arc::clone(&world.table)));
+    let gate = Arc::new(Gate::new(&metrics));
+    gate.follow(None, &world, &forwarder);
     let resolver: Shared = Arc::new(Resolver {
         world: ArcSwap::from_pointee(world),
         lookups,
@@ -94,6 +97,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         metrics: metrics.clone(),
         wire: Arc::clone(&wire),
         taps: Taps::new(taps, &metrics),
+        gate: Arc::clone(&gate),
     };
     for transport in TRANSPORTS {
         for serving in (transport.serve)(&mut sockets, &responder, &shutdown)? {
@@ -120,7 +124,14 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         // Whoever waited may have given up.
         let _ = started.send(Server { resolver: Arc::clone(&resolver) });
     }
-    let kept = Kept { resolver: &resolver, authority: &authority, wire: &wire, forwarder: &forwarder, config: &config };
+    let kept = Kept {
+        resolver: &resolver,
+        authority: &authority,
+        wire: &wire,
+        forwarder: &forwarder,
+        gate: &gate,
+        config: &config,
+    };
     shutdown.run_until_cancelled(keep_current(kept, topology, heard)).await;
     shutdown.cancelled().await;
     tasks.close();
@@ -148,6 +159,7 @@ struct Kept<'a> {
     authority: &'a Authority,
     wire: &'a Wire,
     forwarder: &'a Forwarder,
+    gate: &'a Gate,
     config: &'a Config,
 }
 
@@ -157,7 +169,7 @@ async fn keep_current(
     mut topology: watch::Receiver<Snapshot>,
     Heard { mut probed, mut own, mut places }: Heard,
 ) {
-    let Kept { resolver, authority, wire, forwarder, config } = kept;
+    let Kept { resolver, authority, wire, forwarder, gate, config } = kept;
     let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut followed, mut probing, mut checking, mut reading) = (true, true, true, true);
@@ -178,6 +190,7 @@ async fn keep_current(
         if world.health.source() != before.health.source() {
             tracing::info!(source = ?world.health.source(), "whose word on health counts has changed");
         }
+        gate.follow(Some(&before), &world, forwarder);
         let generation = world.generation;
         let table = Arc::clone(&world.table);
         resolver.world.store(Arc::new(world));

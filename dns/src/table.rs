@@ -78,6 +78,12 @@ impl Member {
         self.path(native).is_some_and(|path| completion::is_none(&path))
     }
 
+    /// The same of a name that has this path left of its subtree's own.
+    pub(crate) fn has_never_below(&self, path: &[&[u8]]) -> bool {
+        let aliased = path.last().is_some_and(|last| self.rename.is_alias(last));
+        self.kind.specified && !aliased && completion::is_none(path)
+    }
+
     /// The names above `name`, nearest first, below which nothing is when they are not there.
     pub(crate) fn above(&self, native: &Name) -> Vec<Name> {
         let path = self.path(native).unwrap_or_default();
@@ -231,6 +237,11 @@ impl Table {
             let above = ancestors(name).skip(1).take_while(|n| !n.is_root());
             above.filter_map(|n| below(&["*"], &n)).find_map(|wild| self.hosts.get(&wild))
         })
+    }
+
+    /// The hosts that policies name, wildcards as they are written.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &Name> {
+        self.hosts.keys()
     }
 
     /// The members that a name of a reverse zone belongs to, with their range: of an address those who hold it, the narrowest range

@@ -24,6 +24,9 @@ pub(crate) struct Size {
 /// The DNS of all members.
 pub(crate) const MEMBERS_AT: &str = "127.0.0.1:5390";
 
+/// Where the DNS of member `dead` would be: somebody listens there and says nothing.
+pub(crate) const DEAD_AT: &str = "127.0.0.1:5389";
+
 /// The federation.
 pub(crate) fn topology(size: Size) -> Result<Topology> {
     let mut topology = Topology { version: Version { epoch: 1, generation: 1 }, ..Topology::default() };
@@ -33,15 +36,16 @@ pub(crate) fn topology(size: Size) -> Result<Topology> {
         .collect();
     let zone = json!({"serial": 1, "spec": {"apex": "own.example", "records": records}});
     topology.zones.insert("own".into(), Arc::new(serde_json::from_value(zone)?));
-    for m in 0..size.members {
-        let at: SocketAddr = MEMBERS_AT.parse()?;
+    let dead = (size.members > 0).then(|| ("dead".to_owned(), 65_280, DEAD_AT));
+    for (name, m, at) in (0..size.members).map(|m| (format!("m{m}"), m, MEMBERS_AT)).chain(dead) {
+        let at: SocketAddr = at.parse()?;
         let facts = json!({
-            "name": format!("m{m}"), "ready": true, "dnsReady": true,
+            "name": name, "ready": true, "dnsReady": true,
             "spec": {"environment": "prod", "region": format!("r{}", m % 10)},
             "cidrs": {"pods": [format!("10.{}.{}.0/24", m / 256, m % 256)]},
             "dns": {"kind": "Kubernetes", "servers": [at.to_string()]},
         });
-        topology.clusters.insert(format!("m{m}").parse()?, Arc::new(serde_json::from_value(facts)?));
+        topology.clusters.insert(name.parse()?, Arc::new(serde_json::from_value(facts)?));
     }
     let mut services = BTreeMap::new();
     let mut endpoints: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();

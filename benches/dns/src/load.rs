@@ -33,6 +33,10 @@ pub(crate) enum Kind {
     Random,
     /// A thousand names in each of a thousand members.
     Million,
+    /// Names of the member that answers nothing, each a new one.
+    Dead,
+    /// A thousand names of the same.
+    DeadFew,
 }
 
 impl FromStr for Kind {
@@ -47,6 +51,8 @@ impl FromStr for Kind {
             "miss" => Self::Miss,
             "random" => Self::Random,
             "million" => Self::Million,
+            "dead" => Self::Dead,
+            "dead-few" => Self::DeadFew,
             other => return Err(format!("`{other}` is no kind of query")),
         })
     }
@@ -63,10 +69,12 @@ impl Kind {
             Self::Miss => format!("x{n}.shop.svc.m{}.atoll.internal", n % 10),
             Self::Random => format!("y{n}.own.example"),
             Self::Million => format!("w{}.shop.svc.m{}.atoll.internal", n / 1000 % 1000, n % 1000),
+            Self::Dead => format!("z{n}.shop.svc.dead.atoll.internal"),
+            Self::DeadFew => format!("z{}.shop.svc.dead.atoll.internal", n % 1000),
         }
     }
 
-    fn packet(self, n: u64, id: u16) -> Vec<u8> {
+    pub(crate) fn packet(self, n: u64, id: u16) -> Vec<u8> {
         let mut octets = id.to_be_bytes().to_vec();
         octets.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
         for label in self.name(n).split('.') {
@@ -144,7 +152,7 @@ pub(crate) fn load(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn open(at: SocketAddr) -> Result<UdpSocket> {
+pub(crate) fn open(at: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind(("127.0.0.1", 0))?;
     socket.connect(at)?;
     socket.set_nonblocking(true)?;

@@ -5,6 +5,7 @@
 //!   member AT                         the DNS of every member: an address for each name
 //!   echo AT BYTES                     receives and sends by the batch and does nothing else: what no server can be below
 //!   load AT KIND SECONDS RATE         queries at a rate (0: as many as are answered), percentiles of the answers' times
+//!   flood AT SECONDS COUNT KIND       calm queries, quiet and beside COUNT of KIND: what others feel of a flood
 //!   change MEMBERS SERVICES COUNT     changes of the topology until they are seen in answers
 //!   queries KIND COUNT                a file of queries for dnsperf, to stdout
 //! ```
@@ -14,6 +15,7 @@
 mod change;
 mod echo;
 mod federation;
+mod flood;
 mod load;
 mod serve;
 
@@ -53,6 +55,11 @@ fn command(words: &[String]) -> Result<()> {
                 rate: word(4)?.parse()?,
             };
             load::load(&plan)
+        }
+        "flood" => {
+            let (at, seconds, count) = (word(1)?.parse()?, word(2)?.parse()?, word(3)?.parse()?);
+            let plan = flood::Plan { at, seconds, count, kind: word(4)?.parse()? };
+            flood::flood(&plan)
         }
         "change" => change::change(word(1)?.parse()?, word(2)?.parse()?, word(3)?.parse()?),
         "queries" => {

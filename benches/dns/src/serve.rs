@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::federation::{Size, topology};
+use crate::federation::{DEAD_AT, Size, topology};
 use crate::{Result, say};
 
 /// A running server, and the hub's word in our hand.
@@ -71,9 +71,10 @@ pub(crate) async fn start(at: SocketAddr, size: Size) -> Result<Running> {
     Ok(Running { topology: sender, server: start.await?, report: reported })
 }
 
-/// Answers every A question with an address, until it is killed.
+/// Answers every A question with an address, until it is killed. Who asks the member that is dead gets not even a refusal.
 pub(crate) fn member(at: SocketAddr) -> Result<()> {
     let socket = UdpSocket::bind(at)?;
+    let _silent = (UdpSocket::bind(DEAD_AT)?, std::net::TcpListener::bind(DEAD_AT)?);
     let mut octets = [0; 4096];
     say("ready", true)?;
     loop {

@@ -26,12 +26,20 @@ pub(crate) use kept::{Kept, POSITIVE_TTL_MAX};
 const ENTRY_BYTES: usize = 256;
 /// An answer that is so large at once makes room for itself: moka evicts in batches.
 const LARGE_BYTES: usize = 4096;
+/// Octets of a key before its name.
+const KEY_HEAD: usize = 11;
 /// Answers live for so long at least that renewing them early pays.
 const PREFETCH_TTL_MIN: u32 = 2;
 
 /// Which answer: whose, DNSSEC bits, type, name in lower case; compact, as a cache of a million names is made of keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key(Box<[u8]>);
+
+impl std::borrow::Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// What of a query's flags an upstream's answer depends on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -146,6 +154,20 @@ impl Cache {
             Cached::Fresh(kept) | Cached::Ending(kept) => Some(kept),
             Cached::Stale(_) | Cached::None => None,
         }
+    }
+
+    /// Whether there is anything for a name, given as octets of the wire in lower case, be it over. Allocates nothing.
+    pub(crate) fn knows(&self, whose: u64, name: &[u8], kind: u16) -> bool {
+        // The longest name, and what is before it.
+        let mut octets = [0; KEY_HEAD + 255];
+        let length = KEY_HEAD + name.len().saturating_sub(1);
+        let Some(key) = octets.get_mut(..length) else { return false };
+        key[..8].copy_from_slice(&whose.to_ne_bytes());
+        key[KEY_HEAD..].copy_from_slice(&name[..length - KEY_HEAD]);
+        [kind, 0].into_iter().any(|kind| {
+            key[9..KEY_HEAD].copy_from_slice(&kind.to_be_bytes());
+            self.entries.contains_key(&*key)
+        })
     }
 
     fn at(&self, key: &Key, now: Instant) -> Cached {

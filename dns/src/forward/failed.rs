@@ -35,6 +35,25 @@ pub(crate) enum Failed {
 }
 
 impl Failed {
+    /// Nobody waits for who does not answer our probes.
+    pub(crate) fn unprobed() -> Self {
+        Self::Network("it does not answer our probes".to_owned())
+    }
+
+    /// Nobody waits for who has left so many questions without an answer.
+    pub(crate) fn unanswered() -> Self {
+        Self::Network("it has left its last questions without an answer".to_owned())
+    }
+
+    /// Whether somebody was asked and said nothing; `None` where nobody was asked.
+    pub(super) fn is_silence(&self) -> Option<bool> {
+        match self {
+            Self::TimedOut | Self::Network(_) => Some(true),
+            Self::Code(_) | Self::Unusable(_) | Self::Loop(_) => Some(false),
+            Self::NoServers | Self::Busy | Self::Exhausted | Self::Flooded => None,
+        }
+    }
+
     /// The word for it in metrics.
     pub(super) fn word(&self) -> &'static str {
         match self {

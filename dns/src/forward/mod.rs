@@ -12,6 +12,7 @@
 //! address are those of the query. Never: caches, translates, waits beyond the deadline.
 
 mod ask;
+mod circuit;
 mod failed;
 mod loops;
 mod party;
@@ -40,7 +41,7 @@ pub(crate) use ask::UDP_BYTES_MAX;
 use ask::{Ask, Options};
 pub(crate) use failed::Failed;
 pub(crate) use loops::Loops;
-use party::Party;
+pub(crate) use party::Party;
 pub(crate) use patrol::patrol;
 use tcp::{Dial, Pipelines};
 pub(crate) use trail::Trail;
@@ -154,8 +155,17 @@ impl Forwarder {
             Ok(reply)
         };
         let reply = asked.await;
-        self.count(to.whose, &reply);
+        self.settle(&to, &reply);
         reply
+    }
+
+    /// Why `member`, or the upstreams, should not be asked now: all was left without an answer of late, and no question is due that tries.
+    pub(crate) fn shut(&self, member: Option<&Member>, now: Instant) -> Option<Failed> {
+        let through = match member {
+            Some(member) => self.party(member.name.as_str()).circuit.lets_through(now),
+            None => self.upstreams.circuit.lets_through(now),
+        };
+        (!through).then(Failed::unanswered)
     }
 
     /// Asks the upstreams. `trail` is what the question came with.
@@ -171,7 +181,7 @@ impl Forwarder {
     ) -> Result<Message, Failed> {
         let to = To { bits, trail, budget: Some(budget.clone()), ..self.to_upstreams() };
         let reply = self.ask(&to, question, budget.deadline).await;
-        self.count(UPSTREAM, &reply);
+        self.settle(&to, &reply);
         reply
     }
 
@@ -197,11 +207,18 @@ impl Forwarder {
         self.loops.renew();
     }
 
-    fn count(&self, whose: &str, reply: &Result<Message, Failed>) {
-        self.metrics.forward(whose, reply.as_ref().err().map_or("ok", Failed::word));
+    /// What became of a question is counted, and held for or against the party.
+    fn settle(&self, to: &To<'_>, reply: &Result<Message, Failed>) {
+        self.metrics.forward(to.whose, reply.as_ref().err().map_or("ok", Failed::word));
+        match reply.as_ref().map_or_else(Failed::is_silence, |_| Some(false)) {
+            Some(true) => to.party.circuit.left(Instant::now()),
+            Some(false) => to.party.circuit.answered(),
+            None => {}
+        }
     }
 
-    fn party(&self, member: &str) -> Arc<Party> {
+    /// What is known of a member's servers, and what may be in flight there.
+    pub(crate) fn party(&self, member: &str) -> Arc<Party> {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(party) = members.get(member) {
             return Arc::clone(party);

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_api::health::{Probe, Rules};
@@ -19,10 +19,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::Failed;
+use super::circuit::Circuit;
 use super::patrol::Looked;
 use super::times::Times;
 use super::udp::Pool;
+use crate::share::Share;
 
+/// Queries of clients that wait for one party: each is half of what a queue holds at most.
+const SHARE: usize = 1024;
 /// Questions that wait for a slot, for each slot.
 const QUEUE_FACTOR: usize = 2;
 /// So long a question waits for a slot.
@@ -42,7 +46,10 @@ const QUICK: Duration = Duration::from_millis(5);
 
 /// The servers of one member, or the upstreams.
 #[derive(Debug)]
-pub(super) struct Party {
+pub(crate) struct Party {
+    /// Queries that come by datagrams and wait for it.
+    pub(crate) share: Arc<Share>,
+    pub(crate) circuit: Circuit,
     slots: Semaphore,
     slots_max: usize,
     queued: AtomicUsize,
@@ -81,6 +88,8 @@ impl Drop for Place<'_> {
 impl Party {
     pub(super) fn new(slots: usize) -> Self {
         Self {
+            share: Share::new(SHARE),
+            circuit: Circuit::new(Instant::now()),
             slots: Semaphore::new(slots),
             slots_max: slots,
             queued: AtomicUsize::new(0),

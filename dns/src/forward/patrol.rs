@@ -84,12 +84,16 @@ impl Forwarder {
     /// Asks one server, by TCP when there is nothing by UDP.
     async fn knock(&self, to: &To<'_>, server: SocketAddr, question: &Query) -> Result<Message, Failed> {
         let half = PROBE_MAX / 2;
-        match timeout(half, self.attempt(to, server, question, false)).await {
+        let reply = match timeout(half, self.attempt(to, server, question, false)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) | Err(_) => {
                 timeout(half, self.attempt(to, server, question, true)).await.unwrap_or(Err(Failed::TimedOut))
             }
+        };
+        if reply.is_ok() {
+            to.party.circuit.answered();
         }
+        reply
     }
 
     /// Probes every path of `to` for loops, where it is time.

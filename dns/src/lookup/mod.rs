@@ -114,6 +114,17 @@ impl Lookups {
         &self.forwarder
     }
 
+    /// Whether anything is kept of a member's name, be it over; as [`Cache::knows`] takes it.
+    pub(crate) fn knows(&self, whose: u64, name: &[u8], kind: u16) -> bool {
+        self.cache.knows(whose, name, kind)
+    }
+
+    /// Keeps an answer as if it had been asked for.
+    #[cfg(test)]
+    pub(crate) fn put(&self, whose: u64, name: &Name, kind: RecordType, bits: Bits, kept: &Kept) {
+        self.cache.put(whose, name, kind, bits, kept, Instant::now());
+    }
+
     /// Counts what could not be asked of a member.
     pub(crate) fn refused(&self, member: &Member, refused: Refused) {
         self.metrics.refused(member.name.as_str(), refused.word());
@@ -137,8 +148,8 @@ impl Lookups {
             return self.looked("above", Outcome::Fresh(kept));
         }
         let ask = self.asked_of(member, asked, soa.clone(), asking.budget.clone());
-        let down = down.then(|| Failed::Network("it does not answer our probes".to_owned()));
-        let looked = self.look_up(question, down, asking, ask).await;
+        let shut = |now| if down { Some(Failed::unprobed()) } else { self.forwarder.shut(Some(member), now) };
+        let looked = self.look_up(question, shut, asking, ask).await;
         if looked.cache == "miss" && matches!(&looked.outcome, Outcome::Fresh(kept) if kept.nxdomain) {
             self.learn_above(member, above.first(), soa);
         }
@@ -158,7 +169,7 @@ impl Lookups {
             (0..dropped).for_each(|_| metrics.refused("(upstream)", "bailiwick"));
             Ok(kept)
         });
-        self.look_up(question, None, asking, ask).await
+        self.look_up(question, |now| self.forwarder.shut(None, now), asking, ask).await
     }
 
     fn asked_of(
@@ -212,7 +223,7 @@ impl Lookups {
     async fn look_up(
         &self,
         question: Question,
-        down: Option<Failed>,
+        shut: impl FnOnce(Instant) -> Option<Failed>,
         asking: &Asking,
         ask: impl Future<Output = Result<Kept, Failed>> + Send + 'static,
     ) -> Looked {
@@ -221,13 +232,13 @@ impl Lookups {
         let stale = match cached {
             Cached::Fresh(kept) => return self.looked("hit", Outcome::Fresh(kept)),
             Cached::Ending(kept) => {
-                self.renew(&question, down.is_some(), asking, ask);
+                self.renew(&question, shut(now).is_some(), asking, ask);
                 return self.looked("hit", Outcome::Fresh(kept));
             }
             Cached::Stale(kept) if question.whose == UPSTREAMS || may_be_stale(&kept) => Some(kept),
             Cached::Stale(_) | Cached::None => None,
         };
-        if let Some(failed) = self.failures.of(&key, now).or(down) {
+        if let Some(failed) = self.failures.of(&key, now).or_else(|| shut(now)) {
             return self.failed(stale, failed);
         }
         // RFC 8767 §5: who failed the last time is asked again, but not waited for while there is something to give.

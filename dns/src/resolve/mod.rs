@@ -30,6 +30,7 @@ use crate::sign::Signatures;
 use crate::translate::CHAIN_MAX;
 use crate::world::World;
 use crate::zones::Zone;
+pub(crate) use others::failure;
 use ours::{here, reuse, reverse_soa, source};
 
 /// What is asked.

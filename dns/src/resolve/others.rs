@@ -138,7 +138,7 @@ impl Resolver {
     }
 }
 /// That `whom` could not tell.
-fn failure(failed: &Failed, whom: &str) -> Answer {
+pub(crate) fn failure(failed: &Failed, whom: &str) -> Answer {
     let answer = Answer::failure(code(failed), format!("{whom}: {failed}"));
     // What is used up on our side says nothing about the name.
     let ours = matches!(failed, Failed::Busy | Failed::Exhausted | Failed::Flooded);

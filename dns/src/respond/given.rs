@@ -1,6 +1,6 @@
-//! Answers that were given before to somebody who asked the same: found without being decided. Waits for nobody.
+//! Answers that were given before to somebody who asked the same, and failures that need no asking: found without being decided.
 //!
-//! In: a packet, whom it is from. Out: the reply, or that it has to be decided.
+//! In: a packet, whom it is from. Out: the reply, or leave to have it decided. Waits for nobody.
 
 use std::net::SocketAddr;
 
@@ -9,24 +9,33 @@ use tokio::time::Instant;
 use super::{Moment, Peer, Responder, Via};
 use crate::client::Origin;
 use crate::counters::{Outcome, Told};
-use crate::edns::{self, Opt, ReplyOpt};
+use crate::edns::{self, Edes, Opt, ReplyOpt};
 use crate::geo::ecs::Echo;
 use crate::guard::{Cookie, Kind, Verdict};
-use crate::wire::query::{NAME_MAX, Query};
-use crate::wire::render::cut;
+use crate::share::Pass;
+use crate::wire::query::{Folded, NAME_MAX, Query};
+use crate::wire::render::{cut, failure};
 use crate::wire::{Client, Hit, Local, Stands, Terms, neighbourhood};
 
+/// Question, extended errors and options of a failure.
+const FAILURE_BYTES_MAX: usize = 2048;
+
 /// What becomes of a packet whose answer was given before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Given {
     /// The reply is in the buffer.
     Reply(Hit),
     /// Strangers get no more for the moment.
     Dropped,
+    /// It has to be decided, and may be.
+    Slow(Pass),
+    /// There is no room to have it decided, nor a reply to say so.
+    Shed,
 }
+
 impl Responder {
-    /// The reply to a datagram in `out`, when it was given before to somebody who asked the same; `None` when it was not. Waits for
-    /// nobody; allocates nothing when the thread has the answer.
+    /// The reply to a datagram in `out`, when it was given before to somebody who asked the same, or nobody would answer; else whether it
+    /// may be decided. Waits for nobody; allocates nothing when the thread has the answer.
     pub(crate) fn hit(
         &self,
         local: &mut Local,
@@ -34,9 +43,10 @@ impl Responder {
         from: SocketAddr,
         moment: Moment,
         out: &mut [u8],
-    ) -> Option<Given> {
+    ) -> Given {
         let mut folded = [0; NAME_MAX];
-        let query = Query::read(packet, &mut folded)?;
+        let odd = || self.gate.admit_odd().map_or(Given::Shed, Given::Slow);
+        let Some(query) = Query::read(packet, &mut folded) else { return odd() };
         let ip = from.ip();
         let origin = Origin { ip, listener: Via::UDP.transport, key: None };
         let (stands, client, echo) = match query.opt.and_then(|opt| opt.subnet) {
@@ -51,34 +61,44 @@ impl Responder {
                 (stands, ip, None)
             }
             subnet => {
-                let seen = self.resolver.world.load().table.clients.seen(&origin, subnet).ok()?;
+                let Ok(seen) = self.resolver.world.load().table.clients.seen(&origin, subnet) else { return odd() };
                 (Stands::of(&seen.asker), seen.client, seen.echo)
             }
         };
         let cookie = query.opt.map_or(Cookie::Absent, |o| self.edge.guard.cookie(moment.edge, ip, o.cookie));
         if stands.barred || cookie == Cookie::Malformed || self.must_prove(cookie, Via::UDP, stands.spared, moment.edge)
         {
-            return None;
+            return odd();
         }
         let subnet = echo.as_ref().map(Echo::octets);
         let opt = query.opt.map(|opt| ReplyOpt { subnet, ..self.opt(&opt, (Via::UDP, ip, cookie, moment.edge)) });
         let limit = edns::limit(query.opt.as_ref(), false);
         let client = Client { place: stands.place, net: neighbourhood(client) };
         let terms = Terms { now: moment.now, dice: moment.dice, limit, opt };
-        let hit = self.wire.hit(local, &query, client, terms, out)?;
+        let hit = match self.wire.hit(local, &query, client, terms, out) {
+            Some(hit) => hit,
+            None => {
+                let fail = |edes: Edes<'_>, told| fail(&query, opt, (edes, told), stands.recursion, limit, out);
+                match self.gate.admit(&query, &self.resolver.lookups, moment.now, fail) {
+                    Ok(pass) => return Given::Slow(pass),
+                    Err(None) => return Given::Shed,
+                    Err(Some(hit)) => hit,
+                }
+            }
+        };
         let verdict = match (stands.spared, cookie) {
             (true, _) | (_, Cookie::Valid(_)) => Verdict::Send,
             _ => self.edge.guard.judge(moment.edge, ip, Kind::of(&out[..hit.len])),
         };
-        Some(match verdict {
+        match verdict {
             Verdict::Send => Given::Reply(hit),
             Verdict::Slip => Given::Reply(Hit { len: cut(&query, opt, hit.told.rcode, limit, out), ..hit }),
             Verdict::Drop => Given::Dropped,
-        })
+        }
     }
 
-    /// The reply to a query on a stream, when it was given before to somebody who asked the same; `None` when it was not: then
-    /// [`Self::respond`] has it. Waits for nobody.
+    /// The reply to a query on a stream, when it was given before to somebody who asked the same, or nobody would answer; else `None`:
+    /// then [`Self::respond`] has it. Waits for nobody.
     pub(crate) fn at_once(&self, packet: &[u8], from: SocketAddr, via: Via) -> Option<Vec<u8>> {
         let (start, now) = (Instant::now(), self.edge.now());
         let opt = Opt::find(packet).ok()?;
@@ -87,7 +107,8 @@ impl Responder {
         let world = self.resolver.world.load();
         let seen = world.table.clients.seen(&origin, opt.and_then(|opt| opt.subnet)).ok()?;
         let peer = Peer { from, via, now, seen, cookie };
-        let (reply, told) = self.given(packet, opt.as_ref(), &peer, start)?;
+        let given = self.given(packet, opt.as_ref(), &peer, start);
+        let (reply, told) = given.or_else(|| self.shut(packet, opt.as_ref(), &peer, start))?;
         let took = start.elapsed();
         self.metrics.query(via.transport, told, took);
         if !self.taps.is_off() {
@@ -105,14 +126,7 @@ impl Responder {
         now: Instant,
     ) -> Option<(Vec<u8>, Told)> {
         let mut folded = [0; NAME_MAX];
-        let query = Query::read(packet, &mut folded)?;
-        let malformed = peer.cookie == Cookie::Malformed;
-        if peer.seen.asker.barred
-            || malformed
-            || self.must_prove(peer.cookie, peer.via, peer.seen.asker.spared, peer.now)
-        {
-            return None;
-        }
+        let query = self.plainly(packet, peer, &mut folded)?;
         let said = opt.map(|opt| self.said(opt, peer));
         let terms = Terms { now, dice: rand::random(), limit: edns::limit(opt, peer.via.stream), opt: said };
         let mut out = Vec::new();
@@ -121,4 +135,37 @@ impl Responder {
         self.metrics.wire(Outcome::Hit);
         Some((out, hit.told))
     }
+
+    /// The failure of a query on a stream whose member answers nothing.
+    fn shut(&self, packet: &[u8], opt: Option<&Opt<'_>>, peer: &Peer, now: Instant) -> Option<(Vec<u8>, Told)> {
+        let mut folded = [0; NAME_MAX];
+        let query = self.plainly(packet, peer, &mut folded)?;
+        let (said, limit) = (opt.map(|opt| self.said(opt, peer)), edns::limit(opt, true));
+        let mut out = vec![0; limit.min(FAILURE_BYTES_MAX)];
+        let fail = |edes: Edes<'_>, told| fail(&query, said, (edes, told), peer.seen.asker.recursion, limit, &mut out);
+        let hit = self.gate.shut(&query, &self.resolver.lookups, now, fail)??;
+        out.truncate(hit.len);
+        Some((out, hit.told))
+    }
+
+    /// The query in `packet`, where it is a plain one of somebody who may ask.
+    fn plainly<'p>(&self, packet: &'p [u8], peer: &Peer, folded: &'p mut Folded) -> Option<Query<'p>> {
+        let query = Query::read(packet, folded)?;
+        let asker = &peer.seen.asker;
+        let proven = !self.must_prove(peer.cookie, peer.via, asker.spared, peer.now);
+        (!asker.barred && peer.cookie != Cookie::Malformed && proven).then_some(query)
+    }
+}
+
+/// Writes a failure that says why.
+fn fail(
+    query: &Query<'_>,
+    opt: Option<ReplyOpt<'_>>,
+    (edes, told): (Edes<'_>, Told),
+    recursion: bool,
+    limit: usize,
+    out: &mut [u8],
+) -> Option<Hit> {
+    let len = failure(query, opt.map(|opt| ReplyOpt { edes, ..opt }), recursion, limit, out)?;
+    Some(Hit { len, told })
 }

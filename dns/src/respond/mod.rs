@@ -28,6 +28,7 @@ use crate::edge::Edge;
 use crate::edns::{self, Opt, ReplyOpt};
 use crate::explain::Trace;
 use crate::forward::Trail;
+use crate::gate::Gate;
 use crate::geo::ecs::{self, Echo};
 use crate::guard::{Cookie, Kind, Now, Verdict};
 use crate::metrics::Metrics;
@@ -77,6 +78,7 @@ pub(crate) struct Responder {
     pub(crate) metrics: Metrics,
     pub(crate) wire: Arc<Wire>,
     pub(crate) taps: Taps,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// Who is at the other end of a packet.

@@ -117,6 +117,11 @@ impl Rename {
             || arpa::reverse(name).is_some_and(|reverse| self.ranges.iter().any(|range| reverse.belongs_to(range)))
     }
 
+    /// Whether a label right below the subtree's own name stands for a further domain.
+    pub(crate) fn is_alias(&self, label: &[u8]) -> bool {
+        self.alias(label).is_some()
+    }
+
     /// The domain that `name` lies in, and what stands left of it. A name of ours is never native, be it in a domain around the apex.
     fn domain_of<'n>(&self, name: &'n Name) -> Option<(&Domain, Vec<&'n [u8]>)> {
         let (domain, path) = self.domains.iter().find_map(|d| Some((d, left_of(name, &d.native)?)))?;

@@ -37,11 +37,12 @@ pub(crate) struct Stands {
     pub(crate) place: u32,
     pub(crate) barred: bool,
     pub(crate) spared: bool,
+    pub(crate) recursion: bool,
 }
 
 impl Stands {
     pub(crate) fn of(asker: &Asker) -> Self {
-        Self { place: asker.id, barred: asker.barred, spared: asker.spared }
+        Self { place: asker.id, barred: asker.barred, spared: asker.spared, recursion: asker.recursion }
     }
 }
 

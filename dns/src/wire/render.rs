@@ -7,6 +7,8 @@
 use super::query::{HEADER, QUESTION_TAIL, Query, bit};
 use crate::edns::{Edes, ReplyOpt};
 
+/// RFC 1035 §4.1.1.
+const SERVFAIL: u8 = 2;
 /// Options that a reply may have beside extended errors: cookie, subnet, keep-alive, identity, padding.
 const OPTIONS_ROOM: usize = 1024;
 
@@ -42,6 +44,32 @@ pub(crate) fn cut(query: &Query<'_>, opt: Option<ReplyOpt<'_>>, rcode: u16, limi
     reply[11] = 1;
     ReplyOpt { rcode_high: (rcode >> 4) as u8, ..opt }.write(reply.len(), limit, &mut rest);
     limit - rest.len()
+}
+
+/// The reply to a question that nobody will answer: SERVFAIL, the question, and what `opt` says; `None` when not even that fits.
+pub(crate) fn failure(
+    query: &Query<'_>,
+    opt: Option<ReplyOpt<'_>>,
+    recursion: bool,
+    limit: usize,
+    out: &mut [u8],
+) -> Option<usize> {
+    let name = HEADER + query.spelled.len();
+    let (limit, length) = (limit.min(out.len()), name + QUESTION_TAIL);
+    if length + opt.map_or(0, |opt| opt.bytes_min()) > limit {
+        return None;
+    }
+    let (reply, mut rest) = out[..limit].split_at_mut(length);
+    reply[..2].copy_from_slice(&query.id);
+    reply[2] = 0x80 | (query.bits & bit::RD);
+    reply[3] = u8::from(recursion) << 7 | u8::from(query.bits & bit::CD != 0) << 4 | SERVFAIL;
+    reply[4..HEADER].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, u8::from(opt.is_some())]);
+    reply[HEADER..name].copy_from_slice(query.spelled);
+    reply[name..name + 2].copy_from_slice(&query.kind.to_be_bytes());
+    reply[name + 2..].copy_from_slice(&[0, 1]);
+    let Some(opt) = opt else { return Some(length) };
+    opt.write(length, limit, &mut rest);
+    Some(limit - rest.len())
 }
 
 /// What is known of a message that is kept.

@@ -116,6 +116,8 @@ pub(crate) fn configured(config: &Config, topology: Topology, bytes_max: usize) 
         (config, &crate::geo::Geo::default()),
         Instant::now(),
     );
+    let gate = Arc::new(crate::gate::Gate::new(&metrics));
+    gate.follow(None, &world, &forwarder);
     let lookups = Lookups::new(&config.caching, forwarder, metrics.clone(), tasks);
     let authority = Arc::new(Authority::new(Line::dead(), Arc::clone(&world.table)));
     let signatures = Arc::clone(&authority.signatures);
@@ -123,7 +125,7 @@ pub(crate) fn configured(config: &Config, topology: Topology, bytes_max: usize) 
     let resolver = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard, signatures });
     let edge = Arc::new(Edge::new(config, None));
     let taps = crate::tap::Taps::default();
-    Responder { resolver, edge, authority, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())), taps }
+    Responder { resolver, edge, authority, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())), taps, gate }
 }
 
 /// Another topology counts from now on; the tables are made anew and differ.

@@ -1,8 +1,8 @@
 //! Queries by UDP, on threads of our own.
 //!
 //! ```text
-//!   socket ── recvmmsg ── hit? ── sendmmsg                      one thread a core, one socket for each local address
-//!                          │ no
+//!   socket ── recvmmsg ── hit, or nobody would answer? ── sendmmsg      one thread a core, one socket for each local address
+//!                          │ no: a pass of its party (gate), else a failure in the same batch
 //!                          ├── decided at once, while there is time for it ── sendmmsg
 //!                          └── queue (bounded, the newest is shed) ── tokio ── sendto on the same socket
 //! ```
@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use nix::unistd::Pid;
 use socket2::SockRef;
 use tokio::runtime::Handle;
@@ -37,8 +39,8 @@ use crate::respond::Responder;
 use slow::Slow;
 use worker::Worker;
 
-/// Queries of one thread that nobody has looked at yet.
-const QUEUE_MAX: usize = 1024;
+/// Queries of one thread that nobody has looked at yet: twice what one party may have there.
+const QUEUE_MAX: usize = 2048;
 /// A thread looks so often whether it is to end, when nothing wakes it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What the kernel may hold for a thread that is busy, where it lets us: a burst is not lost while a batch is answered.
@@ -74,8 +76,10 @@ fn thread(
     for socket in &sockets {
         socket.set_nonblocking(false)?;
         socket.set_read_timeout(Some(LOOK_EVERY))?;
-        // Refused where the system's bound is lower: then that holds.
-        let _ = SockRef::from(socket.as_ref()).set_recv_buffer_size(RECEIVE_BYTES);
+        // More than the system's bound is for those who may (CAP_NET_ADMIN); for others that bound holds.
+        if setsockopt(socket.as_ref(), RcvBufForce, &RECEIVE_BYTES).is_err() {
+            let _ = SockRef::from(socket.as_ref()).set_recv_buffer_size(RECEIVE_BYTES);
+        }
     }
     let (queue, queued) = mpsc::channel(QUEUE_MAX);
     let (ended, end) = oneshot::channel::<()>();

@@ -1,7 +1,7 @@
 //! Queries by UDP that need more than a look: answered on the runtime, sent by the socket that was asked.
 //!
-//! In: a queue that threads fill. Out: replies. Those that wait for somebody else wait in tasks of their own, as many as
-//! [`WAITING_MAX`]; more are dropped, the newest first, since the others are nearer to their answer.
+//! In: a queue that threads fill, each query with the pass of its party. Out: replies. Those that wait for somebody else wait in tasks of
+//! their own, as many as [`WAITING_MAX`]; more are dropped, the newest first, since the others are nearer to their answer.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::super::reply;
 use crate::respond::{Responder, Via};
+use crate::share::Pass;
 
 /// Queries of one thread that wait for somebody else's answer.
 const WAITING_MAX: usize = 4096;
@@ -25,6 +26,7 @@ const WAITING_MAX: usize = 4096;
 pub(super) struct Asked {
     pub(super) packet: Vec<u8>,
     pub(super) peer: Peer,
+    pub(super) pass: Pass,
 }
 
 /// Where a reply goes.
@@ -44,11 +46,11 @@ pub(super) async fn answer(
     shutdown: &CancellationToken,
 ) {
     let full = responder.metrics.drops("udp", "full");
-    while let Some(Asked { packet, peer }) = queued.recv().await {
+    while let Some(Asked { packet, peer, pass }) = queued.recv().await {
         let mut answering: Answering = Box::pin(reply(responder.clone(), packet, peer.from, Via::UDP));
         if let Poll::Ready(octets) = poll!(&mut answering) {
             send(&peer, octets);
-        } else if !wait(answering, peer, waiting, shutdown, &Handle::current()) {
+        } else if !wait(answering, (peer, pass), waiting, shutdown, &Handle::current()) {
             full.inc();
         }
     }
@@ -64,19 +66,19 @@ pub(super) struct Slow {
 
 impl Slow {
     /// Queues a query; not when the queue is full.
-    pub(super) fn queue(&self, packet: &[u8], peer: Peer) -> bool {
-        self.queue.try_send(Asked { packet: packet.to_vec(), peer }).is_ok()
+    pub(super) fn queue(&self, packet: &[u8], peer: Peer, pass: Pass) -> bool {
+        self.queue.try_send(Asked { packet: packet.to_vec(), peer, pass }).is_ok()
     }
 
     /// Lets an answer be waited for; not when too many are already.
-    pub(super) fn wait(&self, answering: Answering, peer: Peer) -> bool {
-        wait(answering, peer, &self.waiting, &self.shutdown, &self.handle)
+    pub(super) fn wait(&self, answering: Answering, peer: Peer, pass: Pass) -> bool {
+        wait(answering, (peer, pass), &self.waiting, &self.shutdown, &self.handle)
     }
 }
 
 fn wait(
     answering: Answering,
-    peer: Peer,
+    (peer, pass): (Peer, Pass),
     waiting: &TaskTracker,
     shutdown: &CancellationToken,
     handle: &Handle,
@@ -89,6 +91,7 @@ fn wait(
         async move {
             let octets = shutdown.run_until_cancelled(answering).await;
             send(&peer, octets.flatten());
+            drop(pass);
         },
         handle,
     );

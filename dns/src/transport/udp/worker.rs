@@ -1,8 +1,8 @@
 //! One thread that answers datagrams: a batch in, a batch out, and nothing waited for in between.
 //!
-//! In: the sockets of one core. Out: replies. A hit allocates nothing and takes no lock. What is no hit is decided here as long as that
-//! takes a small part of a batch; the rest is queued, and what the queue does not take is shed. A packet that breaks an invariant
-//! gets no reply; the thread goes on.
+//! In: the sockets of one core. Out: replies. A hit allocates nothing, takes no lock, and is sent before anything else is looked at. What
+//! is no hit and has a pass is decided here as long as that takes a small part of a batch; the rest is queued, and what the queue does
+//! not take is shed. A packet that breaks an invariant gets no reply; the thread goes on.
 
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,14 +19,15 @@ use tokio::time::Instant;
 
 use super::super::reply;
 use super::LOOK_EVERY;
-use super::batch::Batch;
+use super::batch::{BATCH, Batch};
 use super::slow::{Answering, Peer, Slow};
 use crate::counters::Block;
 use crate::respond::{Given, Moment, Responder, Via};
+use crate::share::Pass;
 use crate::wire::Local;
 
-/// What is no hit may take so long of a batch; then it is queued.
-const DECIDING_MAX: Duration = Duration::from_micros(200);
+/// What is no hit may take so long after a batch; then it is queued.
+const DECIDING_MAX: Duration = Duration::from_micros(100);
 /// After an error of a socket.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -39,6 +40,8 @@ pub(super) struct Worker {
     batch: Batch,
     block: Arc<Block>,
     dropped: Dropped,
+    /// Passes of the packets that are no hits.
+    passes: Box<[Option<Pass>; BATCH]>,
     dice: u64,
 }
 
@@ -67,6 +70,7 @@ impl Worker {
             slow,
             local: Local::default(),
             batch: Batch::new(),
+            passes: Box::new([const { None }; BATCH]),
             // Xorshift never leaves 0.
             dice: rand::random::<u64>() | 1,
         }
@@ -114,10 +118,7 @@ impl Worker {
             moment.dice = self.dice;
             match catch_unwind(AssertUnwindSafe(|| self.hit(at, moment))) {
                 Ok(true) => tally.hits += 1,
-                Ok(false) => {
-                    tally.misses += 1;
-                    self.miss(at, socket, moment.now);
-                }
+                Ok(false) => tally.misses += 1,
                 Err(_) => self.dropped.panic.inc(),
             }
         }
@@ -126,16 +127,32 @@ impl Worker {
             self.block.took(tally.hits, moment.now.elapsed());
             self.block.wire(tally.hits, 0);
         }
+        if tally.misses > 0 {
+            let start = Instant::now();
+            for at in 0..count {
+                if let Some(pass) = self.passes[at].take() {
+                    self.miss(at, socket, pass, start);
+                }
+            }
+            self.batch.send(socket);
+        }
         Ok(tally)
     }
 
-    /// Whether the packet's answer was there.
+    /// Whether nothing is left to be decided of the packet; else its pass is kept, where it got one.
     fn hit(&mut self, at: usize, moment: Moment) -> bool {
         let Some((packet, from, out)) = self.batch.packet(at) else { return true };
         match self.responder.hit(&mut self.local, packet, from, moment, out) {
-            None => return false,
-            Some(Given::Dropped) => self.dropped.rate.inc(),
-            Some(Given::Reply(hit)) => {
+            Given::Slow(pass) => {
+                self.passes[at] = Some(pass);
+                return false;
+            }
+            Given::Shed => {
+                self.dropped.full.inc();
+                return false;
+            }
+            Given::Dropped => self.dropped.rate.inc(),
+            Given::Reply(hit) => {
                 self.block.datagram(hit.told);
                 if !self.responder.taps.is_off() {
                     self.responder.show(Via::UDP, from, packet, &out[..hit.len], moment.now.elapsed());
@@ -147,11 +164,11 @@ impl Worker {
     }
 
     /// Decides at once, or lets others do it.
-    fn miss(&mut self, at: usize, socket: &Arc<UdpSocket>, since: Instant) {
+    fn miss(&mut self, at: usize, socket: &Arc<UdpSocket>, pass: Pass, since: Instant) {
         let Some((packet, from, out)) = self.batch.packet(at) else { return };
         let peer = || Peer { socket: Arc::clone(socket), from };
         if since.elapsed() > DECIDING_MAX {
-            if !self.slow.queue(packet, peer()) {
+            if !self.slow.queue(packet, peer(), pass) {
                 self.dropped.full.inc();
             }
             return;
@@ -164,7 +181,7 @@ impl Worker {
             }
             Poll::Ready(_) => {}
             Poll::Pending => {
-                if !self.slow.wait(answering, peer()) {
+                if !self.slow.wait(answering, peer(), pass) {
                     self.dropped.full.inc();
                 }
             }
