@@ -4,7 +4,7 @@
 use rand::RngExt as _;
 use serde_json::{Map, Value};
 
-/// The annotation-free parts of metadata that the server itself owns.
+/// The parts of metadata that the server itself writes, whatever a client sends.
 pub(crate) const OWNED_BY_SERVER: [&str; 6] =
     ["uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
@@ -30,15 +30,15 @@ pub(crate) fn meta_mut(object: &mut Value) -> &mut Map<String, Value> {
 
 /// The map under a key; made if absent or of a wrong type.
 pub(crate) fn map_mut<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
-    if !object.is_object() {
-        *object = Value::Object(Map::new());
+    as_map(as_map(object).entry(key).or_insert(Value::Null))
+}
+
+/// The map in a value; made if it is something else.
+pub(crate) fn as_map(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
     }
-    let map = object.as_object_mut().expect("made an object above");
-    let slot = map.entry(key).or_insert_with(|| Value::Object(Map::new()));
-    if !slot.is_object() {
-        *slot = Value::Object(Map::new());
-    }
-    slot.as_object_mut().expect("made an object above")
+    value.as_object_mut().expect("made an object above")
 }
 
 /// The finalizers.

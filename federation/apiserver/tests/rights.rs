@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use support::*;
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 fn role(name: &str, rules: Value) -> Value {
     json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules})
@@ -23,7 +22,7 @@ fn group(name: &str) -> Value {
 }
 
 fn map(name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}})
+    config_map(name, json!({"a": "b"}))
 }
 
 #[tokio::test]
@@ -69,6 +68,40 @@ async fn a_certificate_is_a_user_and_may_do_what_is_bound_to_it_and_nothing_else
     // A binding that goes takes the right along at once.
     assert_eq!(delete(&admin, &format!("{bindings}/some"), &Value::Null).await?.0, 200);
     assert_eq!(get(&dev, MAPS).await?.0, 403);
+    bed.down().await
+}
+
+#[tokio::test]
+async fn a_review_is_one_object_at_its_own_path_and_a_right_of_its_namespace() -> Result<()> {
+    let bed = Bed::up().await?;
+    let admin = bed.server.client();
+    let access = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let whoami = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    for (path, body, code) in [
+        (access, json!({"spec": {"nonResourceAttributes": {"verb": "get", "path": "/healthz"}}}), 201),
+        (access, json!({}), 201),
+        (access, json!({"spec": [1]}), 201),
+        (access, json!([1]), 400),
+        (access, json!("x"), 400),
+        (whoami, json!({}), 201),
+        (whoami, json!(7), 400),
+        ("/apis/authorization.k8s.io/v1/selfsubjectreviews", json!({}), 404),
+        ("/apis/authorization.k8s.io/v1/x/subjectaccessreviews", json!({}), 404),
+        ("/apis/example.dev/v1/tokenreviews", json!({}), 404),
+    ] {
+        let (got, said) = post(&admin, path, &body).await?;
+        assert_eq!(got, code, "{path} {body}: {said}");
+        assert!(code != 400 || said["message"] == "the body of a review must be one object", "{said}");
+    }
+    let rules = json!([{"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}]);
+    post(&admin, &format!("{RBAC}/namespaces/default/roles"), &role("asks", rules)).await?;
+    post(&admin, &format!("{RBAC}/namespaces/default/rolebindings"), &binding("asks", "asks", group("askers"))).await?;
+    let asker = bed.over_https("asker", &["askers"]).await?;
+    for (namespace, code) in [("default", 201), ("kube-system", 403)] {
+        let path = format!("/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews");
+        let (got, said) = post(&asker, &path, &json!({"spec": {"user": "asker"}})).await?;
+        assert_eq!(got, code, "{namespace}: {said}");
+    }
     bed.down().await
 }
 

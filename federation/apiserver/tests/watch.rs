@@ -136,6 +136,17 @@ async fn a_watch_ends_when_it_said() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_watch_that_asks_for_an_age_is_served() -> Result<()> {
+    let bed = Bed::up().await?;
+    let client = bed.server.client();
+    let mut watch = open(&client, &format!("{MAPS}?watch=true&timeoutSeconds={}", u64::MAX)).await?;
+    post(&client, MAPS, &config_map("a", json!({}))).await?;
+    let (kind, name, _) = next(&mut watch).await?;
+    assert_eq!((kind.as_str(), name.as_str()), ("ADDED", "a"));
+    bed.down().await
+}
+
+#[tokio::test]
 async fn kubes_own_watchers_follow() -> Result<()> {
     for streaming in [false, true] {
         let bed = Bed::up().await?;

@@ -136,8 +136,15 @@ fn impersonated(server: &Arc<Inner>, user: User, headers: &HeaderMap) -> Result<
 fn ask_unstored(method: &Method, path: &str) -> Ask {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
-        ["apis", group, "v1", .., review] if method == Method::POST && review.ends_with("reviews") => {
-            Ask { verb: "create".into(), group: (*group).into(), resource: (*review).into(), ..Ask::default() }
+        ["apis", group, "v1", scope @ .., review] if method == Method::POST && review.ends_with("reviews") => {
+            let namespace = if let ["namespaces", namespace] = scope { *namespace } else { "" };
+            Ask {
+                verb: "create".into(),
+                group: (*group).into(),
+                resource: (*review).into(),
+                namespace: namespace.into(),
+                ..Ask::default()
+            }
         }
         _ => Ask::path(&method.as_str().to_lowercase(), path),
     }
@@ -177,12 +184,7 @@ where
 /// Everything, as a data file. It holds every Secret: RBAC gives this path to administrators alone.
 async fn snapshot(server: &Arc<Inner>) -> Result<Reply, Refusal> {
     let server = server.clone();
-    let made = tokio::task::spawn_blocking(move || {
-        let dir = tempfile::tempdir().map_err(|why| why.to_string())?;
-        let file = dir.path().join("snapshot");
-        server.store.snapshot(&file).map_err(|why| why.to_string())?;
-        std::fs::read(&file).map_err(|why| why.to_string())
-    });
+    let made = tokio::task::spawn_blocking(move || server.store.snapshot_bytes().map_err(|why| why.to_string()));
     let made = made.await.map_err(|why| why.to_string()).flatten();
     let bytes = made.map_err(|why| Refusal::internal(format!("the snapshot can't be made: {why}")))?;
     Ok(Reply { content: "application/octet-stream", ..Reply::bytes(200, bytes.into()) })

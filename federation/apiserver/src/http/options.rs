@@ -31,7 +31,6 @@ pub(crate) struct Options {
     pub(crate) force: bool,
     pub(crate) validation: Validation,
     pub(crate) propagation: String,
-    pub(crate) grace_s: Option<u64>,
     pub(crate) orphan: bool,
 }
 
@@ -79,7 +78,8 @@ impl Options {
                 }
             }
             "propagationPolicy" => self.propagation = value,
-            "gracePeriodSeconds" => self.grace_s = Some(value.parse().map_err(|_| bad())?),
+            // Nothing here needs time to end, so that only the form matters.
+            "gracePeriodSeconds" => drop(value.parse::<u64>().map_err(|_| bad())?),
             "orphanDependents" => self.orphan = flag()?,
             _ => {}
         }

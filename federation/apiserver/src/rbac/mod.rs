@@ -17,7 +17,7 @@ pub(crate) use self::{
 use crate::{
     config::User,
     object::text,
-    refusal::{Refusal, qualified},
+    refusal::Refusal,
     server::Inner,
     store::{Key, Memory},
 };
@@ -88,10 +88,8 @@ fn is_subject(binding: &Value, user: &User, namespace: &str) -> bool {
 fn refuse(user: &User, ask: &Ask) -> Refusal {
     let (who, verb) = (&user.name, &ask.verb);
     if ask.resource.is_empty() {
-        let mut refusal =
-            Refusal::forbidden("", "", "", &format!("User \"{who}\" cannot {verb} path \"{}\"", ask.path));
-        refusal.message = format!("forbidden: User \"{who}\" cannot {verb} path \"{}\"", ask.path);
-        return refusal;
+        let why = format!("User \"{who}\" cannot {verb} path \"{}\"", ask.path);
+        return Refusal::forbidden("", "", "", &why);
     }
     let mut resource = ask.resource.clone();
     if !ask.subresource.is_empty() {
@@ -103,10 +101,5 @@ fn refuse(user: &User, ask: &Ask) -> Refusal {
         format!("in the namespace \"{}\"", ask.namespace)
     };
     let why = format!("User \"{who}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {scope}", ask.group);
-    let mut refusal = Refusal::forbidden(&ask.group, &ask.resource, &ask.name, &why);
-    let what = qualified(&ask.group, &ask.resource);
-    if ask.name.is_empty() {
-        refusal.message = format!("{what} is forbidden: {why}");
-    }
-    refusal
+    Refusal::forbidden(&ask.group, &ask.resource, &ask.name, &why)
 }

@@ -9,29 +9,31 @@ use crate::{config::User, http::Reply, object::text, refusal::Refusal, server::I
 
 /// Answers one review.
 pub(crate) fn review(server: &Arc<Inner>, user: &User, path: &str, body: &Value) -> Result<Reply, Refusal> {
-    let spec = body.get("spec").cloned().unwrap_or_else(|| json!({}));
-    let status = match path.trim_end_matches('/').rsplit('/').next().unwrap_or_default() {
-        "selfsubjectaccessreviews" if path.starts_with("/apis/authorization.k8s.io/v1/") => access(server, user, &spec),
-        "subjectaccessreviews" if path.starts_with("/apis/authorization.k8s.io/v1/") => {
-            access(server, &subject(&spec), &spec)
-        }
-        "localsubjectaccessreviews" if path.starts_with("/apis/authorization.k8s.io/v1/") => {
-            access(server, &subject(&spec), &spec)
-        }
-        "selfsubjectrulesreviews" if path.starts_with("/apis/authorization.k8s.io/v1/") => {
-            rules(server, user, text(&spec, &["namespace"]))
-        }
-        "selfsubjectreviews" if path.starts_with("/apis/authentication.k8s.io/v1/") => {
+    let Some(asked) = body.as_object() else {
+        return Err(Refusal::bad_request("the body of a review must be one object"));
+    };
+    let spec = asked.get("spec").cloned().unwrap_or_else(|| json!({}));
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let status = match parts.as_slice() {
+        ["apis", "authorization.k8s.io", "v1", rest @ .., kind] => match (*kind, rest) {
+            ("selfsubjectaccessreviews", []) => access(server, user, &spec),
+            ("subjectaccessreviews", []) | ("localsubjectaccessreviews", ["namespaces", _]) => {
+                access(server, &subject(&spec), &spec)
+            }
+            ("selfsubjectrulesreviews", []) => rules(server, user, text(&spec, &["namespace"])),
+            _ => return Err(Refusal::no_such_path()),
+        },
+        ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => {
             json!({"userInfo": {"username": user.name, "groups": user.groups}})
         }
-        "tokenreviews" if path.starts_with("/apis/authentication.k8s.io/v1/") => token(server, &spec),
+        ["apis", "authentication.k8s.io", "v1", "tokenreviews"] => token(server, &spec),
         _ => return Err(Refusal::no_such_path()),
     };
-    let mut answer = body.clone();
-    answer["metadata"] = body.get("metadata").cloned().unwrap_or_else(|| json!({}));
-    answer["spec"] = spec;
-    answer["status"] = status;
-    Ok(Reply::json(201, &answer))
+    let mut answer = asked.clone();
+    answer.entry("metadata").or_insert_with(|| json!({}));
+    answer.insert("spec".into(), spec);
+    answer.insert("status".into(), status);
+    Ok(Reply::json(201, &Value::Object(answer)))
 }
 
 fn subject(spec: &Value) -> User {

@@ -76,8 +76,6 @@ pub(crate) struct Strategy {
     pub(crate) merge_key: Option<Box<str>>,
     /// Lists of scalars merge as sets.
     pub(crate) merge: bool,
-    /// Keys that the patch does not name go.
-    pub(crate) retain_keys: bool,
 }
 
 /// What a map may hold beyond its properties.

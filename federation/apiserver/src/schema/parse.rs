@@ -117,7 +117,6 @@ fn strategy(source: &Value) -> Strategy {
     Strategy {
         merge_key: source.get("x-kubernetes-patch-merge-key").and_then(Value::as_str).map(Into::into),
         merge: words.split(',').any(|word| word == "merge"),
-        retain_keys: words.split(',').any(|word| word == "retainKeys"),
     }
 }
 

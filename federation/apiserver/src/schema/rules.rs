@@ -11,7 +11,10 @@ use cel::{
 };
 use serde_json::Value;
 
-use super::{Rule, Schema, Type, validate::join};
+use super::{
+    Rule, Schema, Type,
+    validate::{is_cidr, join},
+};
 use crate::refusal::Cause;
 
 /// A rule, compiled.
@@ -98,16 +101,6 @@ fn cause(rule: &Rule, value: &Value, path: &str, why: &str) -> Cause {
     }
 }
 
-fn is_cidr(text: &str) -> bool {
-    let Some((ip, len)) = text.split_once('/') else { return false };
-    let len_max = match ip.parse() {
-        Ok(std::net::IpAddr::V4(_)) => 32,
-        Ok(std::net::IpAddr::V6(_)) => 128,
-        Err(_) => return false,
-    };
-    len.parse::<u8>().is_ok_and(|len| len <= len_max)
-}
-
 /// JSON as CEL sees it: numbers by the schema's type, names of fields escaped, of metadata only the name at the root.
 fn convert(value: &Value, schema: Option<&Schema>, is_root: bool) -> Cel {
     match value {
@@ -145,7 +138,7 @@ fn known_metadata(meta: &Value) -> Value {
 
 /// Field names that CEL can't write: its reserved words, and some characters.
 fn escape(name: &str) -> String {
-    const RESERVED: [&str; 20] = [
+    const RESERVED: [&str; 21] = [
         "true",
         "false",
         "null",
@@ -166,8 +159,9 @@ fn escape(name: &str) -> String {
         "return",
         "var",
         "void",
+        "while",
     ];
-    if RESERVED.contains(&name) || name == "while" {
+    if RESERVED.contains(&name) {
         return format!("__{name}__");
     }
     if !name.contains(['.', '-', '/']) && !name.contains("__") {

@@ -195,8 +195,7 @@ fn check_choices(value: &Value, bounds: &Bounds, path: &str, causes: &mut Vec<Ca
             causes.push(Cause::invalid(path, value, why));
         }
     }
-    if let Some(not) = bounds.not.as_ref().filter(|not| holds(not).is_empty()) {
-        let _ = not;
+    if bounds.not.as_ref().is_some_and(|not| holds(not).is_empty()) {
         causes.push(Cause::invalid(path, value, format!("{path} in body must not validate the schema (not)")));
     }
 }
@@ -207,17 +206,21 @@ fn has_format(text: &str, format: &str) -> bool {
         "date-time" => text.parse::<jiff::Timestamp>().is_ok(),
         "ipv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
         "ipv6" => text.parse::<std::net::Ipv6Addr>().is_ok(),
-        "cidr" => text.split_once('/').is_some_and(|(ip, len)| {
-            let max = match ip.parse() {
-                Ok(std::net::IpAddr::V4(_)) => 32,
-                Ok(std::net::IpAddr::V6(_)) => 128,
-                Err(_) => return false,
-            };
-            len.parse::<u8>().is_ok_and(|len| len <= max)
-        }),
+        "cidr" => is_cidr(text),
         "uuid" => crate::object::parse_uid(text).is_some(),
         _ => true,
     }
+}
+
+/// An address and the length of its prefix.
+pub(super) fn is_cidr(text: &str) -> bool {
+    let Some((ip, len)) = text.split_once('/') else { return false };
+    let len_max = match ip.parse() {
+        Ok(std::net::IpAddr::V4(_)) => 32,
+        Ok(std::net::IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    len.parse::<u8>().is_ok_and(|len| len <= len_max)
 }
 
 pub(super) fn join(path: &str, key: &str) -> String {

@@ -9,7 +9,7 @@ use std::{
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
-use super::{Change, Key, Memory, Stored};
+use super::{Change, Key, Memory, Stored, ram::Ram};
 use crate::Error;
 
 const OBJECTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("objects");
@@ -49,6 +49,12 @@ impl Disk {
             return Err(Error::Exists { path: path.to_owned() });
         }
         Self::open(path)
+    }
+
+    /// A file that is only in memory.
+    pub(super) fn in_memory(ram: &Ram) -> Result<Self, Error> {
+        let ram = ram.clone();
+        Self::with(Path::new("snapshot"), Box::new(move || builder().create_with_backend(ram.clone())))
     }
 
     pub(super) fn with(path: &Path, open: Open) -> Result<Self, Error> {

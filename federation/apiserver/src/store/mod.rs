@@ -8,6 +8,7 @@
 
 mod disk;
 mod memory;
+mod ram;
 mod record;
 mod restore;
 mod writer;
@@ -30,6 +31,7 @@ pub(crate) use self::{
 };
 use self::{
     memory::prepare,
+    ram::Ram,
     writer::{Job, Writer},
 };
 
@@ -123,11 +125,21 @@ impl Store {
 
     /// Writes a consistent copy of everything to a new file.
     pub(crate) fn snapshot(&self, to: &Path) -> Result<(), Error> {
-        let (revision, objects) = {
-            let memory = self.read();
-            (memory.revision(), memory.all())
-        };
+        let (revision, objects) = self.everything();
         Disk::create_new(to)?.write_all(revision, &objects)
+    }
+
+    /// The same copy as the bytes of a file, for who has no disk here.
+    pub(crate) fn snapshot_bytes(&self) -> Result<Vec<u8>, Error> {
+        let ram = Ram::default();
+        let (revision, objects) = self.everything();
+        Disk::in_memory(&ram)?.write_all(revision, &objects)?;
+        Ok(ram.take())
+    }
+
+    fn everything(&self) -> (u64, Vec<(Key, Arc<Stored>)>) {
+        let memory = self.read();
+        (memory.revision(), memory.all())
     }
 
     /// Waits until all writes handed over are done and the file is closed.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, ReadableDatabase as _, StorageBackend, TableDefinition};
@@ -141,6 +140,18 @@ async fn files_that_are_not_ours_are_refused_and_not_touched() {
 }
 
 #[tokio::test]
+async fn a_snapshot_for_a_client_is_a_data_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::in_memory(LIMITS, 1);
+    let held = store.commit(write("a", 100)).await.unwrap();
+    let path = dir.path().join("copy.redb");
+    fs::write(&path, store.snapshot_bytes().unwrap()).unwrap();
+    let copy = Store::on_disk(LIMITS, Disk::open(&path).unwrap()).unwrap();
+    let stored = copy.get(&key("a")).unwrap();
+    assert_eq!((stored.revision, &stored.bytes), (held.revision, &held.bytes));
+}
+
+#[tokio::test]
 async fn a_snapshot_is_put_in_the_place_of_a_damaged_file() {
     let dir = tempfile::tempdir().unwrap();
     let (path, copy) = (dir.path().join("state.redb"), dir.path().join("copy.redb"));
@@ -171,7 +182,7 @@ async fn a_snapshot_is_put_in_the_place_of_a_damaged_file() {
 /// A disk of a size that the test sets, in memory; it outlives the files on it.
 #[derive(Debug, Clone, Default)]
 struct Small {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    ram: Ram,
     room: Arc<AtomicU64>,
 }
 
@@ -185,24 +196,18 @@ impl Small {
 
 impl StorageBackend for Small {
     fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.bytes.lock().unwrap().len() as u64)
+        self.ram.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let bytes = self.bytes.lock().unwrap();
-        let from = usize::try_from(offset).unwrap();
-        let held = bytes.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(held);
-        Ok(())
+        self.ram.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        let mut bytes = self.bytes.lock().unwrap();
-        if len > self.room.load(Ordering::SeqCst) && len > bytes.len() as u64 {
+        if len > self.room.load(Ordering::SeqCst) && len > self.ram.len()? {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        bytes.resize(usize::try_from(len).unwrap(), 0);
-        Ok(())
+        self.ram.set_len(len)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
@@ -210,10 +215,7 @@ impl StorageBackend for Small {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        let from = usize::try_from(offset).unwrap();
-        let mut bytes = self.bytes.lock().unwrap();
-        bytes.get_mut(from..from + data.len()).ok_or(io::ErrorKind::StorageFull)?.copy_from_slice(data);
-        Ok(())
+        self.ram.write(offset, data)
     }
 }
 

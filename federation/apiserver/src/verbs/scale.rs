@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     kinds::Resource,
-    object::{at, meta, text},
+    object::{as_map, at, meta, meta_mut, text},
     refusal::{Cause, Refusal},
 };
 
@@ -57,16 +57,42 @@ pub(super) fn write(resource: &Resource, object: &Value, wanted: &Value) -> Resu
         return Err(Refusal::invalid("autoscaling", "Scale", name, &[cause]));
     }
     let mut object = object.clone();
-    let given = text(wanted, &["metadata", "resourceVersion"]).to_owned();
+    let given = text(wanted, &["metadata", "resourceVersion"]);
     if !given.is_empty() {
-        object["metadata"]["resourceVersion"] = given.into();
+        meta_mut(&mut object).insert("resourceVersion".into(), given.into());
     }
     if let Some(scale) = &resource.scale {
-        let pointer = format!("/{}", scale.spec.join("/"));
-        match object.pointer_mut(&pointer) {
-            Some(slot) => *slot = replicas.clone(),
-            None => object["spec"]["replicas"] = replicas.clone(),
-        }
+        set(&mut object, &scale.spec, replicas);
     }
     Ok(object)
+}
+
+/// Puts a value at a path; what is missing on the way is made.
+fn set(object: &mut Value, path: &[String], value: &Value) {
+    match path {
+        [] => {}
+        [last] => drop(as_map(object).insert(last.clone(), value.clone())),
+        [first, rest @ ..] => set(as_map(object).entry(first.clone()).or_insert(Value::Null), rest, value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_go_where_the_definition_says_also_when_nothing_is_there() {
+        for (before, path, after) in [
+            (json!({"spec": {"replicas": 1}}), vec!["spec", "replicas"], json!({"spec": {"replicas": 5}})),
+            (json!({}), vec!["spec", "replicas"], json!({"spec": {"replicas": 5}})),
+            (json!({"spec": {}}), vec!["spec", "size", "n"], json!({"spec": {"size": {"n": 5}}})),
+            (json!({"spec": 7}), vec!["spec", "replicas"], json!({"spec": {"replicas": 5}})),
+        ] {
+            let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
+            let mut object = before.clone();
+            set(&mut object, &path, &json!(5));
+            assert_eq!(object, after, "{before} {path:?}");
+            assert_eq!(number(&object, &path), Some(5));
+        }
+    }
 }

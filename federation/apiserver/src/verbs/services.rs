@@ -105,7 +105,7 @@ fn taken(server: &Inner) -> (HashSet<IpAddr>, HashSet<u16>) {
 fn free_address(cidr: &str, taken: &HashSet<IpAddr>, given: &[Ipv4Addr]) -> Option<Ipv4Addr> {
     let (base, len) = cidr.split_once('/')?;
     let base = u32::from(base.parse::<Ipv4Addr>().ok()?);
-    let size = 1_u32.checked_shl(32 - len.parse::<u32>().ok()?)?;
+    let size = 1_u32.checked_shl(32_u32.checked_sub(len.parse().ok()?)?)?;
     // The first address is the Service `kubernetes`' by custom, the first ten are left for fixed ones.
     let free = |n: u32| {
         let address = Ipv4Addr::from(base + n);

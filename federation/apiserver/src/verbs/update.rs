@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     fields::{self, Author},
-    http::{Reply, decode, yaml},
+    http::{Reply, Validation, decode, yaml},
     object::{self, meta, text},
     patch as patches,
     refusal::Refusal,
@@ -124,13 +124,11 @@ fn applied(call: &Call<'_>, live: Option<&Value>, body: &Value) -> Result<Value,
     let version = resource.api_version();
     let author =
         Author { manager: call.manager(), api_version: &version, subresource: &call.target.subresource, time: &now };
-    let unknown_kept = if call.options.validation == crate::http::Validation::Ignore { &known } else { &config };
     let empty = json!({"metadata": {}});
-    let merged = fields::apply(live.unwrap_or(&empty), &known, schema, &author, call.options.force)?;
-    let mut merged = merged;
-    if unknown_kept != &known {
+    let mut merged = fields::apply(live.unwrap_or(&empty), &known, schema, &author, call.options.force)?;
+    if call.options.validation != Validation::Ignore {
         // Keep unknown fields in, so that they are refused or warned of in one place.
-        patches::merge(&mut merged, &unknown_only(unknown_kept, &known));
+        patches::merge(&mut merged, &unknown_only(&config, &known));
     }
     merged["apiVersion"] = (*resource.stored_as).into();
     merged["kind"] = (*resource.kind).into();
@@ -170,11 +168,11 @@ async fn change(call: &Call<'_>, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let mut warnings = Vec::new();
         let (new, how) = propose(call, &before, asked)?;
         check_identity(call, &before, &new)?;
-        let pinned = pinned(call, &new, &stored)?;
+        check_version(call, &new, &stored)?;
         let new = finish(call, Some(&before), new, how, &mut warnings)?;
         let result = save(call, &stored, &before, new).await;
         match result {
-            Err(Unwritten::Modified) if !pinned => continue,
+            Err(Unwritten::Modified) => {}
             Err(why) => return Err(call.unwritten(&call.target.name, why)),
             Ok(saved) if call.target.subresource == "scale" => {
                 return Ok(Reply::json(200, &scale::read(call.resource(), &saved.value())));
@@ -237,18 +235,14 @@ fn check_identity(call: &Call<'_>, before: &Value, new: &Value) -> Result<(), Re
     Ok(())
 }
 
-/// Whether the client named the version that it changes; an older one is a conflict.
-fn pinned(call: &Call<'_>, new: &Value, stored: &Stored) -> Result<bool, Refusal> {
+/// A client that names a version changes that one; another is a conflict.
+fn check_version(call: &Call<'_>, new: &Value, stored: &Stored) -> Result<(), Refusal> {
     let given = meta(new, "resourceVersion");
-    if given.is_empty() || given == "0" {
-        return Ok(false);
+    if given.is_empty() || given == "0" || given == stored.revision.to_string() {
+        return Ok(());
     }
     let resource = call.resource();
-    if given != stored.revision.to_string() {
-        return Err(Refusal::modified(&resource.group, &resource.plural, &call.target.name));
-    }
-    // A patch carries the version it was computed from: that isn't the client's word.
-    Ok(false)
+    Err(Refusal::modified(&resource.group, &resource.plural, &call.target.name))
 }
 
 fn creates_on_update(call: &Call<'_>) -> bool {

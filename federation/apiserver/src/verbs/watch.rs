@@ -22,6 +22,9 @@ use crate::{
     table,
 };
 
+/// Whoever asks to watch for longer than this has to begin again.
+const TIMEOUT_MAX: Duration = Duration::from_hours(24);
+
 /// One watcher's place in the history.
 struct Watcher {
     server: Arc<Inner>,
@@ -64,7 +67,7 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Reply, Refusal> {
     if let Some(asked) = asked.filter(|asked| !with_state && collection.since(*asked).is_none()) {
         return Err(too_old(asked, current));
     }
-    let timeout = options.timeout_s.map_or(call.server.config.watch_timeout, Duration::from_secs);
+    let timeout = options.timeout_s.map_or(call.server.config.watch_timeout, Duration::from_secs).min(TIMEOUT_MAX);
     let mut watcher = Watcher {
         server: call.server.clone(),
         user: call.user.clone(),

@@ -163,7 +163,7 @@ pub(crate) fn config_map(name: &str, data: Value) -> Value {
 
 pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// Waits until something holds, at most five seconds.
+/// Waits until something holds, at most twenty seconds.
 pub(crate) async fn until<F, Fut>(what: &str, mut holds: F) -> Result<()>
 where
     F: FnMut() -> Fut,
@@ -175,5 +175,7 @@ where
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(std::time::Duration::from_secs(5), wait).await.map_err(|_| anyhow::anyhow!("never: {what}"))?
+    tokio::time::timeout(std::time::Duration::from_secs(20), wait)
+        .await
+        .map_err(|_| anyhow::anyhow!("never: {what}"))?
 }
