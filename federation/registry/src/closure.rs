@@ -232,7 +232,9 @@ impl Graph {
             .map(|n| (&n.manifest.digest, n.manifest.body.len() as u64))
             .chain(blobs.iter().map(|b| (&b.digest, b.size)))
             .collect();
-        let (digest, bytes) = (closure_digest(objects.iter().copied()), objects.iter().map(|(_, size)| size).sum());
+        let digest = closure_digest(objects.iter().copied());
+        // The sizes are the source's word, and may be any.
+        let bytes = objects.iter().fold(0_u64, |sum, (_, size)| sum.saturating_add(*size));
         let objects = objects.len() as u64;
         Ok(Closure { roots: roots.to_vec(), manifests, blobs, digest, objects, bytes })
     }

@@ -128,3 +128,12 @@ pub enum Why {
     #[error("cancelled")]
     Cancelled,
 }
+
+/// An error's innermost words: hyper's own say only that something failed.
+pub(crate) fn innermost(e: &dyn std::error::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    let mut cause = e;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string().into()
+}

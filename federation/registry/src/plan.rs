@@ -71,7 +71,7 @@ pub fn plan(closure: &Closure, present: &Present) -> Plan {
             plan.mounts.push(Mount { blob: blob.clone(), from: (*from).to_owned() });
         } else {
             owners.insert(&blob.digest, &blob.to_repository);
-            plan.bytes += blob.size;
+            plan.bytes = plan.bytes.saturating_add(blob.size);
             plan.copies.push(blob.clone());
         }
     }
@@ -83,7 +83,7 @@ pub fn plan(closure: &Closure, present: &Present) -> Plan {
         if present.manifests.contains(&(node.to_repository.clone(), node.manifest.digest.clone())) {
             plan.skipped += 1;
         } else {
-            plan.bytes += node.manifest.body.len() as u64;
+            plan.bytes = plan.bytes.saturating_add(node.manifest.body.len() as u64);
             by_height.entry(node.height).or_default().push(node.clone());
         }
     }

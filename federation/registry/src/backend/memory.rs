@@ -23,6 +23,8 @@ use crate::{
 
 /// Pieces that a blob is streamed in.
 const PIECE_BYTES: usize = 64 << 10;
+/// Uploads that nobody ended: of more than this many the oldest is dropped.
+const UPLOADS_MAX: usize = 256;
 
 static NAMED: LazyLock<Mutex<BTreeMap<String, Weak<Store>>>> = LazyLock::new(Mutex::default);
 
@@ -146,6 +148,9 @@ impl Store {
     /// Opens an upload.
     pub fn upload_begin(&self) -> u64 {
         let mut inner = self.lock();
+        if inner.uploads.len() >= UPLOADS_MAX {
+            inner.uploads.pop_first();
+        }
         inner.next_upload += 1;
         let id = inner.next_upload;
         inner.uploads.insert(id, BytesMut::new());
@@ -305,5 +310,22 @@ impl Push for Memory {
         let tag = reference.parse::<Digest>().is_err().then_some(reference);
         let at = self.endpoint.at(repository, reference);
         self.store.put_manifest(repository, tag, manifest.clone()).map_err(|e| Error::new(at, Why::Malformed(e)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_uploads_the_oldest_is_dropped() {
+        let store = Store::default();
+        let first = store.upload_begin();
+        let second = store.upload_begin();
+        for _ in 2..=UPLOADS_MAX {
+            store.upload_begin();
+        }
+        assert_eq!(store.uploads_open(), UPLOADS_MAX);
+        assert_eq!((store.upload_write(first, b"x"), store.upload_write(second, b"x")), (None, Some(1)));
     }
 }

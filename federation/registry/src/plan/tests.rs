@@ -65,6 +65,13 @@ fn what_is_there_is_not_sent_again_and_what_a_neighbour_has_is_mounted() {
 }
 
 #[test]
+fn sizes_that_no_registry_can_have_do_not_overflow() {
+    let blobs = vec![blob("a", "one", u64::MAX), blob("a", "two", u64::MAX)];
+    let plan = plan(&Closure { blobs, ..closure() }, &Present::default());
+    assert_eq!((plan.copies.len(), plan.bytes), (2, u64::MAX));
+}
+
+#[test]
 fn a_tag_with_another_digest_is_written_and_one_with_the_same_is_not() {
     for (there, want) in [("index", 0), ("other", 1)] {
         let mut present = Present::default();

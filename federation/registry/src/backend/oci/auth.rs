@@ -16,6 +16,8 @@ use crate::{endpoint::Endpoint, error::Why};
 
 /// What the token specification says holds where a token names no life of its own.
 const TOKEN_LIFE_DEFAULT_S: u64 = 60;
+/// A token is asked for anew at least this often, whatever its service says of its life.
+const TOKEN_LIFE_MAX: Duration = Duration::from_hours(24);
 
 /// How a registry wants to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +89,7 @@ impl Auth {
         let mut header = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| Why::Malformed("the token can't go into a header".to_owned()))?;
         header.set_sensitive(true);
-        let life = Duration::from_secs(answer.expires_in.unwrap_or(TOKEN_LIFE_DEFAULT_S));
+        let life = Duration::from_secs(answer.expires_in.unwrap_or(TOKEN_LIFE_DEFAULT_S)).min(TOKEN_LIFE_MAX);
         state.tokens.retain(|_, (_, until)| now < *until);
         state.tokens.insert(key, (header.clone(), now + life * 4 / 5));
         Ok(Some(header))
@@ -267,5 +269,18 @@ mod tests {
         assert_eq!(ask().await.expect("token"), "Bearer t0");
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(ask().await.expect("token"), "Bearer t1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_says_it_lives_for_ever_is_asked_for_again_within_a_day() {
+        let endpoint = Endpoint::new("https://reg.example").expect("endpoint");
+        let auth = Auth::default();
+        auth.challenged(&headers(&[r#"Bearer realm="https://reg.example/t""#]), &[]).await.expect("challenge");
+        for token in ["first", "second"] {
+            let answer = format!(r#"{{"token":"{token}","expires_in":{}}}"#, u64::MAX).into_bytes();
+            let held = auth.header(&endpoint, &[], async |_, _| Ok(answer)).await.expect("header");
+            assert_eq!(held.expect("token"), format!("Bearer {token}"));
+            tokio::time::advance(TOKEN_LIFE_MAX).await;
+        }
     }
 }

@@ -319,15 +319,6 @@ pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
     text(headers, &header::CONTENT_LENGTH)?.parse().ok()
 }
 
-/// An error's innermost words.
-pub(super) fn cause(e: &dyn std::error::Error) -> Box<dyn std::error::Error + Send + Sync> {
-    let mut cause = e;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ use atoll_reach::Connect;
 
 use crate::{
     endpoint::Endpoint,
-    error::{Error, Why},
+    error::{Error, Why, innermost},
     manifest::{ACCEPT, Descriptor, MANIFEST_BYTES_MAX, OCI_INDEX},
     name::Digest,
 };
@@ -168,7 +168,7 @@ impl Pull for Oci {
             match tokio::time::timeout(READ_TIMEOUT, body.next()).await {
                 Ok(None) => None,
                 Ok(Some(Ok(piece))) => Some((Ok(piece), Some((body, at)))),
-                Ok(Some(Err(e))) => Some((Err(Error::new(at, Why::Broken(client::cause(&e)))), None)),
+                Ok(Some(Err(e))) => Some((Err(Error::new(at, Why::Broken(innermost(&e)))), None)),
                 Err(_) => Some((Err(Error::new(at, Why::TimedOut(READ_TIMEOUT))), None)),
             }
         });
@@ -293,13 +293,10 @@ impl Push for Oci {
             Err(Why::NotFound) => return Ok(None),
             Err(why) => return Err(err(why)),
         };
-        let range = client::text(answer.headers(), &header::RANGE).unwrap_or_default();
-        let end = range.rsplit_once('-').and_then(|(_, end)| end.parse::<u64>().ok());
         if let Ok(location) = client::location(answer.headers(), &url) {
             upload.location = location.into();
         }
-        // `0-0` is what registries say of an empty upload too
-        Ok(end.map(|end| if end == 0 { 0 } else { end + 1 }))
+        Ok(received(&client::text(answer.headers(), &header::RANGE).unwrap_or_default()))
     }
 
     async fn abort(&self, upload: &Upload) -> Result<(), Error> {
@@ -332,4 +329,32 @@ impl Push for Oci {
 /// A body of bytes that are there already.
 fn full(bytes: Bytes) -> transport::Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// How many bytes of an upload a registry has, by its `Range: 0-LAST`. `0-0` is what registries say of an empty upload,
+/// too.
+fn received(range: &str) -> Option<u64> {
+    let last: u64 = range.rsplit_once('-')?.1.parse().ok()?;
+    Some(if last == 0 { 0 } else { last.saturating_add(1) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_upload_has_is_read_from_any_range() {
+        for (range, want) in [
+            ("0-0", Some(0)),
+            ("0-1", Some(2)),
+            ("bytes=0-99", Some(100)),
+            ("0-18446744073709551615", Some(u64::MAX)),
+            ("0-18446744073709551616", None),
+            ("0-x", None),
+            ("7", None),
+            ("", None),
+        ] {
+            assert_eq!(received(range), want, "{range:?}");
+        }
+    }
 }

@@ -32,7 +32,7 @@ use atoll_reach::{AnyCertificate, BoxStream, Connect};
 
 use crate::{
     endpoint::Endpoint,
-    error::{Error, Why},
+    error::{Error, Why, innermost},
 };
 
 /// How long a connection, its TLS handshake included, may take.
@@ -67,19 +67,10 @@ impl Transport {
     /// Sends a request; the answer's body is still to come.
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Why> {
         self.client.request(request).await.map_err(|e| match e.is_connect() {
-            true => Why::Unreachable(root_cause(e)),
-            false => Why::Broken(root_cause(e)),
+            true => Why::Unreachable(innermost(&e)),
+            false => Why::Broken(innermost(&e)),
         })
     }
-}
-
-/// The innermost cause: hyper's own words say only that something failed.
-fn root_cause(e: impl std::error::Error) -> Box<dyn std::error::Error + Send + Sync> {
-    let mut cause: &dyn std::error::Error = &e;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string().into()
 }
 
 fn tls(endpoint: &Endpoint) -> Result<ClientConfig, String> {
