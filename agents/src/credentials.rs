@@ -5,22 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_api::kinds::{FIELD_MANAGER, SYSTEM_NAMESPACE};
 use atoll_api::names::ClusterName;
 use atoll_api::topology::Site;
 use atoll_reach::{Identity, Role};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, Patch, PatchParams};
 use kube::core::ObjectMeta;
 
 use crate::error::AgentError;
+use crate::namespace;
 
 /// The Secret's name.
 pub(crate) const SECRET: &str = "atoll-agent";
-/// Annotation on namespaces and definitions that an agent brought, and that may go again when they are empty.
-pub(crate) const BROUGHT: &str = "atoll.dev/brought-by";
 
 /// Who this agent is, and what it must remember.
 #[derive(Clone)]
@@ -52,13 +52,14 @@ impl fmt::Debug for Credentials {
 impl Credentials {
     /// The identity that they hold.
     pub(crate) fn identity(&self) -> Result<Identity, AgentError> {
-        let identity = Identity::from_pem(&self.chain_pem, &self.key_pem, &self.ca_pem)?;
+        self.parse().map_err(AgentError::Stored)
+    }
+
+    /// The same of credentials that are not stored yet; in words why they are no good.
+    pub(crate) fn parse(&self) -> Result<Identity, String> {
+        let identity = Identity::from_pem(&self.chain_pem, &self.key_pem, &self.ca_pem).map_err(|e| e.to_string())?;
         if identity.role() != &Role::Cluster(self.cluster.to_string()) {
-            return Err(AgentError::Stored(format!(
-                "the certificate is for {}, not `{}`",
-                identity.role(),
-                self.cluster
-            )));
+            return Err(format!("the certificate is for {}, not for member `{}`", identity.role(), self.cluster));
         }
         Ok(identity)
     }
@@ -101,7 +102,7 @@ impl Credentials {
     /// # Errors
     /// When the member's API refuses or can't be reached.
     pub async fn save(&self, client: &kube::Client) -> Result<(), AgentError> {
-        bring_namespace(client, SYSTEM_NAMESPACE).await?;
+        namespace::bring(client, SYSTEM_NAMESPACE).await?;
         let sites = serde_json::to_string(&self.sites).expect("sites are plain JSON");
         let data: BTreeMap<String, ByteString> = [
             ("cluster", self.cluster.to_string()),
@@ -131,27 +132,30 @@ impl Credentials {
     }
 }
 
-/// Makes a namespace if it is missing, marked as ours. Returns whether we made it.
-pub(crate) async fn bring_namespace(client: &kube::Client, name: &str) -> Result<bool, AgentError> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let existing =
-        namespaces.get_metadata_opt(name).await.map_err(AgentError::member(format!("reading namespace {name}")))?;
-    if existing.is_some() {
-        return Ok(false);
+/// What several tasks read and write of the credentials. Written to the member under one lock, so that no write undoes another.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    now: Arc<Mutex<Credentials>>,
+    writing: Arc<tokio::sync::Mutex<()>>,
+    client: kube::Client,
+}
+
+impl Shared {
+    pub(crate) fn new(credentials: Credentials, client: kube::Client) -> Self {
+        Self { now: Arc::new(Mutex::new(credentials)), writing: Arc::default(), client }
     }
-    let metadata = ObjectMeta {
-        name: Some(name.to_owned()),
-        annotations: Some([(BROUGHT.to_owned(), "agent".to_owned())].into()),
-        ..ObjectMeta::default()
-    };
-    let namespace = Namespace { metadata, ..Namespace::default() };
-    match namespaces
-        .create(&PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }, &namespace)
-        .await
-    {
-        Ok(_) => Ok(true),
-        // Somebody was quicker: then it is theirs.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-        Err(error) => Err(AgentError::member(format!("making namespace {name}"))(error)),
+
+    pub(crate) fn get(&self) -> Credentials {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes them here and in the member. Where that fails, nothing has changed here either.
+    pub(crate) async fn change(&self, change: impl FnOnce(&mut Credentials)) -> Result<(), AgentError> {
+        let _writing = self.writing.lock().await;
+        let mut next = self.get();
+        change(&mut next);
+        next.save(&self.client).await?;
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@
 use std::io;
 
 use atoll_api::token::JoinToken;
-use atoll_reach::{ca_pin, host_and_port, pinned};
+use atoll_reach::{ca_pin, pinned};
 use atoll_wire::v1::enrolment_client::EnrolmentClient;
 use atoll_wire::v1::{EnrolRequest, EnrolResponse};
 use k8s_openapi::api::core::v1::Namespace;
@@ -66,7 +66,7 @@ fn is_of(stored: &Credentials, token: &JoinToken) -> bool {
 
 async fn redeem(token: &JoinToken, config: &Config, resources: &Resources) -> Result<Credentials, AgentError> {
     let hub = config.hub.as_str();
-    let (host, port) = host_and_port(hub).ok_or(AgentError::NoHub)?;
+    let (host, port) = hub::address(hub)?;
     let unreachable = |e: io::Error| AgentError::Unreachable { hub: hub.to_owned(), cause: e.to_string() };
     let tcp = resources.connect.connect(host, port).await.map_err(unreachable)?;
     let tls = TlsConnector::from(pinned(token.ca_pin, &[hub::GRPC_ALPN]));
@@ -84,7 +84,7 @@ async fn redeem(token: &JoinToken, config: &Config, resources: &Resources) -> Re
         agent_version: config.version.clone(),
         cluster_uid: cluster_uid(&resources.client).await,
     };
-    let answer = enrolment.enrol(request).await.map_err(|status| hub::failure(hub, &status))?.into_inner();
+    let answer = hub::answer(hub, enrolment.enrol(request)).await?;
     accept(answer, token, &key, hub)
 }
 
@@ -122,7 +122,7 @@ fn accept(answer: EnrolResponse, token: &JoinToken, key: &KeyPair, hub: &str) ->
         epoch: 0,
         sites: Vec::new(),
     };
-    credentials.identity()?;
+    credentials.parse().map_err(|why| nonsense(&why))?;
     Ok(credentials)
 }
 

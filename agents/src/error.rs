@@ -10,8 +10,14 @@ pub enum AgentError {
     #[error("this member has no credentials yet: a token of `atoll token create` is needed")]
     NoToken,
     /// No hub given and none stored.
-    #[error("no hub address given")]
+    #[error("no hub address given; give it as `host:port`")]
     NoHub,
+    /// What was given as the hub's address is none.
+    #[error("hub address `{address}` is not `host:port`")]
+    BadHub {
+        /// What was given.
+        address: String,
+    },
     /// The token doesn't parse.
     #[error(transparent)]
     Token(#[from] BadToken),
@@ -61,11 +67,11 @@ pub enum AgentError {
         /// What is wrong with it.
         what: String,
     },
-    /// A certificate or key is broken.
+    /// A certificate or key can't be used for TLS.
     #[error("credentials: {0}")]
     Identity(#[from] IdentityError),
     /// The stored credentials are broken.
-    #[error("Secret atoll-system/atoll-agent: {0}")]
+    #[error("Secret atoll-system/atoll-agent is broken: {0}; delete it and join the member anew with a new token")]
     Stored(String),
     /// The member's API refused or can't be reached.
     #[error("member's API, {what}: {source}")]

@@ -13,13 +13,23 @@ use tonic::transport::Channel;
 
 use crate::error::AgentError;
 
-/// TCP, TLS and HTTP/2 together.
+/// TCP and TLS together; then HTTP/2 once more.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long the hub may take to answer one call.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// Host and port of a hub's address.
+pub(crate) fn address(hub: &str) -> Result<(&str, u16), AgentError> {
+    if hub.is_empty() {
+        return Err(AgentError::NoHub);
+    }
+    host_and_port(hub).ok_or_else(|| AgentError::BadHub { address: hub.to_owned() })
+}
 
 /// Connects to the hub as a member that has joined.
 pub(crate) async fn channel(connect: &Arc<dyn Connect>, tls: &TlsIdentity, hub: &str) -> Result<Channel, AgentError> {
     let unreachable = |cause: String| AgentError::Unreachable { hub: hub.to_owned(), cause };
-    let (host, port) = host_and_port(hub).ok_or(AgentError::NoHub)?;
+    let (host, port) = address(hub)?;
     let dial = async {
         let tcp = connect.connect(host, port).await?;
         let secured = tls.connect(tcp, host, Expect::Hub, &[GRPC_ALPN]).await?;
@@ -39,6 +49,21 @@ pub(crate) async fn over(stream: BoxStream, hub: &str) -> Result<Channel, AgentE
         .await
         .map_err(|_| unreachable("no HTTP/2 within 10 s".to_owned()))?
         .map_err(|e| unreachable(root_cause(&e)))
+}
+
+/// The answer to one call, which is not waited for without end.
+pub(crate) async fn answer<T>(
+    hub: &str,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, AgentError> {
+    match tokio::time::timeout(ANSWER_MAX, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(failure(hub, &status)),
+        Err(_) => {
+            let cause = format!("no answer within {} s", ANSWER_MAX.as_secs());
+            Err(AgentError::Unreachable { hub: hub.to_owned(), cause })
+        }
+    }
 }
 
 /// What a gRPC call's failure means.

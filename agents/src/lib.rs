@@ -14,36 +14,23 @@
 //! and what is really there. Never: listens, decides a placement, deletes what it does not own, or changes anything
 //! while it can't hear the hub.
 
-mod config;
-
-mod error;
-
-mod credentials;
-
-mod hub;
-
-mod enrol;
-
-mod rotate;
-
-mod desired;
-
-mod link;
-
-mod observe;
-
-mod health;
-
-mod apply;
-
-mod copies;
-
 mod allow;
-
-mod relay;
-
+mod apply;
+mod backoff;
+mod config;
+mod copies;
+mod credentials;
+mod desired;
+mod enrol;
+mod error;
+mod health;
+mod hub;
+mod link;
+mod namespace;
+mod observe;
 mod push;
-
+mod relay;
+mod rotate;
 mod run;
 
 pub use atoll_api::guard::OptIn;

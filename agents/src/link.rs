@@ -14,17 +14,17 @@ use atoll_wire::v1::from_agent::Message as Say;
 use atoll_wire::v1::link_client::LinkClient;
 use atoll_wire::v1::to_agent::Message as Hear;
 use atoll_wire::v1::{Delta, FromAgent, Heartbeat, Hello, Resync, ToAgent, Welcome};
-use rand::RngExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
+use crate::credentials::Shared;
 use crate::desired::{Desired, Word};
 use crate::error::AgentError;
 use crate::health::Health;
 use crate::hub;
-use crate::rotate::Shared;
 
 /// The hub's silence after which the connection is given up, and nothing in the member is changed any more.
 const SILENCE_MAX: Duration = Duration::from_secs(12);
@@ -51,9 +51,9 @@ pub(crate) struct Link {
 impl Link {
     /// Keeps the link until `shutdown`.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let instance = format!("{:016x}", rand::rng().random::<u64>());
+        let instance = format!("{:016x}", rand::random::<u64>());
         let mut desired = Receiver::new(self.shared.get().epoch);
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         while !shutdown.is_cancelled() {
             let started = Instant::now();
             let ended = tokio::select! {
@@ -66,11 +66,8 @@ impl Link {
                 Ok(why) => tracing::info!(why, "link ended, opening it anew"),
                 Err(error) => tracing::warn!(%error, "no link to the hub"),
             }
-            backoff = if started.elapsed() > Duration::from_secs(30) { BACKOFF_MIN } else { backoff * 2 };
-            backoff = backoff.min(BACKOFF_MAX);
-            let jitter = rand::rng().random_range(0.5..1.0);
             tokio::select! {
-                () = tokio::time::sleep(backoff.mul_f64(jitter)) => {}
+                () = tokio::time::sleep(backoff.after(started.elapsed())) => {}
                 () = shutdown.cancelled() => {}
             }
         }
@@ -143,7 +140,7 @@ impl Link {
                     let message = message.map_err(|status| hub::failure(hub, &status))?;
                     let Some(ToAgent { message: Some(message) }) = message else { return Ok("the hub closed it") };
                     heard = Instant::now();
-                    self.take(talk, desired, message).await?
+                    self.take(hub, talk, desired, message).await?
                 }
                 _ = beat.tick() => {
                     let health = self.health.borrow_and_update().clone();
@@ -174,9 +171,15 @@ impl Link {
     }
 
     /// One message of the hub's. False when nothing can be said any more.
-    async fn take(&mut self, talk: &mut Talk, desired: &mut Receiver, message: Hear) -> Result<bool, AgentError> {
+    async fn take(
+        &mut self,
+        hub: &str,
+        talk: &mut Talk,
+        desired: &mut Receiver,
+        message: Hear,
+    ) -> Result<bool, AgentError> {
         match message {
-            Hear::Desired(delta) => Ok(self.take_desired(talk, desired, delta).await),
+            Hear::Desired(delta) => self.take_desired(hub, talk, desired, delta).await,
             Hear::Resync(resync) => {
                 match resync.what.as_str() {
                     "facts" => {
@@ -199,18 +202,25 @@ impl Link {
         }
     }
 
-    async fn take_desired(&mut self, talk: &mut Talk, desired: &mut Receiver, delta: Delta) -> bool {
+    async fn take_desired(
+        &mut self,
+        hub: &str,
+        talk: &mut Talk,
+        desired: &mut Receiver,
+        delta: Delta,
+    ) -> Result<bool, AgentError> {
         match desired.take(delta) {
-            Ok(None) => true,
+            Ok(None) => Ok(true),
             Ok(Some(_)) => {
                 let parsed = Arc::new(Desired::of(desired.facts()));
                 self.word.send_modify(|word| word.desired = Some(parsed));
-                true
+                Ok(true)
             }
-            Err(refused) => {
-                tracing::warn!(%refused, "orders refused");
-                if refused.wants_resync() { talk.resync().await } else { false }
+            Err(refused) if refused.wants_resync() => {
+                tracing::warn!(%refused, "orders refused, asking for all of them");
+                Ok(talk.resync().await)
             }
+            Err(refused) => Err(AgentError::Nonsense { hub: hub.to_owned(), what: refused.to_string() }),
         }
     }
 }

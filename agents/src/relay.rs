@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use atoll_api::topology::Site;
 use atoll_reach::{Allow, Connect, Expect, Keepalive, RELAY_ALPN, TlsIdentity, host_and_port, serve_relay};
-use rand::RngExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backoff::Backoff;
+use crate::credentials::Shared;
 use crate::desired::Word;
-use crate::rotate::Shared;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -60,16 +60,24 @@ impl Relays {
             }
             let desired = word.borrow_and_update().desired.clone();
             let Some(desired) = desired else { continue };
-            let next: Vec<Site> = desired.sites.values().map(|site| (**site).clone()).collect();
-            if next != sites {
-                sites.clone_from(&next);
-                if let Err(error) = self.shared.change(|stored| stored.sites = next).await {
-                    tracing::warn!(%error, "the sites could not be stored");
-                }
+            sites = desired.sites.values().map(|site| (**site).clone()).collect();
+            tokio::select! {
+                () = self.store(&sites) => {}
+                () = shutdown.cancelled() => break,
             }
         }
         tracker.close();
         tracker.wait().await;
+    }
+
+    /// Stores the sites where they differ. Where that fails it is tried again with the hub's next word.
+    async fn store(&self, sites: &[Site]) {
+        if self.shared.get().sites == sites {
+            return;
+        }
+        if let Err(error) = self.shared.change(|stored| stored.sites = sites.to_vec()).await {
+            tracing::warn!(%error, "the sites to keep relays to could not be stored yet");
+        }
     }
 
     /// Starts what is wanted and missing, ends what is kept and not wanted.
@@ -105,18 +113,15 @@ impl Relays {
 
     /// One connection, opened again whenever it ends.
     async fn one(self, address: String, expect: Expect, shutdown: CancellationToken) {
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         while !shutdown.is_cancelled() {
             let started = Instant::now();
             let ended = self.once(&address, expect.clone(), &shutdown).await;
             if let Err(error) = ended {
                 tracing::debug!(address, %error, "relay connection ended");
             }
-            backoff =
-                if started.elapsed() > Duration::from_secs(30) { BACKOFF_MIN } else { (backoff * 2).min(BACKOFF_MAX) };
-            let jitter = rand::rng().random_range(0.5..1.0);
             tokio::select! {
-                () = tokio::time::sleep(backoff.mul_f64(jitter)) => {}
+                () = tokio::time::sleep(backoff.after(started.elapsed())) => {}
                 () = shutdown.cancelled() => {}
             }
         }

@@ -3,7 +3,7 @@
 //! In: the identity in use. Out: the next one, swapped in and stored; who holds connections is told to open new ones. A
 //! hub that is dead for days does not matter: tries go on until the old certificate runs out, and after that too.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use atoll_reach::{Connect, TlsIdentity};
@@ -14,41 +14,13 @@ use rcgen::KeyPair;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::credentials::Credentials;
+use crate::credentials::Shared;
 use crate::enrol::csr;
 use crate::error::AgentError;
 use crate::hub;
 
 /// Between two tries, and the longest sleep (the wall clock may jump).
 const TRY_AGAIN: Duration = Duration::from_secs(60);
-
-/// What several tasks read and write of the credentials. Written to the member under one lock, so that no write undoes another.
-#[derive(Clone)]
-pub(crate) struct Shared {
-    now: Arc<Mutex<Credentials>>,
-    writing: Arc<tokio::sync::Mutex<()>>,
-    client: kube::Client,
-}
-
-impl Shared {
-    pub(crate) fn new(credentials: Credentials, client: kube::Client) -> Self {
-        Self { now: Arc::new(Mutex::new(credentials)), writing: Arc::default(), client }
-    }
-
-    pub(crate) fn get(&self) -> Credentials {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Changes them here and in the member. Where that fails, nothing has changed here either.
-    pub(crate) async fn change(&self, change: impl FnOnce(&mut Credentials)) -> Result<(), AgentError> {
-        let _writing = self.writing.lock().await;
-        let mut next = self.get();
-        change(&mut next);
-        next.save(&self.client).await?;
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(())
-    }
-}
 
 /// Renews until `shutdown`. `rotated` counts the swaps.
 pub(crate) async fn run(
@@ -61,7 +33,11 @@ pub(crate) async fn run(
     loop {
         let wait = until(tls.bearer().half_life()).min(TRY_AGAIN);
         if wait.is_zero() {
-            match renew(&shared, &tls, &connect).await {
+            let renewed = tokio::select! {
+                renewed = renew(&shared, &tls, &connect) => renewed,
+                () = shutdown.cancelled() => return,
+            };
+            match renewed {
                 Ok(()) => {
                     tracing::info!(serial = %tls.bearer().serial, "certificate renewed");
                     rotated.send_modify(|n| *n += 1);
@@ -85,13 +61,13 @@ async fn renew(shared: &Shared, tls: &TlsIdentity, connect: &Arc<dyn Connect>) -
     let mut enrolment = EnrolmentClient::new(hub::channel(connect, tls, &old.hub).await?);
     let key = KeyPair::generate()?;
     let request = RenewRequest { csr_pem: csr(&key)? };
-    let answer = enrolment.renew(request).await.map_err(|status| hub::failure(&old.hub, &status))?.into_inner();
+    let answer = hub::answer(&old.hub, enrolment.renew(request)).await?;
     let mut next = old.clone();
     next.chain_pem = answer.certificate_pem;
     next.key_pem = key.serialize_pem();
     next.ca_pem = answer.ca_pem;
     // Parsed before it is stored: a broken answer must not replace what works.
-    let identity = next.identity()?;
+    let identity = next.parse().map_err(|what| AgentError::Nonsense { hub: old.hub.clone(), what })?;
     shared
         .change(|stored| {
             stored.chain_pem.clone_from(&next.chain_pem);

@@ -14,6 +14,7 @@ use crate::allow::AllowList;
 use crate::apply::Applier;
 use crate::config::{Config, Resources};
 use crate::copies::Copies;
+use crate::credentials::{Credentials, Shared};
 use crate::desired::Word;
 use crate::enrol::enrol;
 use crate::error::AgentError;
@@ -21,7 +22,6 @@ use crate::health::Health;
 use crate::link::Link;
 use crate::observe::Seen;
 use crate::relay::Relays;
-use crate::rotate::Shared;
 use crate::{health, observe, rotate};
 
 const ENROL_AGAIN: Duration = Duration::from_secs(3);
@@ -29,7 +29,7 @@ const ENROL_AGAIN: Duration = Duration::from_secs(3);
 /// Runs the agent of one member until `shutdown`.
 ///
 /// # Errors
-/// Only what nobody's waiting cures: no credentials and no good token, broken credentials, metrics registered twice. Hub or
+/// Only what no waiting cures: no credentials and no good token, broken credentials, metrics registered twice. Hub or
 /// member out of reach are waited for.
 pub async fn run(config: Config, resources: Resources, shutdown: CancellationToken) -> Result<(), AgentError> {
     let Some(credentials) = join(&config, &resources, &shutdown).await? else { return Ok(()) };
@@ -93,7 +93,7 @@ async fn join(
     config: &Config,
     resources: &Resources,
     shutdown: &CancellationToken,
-) -> Result<Option<crate::credentials::Credentials>, AgentError> {
+) -> Result<Option<Credentials>, AgentError> {
     loop {
         let tried = tokio::select! {
             tried = enrol(config, resources) => tried,

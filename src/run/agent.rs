@@ -115,7 +115,9 @@ fn check_name(config: &Config, token: Option<&str>) -> anyhow::Result<()> {
 
 fn explain(error: AgentError) -> anyhow::Error {
     let exit = match &error {
-        AgentError::NoToken | AgentError::NoHub | AgentError::Token(_) => Exit::Usage(error.to_string()),
+        AgentError::NoToken | AgentError::NoHub | AgentError::BadHub { .. } | AgentError::Token(_) => {
+            Exit::Usage(error.to_string())
+        }
         AgentError::Refused { .. } | AgentError::OtherName { .. } | AgentError::Stranger { .. } => {
             Exit::Refused(error.to_string())
         }

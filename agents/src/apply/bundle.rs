@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::inventory::{self, Inventory, OBJECTS_MAX, Owned, owner};
 use super::kinds::{Kind, Kinds};
-use crate::credentials::bring_namespace;
 use crate::error::AgentError;
+use crate::namespace;
 
 /// Annotation by which a member's operator hands an existing object over to a Bundle (`namespace/name`).
 const ADOPT: &str = "atoll.dev/adopt";
@@ -72,7 +72,7 @@ impl Hands {
             inventory::save(&self.client, &outcome.inventory).await?;
         }
         if checked.iter().any(|(kind, ..)| kind.namespaced) {
-            bring_namespace(&self.client, &bundle.namespace).await?;
+            namespace::bring(&self.client, &bundle.namespace).await?;
         }
         for (kind, place, manifest) in checked {
             match self.apply_one(&name, &kind, &place, manifest, before).await {
@@ -132,6 +132,7 @@ impl Hands {
         let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let (api_version, kind) = (text("/apiVersion"), text("/kind"));
         let resolved = self.kinds.resolve(api_version, kind).await?;
+        let resolved = resolved.ok_or_else(|| format!("this member has no {kind} of {api_version}"))?;
         guard::check(manifest, &bundle.namespace, resolved.namespaced, &self.opt_in)?;
         let place = Owned {
             api_version: api_version.to_owned(),
@@ -181,12 +182,8 @@ impl Hands {
 
     /// Deletes one object of ours. True once it is gone, or turns out to be somebody else's.
     async fn delete(&self, bundle: &str, place: &Owned) -> Result<bool, String> {
-        let kind = match self.kinds.resolve(&place.api_version, &place.kind).await {
-            Ok(kind) => kind,
-            // Its kind is gone, and all objects of it.
-            Err(why) if why.starts_with("this member has no") => return Ok(true),
-            Err(why) => return Err(why),
-        };
+        // Without its kind all objects of it are gone.
+        let Some(kind) = self.kinds.resolve(&place.api_version, &place.kind).await? else { return Ok(true) };
         let api = self.kinds.api(&kind, place);
         let Some(live) = api.get_metadata_opt(&place.name).await.map_err(|e| e.to_string())? else { return Ok(true) };
         if let Err(why) = refuse_foreign(&live.metadata, bundle, place.uid.as_deref()) {

@@ -31,26 +31,24 @@ impl Kinds {
         Self { client, known: Arc::default() }
     }
 
-    /// Resolves a kind.
-    pub(crate) async fn resolve(&self, api_version: &str, kind: &str) -> Result<Kind, String> {
+    /// Resolves a kind; nothing if the member has none of that name.
+    pub(crate) async fn resolve(&self, api_version: &str, kind: &str) -> Result<Option<Kind>, String> {
         let key = (api_version.to_owned(), kind.to_owned());
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(known) = known {
-            return Ok(known);
+            return Ok(Some(known));
         }
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let gvk = GroupVersionKind::gvk(group, version, kind);
         let (resource, capabilities) = match discovery::pinned_kind(&self.client, &gvk).await {
             Ok(found) => found,
-            Err(kube::Error::Discovery(_)) => return Err(format!("this member has no {kind} of {api_version}")),
-            Err(kube::Error::Api(status)) if status.code == 404 => {
-                return Err(format!("this member has no {kind} of {api_version}"));
-            }
+            Err(kube::Error::Discovery(_)) => return Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
             Err(error) => return Err(format!("looking up {kind} of {api_version}: {error}")),
         };
         let found = Kind { resource, namespaced: capabilities.scope == Scope::Namespaced };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Where an object of this kind is.

@@ -7,7 +7,6 @@ mod bundle;
 mod inventory;
 mod kinds;
 mod live;
-mod namespace;
 mod prepare;
 mod ready;
 
@@ -24,6 +23,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::desired::{Desired, Word};
+use crate::error::AgentError;
+use crate::namespace;
 use crate::observe::Seen;
 use bundle::{AppliedObject, Hands, Outcome};
 use inventory::Inventory;
@@ -39,8 +40,10 @@ const PERIOD: Duration = Duration::from_secs(300);
 const SHOWS_WITHIN: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// How often a brought namespace is looked at before it is left to its other contents.
-const NAMESPACE_TRIES: u32 = 60;
+/// How long a brought namespace is waited for before it is left to what others have in it.
+const NAMESPACE_WAIT_MAX: Duration = Duration::from_secs(600);
+/// It is looked at less and less often, at least this often.
+const NAMESPACE_PAUSE_MAX: Duration = Duration::from_secs(5);
 const MESSAGE_LEN_MAX: usize = 1000;
 
 /// A Bundle as this agent last left it.
@@ -61,6 +64,15 @@ impl Held {
     }
 }
 
+/// A Bundle on its way out.
+#[derive(Default)]
+struct Leaving {
+    /// Since when nothing of its own is left.
+    emptied: Option<Instant>,
+    /// When its namespace is looked at again.
+    look: Option<Instant>,
+}
+
 /// Carries out what the hub wants.
 pub(crate) struct Applier {
     hands: Hands,
@@ -70,7 +82,7 @@ pub(crate) struct Applier {
     status: watch::Sender<Arc<Facts>>,
     inventories: Option<BTreeMap<String, Inventory>>,
     held: HashMap<String, Held>,
-    leaving: HashMap<String, u32>,
+    leaving: HashMap<String, Leaving>,
     prepared: bool,
     applies: prometheus::IntCounterVec,
 }
@@ -161,7 +173,7 @@ impl Applier {
             .bundles
             .iter()
             .filter(|(name, bundle)| need(self.held.get(*name), &self.live, bundle) == Need::Now)
-            .filter(|(_, bundle)| self.status_of_dependencies(bundle).is_none())
+            .filter(|(_, bundle)| self.waits_for(bundle).is_none())
             .map(|(name, bundle)| {
                 (name.clone(), Arc::clone(bundle), inventories.get(name).cloned().unwrap_or_default())
             })
@@ -181,7 +193,7 @@ impl Applier {
         desired.bundles.iter().any(|(name, bundle)| need(self.held.get(name), &self.live, bundle) != Need::None)
     }
 
-    fn hold(&mut self, name: String, bundle: &DesiredBundle, outcome: Result<Outcome, crate::error::AgentError>) {
+    fn hold(&mut self, name: String, bundle: &DesiredBundle, outcome: Result<Outcome, AgentError>) {
         let held = self.held.entry(name.clone()).or_default();
         let soon = held.at.is_some_and(|at| at.elapsed() < RETRY_MAX * 2) && held.revision == bundle.revision;
         held.at = Some(Instant::now());
@@ -221,14 +233,13 @@ impl Applier {
             })
             .cloned()
             .collect();
+        self.leaving.retain(|name, _| gone.iter().any(|inventory| inventory.bundle == *name));
         for inventory in gone {
-            let tries = self.leaving.entry(inventory.bundle.clone()).or_default();
-            *tries += 1;
-            let tries = *tries;
-            match self.remove(&inventory, desired, tries).await {
+            // Wanted again before all of it is gone, it is applied as if it were new.
+            self.held.remove(&inventory.bundle);
+            match self.remove(&inventory, desired).await {
                 Ok(true) => {
                     self.leaving.remove(&inventory.bundle);
-                    self.held.remove(&inventory.bundle);
                     self.inventories.get_or_insert_default().remove(&inventory.bundle);
                     tracing::info!(bundle = inventory.bundle, "removed");
                 }
@@ -239,26 +250,31 @@ impl Applier {
         !self.leaving.is_empty()
     }
 
-    async fn remove(
-        &self,
-        inventory: &Inventory,
-        desired: &Desired,
-        tries: u32,
-    ) -> Result<bool, crate::error::AgentError> {
-        if self.hands.remove(inventory).await? > 0 {
+    /// Its own objects first, then the namespace if we brought it and nobody else uses it. True once that is settled.
+    async fn remove(&mut self, inventory: &Inventory, desired: &Desired) -> Result<bool, AgentError> {
+        let leaving = self.leaving.entry(inventory.bundle.clone()).or_default();
+        if leaving.emptied.is_none() && self.hands.remove(inventory).await? > 0 {
             return Ok(false);
         }
+        let now = Instant::now();
+        let waited = now - *leaving.emptied.get_or_insert(now);
         let namespace = inventory.bundle.split('/').next().unwrap_or_default();
         let used = desired.bundles.values().any(|bundle| bundle.namespace == namespace);
-        if !used && tries < NAMESPACE_TRIES && !namespace::retire(&self.hands.client, namespace).await? {
-            return Ok(false);
+        if !used && waited < NAMESPACE_WAIT_MAX {
+            if leaving.look.is_some_and(|look| now < look) {
+                return Ok(false);
+            }
+            leaving.look = Some(now + (waited / 4).clamp(RETRY_MIN, NAMESPACE_PAUSE_MAX));
+            if !namespace::retire(&self.hands.client, namespace).await? {
+                return Ok(false);
+            }
         }
         inventory::forget(&self.hands.client, &inventory.bundle).await?;
         Ok(true)
     }
 
     /// The first dependency that is not ready here.
-    fn status_of_dependencies(&self, bundle: &DesiredBundle) -> Option<String> {
+    fn waits_for(&self, bundle: &DesiredBundle) -> Option<String> {
         let status = self.status.borrow();
         bundle.dependencies.iter().find_map(|name| {
             let report: Option<BundleReport> = status.get(&format!("{}/{name}", key::BUNDLE));
@@ -269,7 +285,7 @@ impl Applier {
     fn report(&self, desired: &Desired) {
         let mut reports: BTreeMap<String, BundleReport> = BTreeMap::new();
         for (name, bundle) in &desired.bundles {
-            let waits = self.status_of_dependencies(bundle);
+            let waits = self.waits_for(bundle);
             reports.insert(format!("{}/{name}", key::BUNDLE), self.report_one(self.held.get(name), bundle, waits));
         }
         for name in self.leaving.keys() {

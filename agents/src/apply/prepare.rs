@@ -7,12 +7,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
 
-use crate::credentials::{BROUGHT, bring_namespace};
 use crate::error::AgentError;
+use crate::namespace::{self, BROUGHT};
 
 /// Brings what is missing.
 pub(crate) async fn prepare(client: &kube::Client) -> Result<(), AgentError> {
-    bring_namespace(client, SYSTEM_NAMESPACE).await?;
+    namespace::bring(client, SYSTEM_NAMESPACE).await?;
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     for mut definition in member_crds() {
         let name = definition.name_any();

@@ -1,7 +1,7 @@
 //! Observation: what there is in the member, as facts.
 //!
 //! In: watches on nodes, pods, services, endpoint slices and exports, each trimmed to what is needed before it is kept. Out:
-//! keyed facts (`member`, `service/…`, `endpoints/…`, `export/…`), at most every 200 ms. Only exported services are told.
+//! keyed facts (`member`, `service/…`, `endpoints/…`, `export/…`), at most every 100 ms. Only exported services are told.
 
 mod member;
 mod ranges;
@@ -74,11 +74,11 @@ pub(crate) async fn run(
     }
     let tell = async {
         let mut slow = Slow::default();
-        let mut read = Instant::now() - SLOW;
+        let mut read: Option<Instant> = None;
         loop {
-            if read.elapsed() >= SLOW || slow.version.is_empty() {
+            if slow.version.is_empty() || read.is_none_or(|at| at.elapsed() >= SLOW) {
                 slow = read_slow(&client, slow).await;
-                read = Instant::now();
+                read = Some(Instant::now());
             }
             let started = Instant::now();
             if is_known(&seen) {

@@ -85,6 +85,7 @@ pub(crate) async fn follow<K, V>(
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     V: PartialEq,
 {
+    let path = api.resource_url().to_owned();
     let config = watcher::Config::default().labels(labels).page_size(500);
     let mut events = pin!(watcher(api, config));
     let mut listed: HashMap<String, V> = HashMap::new();
@@ -113,7 +114,11 @@ pub(crate) async fn follow<K, V>(
             }
             Ok(Event::Delete(object)) => table.put(key_of(&object), None),
             Err(error) => {
-                tracing::debug!(%error, "watch broke, starting it anew");
+                if table.is_synced() || is_absent(&error) {
+                    tracing::debug!(path, %error, "watch broke, starting it anew");
+                } else {
+                    tracing::warn!(path, %error, "can't be listed yet; nothing is told of the member before");
+                }
                 // A kind that the member has not got yet has no objects. One that it had is not believed to be gone.
                 if is_absent(&error) && !table.is_synced() && table.replace(HashMap::new()) {
                     changed.notify_one();

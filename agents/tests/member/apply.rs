@@ -1,5 +1,6 @@
 //! Bundles in the member: brought, kept, changed, removed; and what is refused.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use atoll_api::facts::Facts;
@@ -8,9 +9,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::hub::{Authority, Hub};
-use crate::{Agent, Member, eventually, until};
+use crate::{Agent, Member, eventually, until, within};
 
 fn config_map(name: &str, value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"x": value}})
@@ -73,6 +75,25 @@ fn maps(member: &Member) -> Api<ConfigMap> {
 
 async fn value_of(member: &Member, name: &str) -> Option<String> {
     maps(member).get_opt(name).await.unwrap()?.data?.remove("x")
+}
+
+/// Makes the namespace `shop`, which is then not the agent's.
+async fn with_shop(member: &Member) -> Api<Namespace> {
+    let namespaces: Api<Namespace> = Api::all(member.client());
+    let shop = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+    namespaces.create(&PostParams::default(), &serde_json::from_value(shop).unwrap()).await.unwrap();
+    namespaces
+}
+
+/// Waits until somebody has knocked at a dead hub's door so many times.
+async fn knocks(address: SocketAddr, count: usize) {
+    within("the agent tries again", async {
+        let door = TcpListener::bind(address).await.unwrap();
+        for _ in 0..count {
+            door.accept().await.unwrap();
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -156,11 +177,28 @@ async fn removal_takes_what_is_ours_and_the_namespace_only_when_it_is_empty() {
 }
 
 #[tokio::test]
+async fn a_bundle_that_comes_back_before_it_was_wholly_gone_is_reported_again() {
+    let web = bundle("web", &[config_map("a", "1")], &[]);
+    let (_authority, member, hub, agent) = joined_with(std::slice::from_ref(&web)).await;
+    applied(&hub, &web).await;
+    // Something foreign keeps the namespace, so the removal does not end.
+    let foreign: ConfigMap = serde_json::from_value(config_map("foreign", "theirs")).unwrap();
+    maps(&member).create(&PostParams::default(), &foreign).await.unwrap();
+    hub.desired.send_replace(Facts::default());
+    until(&hub.status, "it is being removed", |facts| {
+        report(facts, "web").and_then(|r| r.message).is_some_and(|m| m == "being removed")
+    })
+    .await;
+    hub.desired.send_replace(desired(std::slice::from_ref(&web)));
+    applied(&hub, &web).await;
+    assert_eq!(value_of(&member, "a").await.as_deref(), Some("1"));
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_namespace_that_was_there_before_stays() {
     let (authority, member) = (Authority::new(), Member::new().await);
-    let namespaces: Api<Namespace> = Api::all(member.client());
-    let shop = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
-    namespaces.create(&PostParams::default(), &serde_json::from_value(shop).unwrap()).await.unwrap();
+    let namespaces = with_shop(&member).await;
     let web = bundle("web", &[config_map("a", "1")], &[]);
     let hub = Hub::start(&authority, 1, desired(std::slice::from_ref(&web))).await;
     let agent = member.start(&hub.address.to_string(), Some(authority.token("dev")));
@@ -175,9 +213,7 @@ async fn a_namespace_that_was_there_before_stays() {
 #[tokio::test]
 async fn what_is_somebody_elses_or_dangerous_is_refused_alone_and_says_why() {
     let (authority, member) = (Authority::new(), Member::new().await);
-    let namespaces: Api<Namespace> = Api::all(member.client());
-    let shop = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
-    namespaces.create(&PostParams::default(), &serde_json::from_value(shop).unwrap()).await.unwrap();
+    with_shop(&member).await;
     let foreign: Service = serde_json::from_value(service("db")).unwrap();
     Api::<Service>::namespaced(member.client(), "shop").create(&PostParams::default(), &foreign).await.unwrap();
     let role =
@@ -233,9 +269,9 @@ async fn cut_off_from_its_hub_the_agent_changes_nothing_and_afterwards_catches_u
     applied(&hub, &web).await;
     let address = hub.kill().await;
     // The link is down once the agent tries anew; then the member is left alone.
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    knocks(address, 1).await;
     maps(&member).delete("a", &DeleteParams::default()).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    knocks(address, 3).await;
     assert_eq!(value_of(&member, "a").await, None, "nothing is corrected while the hub is silent");
     let hub = Hub::start_at(address, &authority, 1, desired(&[web])).await;
     eventually("it is put back", || async { value_of(&member, "a").await.is_some() }).await;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -41,6 +42,10 @@ pub(crate) struct Authority {
     used: Mutex<HashSet<String>>,
     /// Certificates are issued as if they had been valid for this long already.
     pub(crate) age: Mutex<Duration>,
+    /// Renewals are never answered.
+    pub(crate) silent: AtomicBool,
+    /// How many renewals were asked for.
+    pub(crate) asked: watch::Sender<u64>,
     /// The serial of the last certificate that replaced another.
     pub(crate) renewed: watch::Sender<Option<Serial>>,
 }
@@ -59,6 +64,8 @@ impl Authority {
             pin,
             used: Mutex::default(),
             age: Mutex::new(Duration::from_secs(60)),
+            silent: AtomicBool::new(false),
+            asked: watch::Sender::new(0),
             renewed: watch::Sender::new(None),
         })
     }
@@ -94,6 +101,8 @@ pub(crate) struct Hub {
     pub(crate) facts: watch::Receiver<Facts>,
     pub(crate) status: watch::Receiver<Facts>,
     pub(crate) heartbeat: watch::Receiver<Option<Heartbeat>>,
+    /// How many connections were accepted.
+    pub(crate) knocks: watch::Receiver<u64>,
     /// The peer of the last link, and how many there were.
     pub(crate) link: watch::Receiver<(u64, Option<Peer>)>,
     stop: CancellationToken,
@@ -114,6 +123,7 @@ impl Hub {
         let (status_tx, status) = watch::channel(Facts::default());
         let (heartbeat_tx, heartbeat) = watch::channel(None);
         let (link_tx, link) = watch::channel((0, None));
+        let (knocks_tx, knocks) = watch::channel(0);
         let face = Face {
             authority: Arc::clone(authority),
             epoch,
@@ -136,6 +146,7 @@ impl Hub {
                 let accept = async {
                     loop {
                         let (stream, _) = listener.accept().await.unwrap();
+                        knocks_tx.send_modify(|knocks| *knocks += 1);
                         let (tls, config, streams) = (tls.clone(), Arc::clone(&config), streams.clone());
                         let (relays, stop) = (relays.clone(), stop.clone());
                         tokio::spawn(async move {
@@ -158,7 +169,7 @@ impl Hub {
                 }
             }
         });
-        Self { address, relays, desired, facts, status, heartbeat, link, stop, ended }
+        Self { address, relays, desired, facts, status, heartbeat, knocks, link, stop, ended }
     }
 
     /// Dies: the port is closed and all connections break.
@@ -245,6 +256,10 @@ impl Enrolment for Face {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrolResponse>, Status> {
         let Some(peer) = peer(&request) else { return Err(Status::unauthenticated("no certificate")) };
+        self.authority.asked.send_modify(|asked| *asked += 1);
+        if self.authority.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         *self.authority.age.lock().unwrap() = Duration::from_secs(60);
         let certificate_pem = self.authority.sign(&peer.role, &request.into_inner().csr_pem);
         let leaf = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();

@@ -53,7 +53,7 @@ async fn a_hub_of_another_ca_gets_neither_the_token_nor_a_link() {
     let impostor = Hub::start(&foreign, 1, Facts::default()).await;
     let agent = member.start(&impostor.address.to_string(), Some(authority.token("dev")));
     // It goes on trying: the network between may be at fault. Nothing may come of it.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    until(&impostor.knocks, "a second try", |knocks| *knocks >= 2).await;
     assert_eq!(impostor.link.borrow().0, 0);
     let secrets: Api<Secret> = Api::namespaced(member.client(), "atoll-system");
     assert!(secrets.get_opt("atoll-agent").await.unwrap().is_none());
@@ -90,6 +90,26 @@ async fn a_certificate_past_half_of_its_life_is_renewed_and_the_link_opened_anew
     until(&hub.link, "a link after the restart", |link| link.0 > links).await;
     assert!(shows(&hub.link.borrow()), "the new certificate was stored");
     again.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_ends_at_once_although_its_hub_never_answers_a_renewal() {
+    let authority = Authority::new();
+    *authority.age.lock().unwrap() = Duration::from_secs(3600);
+    authority.silent.store(true, std::sync::atomic::Ordering::SeqCst);
+    let (_member, _hub, agent) = Member::joined(&authority, Facts::default()).await;
+    until(&authority.asked.subscribe(), "a renewal is asked for", |asked| *asked > 0).await;
+    tokio::time::timeout(Duration::from_secs(10), agent.stop()).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_hub_address_that_is_none_is_named() {
+    let authority = Authority::new();
+    let member = Member::new().await;
+    for (address, want) in [("", "no hub address given"), ("hub.example", "`hub.example` is not `host:port`")] {
+        let error = member.start(address, Some(authority.token("dev"))).ended().await.unwrap_err();
+        assert!(error.to_string().contains(want), "{error}");
+    }
 }
 
 #[tokio::test]

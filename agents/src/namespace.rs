@@ -1,14 +1,43 @@
-//! Namespaces that the agent brought: removed again when they are empty, and only then.
+//! Namespaces that the agent brings, and removes again when they are empty, and only then.
 //!
-//! In: a namespace. Out: whether it may go. What every namespace has of itself (the root CA, the default account, events)
+//! In: a namespace. Out: it is there, or gone, or why not yet. What every namespace has of itself (the root CA, the default account, events)
 //! does not count; whatever can't be listed does.
 
+use atoll_api::kinds::FIELD_MANAGER;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Preconditions};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams, Preconditions};
+use kube::core::ObjectMeta;
 use kube::discovery::{Discovery, Scope, verbs};
 
-use crate::credentials::BROUGHT;
 use crate::error::AgentError;
+
+/// Annotation on namespaces and definitions that an agent brought, and that may go again when they are empty.
+pub(crate) const BROUGHT: &str = "atoll.dev/brought-by";
+
+/// Makes a namespace if it is missing, marked as ours. Returns whether we made it.
+pub(crate) async fn bring(client: &kube::Client, name: &str) -> Result<bool, AgentError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let existing =
+        namespaces.get_metadata_opt(name).await.map_err(AgentError::member(format!("reading namespace {name}")))?;
+    if existing.is_some() {
+        return Ok(false);
+    }
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        annotations: Some([(BROUGHT.to_owned(), "agent".to_owned())].into()),
+        ..ObjectMeta::default()
+    };
+    let namespace = Namespace { metadata, ..Namespace::default() };
+    match namespaces
+        .create(&PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }, &namespace)
+        .await
+    {
+        Ok(_) => Ok(true),
+        // Somebody was quicker: then it is theirs.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(AgentError::member(format!("making namespace {name}"))(error)),
+    }
+}
 
 /// Deletes a namespace if an agent brought it and nothing is left in it. Returns whether the matter is settled: false means
 /// that something is still in it.
