@@ -24,6 +24,9 @@ use tokio::{
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
+/// After a receive that failed.
+const RECEIVE_AGAIN: Duration = Duration::from_millis(5);
+
 /// How long a connect out of a cut member hangs.
 const CUT_CONNECT: Duration = Duration::from_secs(3);
 
@@ -162,11 +165,13 @@ impl Hatch {
     }
 
     /// The next packet that gets through. Cancel safe.
-    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> (usize, SocketAddr) {
         loop {
-            let got = self.socket.recv_from(buffer).await?;
-            if !self.gate.is_shut() {
-                return Ok(got);
+            match self.socket.recv_from(buffer).await {
+                Ok(got) if !self.gate.is_shut() => return got,
+                Ok(_) => {}
+                // an ICMP error of an earlier answer shows up here: it is nobody's
+                Err(_) => tokio::time::sleep(RECEIVE_AGAIN).await,
             }
         }
     }

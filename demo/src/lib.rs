@@ -10,6 +10,7 @@
 //! In: a member's name, index and nodes. Out: a [`kube::Client`], addresses, a switch to break it. Never: a file, a privilege, a
 //! process, anything but loopback.
 
+mod bound;
 mod controllers;
 mod dns;
 mod echo;
@@ -20,6 +21,7 @@ mod member;
 mod network;
 mod objects;
 pub mod registry;
+mod serve;
 
 pub use error::Error;
 pub use gate::{Door, Gate, Gated, Outward};

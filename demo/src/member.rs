@@ -1,33 +1,29 @@
 //! One demo member: starts its servers and controllers, says where they are, breaks and heals.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use atoll_apiserver::{ApiServer, Authority, Config, Storage};
-use atoll_reach::{Connect, System};
+use atoll_reach::Connect;
 use atoll_registry::{Credentials, backend::memory::Store};
 use http::{Method, Request, header};
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::{io::copy_bidirectional, sync::watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    bound::Bound,
     controllers::{self, Ground, Kubelet},
     dns::{self, Zone},
     error::Error,
-    gate::{self, Door, Gate, Hatch, Outward},
+    gate::{self, Door, Gate, Outward},
     image::Puller,
     network::{INDEX_MAX, Network},
     objects::{self, Addresses},
     registry::{self, Registry, images},
+    serve::{forward, serve},
 };
 
-const API_PORT: u16 = 6443;
-const REGISTRY_PORT: u16 = 5000;
-/// Not 53: that takes a right that `atoll up` doesn't ask for.
-const DNS_PORT: u16 = 5353;
-/// Ports tried, from the usual one on.
-const PORTS_MAX: u16 = 64;
 /// Connections to the API server's socket at once.
 const API_CONNECTIONS_MAX: usize = 256;
 
@@ -40,9 +36,9 @@ pub struct MemberSpec {
     pub index: u8,
     /// How many nodes.
     pub nodes: u8,
-    /// What each node has, as quantities.
+    /// The CPU of each node, as a quantity.
     pub cpu: String,
-    /// What each node has, as quantities.
+    /// The memory of each node, as a quantity.
     pub memory: String,
     /// How many pods each node takes.
     pub pods: u16,
@@ -97,56 +93,23 @@ impl Member {
             return Err(Error::Spec { member, why: format!("index {} is above {INDEX_MAX}", spec.index) });
         }
         let (network, gate, tasks) = (Network::of(spec.index), Gate::default(), TaskTracker::new());
+        let bound = Bound::bind(&member, network, &gate).await?;
+        let at = bound.addresses();
 
-        // addresses first: a taken one is found before anything runs
-        let find = |what, from: SocketAddr| {
-            let member = member.clone();
-            move |source| Error::Port { member, what, from, source }
-        };
-        let door = |at| std::future::ready(Door::bind(at, &gate));
-        let from = SocketAddr::from((network.service(1), API_PORT));
-        let api_door = bind_free(from, door).await.map_err(find("API server", from))?;
-        let from = SocketAddr::from((network.service(10), DNS_PORT));
-        let dns_pair = |at| {
-            let gate = gate.clone();
-            async move { Ok((Hatch::bind(at, &gate).await?, Door::bind(at, &gate)?)) }
-        };
-        let (hatch, dns_door) = bind_free(from, dns_pair).await.map_err(find("DNS", from))?;
-        let from = SocketAddr::from((network.service(20), REGISTRY_PORT));
-        let registry_door = bind_free(from, door).await.map_err(find("registry", from))?;
-        let at = Addresses { api: api_door.address(), dns: dns_door.address(), registry: registry_door.address() };
-
-        // registry
         let store = Arc::new(Store::default());
         for (repository, tag) in &spec.images {
             images::seed(&store, repository, tag);
         }
         let registry = Arc::new(Registry::new(store.clone(), spec.registry_credentials.clone()));
-        tasks.spawn(registry::serve(registry.clone(), registry_door, shutdown.clone()));
+        tasks.spawn(registry::serve(registry.clone(), bound.registry, shutdown.clone()));
 
-        // API server, and what every member has in it
-        let failed = |source| Error::Api { member: member.clone(), source };
-        let config = Config { service_cidr: network.service_cidr(), ..Config::default() };
-        let api = ApiServer::open(config, Storage::Memory).await.map_err(failed)?;
-        let authority = Authority::new(&format!("atoll-demo-{member}")).map_err(failed)?;
-        let names = [&at.api.ip().to_string(), "kubernetes", "localhost"].map(|n: &str| n.to_owned());
-        let tls = authority.tls(&names.each_ref().map(String::as_str)).map_err(failed)?;
-        let private = gate::private_listener().await.map_err(find("API server", at.api))?;
-        let inner = private.local_addr().map_err(find("API server", at.api))?;
-        let (server, end) = (api.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            if let Err(error) = server.serve(private, tls, end).await {
-                tracing::error!(%error, "a demo member's API server ended");
-            }
-        });
-        tasks.spawn(pipe(api_door, inner, shutdown.clone()));
+        let (api, authority) = start_api(&member, network, bound.api, &tasks, shutdown).await?;
         let client = api.client();
         make_objects(&client, &spec, network, &at).await?;
 
-        // DNS and controllers
         let (sender, mut zone) = watch::channel(Arc::new(Zone::default()));
-        tasks.spawn(dns::udp(hatch, zone.clone(), shutdown.clone()));
-        tasks.spawn(dns::tcp(dns_door, zone.clone(), shutdown.clone()));
+        tasks.spawn(dns::udp(bound.dns_udp, zone.clone(), shutdown.clone()));
+        tasks.spawn(dns::tcp(bound.dns_tcp, zone.clone(), shutdown.clone()));
         let host = at.registry.to_string();
         let puller = Puller::new(registry, &host, spec.registry_credentials.clone(), tasks.clone(), shutdown.clone())
             .map_err(|source| Error::Registry { member: member.clone(), source })?;
@@ -249,20 +212,35 @@ impl Member {
     }
 }
 
-/// Binds the first free port from `from` on.
-async fn bind_free<T, F>(from: SocketAddr, bind: impl Fn(SocketAddr) -> F) -> io::Result<T>
-where
-    F: Future<Output = io::Result<T>>,
-{
-    let mut at = from;
-    loop {
-        match bind(at).await {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse && at.port() < from.port() + PORTS_MAX => {
-                at.set_port(at.port() + 1);
-            }
-            done => return done,
+/// Opens the API server and serves it: on a listener that only this process knows, to which the gated door passes connections.
+async fn start_api(
+    member: &str,
+    network: Network,
+    door: Door,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Result<(ApiServer, Authority), Error> {
+    let failed = |source| Error::Api { member: member.to_owned(), source };
+    let at = door.address();
+    let port = |source| Error::Port { member: member.to_owned(), what: "API server", from: at, source };
+    let config = Config { service_cidr: network.service_cidr(), ..Config::default() };
+    let api = ApiServer::open(config, Storage::Memory).await.map_err(failed)?;
+    let authority = Authority::new(&format!("atoll-demo-{member}")).map_err(failed)?;
+    let tls = authority.tls(&[at.ip().to_string().as_str(), "kubernetes", "localhost"]).map_err(failed)?;
+    let private = gate::private_listener().await.map_err(port)?;
+    let inner = private.local_addr().map_err(port)?;
+    let (server, end) = (api.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        if let Err(error) = server.serve(private, tls, end).await {
+            tracing::error!(%error, "a demo member's API server ended");
         }
-    }
+    });
+    let end = shutdown.clone();
+    tasks.spawn(async move {
+        let one = |client, _| forward(client, inner, end.clone());
+        serve(door, API_CONNECTIONS_MAX, &end, one).await;
+    });
+    Ok((api, authority))
 }
 
 /// Makes the objects that every member has, each with its status.
@@ -287,28 +265,4 @@ async fn make_objects(client: &Client, spec: &MemberSpec, network: Network, at: 
 async fn write(client: &Client, method: Method, path: &str, kind: &str, body: &Value) -> Result<Value, kube::Error> {
     let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, kind);
     client.request(request.body(body.to_string().into_bytes()).map_err(kube::Error::HttpError)?).await
-}
-
-/// Hands connections from the gated door on to the API server's own listener.
-async fn pipe(mut door: Door, to: SocketAddr, end: CancellationToken) {
-    let connections = TaskTracker::new();
-    while let Some(knock) = end.run_until_cancelled(door.knock()).await {
-        let Ok((mut client, _)) = knock else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        if connections.len() >= API_CONNECTIONS_MAX {
-            continue;
-        }
-        let end = end.clone();
-        connections.spawn(async move {
-            let both = async {
-                let mut server = System::default().connect(&to.ip().to_string(), to.port()).await?;
-                copy_bidirectional(&mut client, &mut server).await
-            };
-            end.run_until_cancelled(both).await
-        });
-    }
-    connections.close();
-    connections.wait().await;
 }

@@ -9,16 +9,17 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use atoll_reach::{Connect, System};
 use kube::ResourceExt;
-use tokio::{io::copy_bidirectional, sync::watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{kubelet::Ground, world::World};
-use crate::gate::Door;
+use crate::{
+    gate::Door,
+    serve::{forward, serve},
+};
 
 /// Connections to one Service's port at once.
 const CONNECTIONS_MAX: usize = 256;
@@ -113,32 +114,22 @@ fn open(address: SocketAddr, pods: Arc<Pods>, ground: &Ground) -> Option<Served>
     };
     let (sender, receiver) = watch::channel(pods);
     let end = ground.shutdown.child_token();
-    ground.tasks.spawn(serve(door, receiver, end.clone()));
+    ground.tasks.spawn(proxy(door, receiver, end.clone()));
     Some(Served { pods: sender, end })
 }
 
-async fn serve(mut door: Door, pods: watch::Receiver<Arc<Pods>>, end: CancellationToken) {
-    let (turn, connections) = (AtomicUsize::new(0), TaskTracker::new());
-    while let Some(knock) = end.run_until_cancelled(door.knock()).await {
-        let Ok((mut client, _)) = knock else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
+async fn proxy(door: Door, pods: watch::Receiver<Arc<Pods>>, end: CancellationToken) {
+    let turn = AtomicUsize::new(0);
+    let one = |client, _| {
         let all = pods.borrow().clone();
-        // without a pod the connection closes, as without an endpoint it would be refused
-        let Some(pod) = all.get(turn.fetch_add(1, Ordering::Relaxed) % all.len().max(1)).copied() else { continue };
-        if connections.len() >= CONNECTIONS_MAX {
-            continue;
-        }
+        let pod = all.get(turn.fetch_add(1, Ordering::Relaxed) % all.len().max(1)).copied();
         let end = end.clone();
-        connections.spawn(async move {
-            let both = async {
-                let mut server = System::default().connect(&pod.ip().to_string(), pod.port()).await?;
-                copy_bidirectional(&mut client, &mut server).await
-            };
-            end.run_until_cancelled(both).await
-        });
-    }
-    connections.close();
-    connections.wait().await;
+        async move {
+            // without a pod the connection closes, as without an endpoint it would be refused
+            if let Some(pod) = pod {
+                forward(client, pod, end).await;
+            }
+        }
+    };
+    serve(door, CONNECTIONS_MAX, &end, one).await;
 }

@@ -16,9 +16,12 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use crate::gate::{Door, Hatch};
+use crate::{
+    gate::{Door, Hatch},
+    serve::serve,
+};
 
 pub(crate) use zone::Zone;
 
@@ -32,9 +35,7 @@ const UDP_BYTES_MAX: u16 = 1232;
 /// Answers by UDP until `shutdown`.
 pub(crate) async fn udp(hatch: Hatch, zone: watch::Receiver<Arc<Zone>>, shutdown: CancellationToken) {
     let mut packet = [0; 4096];
-    while let Some(got) = shutdown.run_until_cancelled(hatch.receive(&mut packet)).await {
-        // an ICMP error of an earlier answer shows up here: it is nobody's
-        let Ok((len, from)) = got else { continue };
+    while let Some((len, from)) = shutdown.run_until_cancelled(hatch.receive(&mut packet)).await {
         let zone = zone.borrow().clone();
         if let Some(answer) = respond(&zone, &packet[..len], false) {
             hatch.send(&answer, from).await;
@@ -43,20 +44,12 @@ pub(crate) async fn udp(hatch: Hatch, zone: watch::Receiver<Arc<Zone>>, shutdown
 }
 
 /// Answers by TCP until `shutdown`.
-pub(crate) async fn tcp(mut door: Door, zone: watch::Receiver<Arc<Zone>>, shutdown: CancellationToken) {
-    let connections = TaskTracker::new();
-    while let Some(knock) = shutdown.run_until_cancelled(door.knock()).await {
-        let Ok((stream, _)) = knock else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        if connections.len() < CONNECTIONS_MAX {
-            let (zone, shutdown) = (zone.clone(), shutdown.clone());
-            connections.spawn(async move { shutdown.run_until_cancelled(connection(stream, zone)).await });
-        }
-    }
-    connections.close();
-    connections.wait().await;
+pub(crate) async fn tcp(door: Door, zone: watch::Receiver<Arc<Zone>>, shutdown: CancellationToken) {
+    let one = |stream, _| {
+        let (zone, shutdown) = (zone.clone(), shutdown.clone());
+        async move { shutdown.run_until_cancelled(connection(stream, zone)).await.unwrap_or_default() }
+    };
+    serve(door, CONNECTIONS_MAX, &shutdown, one).await;
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, zone: watch::Receiver<Arc<Zone>>) {

@@ -14,7 +14,10 @@ use serde::Serialize;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::gate::{Door, Gate, Gated, Hatch};
+use crate::{
+    gate::{Door, Gate, Gated, Hatch},
+    serve::serve,
+};
 
 /// Connections of one pod served at once.
 const CONNECTIONS_MAX: usize = 512;
@@ -101,28 +104,16 @@ impl Ports {
     /// Answers on all of them until `end`; the tasks belong to `tasks`.
     pub(crate) fn serve(self, identity: &Arc<Identity>, end: &CancellationToken, tasks: &TaskTracker) {
         for door in self.doors {
-            tasks.spawn(accept(door, identity.clone(), end.clone()));
+            let (identity, end) = (identity.clone(), end.clone());
+            tasks.spawn(async move {
+                let one = |stream, peer| connection(stream, peer, identity.clone(), end.clone());
+                serve(door, CONNECTIONS_MAX, &end, one).await;
+            });
         }
         for hatch in self.hatches {
             tasks.spawn(raw::packets(hatch, identity.clone(), end.clone()));
         }
     }
-}
-
-async fn accept(mut door: Door, identity: Arc<Identity>, end: CancellationToken) {
-    let connections = TaskTracker::new();
-    while let Some(knock) = end.run_until_cancelled(door.knock()).await {
-        let Ok((stream, peer)) = knock else {
-            // out of descriptors: do not spin
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        if connections.len() < CONNECTIONS_MAX {
-            connections.spawn(connection(stream, peer, identity.clone(), end.clone()));
-        }
-    }
-    connections.close();
-    connections.wait().await;
 }
 
 async fn connection(mut stream: Gated<TcpStream>, peer: SocketAddr, identity: Arc<Identity>, end: CancellationToken) {

@@ -39,7 +39,7 @@ pub(super) async fn lines<S: AsyncRead + AsyncWrite + Unpin>(stream: S, peer: So
 
 pub(super) async fn packets(hatch: Hatch, identity: Arc<Identity>, end: CancellationToken) {
     let mut packet = vec![0; PACKET_BYTES_MAX];
-    while let Some(Ok((len, from))) = end.run_until_cancelled(hatch.receive(&mut packet)).await {
+    while let Some((len, from)) = end.run_until_cancelled(hatch.receive(&mut packet)).await {
         let text = String::from_utf8_lossy(&packet[..len]).trim_end_matches('\n').to_owned();
         hatch.send(identity.reply("UDP", from.to_string(), text).line().as_bytes(), from).await;
     }

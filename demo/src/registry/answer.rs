@@ -24,6 +24,7 @@ const PAGE_ENTRIES: usize = 1000;
 pub struct Registry {
     pub(super) store: Arc<Store>,
     pub(super) credentials: Option<Credentials>,
+    pub(super) upload_bytes_max: u64,
 }
 
 /// A refusal in the specification's words.
@@ -300,6 +301,11 @@ impl Registry {
             // what came before the break stays: that is what resuming is for
             let Ok(frame) = frame else { return refuse(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", "broken off") };
             if let Some(piece) = frame.data_ref() {
+                if len + piece.len() as u64 > self.upload_bytes_max {
+                    self.store.upload_abort(id);
+                    let why = format!("a blob has at most {} bytes here", self.upload_bytes_max);
+                    return refuse(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", why);
+                }
                 let Some(now) = self.store.upload_write(id, piece) else { return unknown_upload() };
                 len = now;
             }

@@ -13,7 +13,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::gate::Door;
 
@@ -21,23 +21,13 @@ pub use answer::Registry;
 
 /// Connections served at once.
 const CONNECTIONS_MAX: usize = 256;
+/// The largest blob: they are all in memory.
+const UPLOAD_BYTES_MAX: u64 = 256 << 20;
 
 /// Serves `registry` at `door` until `shutdown`.
-pub async fn serve(registry: Arc<Registry>, mut door: Door, shutdown: CancellationToken) {
-    let tasks = TaskTracker::new();
-    while let Some(knock) = shutdown.run_until_cancelled(door.knock()).await {
-        let Ok((stream, _)) = knock else {
-            // out of descriptors: do not spin
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            continue;
-        };
-        if tasks.len() >= CONNECTIONS_MAX {
-            continue;
-        }
-        tasks.spawn(connection(registry.clone(), stream, shutdown.clone()));
-    }
-    tasks.close();
-    tasks.wait().await;
+pub async fn serve(registry: Arc<Registry>, door: Door, shutdown: CancellationToken) {
+    let one = |stream, _| connection(registry.clone(), stream, shutdown.clone());
+    crate::serve::serve(door, CONNECTIONS_MAX, &shutdown, one).await;
 }
 
 /// Serves one connection.
@@ -62,7 +52,7 @@ pub type Answer = Response<Full<Bytes>>;
 impl Registry {
     /// A registry over `store`, which asks for `credentials` if there are any.
     pub fn new(store: Arc<Store>, credentials: Option<Credentials>) -> Self {
-        Self { store, credentials }
+        Self { store, credentials, upload_bytes_max: UPLOAD_BYTES_MAX }
     }
 
     /// Answers one request.
@@ -71,5 +61,33 @@ impl Registry {
         B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin,
     {
         self.route(request).await.unwrap_or_else(answer::Refusal::into_answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn ask(registry: &Registry, method: &str, path: &str, body: &'static [u8]) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).body(Full::new(Bytes::from_static(body))).unwrap();
+        let (parts, body) = registry.answer(request).await.into_parts();
+        let text = String::from_utf8_lossy(&body.collect().await.unwrap().to_bytes()).into_owned();
+        let location = parts.headers.get("location").and_then(|l| l.to_str().ok()).map(str::to_owned);
+        (parts.status, location.unwrap_or(text))
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_is_too_large_is_refused_and_forgotten() {
+        let registry = Registry { upload_bytes_max: 5, ..Registry::new(Arc::default(), None) };
+        let (_, upload) = ask(&registry, "POST", "/v2/shop/web/blobs/uploads/", b"").await;
+        assert_eq!(ask(&registry, "PATCH", &upload, b"12345").await.0, StatusCode::ACCEPTED);
+        let (status, said) = ask(&registry, "PATCH", &upload, b"6").await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(said.contains("SIZE_INVALID") && said.contains("at most 5 bytes"), "{said}");
+        assert_eq!(registry.store.uploads_open(), 0);
+        assert_eq!(ask(&registry, "PATCH", &upload, b"6").await.0, StatusCode::NOT_FOUND);
     }
 }
