@@ -123,6 +123,15 @@ async fn broken_definitions_are_refused() -> Result<()> {
     };
     for (name, body, field) in [
         ("name", change("/metadata/name", json!("others.example.dev")), "metadata.name"),
+        (
+            "a kind that is built in",
+            json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {"name": "deployments.apps"},
+                "spec": {"group": "apps", "scope": "Cluster", "names": {"kind": "Deployment", "plural": "deployments"},
+                    "versions": [{"name": "v1", "served": true, "storage": true,
+                        "schema": {"openAPIV3Schema": {"type": "object"}}}]}}),
+            "spec.group",
+        ),
         ("scope", change("/spec/scope", json!("Galaxy")), "spec.scope"),
         ("storage", change("/spec/versions/0/storage", json!(false)), "spec.versions"),
         (

@@ -191,10 +191,16 @@ async fn snapshot(server: &Arc<Inner>) -> Result<Reply, Refusal> {
 }
 
 fn version(git: &str) -> Value {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
     let mut parts = git.trim_start_matches('v').split(['.', '+', '-']);
     let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("34"));
     json!({
         "major": major, "minor": minor, "gitVersion": git, "gitCommit": "", "gitTreeState": "clean",
-        "buildDate": "2025-08-27T00:00:00Z", "goVersion": "none", "compiler": "rustc", "platform": "linux/amd64",
+        "buildDate": "2025-08-27T00:00:00Z", "goVersion": "none", "compiler": "rustc",
+        "platform": format!("{}/{arch}", std::env::consts::OS),
     })
 }

@@ -138,6 +138,9 @@ pub(crate) fn check_definition(definition: &Value) -> Vec<Cause> {
         let name = Value::from(meta(definition, "name"));
         causes.push(Cause::invalid("metadata.name", &name, "must be spec.names.plural+\".\"+spec.group"));
     }
+    if super::is_builtin(group, plural) {
+        causes.push(Cause::invalid("spec.group", &spec["group"], format!("{want} is built in")));
+    }
     if !matches!(text(spec, &["scope"]), "Namespaced" | "Cluster") {
         causes.push(Cause::invalid("spec.scope", &spec["scope"], "supported values: \"Cluster\", \"Namespaced\""));
     }

@@ -109,6 +109,11 @@ pub(crate) fn api_version(group: &str, version: &str) -> String {
 
 static BUILTIN: LazyLock<Vec<Arc<Resource>>> = LazyLock::new(|| builtin::rows().iter().map(Row::resource).collect());
 
+/// Whether a resource is built in.
+fn is_builtin(group: &str, plural: &str) -> bool {
+    BUILTIN.iter().any(|resource| resource.is(group, plural))
+}
+
 /// Group, version and plural.
 type Served = (Box<str>, Box<str>, Box<str>);
 
@@ -135,8 +140,11 @@ impl Kinds {
             let known = read.remove(&Arc::as_ptr(stored));
             all.extend(known.unwrap_or_else(|| custom::resources(stored)));
         }
-        let key = |r: &Resource| (r.group.clone(), r.version.clone(), r.plural.clone());
-        let index = all.iter().enumerate().map(|(at, resource)| (key(resource), at)).collect();
+        let mut index = HashMap::new();
+        for (at, r) in all.iter().enumerate() {
+            // What is built in comes first, and stays.
+            index.entry((r.group.clone(), r.version.clone(), r.plural.clone())).or_insert(at);
+        }
         Self { all, index }
     }
 
