@@ -15,6 +15,12 @@ pub enum Error {
     /// The hub's CA can't be used.
     #[error("secret atoll-system/atoll-hub-ca: {0}")]
     Ca(String),
+    /// What the hub says of itself, or its epoch, can't be read.
+    #[error("configmap atoll-system/atoll-hub: {0}")]
+    Facts(String),
+    /// The API server did not answer in time.
+    #[error("{0}: the API server does not answer")]
+    Silent(&'static str),
     /// A certificate could not be made.
     #[error("certificate for {0}: {1}")]
     Certificate(String, String),

@@ -22,7 +22,6 @@ use crate::authority::{Authority, LEAF, Revoked, keep_sites};
 use crate::config::Config;
 use crate::console::Console;
 use crate::error::Error;
-use crate::lead;
 use crate::link::{EnrolmentService, FeedService, LinkService, Port, serve, server};
 use crate::membership::{Membership, Pushes};
 use crate::metrics::Metrics;
@@ -34,6 +33,7 @@ use crate::sessions::Sessions;
 use crate::topology::{Published, Publisher, Sites};
 use crate::webhook::{self, Webhook};
 use crate::zones::{SigningKeys, ZonesService};
+use crate::{epoch, lead};
 
 /// Runs the hub until `shutdown`. With leader election it waits for the Lease first.
 ///
@@ -68,7 +68,7 @@ async fn live(
     // Load.
     let now = Timestamp::now();
     let authority = Arc::new(Authority::load_or_make(&client, now).await?);
-    let epoch = lead::take_epoch(&client, &authority, &config).await?;
+    let epoch = epoch::take(&client, &authority, &config).await?;
     tracing::info!(hub = authority.hub_id(), epoch, "leading");
     let revocations = Revocations::none();
     let revoked = Arc::new(Revoked::load(client.clone(), revocations.clone(), now).await?);

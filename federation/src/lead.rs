@@ -1,69 +1,26 @@
-//! Who leads: the Lease (where hubs may run beside each other) and the epoch that fences an old leader off.
+//! Who leads, where hubs may run beside each other: the Lease `atoll-system/atoll-hub`.
 //!
-//! ConfigMap `atoll-system/atoll-hub` holds the epoch, bumped at every acquisition by an update that names the resource version
-//! read, and what others need to know of the hub: its id, advertised address and CA certificate. Source: client-go's leader
-//! election (15 s lease, renewed each 5 s), which says itself that it does not fence: agents and data planes refuse older epochs.
+//! A Lease is free once nobody has renewed it for 15 s by the clock of who wants it: other hubs' clocks are not believed. Source:
+//! client-go's leader election, which says itself that it does not fence: that is what the epoch is for, which a leader takes next
+//! ([`crate::epoch`]).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atoll_api::kinds::SYSTEM_NAMESPACE;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::authority::Authority;
-use crate::config::Config;
 use crate::error::{Error, is_conflict};
 
 const NAME: &str = "atoll-hub";
 const LEASE_S: i32 = 15;
+const LEASE: Duration = Duration::from_secs(LEASE_S as u64);
 const RENEW: Duration = Duration::from_secs(5);
-
-/// What the hub says of itself to those who may read ConfigMaps.
-#[derive(Debug, Clone)]
-pub struct HubFacts {
-    /// host:port of the link port.
-    pub advertise: String,
-    /// The hub's id, as in certificates.
-    pub hub_id: String,
-    /// SHA-256 of the CA certificate.
-    pub pin: [u8; 32],
-    /// The CA certificate, PEM.
-    pub ca_pem: String,
-    /// The operator's domain; empty where an earlier version wrote this.
-    pub apex: String,
-    /// host:port of the DNS servers, where the operator says so.
-    pub dns: Option<String>,
-}
-
-impl HubFacts {
-    /// Reads it from the hub's API.
-    ///
-    /// # Errors
-    /// When no hub has run there, or the API server refuses.
-    pub async fn read(client: &Client) -> Result<Self, Error> {
-        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-        let data =
-            maps.get(NAME).await.map_err(Error::api("read what the hub says of itself"))?.data.unwrap_or_default();
-        let field = |name: &str| data.get(name).cloned().ok_or_else(|| Error::Ca(format!("`{name}` is missing")));
-        let ca_pem = field("ca.crt")?;
-        let (_, ca) = x509_parser::pem::parse_x509_pem(ca_pem.as_bytes()).map_err(|e| Error::Ca(e.to_string()))?;
-        let pin = atoll_reach::ca_pin(&ca.contents);
-        let said = |name: &str| data.get(name).filter(|value| !value.is_empty()).cloned();
-        Ok(Self {
-            advertise: field("advertise")?,
-            hub_id: field("hub-id")?,
-            pin,
-            ca_pem,
-            apex: said("apex").unwrap_or_default(),
-            dns: said("dns"),
-        })
-    }
-}
 
 /// Makes the namespace of our own objects where it is missing.
 pub(crate) async fn make_namespace(client: &Client, name: &str) -> Result<(), Error> {
@@ -80,57 +37,11 @@ pub(crate) async fn make_namespace(client: &Client, name: &str) -> Result<(), Er
     }
 }
 
-/// Takes the next epoch and says who the hub is.
-pub(crate) async fn take_epoch(client: &Client, authority: &Authority, config: &Config) -> Result<u64, Error> {
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    loop {
-        let held = maps.get_opt(NAME).await.map_err(Error::api("read the epoch"))?;
-        let is_new = held.is_none();
-        let mut map = held.unwrap_or_default();
-        map.metadata.name = Some(NAME.into());
-        let data = map.data.get_or_insert_with(BTreeMap::new);
-        let epoch = data.get("epoch").and_then(|e| e.parse::<u64>().ok()).unwrap_or(0) + 1;
-        for (field, value) in [
-            ("epoch", epoch.to_string()),
-            ("advertise", config.advertise.clone()),
-            ("hub-id", authority.hub_id().to_owned()),
-            ("ca.crt", authority.ca_pem().to_owned()),
-            ("apex", config.apex.clone()),
-            ("dns", config.dns.clone().unwrap_or_default()),
-        ] {
-            data.insert(field.to_owned(), value);
-        }
-        let params = PostParams::default();
-        let done = if is_new { maps.create(&params, &map).await } else { maps.replace(NAME, &params, &map).await };
-        match done {
-            Ok(_) => return Ok(epoch),
-            Err(e) if is_conflict(&e) => {}
-            Err(e) => return Err(Error::api("take the next epoch")(e)),
-        }
-    }
-}
-
-/// After the store was set back: the next epoch will be greater than any that was taken since what it holds now. Epochs are counted one
-/// a start, far fewer than seconds pass.
-///
-/// # Errors
-/// The API server refuses.
-pub async fn pass_epochs(client: &Client, now: Timestamp) -> Result<(), Error> {
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    // A hub that never led was obeyed by nobody.
-    let Some(mut map) = maps.get_opt(NAME).await.map_err(Error::api("read the epoch"))? else { return Ok(()) };
-    let data = map.data.get_or_insert_with(BTreeMap::new);
-    let held = data.get("epoch").and_then(|e| e.parse::<u64>().ok()).unwrap_or(0);
-    data.insert("epoch".into(), held.saturating_add(1).max(now.as_second().unsigned_abs()).to_string());
-    maps.replace(NAME, &PostParams::default(), &map).await.map_err(Error::api("pass the epochs taken since"))?;
-    Ok(())
-}
-
 /// Waits until the Lease is ours.
 pub(crate) async fn acquire(client: &Client, identity: &str) -> Result<(), Error> {
-    let mut holder = String::new();
+    let (mut holder, mut watched) = (String::new(), Watched::default());
     loop {
-        match try_hold(client, identity, Timestamp::now()).await? {
+        match try_hold(client, identity, Timestamp::now(), &mut watched).await? {
             Held::Ours => return Ok(()),
             Held::Theirs(other) if other != holder => {
                 tracing::info!(leader = other, "another hub leads, waiting");
@@ -138,25 +49,28 @@ pub(crate) async fn acquire(client: &Client, identity: &str) -> Result<(), Error
             }
             Held::Theirs(_) => {}
         }
-        tokio::time::sleep(RENEW).await;
+        sleep(RENEW).await;
     }
 }
 
 /// Renews the Lease; ends when it is somebody else's, or could not be renewed for as long as it lasts.
 pub(crate) async fn keep(client: &Client, identity: &str) -> Error {
-    let mut good = tokio::time::Instant::now();
+    let (mut good, mut watched) = (Instant::now(), Watched::default());
     loop {
-        tokio::time::sleep(RENEW).await;
-        match try_hold(client, identity, Timestamp::now()).await {
-            Ok(Held::Ours) => good = tokio::time::Instant::now(),
-            Ok(Held::Theirs(other)) => return Error::LeadershipLost(other),
-            Err(error) => {
-                tracing::warn!(%error, "lease not renewed");
-                // One renewal before others may take it.
-                if good.elapsed() + RENEW >= Duration::from_secs(LEASE_S.unsigned_abs().into()) {
-                    return error;
-                }
+        sleep(RENEW).await;
+        let tried = timeout(RENEW, try_hold(client, identity, Timestamp::now(), &mut watched)).await;
+        let error = match tried.unwrap_or(Err(Error::Silent("renew lease atoll-system/atoll-hub"))) {
+            Ok(Held::Ours) => {
+                good = Instant::now();
+                continue;
             }
+            Ok(Held::Theirs(other)) => return Error::LeadershipLost(other),
+            Err(error) => error,
+        };
+        tracing::warn!(%error, "lease not renewed");
+        // One renewal before others may take it.
+        if good.elapsed() + RENEW >= LEASE {
+            return error;
         }
     }
 }
@@ -166,7 +80,24 @@ enum Held {
     Theirs(String),
 }
 
-async fn try_hold(client: &Client, identity: &str, now: Timestamp) -> Result<Held, Error> {
+/// The last renewal that was seen, and since when by our own clock: the clock of whoever wrote it may be wrong.
+#[derive(Default)]
+struct Watched(Option<(Option<MicroTime>, Instant)>);
+
+impl Watched {
+    /// How long there has been no other renewal than this one.
+    fn unchanged_for(&mut self, renewed: Option<&MicroTime>) -> Duration {
+        match &self.0 {
+            Some((seen, since)) if seen.as_ref() == renewed => since.elapsed(),
+            _ => {
+                self.0 = Some((renewed.cloned(), Instant::now()));
+                Duration::ZERO
+            }
+        }
+    }
+}
+
+async fn try_hold(client: &Client, identity: &str, now: Timestamp, watched: &mut Watched) -> Result<Held, Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let held = leases.get_opt(NAME).await.map_err(Error::api("read the lease"))?;
     let is_new = held.is_none();
@@ -174,8 +105,8 @@ async fn try_hold(client: &Client, identity: &str, now: Timestamp) -> Result<Hel
     lease.metadata.name = Some(NAME.into());
     let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
     let holder = spec.holder_identity.clone().unwrap_or_default();
-    let until = spec.renew_time.as_ref().map(|t| t.0 + SignedDuration::from_secs(LEASE_S.into()));
-    if !holder.is_empty() && holder != identity && until.is_some_and(|until| until > now) {
+    let is_theirs = !holder.is_empty() && holder != identity;
+    if is_theirs && watched.unchanged_for(spec.renew_time.as_ref()) < LEASE {
         return Ok(Held::Theirs(holder));
     }
     if holder != identity {
@@ -191,5 +122,47 @@ async fn try_hold(client: &Client, identity: &str, now: Timestamp) -> Result<Hel
         Ok(_) => Ok(Held::Ours),
         Err(e) if is_conflict(&e) => Ok(Held::Theirs("another hub that was faster".into())),
         Err(e) => Err(Error::api("write the lease")(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atoll_apiserver::{ApiServer, Storage};
+    use http::{Request, Response};
+    use jiff::SignedDuration;
+    use kube::client::Body;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_whose_api_server_does_not_answer_ends_before_another_may_lead() {
+        let silent =
+            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, std::io::Error>>());
+        let started = Instant::now();
+        let error = keep(&Client::new(silent, "default"), "me").await;
+        assert!(matches!(error, Error::Silent(_)), "{error}");
+        assert!(started.elapsed() < LEASE, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_whose_clock_is_behind_keeps_the_lease_and_one_that_is_gone_loses_it() {
+        let api = ApiServer::open(atoll_apiserver::Config::default(), Storage::Memory).await.unwrap();
+        let client = api.client();
+        make_namespace(&client, SYSTEM_NAMESPACE).await.unwrap();
+        let renew = async || {
+            let now = Timestamp::now() - SignedDuration::from_hours(1);
+            matches!(try_hold(&client, "first", now, &mut Watched::default()).await, Ok(Held::Ours))
+        };
+        assert!(renew().await);
+        let mut second = std::pin::pin!(acquire(&client, "second"));
+        for _ in 0..12 {
+            assert!(timeout(RENEW, second.as_mut()).await.is_err(), "taken from a hub that renews it");
+            assert!(renew().await);
+        }
+        let gone = Instant::now();
+        second.await.unwrap();
+        assert!(gone.elapsed() >= LEASE && gone.elapsed() <= LEASE + 2 * RENEW, "{:?}", gone.elapsed());
+        assert!(!renew().await, "who comes back finds another");
+        api.close().await;
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod resources;
 
 mod authority;
+mod epoch;
 mod lead;
 pub mod tokens;
 
@@ -40,9 +41,9 @@ pub mod approvals;
 pub mod placement;
 
 pub use config::{Config, WebhookTarget};
+pub use epoch::{HubFacts, pass_epochs};
 pub use error::Error;
 pub use hub::run;
-pub use lead::{HubFacts, pass_epochs};
 pub use membership::{PushMember, StartPush};
 pub use resources::{Answer, DataPlaneView, Hub, NoView, Resources};
 pub use topology::Published;

@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 
 use super::{Stored, TOKEN_LABEL, TTL_MAX, TokenError, TokenRequest, hash, object_name};
-use crate::lead::HubFacts;
+use crate::epoch::HubFacts;
 
 /// Tokens are forgotten so long after their end.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
