@@ -10,17 +10,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::facts::{Facts, key};
-use atoll_api::kinds::{AssignedBundle, Bundle, BundleStatus};
+use atoll_api::facts::key;
+use atoll_api::kinds::{Bundle, BundleStatus};
 use atoll_api::names::ClusterName;
 use atoll_api::topology::{BundleReport, DesiredBundle};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
-use super::gather::{self, Key, Ruled, Tellings, Told};
+use super::gather::{self, Key, Ruled, Tellings, Told, key_of};
 use super::model::{Demand, Member, Resources, Standing};
-use super::render::{demand, objects, only_where_allowed, render};
+use super::render::{check, demand, only_where_allowed, render};
 use super::status::{Line, rejected, status};
 use super::transition::{Assigned, Seen, transition};
 use super::waves::{Step, waiting};
@@ -28,25 +28,24 @@ use super::write::Writer;
 use super::{Verdict, solve};
 use crate::membership::{Judged, Membership, verdicts};
 use crate::pulse::Pulse;
-use crate::sessions::Part;
 
 /// The placement controller.
 pub(crate) struct Placement {
-    membership: Arc<Membership>,
-    writer: Writer,
-    told: Tellings,
+    pub(super) membership: Arc<Membership>,
+    pub(super) writer: Writer,
+    pub(super) told: Tellings,
     /// Bundles that had lost a cluster that is not known to be back for good.
-    lost: BTreeSet<(Key, String)>,
+    pub(super) lost: BTreeSet<(Key, String)>,
     /// What members were last sent, for clusters that have to wait.
-    sent: BTreeMap<(Key, String), DesiredBundle>,
-    epoch: u64,
+    pub(super) sent: BTreeMap<(Key, String), DesiredBundle>,
+    pub(super) epoch: u64,
 }
 
 type Reports = BTreeMap<String, BTreeMap<Key, BundleReport>>;
 
 /// What one pass looks at.
-struct Pass {
-    judged: BTreeMap<ClusterName, Judged>,
+pub(super) struct Pass {
+    pub(super) judged: BTreeMap<ClusterName, Judged>,
     members: Vec<Member>,
     reports: Reports,
     storm: bool,
@@ -54,10 +53,10 @@ struct Pass {
 }
 
 /// What one Bundle comes to.
-struct Decision {
+pub(super) struct Decision {
     status: BundleStatus,
-    desired: BTreeMap<String, DesiredBundle>,
-    told: BTreeMap<String, Told>,
+    pub(super) desired: BTreeMap<String, DesiredBundle>,
+    pub(super) told: BTreeMap<String, Told>,
 }
 
 impl Placement {
@@ -119,7 +118,7 @@ impl Placement {
             let held = member.status.facts();
             let bundles = held.under(key::BUNDLE).filter_map(|(rest, json)| {
                 let (namespace, name) = rest.split_once('/')?;
-                Some(((namespace.to_owned(), name.to_owned()), serde_json::from_slice(json).ok()?))
+                Some(((namespace.to_owned(), name.to_owned()), gather::report(json)?))
             });
             (name.to_string(), bundles.collect())
         });
@@ -144,7 +143,9 @@ impl Placement {
         let key = key_of(bundle);
         let old = bundle.status.clone().unwrap_or_default();
         let told = self.told.get(&key).cloned().unwrap_or_default();
-        let ruled = match ruled {
+        // Before anything is computed from it.
+        let checked = check(&bundle.spec.manifests).map_err(|e| e.to_string());
+        let ruled = match checked.and(ruled) {
             Ok(ruled) => ruled,
             Err(why) => return self.leave(bundle, &told, rejected(&old, &why, bundle.metadata.generation, pass.now)),
         };
@@ -336,86 +337,6 @@ impl Placement {
         let desired = told.iter().map(|(cluster, t)| (cluster.clone(), self.again(&key, cluster, t)));
         Decision { status, desired: desired.collect(), told: told.clone() }
     }
-
-    /// What a cluster was sent before; where that is not known (the hub has just started), the word to touch nothing.
-    fn again(&self, key: &Key, cluster: &str, told: &Told) -> DesiredBundle {
-        let untouched = || DesiredBundle {
-            namespace: key.0.clone(),
-            name: key.1.clone(),
-            revision: told.revision.clone(),
-            epoch: self.epoch,
-            suspend: true,
-            ..DesiredBundle::default()
-        };
-        self.sent.get(&(key.clone(), cluster.to_owned())).cloned().unwrap_or_else(untouched)
-    }
-
-    /// Assignments first, then the links: what a member runs is always written down.
-    async fn tell(&mut self, pass: &Pass, decisions: &BTreeMap<Key, (Arc<Bundle>, Decision)>) {
-        let mut assigned: BTreeMap<ClusterName, Vec<AssignedBundle>> = BTreeMap::new();
-        let mut facts: BTreeMap<ClusterName, Facts> =
-            pass.judged.keys().map(|n| (n.clone(), Facts::default())).collect();
-        let (mut told, mut sent) = (Tellings::new(), BTreeMap::new());
-        for (key, (bundle, decision)) in decisions {
-            let divided = demand(&bundle.spec).0.is_some();
-            for (cluster, desired) in &decision.desired {
-                let (Some((name, _)), Some(t)) =
-                    (pass.judged.get_key_value(cluster.as_str()), decision.told.get(cluster))
-                else {
-                    continue;
-                };
-                assigned.entry(name.clone()).or_default().push(AssignedBundle {
-                    namespace: key.0.clone(),
-                    name: key.1.clone(),
-                    revision: t.revision.clone(),
-                    replicas: divided.then_some(t.replicas),
-                    leaving: t.leaving.clone(),
-                    objects: objects(desired),
-                });
-                let held = facts.entry(name.clone()).or_default();
-                held.put(format!("{}/{}/{}", key::BUNDLE, key.0, key.1), desired);
-                sent.insert((key.clone(), cluster.clone()), desired.clone());
-            }
-            if !decision.told.is_empty() {
-                told.insert(key.clone(), decision.told.clone());
-            }
-        }
-        let failed = self.writer.assignments(&self.membership.objects.assignments.state(), assigned).await;
-        for (cluster, error) in &failed {
-            tracing::warn!(%cluster, %error, "assignment not written, the cluster is told nothing new");
-            facts.insert(cluster.clone(), self.as_before(cluster, &mut told, &mut sent));
-        }
-        self.membership.sessions.set_desired(Part::Bundles, facts);
-        self.lost.retain(|(key, _)| decisions.contains_key(key));
-        (self.told, self.sent) = (told, sent);
-    }
-
-    /// Puts back what `cluster` was told before; returns what it was sent.
-    fn as_before(
-        &self,
-        cluster: &ClusterName,
-        told: &mut Tellings,
-        sent: &mut BTreeMap<(Key, String), DesiredBundle>,
-    ) -> Facts {
-        let mut facts = Facts::default();
-        sent.retain(|(_, of), _| of != cluster.as_str());
-        for clusters in told.values_mut() {
-            clusters.remove(cluster.as_str());
-        }
-        for (key, clusters) in &self.told {
-            let Some(before) = clusters.get(cluster.as_str()) else { continue };
-            let desired = self.again(key, cluster.as_str(), before);
-            facts.put(format!("{}/{}/{}", key::BUNDLE, key.0, key.1), &desired);
-            told.entry(key.clone()).or_default().insert(cluster.to_string(), before.clone());
-            sent.insert((key.clone(), cluster.to_string()), desired);
-        }
-        told.retain(|_, clusters| !clusters.is_empty());
-        facts
-    }
-}
-
-fn key_of(bundle: &Bundle) -> Key {
-    (bundle.namespace().unwrap_or_default(), bundle.name_any())
 }
 
 /// Free room, but never so little that replicas that were told and are not stuck would seem not to fit: free room and reports do not

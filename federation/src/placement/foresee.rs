@@ -10,7 +10,7 @@ use std::sync::Arc;
 use atoll_api::kinds::{Assignment, Bundle, Cluster, PlacementPolicy, SyncMode};
 use kube::ResourceExt as _;
 
-use super::gather::{Key, Ruled, rules_of, tellings};
+use super::gather::{Ruled, key_of, rules_of, tellings};
 use super::model::{Demand, Member, Resources, Standing};
 use super::render::{demand, render};
 use super::solve;
@@ -136,10 +136,6 @@ fn member(cluster: &Cluster) -> Member {
 fn running(bundle: &Bundle, cluster: &str) -> i32 {
     let clusters = bundle.status.iter().flat_map(|status| &status.clusters);
     clusters.into_iter().find(|c| c.name == cluster).and_then(|c| c.ready).unwrap_or(0)
-}
-
-fn key_of(bundle: &Bundle) -> Key {
-    (bundle.namespace().unwrap_or_default(), bundle.name_any())
 }
 
 #[cfg(test)]

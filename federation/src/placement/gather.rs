@@ -12,10 +12,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt as _;
 
 use super::model::{Member, Resources, Standing};
+use super::render::REPLICAS_MAX;
 use crate::membership::{Judged, Phase};
 
 /// A Bundle by namespace and name.
 pub(super) type Key = (String, String);
+
+pub(super) fn key_of(bundle: &Bundle) -> Key {
+    (bundle.namespace().unwrap_or_default(), bundle.name_any())
+}
 
 /// What a cluster was told of a Bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +78,11 @@ pub(super) fn rules_of(bundle: &Bundle, policies: &[Arc<PlacementPolicy>]) -> Re
         }
         None => &placement.rules,
     };
-    check(rules)
+    parse(rules)
 }
 
-/// Checks what a schema can't.
-pub(super) fn check(rules: &PlacementRules) -> Result<Ruled, String> {
+/// Parses the durations and checks what a schema can't.
+fn parse(rules: &PlacementRules) -> Result<Ruled, String> {
     let after = duration::parse(&rules.failover.after).map_err(|e| format!("failover.after: {e}"))?;
     let stabilise = duration::parse(&rules.failback.stabilise).map_err(|e| format!("failback.stabilise: {e}"))?;
     for spread in &rules.spread {
@@ -91,8 +96,8 @@ pub(super) fn check(rules: &PlacementRules) -> Result<Ruled, String> {
 }
 
 /// Whether rules make sense.
-pub(crate) fn accept(rules: &PlacementRules) -> Result<(), String> {
-    check(rules).map(drop)
+pub(crate) fn check(rules: &PlacementRules) -> Result<(), String> {
+    parse(rules).map(drop)
 }
 
 fn selected(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
@@ -145,6 +150,18 @@ pub(super) fn member(name: &ClusterName, judged: &Judged) -> Member {
     }
 }
 
+/// A report as an agent sent it, with numbers that can be: a member's word must not disturb the sums of others.
+pub(super) fn report(json: &[u8]) -> Option<BundleReport> {
+    let report: BundleReport = serde_json::from_slice(json).ok()?;
+    let bound = |n: i32| n.clamp(0, REPLICAS_MAX);
+    Some(BundleReport {
+        replicas: bound(report.replicas),
+        ready_replicas: bound(report.ready_replicas),
+        unschedulable: bound(report.unschedulable),
+        ..report
+    })
+}
+
 /// Replicas of a Bundle that a cluster was told to run and that do not show in its free room yet.
 pub(super) fn pending(told: i32, report: Option<&BundleReport>) -> i32 {
     let running = report.map_or(0, |r| r.ready_replicas.max(r.replicas - r.unschedulable));
@@ -163,6 +180,7 @@ pub(super) fn is_storm(members: &BTreeMap<ClusterName, Judged>, up_for: Duration
 #[cfg(test)]
 mod tests {
     use atoll_api::kinds::{Failback, Failover, NameRef, PlacementPolicySpec, Spread};
+    use serde_json::json;
 
     use super::*;
 
@@ -205,5 +223,19 @@ mod tests {
             assert!(check(&rules).unwrap_err().contains(says), "{says}");
         }
         assert!(check(&PlacementRules::default()).is_ok());
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_bounded_before_anything_is_computed() {
+        let low = i32::MIN;
+        for (json, want) in [
+            (json!({"replicas": 3, "readyReplicas": 2, "unschedulable": 1}), [3, 2, 1]),
+            (json!({"replicas": i32::MAX, "readyReplicas": low, "unschedulable": low}), [REPLICAS_MAX, 0, 0]),
+        ] {
+            let report = report(json.to_string().as_bytes()).unwrap();
+            assert_eq!([report.replicas, report.ready_replicas, report.unschedulable], want);
+            assert!(pending(4, Some(&report)) <= 4);
+        }
+        assert!(report(b"7").is_none() && report(br#"{"replicas": 3000000000}"#).is_none());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Bundle + policy ─→ model::Demand ┐
-//!   members' facts ──→ model::Site   ┴→ solve ─→ target ─→ transition ─→ what each member is told
+//!   members' facts ──→ model::Member ┴→ solve ─→ target ─→ transition ─→ what each member is told
 //! ```
 //!
 //! [`solve()`] and [`transition()`] know no clock and no client; the controller gives them what they need and writes what they say.
@@ -17,6 +17,7 @@ pub mod score;
 pub mod shards;
 pub mod solve;
 mod status;
+mod tell;
 pub mod transition;
 mod waves;
 mod write;
@@ -26,7 +27,7 @@ mod tests;
 
 pub(crate) use controller::Placement;
 pub use foresee::{Foreseen, World, foresee};
-pub(crate) use gather::accept as check;
+pub(crate) use gather::check;
 pub use model::{Demand, Member, Resources, Standing};
 pub use solve::{Verdict, solve};
 pub use transition::{Assigned, Seen, transition};

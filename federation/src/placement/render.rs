@@ -16,6 +16,9 @@ use super::model::Resources;
 /// Kinds whose `spec.replicas` is divided.
 const DIVIDED: &[&str] = &["Deployment", "StatefulSet", "ReplicaSet"];
 
+/// They are given out one by one.
+pub const REPLICAS_MAX: i32 = 100_000;
+
 /// Kinds in the order in which they are applied; others come last.
 const ORDER: &[&str] = &[
     "Namespace",
@@ -41,6 +44,9 @@ pub enum BadBundle {
     /// A manifest that no member's agent takes.
     #[error("manifest {0}: {1} `{2}`: {3}")]
     Refused(usize, String, String, String),
+    /// Replicas that can't be divided.
+    #[error("manifest {0}: {1} `{2}`: spec.replicas is {3}, and must be a whole number from 0 to {REPLICAS_MAX}")]
+    Replicas(usize, String, String, String),
     /// Two manifests of one name.
     #[error("manifest {0}: {1} `{2}` is there twice")]
     Twice(usize, String, String),
@@ -60,16 +66,23 @@ fn name(manifest: &Value) -> &str {
     manifest["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-/// Replicas in all and what one requests: the sum over divided workloads, the largest request.
+/// The replicas of a divided workload; 1 where it does not say.
+fn replicas_of(workload: &Value) -> Option<i32> {
+    match &workload["spec"]["replicas"] {
+        Value::Null => Some(1),
+        given => given.as_i64().and_then(|n| i32::try_from(n).ok()).filter(|n| (0..=REPLICAS_MAX).contains(n)),
+    }
+}
+
+/// Replicas to divide, the most of any workload, and what one of each workload requests together.
 ///
-/// `None` where nothing can be divided; then one copy in each cluster requests the sum of all its pods.
+/// Where nothing is divided there are no replicas, and what runs requests nothing that placement counts.
 pub fn demand(spec: &BundleSpec) -> (Option<i32>, Resources) {
     let workloads = spec.manifests.iter().filter(|m| DIVIDED.contains(&kind(m)));
     let mut replicas = None;
     let mut each = Resources::default();
     for workload in workloads {
-        let n = workload["spec"]["replicas"].as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(1);
-        replicas = Some(replicas.unwrap_or(0).max(n));
+        replicas = Some(replicas.unwrap_or(0).max(replicas_of(workload).unwrap_or(1)));
         each = each.plus(&Resources::of_pod(&workload["spec"]["template"]), 1);
     }
     (replicas, each)
@@ -91,7 +104,7 @@ pub fn render(
     let (whole, _) = demand(&bundle.spec);
     if let (Some(share), Some(whole)) = (replicas, whole) {
         for workload in manifests.iter_mut().filter(|m| DIVIDED.contains(&kind(m))) {
-            let own = workload["spec"]["replicas"].as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(1);
+            let own = replicas_of(workload).unwrap_or(1);
             workload["spec"]["replicas"] = portion(own, share, whole).into();
         }
     }
@@ -126,7 +139,7 @@ pub fn render(
 /// A workload's replicas where the Bundle's largest has `share` of `whole`; never zero where there is a share.
 fn portion(own: i32, share: i32, whole: i32) -> i32 {
     if own == whole || whole <= 0 {
-        return share.min(own.max(share));
+        return share;
     }
     let scaled = (i64::from(own) * i64::from(share) + i64::from(whole) - 1) / i64::from(whole);
     i32::try_from(scaled).unwrap_or(i32::MAX)
@@ -152,7 +165,8 @@ fn named(manifests: &[Value]) -> Result<(), BadBundle> {
     manifests.iter().position(nameless).map_or(Ok(()), |i| Err(BadBundle::Manifest(i)))
 }
 
-fn check(manifests: &[Value]) -> Result<(), BadBundle> {
+/// Whether manifests can be told apart and divided.
+pub fn check(manifests: &[Value]) -> Result<(), BadBundle> {
     if manifests.is_empty() {
         return Err(BadBundle::Empty);
     }
@@ -161,6 +175,10 @@ fn check(manifests: &[Value]) -> Result<(), BadBundle> {
     for (i, m) in manifests.iter().enumerate() {
         if !seen.insert((m["apiVersion"].as_str(), kind(m), m["metadata"]["namespace"].as_str(), name(m))) {
             return Err(BadBundle::Twice(i, kind(m).to_owned(), name(m).to_owned()));
+        }
+        if DIVIDED.contains(&kind(m)) && replicas_of(m).is_none() {
+            let given = m["spec"]["replicas"].to_string();
+            return Err(BadBundle::Replicas(i, kind(m).to_owned(), name(m).to_owned(), given));
         }
     }
     Ok(())
@@ -194,7 +212,7 @@ pub fn objects(desired: &DesiredBundle) -> Vec<AssignedObject> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 #[cfg(test)]
@@ -254,7 +272,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         type Break = fn(&mut BundleSpec);
-        let cases: [(&str, Break, &str); 8] = [
+        let cases: [(&str, Break, &str); 10] = [
             ("no manifests", |s| s.manifests.clear(), "empty"),
             ("no kind", |s| drop(s.manifests[1].as_object_mut().map(|o| o.remove("kind"))), "manifest 1"),
             (
@@ -275,6 +293,12 @@ mod tests {
                 |s| s.overrides[0].patch = vec![json!({"op": "remove", "path": "/metadata/name"})],
                 "manifest 0: needs apiVersion, kind and metadata.name",
             ),
+            (
+                "too many replicas",
+                |s| s.manifests[0]["spec"]["replicas"] = json!(2_000_000_000),
+                "manifest 0: Deployment `web`: spec.replicas is 2000000000, and must be a whole number from 0 to 100000",
+            ),
+            ("fewer than none", |s| s.manifests[0]["spec"]["replicas"] = json!(-1), "spec.replicas is -1"),
             ("twice", |s| s.manifests.push(s.manifests[1].clone()), "twice"),
             (
                 "a path that is not there",

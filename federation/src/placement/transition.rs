@@ -26,8 +26,7 @@ pub struct Assigned {
     pub leaving: bool,
 }
 
-/// The next step from `current` to `target`. `divided`: replicas are shared out, so that more here makes good for less there.
-/// `keep_last_ready` off: everything at once.
+/// The next step from `current` to `target`. `keep_last_ready` off: everything at once.
 pub fn transition(
     current: &BTreeMap<String, i32>,
     target: &BTreeMap<String, i32>,
