@@ -10,7 +10,9 @@ use atoll_api::names::ClusterName;
 use atoll_reach::Role;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +20,7 @@ use crate::authority::{Authority, LEAF};
 use crate::objects::Objects;
 use crate::pulse::Pulse;
 
+/// From one start of an agent to the next, at least.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// What an in-process agent needs.
@@ -62,25 +65,25 @@ pub(crate) struct Pushes {
 }
 
 impl Pushes {
-    /// Keeps one agent running for each Push member.
+    /// Keeps one agent running for each Push member, and starts it anew when its Secret changes.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let mut running: BTreeMap<ClusterName, (String, CancellationToken)> = BTreeMap::new();
+        let mut running: BTreeMap<ClusterName, (Source, CancellationToken)> = BTreeMap::new();
         let mut pulse = Pulse::new(vec![self.objects.changes()], Duration::from_secs(60));
         loop {
             let wanted = self.wanted();
-            running.retain(|name, (secret, token)| {
-                let keep = wanted.get(name) == Some(secret);
+            running.retain(|name, (source, token)| {
+                let keep = wanted.get(name) == Some(source);
                 if !keep {
                     token.cancel();
                     self.say(name, None);
                 }
                 keep
             });
-            for (name, secret) in wanted {
+            for (name, source) in wanted {
                 running.entry(name).or_insert_with_key(|name| {
                     let token = shutdown.child_token();
-                    self.spawn(name.clone(), secret.clone(), token.clone());
-                    (secret, token)
+                    self.spawn(name.clone(), source.secret.clone(), token.clone());
+                    (source, token)
                 });
             }
             tokio::select! {
@@ -90,7 +93,7 @@ impl Pushes {
         }
     }
 
-    fn wanted(&self) -> BTreeMap<ClusterName, String> {
+    fn wanted(&self) -> BTreeMap<ClusterName, Source> {
         let clusters = self.objects.clusters.state();
         let push = clusters.iter().filter(|c| c.spec.sync.mode == SyncMode::Push);
         push.filter_map(|c| {
@@ -99,7 +102,9 @@ impl Pushes {
                 self.say(&name, Some("sync.kubeconfigRef is missing: name a Secret in atoll-system".into()));
                 return None;
             };
-            Some((name, secret.name.clone()))
+            let held = self.objects.secrets.get(&ObjectRef::new(&secret.name).within(SYSTEM_NAMESPACE));
+            let version = held.and_then(|held| held.metadata.resource_version.clone());
+            Some((name, Source { secret: secret.name.clone(), version }))
         })
         .collect()
     }
@@ -116,17 +121,7 @@ impl Pushes {
         };
         let errors = Arc::clone(&self.errors);
         self.tasks.spawn(async move {
-            let work = async {
-                loop {
-                    let error = attempt.run().await.err();
-                    if let Some(error) = &error {
-                        tracing::warn!(cluster = %attempt.name, error, "agent inside the hub ended");
-                    }
-                    say(&errors, &attempt.name, error);
-                    tokio::time::sleep(AGAIN).await;
-                }
-            };
-            token.run_until_cancelled(work).await;
+            token.run_until_cancelled(attempt.repeat(&errors)).await;
         });
     }
 
@@ -143,6 +138,13 @@ fn say(errors: &Mutex<BTreeMap<ClusterName, String>>, name: &ClusterName, error:
     }
 }
 
+/// Where a member's kubeconfig is, as it is now.
+#[derive(Clone, PartialEq)]
+struct Source {
+    secret: String,
+    version: Option<String>,
+}
+
 /// What one start after the other needs.
 struct Attempt {
     client: Client,
@@ -155,6 +157,20 @@ struct Attempt {
 }
 
 impl Attempt {
+    /// Starts the agent whenever it has ended, at most once in [`AGAIN`].
+    async fn repeat(&self, errors: &Mutex<BTreeMap<ClusterName, String>>) {
+        loop {
+            let started = Instant::now();
+            let error = self.run().await.err();
+            if let Some(error) = &error {
+                tracing::warn!(cluster = %self.name, error, "agent inside the hub ended");
+            }
+            say(errors, &self.name, error);
+            // One that ran for long, until its certificate was half used up, is missed by nobody.
+            tokio::time::sleep_until(started + AGAIN).await;
+        }
+    }
+
     async fn run(&self) -> Result<(), String> {
         let secret = format!("secret {SYSTEM_NAMESPACE}/{}", self.secret);
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
@@ -179,5 +195,60 @@ impl Attempt {
             Ok(ended) => ended.map_err(|why| format!("{secret}: {why}")),
             Err(_) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Runs until it is stopped, and tells of each start.
+    struct Agents(mpsc::Sender<Instant>);
+
+    #[async_trait]
+    impl StartPush for Agents {
+        async fn run(&self, member: PushMember, _: CancellationToken) -> Result<(), String> {
+            assert_eq!(member.kubeconfig, "text");
+            self.0.send(Instant::now()).await.unwrap();
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_whose_certificate_is_half_used_up_is_started_anew_without_a_pause() {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "eu", "namespace": SYSTEM_NAMESPACE},
+            "data": {"kubeconfig": "dGV4dA=="}});
+        let api = tower::service_fn(move |_: Request<Body>| {
+            let body = Body::from(secret.to_string().into_bytes());
+            async move { Ok::<_, std::io::Error>(Response::new(body)) }
+        });
+        let (starts, mut started) = mpsc::channel(8);
+        let attempt = Attempt {
+            client: Client::new(api, "default"),
+            authority: Arc::new(Authority::generate("h1", Timestamp::now()).unwrap().0),
+            start: Arc::new(Agents(starts)),
+            hub: "hub:7443".into(),
+            name: "eu".parse().unwrap(),
+            secret: "eu".into(),
+            token: CancellationToken::new(),
+        };
+        let errors = Mutex::new(BTreeMap::new());
+        let seen = async {
+            let first = started.recv().await.unwrap();
+            started.recv().await.unwrap() - first
+        };
+        tokio::select! {
+            () = attempt.repeat(&errors) => unreachable!("goes on for ever"),
+            between = seen => {
+                let half = Duration::try_from(LEAF / 2).unwrap();
+                assert!(between >= half && between < half + Duration::from_secs(1), "{between:?}");
+            }
+        }
+        assert!(errors.lock().unwrap().is_empty());
     }
 }
