@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 
-use super::machine::{Case, Job, Outcome, step};
+use super::machine::{Case, Outcome, step};
 use crate::conditions::{Found, merge};
 use crate::membership::patch_status;
 use crate::objects::Objects;
@@ -97,7 +97,7 @@ impl Approvals {
         // The receiver's report is away for a moment (a restart): what was found before stands until it is back.
         if check.is_none() && old.closure.is_some() && !outcome.status.state.is_final() {
             outcome.status = old;
-            outcome.job = None;
+            outcome.copy = None;
         }
         Some(outcome)
     }
@@ -202,7 +202,7 @@ fn hand_out(request: &ReplicationRequest, outcome: &Outcome, jobs: &mut BTreeMap
     if let Some((receiver, job)) = &outcome.check {
         jobs.entry(receiver.clone()).or_default().put(key_of(key::CHECK, request), job);
     }
-    if let Some((receiver, Job::Copy(job))) = &outcome.job {
+    if let Some((receiver, job)) = &outcome.copy {
         jobs.entry(receiver.clone()).or_default().put(key_of(key::COPY, request), job);
     }
 }

@@ -44,24 +44,15 @@ pub struct Case<'a> {
     pub age: Duration,
 }
 
-/// What the receiving agent is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Job {
-    /// Resolve the images and list what is missing.
-    Check(CheckJob),
-    /// Copy what was approved.
-    Copy(CopyJob),
-}
-
 /// What a step comes to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The new status.
     pub status: ReplicationRequestStatus,
-    /// The receiving member and its job, while there is one.
-    pub job: Option<(ClusterName, Job)>,
     /// The receiving member and the check that it is to keep reporting until the request is decided and done.
     pub check: Option<(ClusterName, CheckJob)>,
+    /// The receiving member and the copy that was approved, until it is done.
+    pub copy: Option<(ClusterName, CopyJob)>,
     /// What was checked, and what came of it.
     pub(crate) checks: Vec<Found>,
     /// For each approval by name: whether it counts, and why not.
@@ -72,7 +63,7 @@ pub struct Outcome {
 pub fn step(case: &Case<'_>) -> Outcome {
     let mut status = case.request.status.clone().unwrap_or_default();
     status.requester = annotation(&case.request.metadata.annotations, REQUESTER).map(str::to_owned);
-    let mut outcome = Outcome { status, job: None, check: None, checks: Vec::new(), votes: BTreeMap::new() };
+    let mut outcome = Outcome { status, check: None, copy: None, checks: Vec::new(), votes: BTreeMap::new() };
     if outcome.status.state.is_final() {
         return outcome;
     }
@@ -80,7 +71,7 @@ pub fn step(case: &Case<'_>) -> Outcome {
         outcome.status.state = state;
         outcome.status.message = Some(message);
         if state.is_final() {
-            (outcome.job, outcome.check) = (None, None);
+            (outcome.check, outcome.copy) = (None, None);
         }
     }
     outcome
@@ -101,30 +92,31 @@ fn advance(case: &Case<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
         .ok_or_else(|| failed("the requester is not stamped: is the hub's webhook installed?"))?;
     let ends = ends(case);
     outcome.checks.push(match &ends {
-        Ok((policy, ..)) => Found::new("Allowed", true, "PolicyAllows", format!("policy `{}`", policy.0.name_any())),
+        Ok(ends) => Found::new("Allowed", true, "PolicyAllows", format!("policy `{}`", ends.policy.name_any())),
         Err((_, why)) => Found::new("Allowed", false, "NotAllowed", why.clone()),
     });
-    let (policy, from, to) = ends?;
-    let receiver = receiver(&to.0, to.1)?;
-    let (from, to) = (endpoint(&from.0, from.1), endpoint(&to.0, to.1));
+    let ends = ends?;
+    let receiver = receiver(ends.to, ends.receiving)?;
+    let (from, to) = (endpoint(ends.from, ends.sending), endpoint(ends.to, ends.receiving));
     let check = CheckJob { from: from.clone(), to: to.clone(), images: case.request.spec.images.clone() };
-    outcome.check = Some((receiver.clone(), check.clone()));
+    outcome.check = Some((receiver.clone(), check));
     // Check: the receiving agent resolves the images before anybody votes.
     let Some(report) = case.check.filter(|r| r.error.is_some() || !r.closure.is_empty()) else {
-        outcome.job = Some((receiver, Job::Check(check)));
-        return Err((
-            RequestState::PendingChecks,
-            format!("the images are being resolved by the agent of `{}`", policy.1),
-        ));
+        if case.age > UNDECIDED_MAX {
+            let why = format!("the agent of `{receiver}` did not resolve the images within 7 days");
+            return Err((RequestState::Expired, why));
+        }
+        let why = format!("the images are being resolved by the agent of `{receiver}`");
+        return Err((RequestState::PendingChecks, why));
     };
-    outcome.checks.push(resolved(report, &policy.1));
+    outcome.checks.push(resolved(report, ends.to));
     if let Some(error) = &report.error {
         return Err(failed(format!("check: {error}")));
     }
     freeze(case, report, &mut outcome.status)?;
     let closure = outcome.status.closure.clone().unwrap_or_default();
     // Vote.
-    let quorum = quorum(policy.0);
+    let quorum = quorum(ends.policy);
     let votes = count(case, &requester, &closure, &quorum, outcome);
     match approved(&quorum, &votes, &requester, &closure) {
         Ok(()) => {}
@@ -137,21 +129,26 @@ fn advance(case: &Case<'_>, outcome: &mut Outcome) -> Result<(), Stop> {
     // Copy: the receiving agent checks the votes again.
     let roots = report.roots.clone();
     let job = CopyJob { from, to, roots, closure: closure.clone(), requester, votes, quorum };
-    outcome.job = Some((receiver, Job::Copy(job)));
+    outcome.copy = Some((receiver, job));
     let Some(copy) = case.copy.filter(|c| c.closure == closure) else {
         return Err((RequestState::Approved, "handed to the receiving agent".into()));
     };
     outcome.status.copied =
         Some(CopiedStatus { bytes: copy.bytes, bytes_total: copy.bytes_total, skipped: copy.skipped });
+    Err(copied(copy))
+}
+
+/// Where a copy stands.
+fn copied(copy: &CopyReport) -> Stop {
     let message = copy.error.clone().unwrap_or_default();
-    Err(match copy.state {
+    match copy.state {
         CopyState::Queued => (RequestState::Queued, "waiting for its turn".into()),
         CopyState::Copying => (RequestState::Copying, format!("{} of {} bytes", copy.bytes, copy.bytes_total)),
         CopyState::Verifying => (RequestState::Verifying, "everything is there and is read back".into()),
         CopyState::Succeeded => (RequestState::Succeeded, "copied and verified by digest".into()),
         CopyState::Failed => (RequestState::Failed, message),
         CopyState::Stale => (RequestState::Stale, message),
-    })
+    }
 }
 
 /// What the receiving agent found, for those who vote.
@@ -174,11 +171,17 @@ fn failed(why: impl Into<String>) -> Stop {
     (RequestState::Failed, why.into())
 }
 
-/// A registry with its name.
-type Named<'a> = (String, &'a Registry);
+/// Between what a request copies.
+struct Ends<'a> {
+    policy: &'a ReplicationPolicy,
+    from: &'a str,
+    sending: &'a Registry,
+    to: &'a str,
+    receiving: &'a Registry,
+}
 
-/// The policy (with the receiving registry's name) and the registries, source first.
-fn ends<'a>(case: &Case<'a>) -> Result<((&'a ReplicationPolicy, String), Named<'a>, Named<'a>), Stop> {
+/// The policy and the two registries, where they are there and the policy allows it.
+fn ends<'a>(case: &Case<'a>) -> Result<Ends<'a>, Stop> {
     let spec = &case.request.spec;
     let missing = |why: String| match case.age < MISSING_MAX {
         true => (RequestState::PendingChecks, why),
@@ -195,12 +198,10 @@ fn ends<'a>(case: &Case<'a>) -> Result<((&'a ReplicationPolicy, String), Named<'
             )));
         }
     }
-    let registry = |name: &str| {
-        let found = case.registries.get(name).ok_or_else(|| missing(format!("registry `{name}`: there is none")))?;
-        Ok::<_, Stop>((name.to_owned(), found))
-    };
-    let (from, to) = (registry(&policy.spec.from)?, registry(&policy.spec.to)?);
-    Ok(((policy, to.0.clone()), from, to))
+    let registry =
+        |name: &str| case.registries.get(name).ok_or_else(|| missing(format!("registry `{name}`: there is none")));
+    let (from, to) = (policy.spec.from.as_str(), policy.spec.to.as_str());
+    Ok(Ends { policy, from, sending: registry(from)?, to, receiving: registry(to)? })
 }
 
 /// The repository of an image as asked for: `shop/web:2` → `shop/web`.
@@ -212,14 +213,16 @@ fn repository(image: &str) -> &str {
     }
 }
 
-/// `*` matches any characters.
+/// `*` matches any characters. What stands between two of them is taken where it comes first, which leaves most for the rest.
 fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len()).filter(|i| rest.is_char_boundary(*i)).any(|i| matches(tail, &rest[i..]))
-        }),
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
     }
+    rest.ends_with(last)
 }
 
 fn receiver(name: &str, registry: &Registry) -> Result<ClusterName, Stop> {

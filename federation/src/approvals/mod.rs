@@ -10,4 +10,4 @@ mod controller;
 pub mod machine;
 
 pub(crate) use controller::Approvals;
-pub use machine::{Case, Job, Outcome, step};
+pub use machine::{Case, Outcome, step};

@@ -90,15 +90,14 @@ fn a_request_is_checked_then_voted_on_then_copied() {
     let mut w = world();
     let report = w.check.take();
     assert_eq!(w.state().0, RequestState::PendingChecks);
-    let (receiver, job) = w.step().job.expect("a check");
+    let (receiver, _) = w.step().check.expect("a check");
     assert_eq!(receiver.as_str(), "prod-eu", "the receiving side's agent");
-    assert!(matches!(job, Job::Check(_)));
     w.check = report;
     assert_eq!(w.state().0, RequestState::PendingApproval);
-    assert_eq!(w.step().job, None, "nothing is handed out before the votes");
+    assert_eq!(w.step().copy, None, "nothing is copied before the votes");
     w.vote("alice", "approvers,x", Decision::Approve, CLOSURE);
     assert_eq!(w.state().0, RequestState::Approved);
-    assert!(matches!(w.step().job, Some((_, Job::Copy(_)))));
+    assert_eq!(w.step().copy.expect("a copy").0.as_str(), "prod-eu");
     for (state, want) in [
         (CopyState::Copying, RequestState::Copying),
         (CopyState::Succeeded, RequestState::Succeeded),
@@ -106,6 +105,45 @@ fn a_request_is_checked_then_voted_on_then_copied() {
     ] {
         w.copy = Some(CopyReport { state, closure: CLOSURE.into(), ..CopyReport::default() });
         assert_eq!(w.state().0, want);
+    }
+}
+
+#[test]
+fn a_request_that_no_agent_ever_checks_expires() {
+    let mut w = world();
+    w.check = None;
+    let (state, said) = w.state();
+    assert_eq!(
+        (state, said.as_str()),
+        (RequestState::PendingChecks, "the images are being resolved by the agent of `prod-eu`")
+    );
+    w.age = UNDECIDED_MAX + Duration::from_secs(1);
+    let outcome = w.step();
+    assert_eq!((outcome.status.state, outcome.check), (RequestState::Expired, None));
+    assert!(outcome.status.message.is_some_and(|m| m.contains("`prod-eu` did not resolve")));
+}
+
+#[test]
+fn patterns_match_as_they_read_and_none_takes_long() {
+    let many = "*a".repeat(60);
+    for (pattern, text, want) in [
+        ("shop/web", "shop/web", true),
+        ("shop/web", "shop/web2", false),
+        ("shop/*", "shop/web", true),
+        ("shop/*", "shop/", true),
+        ("shop/*", "shops/web", false),
+        ("*/web", "shop/web", true),
+        ("*/web", "shop/web2", false),
+        ("a*b*c", "a-b-b-c", true),
+        ("a*b*c", "a-c-b", false),
+        ("ab*ba", "aba", false),
+        ("a**b", "ab", true),
+        ("*", "", true),
+        ("", "", true),
+        ("", "x", false),
+        (&format!("{many}*b"), &"a".repeat(4000), false),
+    ] {
+        assert_eq!(matches(pattern, text), want, "{pattern} {text}");
     }
 }
 
@@ -144,7 +182,7 @@ fn a_rejected_request_copies_nothing_and_stays_rejected() {
     let mut w = world();
     w.vote("alice", "approvers", Decision::Reject, CLOSURE);
     let outcome = w.step();
-    assert_eq!((outcome.status.state, outcome.job), (RequestState::Rejected, None));
+    assert_eq!((outcome.status.state, outcome.copy), (RequestState::Rejected, None));
     w.request.status = Some(outcome.status);
     w.approvals.clear();
     w.vote("carol", "approvers", Decision::Approve, CLOSURE);
