@@ -4,6 +4,9 @@ use atoll_api::kinds::Condition;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+/// So many faults are named in a condition.
+const NAMED_MAX: usize = 10;
+
 /// One condition as a controller sees it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -23,6 +26,16 @@ impl Found {
     pub(crate) fn unknown(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
         Self { kind, status: "Unknown", reason, message: message.into() }
     }
+}
+
+/// What is wrong in one sentence: at most [`NAMED_MAX`] of it, and how much more there is.
+pub(crate) fn listed(mut faults: Vec<String>) -> String {
+    let more = faults.len().saturating_sub(NAMED_MAX);
+    faults.truncate(NAMED_MAX);
+    if more > 0 {
+        faults.push(format!("and {more} more"));
+    }
+    faults.join("; ")
 }
 
 /// The old conditions with `found` put in. A condition that says the same stays as it is.

@@ -1,7 +1,7 @@
 //! The hub's link port: one TLS port for enrolment, agents' links, data planes' feeds and agents' relay connections.
 //!
 //! ```text
-//!   accept → TLS (client certificate optional) → ALPN h2           → tonic: Enrolment, Link, Feed
+//!   accept → TLS (client certificate optional) → ALPN h2           → tonic: Enrolment, Link, Feed, Zones
 //!                                              → ALPN atoll-relay/1 → relay table (agents only)
 //! ```
 //! Identity is the certificate of the connection; each call asks [`who`] for it. Never trusts a field of a message.

@@ -3,6 +3,7 @@
 //! Bounds: connections in all; those without a certificate, in all and from one address, and in time (they enrol, and go); those of one
 //! peer. Who is a member gets in however many strangers stand at the port.
 
+use std::any::Any;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -126,14 +127,14 @@ impl Handshake {
                     if matches!(role, Role::Cluster(_)) { role.to_string() } else { format!("{role} {}", self.from) };
                 let peer = self.peers.enter(key);
                 let end = peer.end().clone().cancelled_owned();
-                Place { _guest: Taken::Peer(peer), end: Box::pin(end) }
+                Place { _guest: Box::new(peer), end: Box::pin(end) }
             }
             None => {
                 let end = stranger.end().clone();
                 let end = async move {
                     let _ = timeout(STRANGER_STAYS, end.cancelled()).await;
                 };
-                Place { _guest: Taken::Stranger(stranger), end: Box::pin(end) }
+                Place { _guest: Box::new(stranger), end: Box::pin(end) }
             }
         };
         match (alpn.as_deref(), &peer) {
@@ -174,14 +175,9 @@ struct Io {
 
 /// What the connection takes up, and when it has to end.
 struct Place {
-    _guest: Taken,
+    /// Held until the connection ends, and never read.
+    _guest: Box<dyn Any + Send>,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-#[expect(dead_code, reason = "held, not read")]
-enum Taken {
-    Peer(Guest<String>),
-    Stranger(Guest<IpAddr>),
 }
 
 impl Connected for Io {

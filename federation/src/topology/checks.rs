@@ -69,10 +69,12 @@ impl Checks {
         let judged = self.judge.judge(&opinions, &votes, now.saturating_duration_since(self.started));
         if judged.distrust != self.distrusts {
             self.distrusts = judged.distrust;
-            tracing::warn!(
-                distrusts = judged.distrust,
-                "health checks: whether more than half of everything seems down, so that nothing more is taken out"
-            );
+            match judged.distrust {
+                true => {
+                    tracing::warn!("more than half of all health checks fail: nothing more is taken out of answers")
+                }
+                false => tracing::info!("most health checks hold again: what fails is taken out of answers again"),
+            }
         }
         let mut failing: BTreeMap<ServiceName, FailingFacts> = BTreeMap::new();
         for (policy, key, target) in targets.iter().filter(|(_, key, _)| judged.down.contains(key)) {

@@ -73,10 +73,9 @@ impl Sites {
             tracing::warn!(instance = site.instance, "too many sites, report dropped");
             return;
         }
-        let next = Known { site, said, heard: now, reported: true };
-        let old = known.insert(next.site.instance.clone(), next);
-        let new = known.values().max_by_key(|k| k.heard).expect("one was put in");
-        let same = old.is_some_and(|old| old.reported && old.site == new.site && old.said == new.said);
+        let old = known.get(&site.instance);
+        let same = old.is_some_and(|old| old.reported && old.site == site && old.said == said);
+        known.insert(site.instance.clone(), Known { site, said, heard: now, reported: true });
         drop(known);
         if !same {
             self.changed.send_modify(|n| *n += 1);

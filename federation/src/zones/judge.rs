@@ -11,11 +11,8 @@ use atoll_api::records;
 use kube::ResourceExt as _;
 
 use super::{file, keys, plain, served};
-use crate::conditions::Found;
+use crate::conditions::{Found, listed};
 use crate::objects::Objects;
-
-/// So many faults are named in a condition.
-const NAMED_MAX: usize = 10;
 
 /// Judges zones.
 #[derive(Default)]
@@ -67,12 +64,7 @@ impl Judge {
     }
 }
 
-fn said(mut faults: Vec<String>) -> Found {
+fn said(faults: Vec<String>) -> Found {
     let holds = faults.is_empty();
-    let more = faults.len().saturating_sub(NAMED_MAX);
-    faults.truncate(NAMED_MAX);
-    if more > 0 {
-        faults.push(format!("and {more} more"));
-    }
-    Found::new("Accepted", holds, if holds { "Accepted" } else { "Invalid" }, faults.join("; "))
+    Found::new("Accepted", holds, if holds { "Accepted" } else { "Invalid" }, listed(faults))
 }

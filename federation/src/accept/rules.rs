@@ -1,34 +1,17 @@
-//! Whether an object of ours makes sense beyond its schema: unknown plugin names, bad durations, names that are none.
+//! Whether an object makes sense beyond its schema: unknown plugin names, names and addresses that are none. Pure.
 //!
-//! A bad object is rejected alone: it gets a condition that says why, and the others go on.
+//! In: the spec, and what else is there. Out: nothing, or the word that is wrong.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
 
 use atoll_api::kinds::{
-    CatalogSpec, DNSEndpointSpec, PolicyStatus, RegistrySpec, ReplicationPolicySpec, RoutePolicySpec,
-    TrafficPolicySpec, ZoneSpec,
+    CatalogSpec, DNSEndpointSpec, RegistrySpec, ReplicationPolicySpec, RoutePolicySpec, TrafficPolicySpec, ZoneSpec,
 };
 use atoll_api::names::is_label;
 use atoll_api::records;
 use atoll_registry::backend::BACKENDS;
-use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, Resource, ResourceExt as _};
 
-use crate::conditions::{Found, merge};
-use crate::membership::patch_status;
-use crate::objects::Objects;
-use crate::placement::check as placement_rules;
-use crate::pulse::Pulse;
-use crate::zones::Judge;
-
-/// So many records are named in a condition.
-const NAMED_MAX: usize = 10;
-/// The zone of the cluster set (KEP-1645).
-const CLUSTERSET: &str = "clusterset.local";
+use crate::conditions::{Found, listed};
 
 /// Whether a domain name is one (letters, digits, `-`, `_`; labels of at most 63 octets; at most 253).
 fn is_domain(name: &str) -> bool {
@@ -79,7 +62,7 @@ pub(crate) fn traffic(spec: &TrafficPolicySpec) -> Result<(), String> {
 }
 
 /// Checks a ReplicationPolicy.
-fn replication(spec: &ReplicationPolicySpec, there: impl Fn(&str) -> bool) -> Result<(), String> {
+pub(super) fn replication(spec: &ReplicationPolicySpec, there: impl Fn(&str) -> bool) -> Result<(), String> {
     if spec.from == spec.to {
         return Err(format!("from and to are both `{}`", spec.from));
     }
@@ -93,7 +76,7 @@ fn replication(spec: &ReplicationPolicySpec, there: impl Fn(&str) -> bool) -> Re
 }
 
 /// Checks a Registry.
-fn registry(spec: &RegistrySpec, there: impl Fn(&str) -> bool) -> Result<(), String> {
+pub(super) fn registry(spec: &RegistrySpec, there: impl Fn(&str) -> bool) -> Result<(), String> {
     if let Some(missing) = spec.cluster.as_deref().filter(|c| !there(c)) {
         return Err(format!("cluster `{missing}`: there is none"));
     }
@@ -111,7 +94,7 @@ fn registry(spec: &RegistrySpec, there: impl Fn(&str) -> bool) -> Result<(), Str
 
 /// A RoutePolicy. Nothing carries its filters out in this version, and whoever relies on one must be told: a deny list that nobody
 /// enforces is worse than none.
-fn route(spec: &RoutePolicySpec) -> Result<(), String> {
+pub(super) fn route(spec: &RoutePolicySpec) -> Result<(), String> {
     let filters: Vec<String> = spec.filters.iter().map(|f| format!("`{}`", f.filter)).collect();
     Err(format!(
         "filters {}: this version of the gateway carries out no RoutePolicy; write what it does into the HTTPRoute's own filters",
@@ -120,12 +103,12 @@ fn route(spec: &RoutePolicySpec) -> Result<(), String> {
 }
 
 /// A Catalog: as a RoutePolicy.
-fn catalog(spec: &CatalogSpec) -> Result<(), String> {
+pub(super) fn catalog(spec: &CatalogSpec) -> Result<(), String> {
     Err(format!("kind `{}`: this version of the hub imports from no foreign registry", spec.kind))
 }
 
 /// Checks a DNSEndpoint. A record that is none is left out alone, and the others are served.
-fn endpoint(spec: &DNSEndpointSpec, apexes: &[&str]) -> Found {
+pub(super) fn endpoint(spec: &DNSEndpointSpec, apexes: &[&str]) -> Found {
     let (mut said, strangers) = (records::faults(spec), records::outside(spec, apexes));
     let holds = said.is_empty();
     let reason = match (holds, strangers.is_empty()) {
@@ -135,105 +118,13 @@ fn endpoint(spec: &DNSEndpointSpec, apexes: &[&str]) -> Found {
     };
     let lonely = |name| format!("`{name}` lies in no Zone: it is answered, nothing around it is");
     said.extend(strangers.into_iter().map(lonely));
-    let more = said.len().saturating_sub(NAMED_MAX);
-    said.truncate(NAMED_MAX);
-    if more > 0 {
-        said.push(format!("and {more} more"));
-    }
-    Found::new("Accepted", holds, reason, said.join("; "))
+    Found::new("Accepted", holds, reason, listed(said))
 }
 
-fn word(verdict: Result<(), String>) -> Found {
+pub(super) fn word(verdict: Result<(), String>) -> Found {
     match verdict {
         Ok(()) => Found::new("Accepted", true, "Accepted", ""),
         Err(why) => Found::new("Accepted", false, "Invalid", why),
-    }
-}
-
-/// Writes the condition Accepted of every object that has nobody else to judge it.
-pub(crate) struct Accept {
-    pub(crate) client: Client,
-    pub(crate) objects: Arc<Objects>,
-    /// The names that belong to a zone without a Zone object.
-    pub(crate) apex: String,
-}
-
-impl Accept {
-    /// Runs until cancelled.
-    pub(crate) async fn run(self) {
-        let mut pulse = Pulse::new(vec![self.objects.changes()], Duration::from_secs(60));
-        let mut zones = Judge::default();
-        loop {
-            let o = &self.objects;
-            for (zone, found) in zones.verdicts(o) {
-                self.judge(Api::all(self.client.clone()), &*zone, zone.status.as_ref(), found).await;
-            }
-            for policy in o.traffic.state() {
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(traffic(&policy.spec))).await;
-            }
-            for policy in o.placement_policies.state() {
-                let verdict = placement_rules(&policy.spec.rules);
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(verdict)).await;
-            }
-            for registry_ in o.registries.state() {
-                let there = |name: &str| o.clusters.get(&ObjectRef::new(name)).is_some();
-                let verdict = registry(&registry_.spec, there);
-                self.judge(Api::all(self.client.clone()), &*registry_, registry_.status.as_ref(), word(verdict)).await;
-            }
-            for policy in o.replication_policies.state() {
-                let there = |name: &str| o.registries.get(&ObjectRef::new(name)).is_some();
-                let verdict = replication(&policy.spec, there);
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(verdict)).await;
-            }
-            for policy in o.route_policies.state() {
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(route(&policy.spec))).await;
-            }
-            for catalog_ in o.catalogs.state() {
-                self.judge(self.of(&*catalog_), &*catalog_, catalog_.status.as_ref(), word(catalog(&catalog_.spec)))
-                    .await;
-            }
-            self.records().await;
-            pulse.next().await;
-        }
-    }
-
-    /// DNSEndpoints. Their definition may be another's, whose status holds no conditions: then they are written once.
-    async fn records(&self) {
-        let zones = self.objects.zones.state();
-        let own = zones.iter().filter(|z| zone(&z.spec).is_ok()).map(|z| z.spec.apex.as_str());
-        let apexes: Vec<&str> = own.chain([self.apex.as_str(), CLUSTERSET]).collect();
-        for object in self.objects.records.state() {
-            let old = object.status.as_ref();
-            let generation = object.metadata.generation;
-            if old.is_some_and(|s| s.conditions.is_empty() && s.observed_generation == generation) {
-                continue;
-            }
-            self.judge(self.of(&*object), &*object, old, endpoint(&object.spec, &apexes)).await;
-        }
-    }
-
-    fn of<K>(&self, object: &K) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope>,
-        K::DynamicType: Default,
-    {
-        Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default())
-    }
-
-    async fn judge<K>(&self, api: Api<K>, object: &K, old: Option<&PolicyStatus>, found: Found)
-    where
-        K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-    {
-        let generation = object.meta().generation;
-        let before = old.cloned().unwrap_or_default();
-        let conditions = merge(&before.conditions, [found], generation, Timestamp::now());
-        let status = PolicyStatus { observed_generation: generation, conditions };
-        if old == Some(&status) {
-            return;
-        }
-        if let Err(error) = patch_status(&api, &object.name_any(), &status).await {
-            tracing::warn!(object = object.name_any(), %error, "condition Accepted not written");
-        }
     }
 }
 
