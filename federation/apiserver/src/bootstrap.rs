@@ -16,6 +16,29 @@ use crate::{
     verbs::{self, Call},
 };
 
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+
+/// What whoever may view sees in the core group. Secrets are not among it.
+const SHOWN: [&str; 13] = [
+    "configmaps",
+    "endpoints",
+    "events",
+    "limitranges",
+    "namespaces",
+    "persistentvolumeclaims",
+    "pods",
+    "pods/log",
+    "pods/status",
+    "resourcequotas",
+    "serviceaccounts",
+    "services",
+    "services/status",
+];
+
+/// What whoever may edit changes there.
+const KEPT: [&str; 8] =
+    ["configmaps", "endpoints", "events", "persistentvolumeclaims", "pods", "secrets", "serviceaccounts", "services"];
+
 /// Makes what is missing.
 pub(crate) async fn run(server: &Arc<Inner>) -> Result<(), Error> {
     let user = User { name: "system:apiserver".into(), groups: vec![MASTERS.into()] };
@@ -42,60 +65,10 @@ fn objects(server: &Inner) -> Vec<Value> {
         namespaces.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).collect();
     all.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": [server.config.service_cidr]}}));
-    let rbac = "rbac.authorization.k8s.io/v1";
-    let role = |name: &str, rules: Value| {
-        json!({"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": name,
-        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}, "rules": rules})
-    };
-    let binding = |name: &str, group: &str| {
-        json!({"apiVersion": rbac, "kind": "ClusterRoleBinding",
-        "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}]})
-    };
-    let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
-        {"nonResourceURLs": ["*"], "verbs": ["*"]}]);
-    let look = ["get", "list", "watch"];
-    let change = ["create", "delete", "deletecollection", "patch", "update", "get", "list", "watch"];
-    let shown = [
-        "configmaps",
-        "endpoints",
-        "events",
-        "limitranges",
-        "namespaces",
-        "persistentvolumeclaims",
-        "pods",
-        "pods/log",
-        "pods/status",
-        "resourcequotas",
-        "serviceaccounts",
-        "services",
-        "services/status",
-    ];
-    let kept = [
-        "configmaps",
-        "endpoints",
-        "events",
-        "persistentvolumeclaims",
-        "pods",
-        "secrets",
-        "serviceaccounts",
-        "services",
-    ];
-    let groups = ["apps", "batch", "discovery.k8s.io", "networking.k8s.io", "policy"];
-    let view = json!([{"apiGroups": [""], "resources": shown, "verbs": look},
-        {"apiGroups": groups, "resources": ["*"], "verbs": look}]);
-    let edit = json!([{"apiGroups": [""], "resources": kept, "verbs": change},
-        {"apiGroups": [""], "resources": shown, "verbs": look},
-        {"apiGroups": groups, "resources": ["*"], "verbs": change},
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": change}]);
-    let mut admin = edit.clone();
-    if let Some(rules) = admin.as_array_mut() {
-        rules.push(json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": change}));
-        rules.push(json!({"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}));
-    }
+    let [view, edit, admin] = for_users();
     all.extend([
-        role("cluster-admin", everything),
+        role("cluster-admin", json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+            {"nonResourceURLs": ["*"], "verbs": ["*"]}])),
         binding("cluster-admin", MASTERS),
         role("admin", admin),
         role("edit", edit),
@@ -109,4 +82,37 @@ fn objects(server: &Inner) -> Vec<Value> {
         binding("system:discovery", "system:authenticated"),
     ]);
     all
+}
+
+fn role(name: &str, rules: Value) -> Value {
+    json!({"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": name,
+        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}, "rules": rules})
+}
+
+fn binding(name: &str, group: &str) -> Value {
+    json!({"apiVersion": RBAC, "kind": "ClusterRoleBinding",
+        "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}]})
+}
+
+/// What the roles view, edit and admin allow: to look, to change, to give both to others.
+fn for_users() -> [Value; 3] {
+    let look = ["get", "list", "watch"];
+    let change = ["create", "delete", "deletecollection", "patch", "update", "get", "list", "watch"];
+    let groups = ["apps", "batch", "discovery.k8s.io", "networking.k8s.io", "policy"];
+    let view = json!([{"apiGroups": [""], "resources": SHOWN, "verbs": look},
+        {"apiGroups": groups, "resources": ["*"], "verbs": look}]);
+    let edit = vec![
+        json!({"apiGroups": [""], "resources": KEPT, "verbs": change}),
+        json!({"apiGroups": [""], "resources": SHOWN, "verbs": look}),
+        json!({"apiGroups": groups, "resources": ["*"], "verbs": change}),
+        json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": change}),
+    ];
+    let mut admin = edit.clone();
+    admin.extend([
+        json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": change}),
+        json!({"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}),
+    ]);
+    [view, edit.into(), admin.into()]
 }
