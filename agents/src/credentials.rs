@@ -59,7 +59,7 @@ impl Credentials {
     pub(crate) fn parse(&self) -> Result<Identity, String> {
         let identity = Identity::from_pem(&self.chain_pem, &self.key_pem, &self.ca_pem).map_err(|e| e.to_string())?;
         if identity.role() != &Role::Cluster(self.cluster.to_string()) {
-            return Err(format!("the certificate is for {}, not for member `{}`", identity.role(), self.cluster));
+            return Err(format!("the certificate is for {}, not `{}`", identity.role(), self.cluster));
         }
         Ok(identity)
     }
