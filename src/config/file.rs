@@ -13,6 +13,7 @@ use atoll_reach::host_and_port;
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::taps::Looking;
 
@@ -25,7 +26,7 @@ const IDLE_MAX: Duration = Duration::from_secs(3600);
 
 /// More than any machine has cores.
 const THREADS_MAX: usize = 1024;
-const CACHE_MEGABYTES_MAX: usize = 1 << 20;
+const WIRE_MEGABYTES_MAX: usize = 1 << 20;
 /// RFC 8767 §5: a maximum stale timer of one to three days.
 const STALE_MAX: Duration = Duration::from_secs(3 * 86_400);
 
@@ -84,7 +85,8 @@ struct FileAdvertise {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct FileDns {
     threads: Option<usize>,
-    cache_megabytes: Option<usize>,
+    /// What `cache.wireMegabytes` was called.
+    cache_megabytes: Option<IgnoredAny>,
     upstreams: Vec<String>,
     recursion: Vec<String>,
     clients: BTreeMap<String, Standing>,
@@ -155,7 +157,10 @@ struct FileLimits {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct FileCache {
-    megabytes: Option<u32>,
+    wire_megabytes: Option<usize>,
+    forwarded_megabytes: Option<u32>,
+    /// What `forwardedMegabytes` was called.
+    megabytes: Option<IgnoredAny>,
     stale_max_seconds: Option<u32>,
 }
 
@@ -253,13 +258,12 @@ impl FileDns {
         if let Some(threads) = self.threads.filter(|threads| !(1..=THREADS_MAX).contains(threads)) {
             bail!("dns.threads: `{threads}` is not between 1 and {THREADS_MAX}");
         }
-        if let Some(megabytes) = self.cache_megabytes.filter(|megabytes| !(1..=CACHE_MEGABYTES_MAX).contains(megabytes))
-        {
-            bail!("dns.cacheMegabytes: `{megabytes}` is not between 1 and {CACHE_MEGABYTES_MAX}");
+        if self.cache_megabytes.is_some() {
+            bail!("dns.cacheMegabytes: it is called dns.cache.wireMegabytes now");
         }
         Ok(Dns {
             threads: self.threads,
-            cache_bytes: self.cache_megabytes.map(|megabytes| megabytes << 20),
+            cache_bytes: self.cache.wire_bytes()?,
             upstreams: self.upstreams.into_iter().map(upstream).collect::<Result<_, _>>()?,
             recursion: ranges("dns.recursion", self.recursion)?,
             clients: clients("dns.clients", self.clients)?,
@@ -284,10 +288,23 @@ impl FileDns {
 }
 
 impl FileCache {
+    /// For answers that are kept as octets.
+    fn wire_bytes(&self) -> anyhow::Result<Option<usize>> {
+        match self.wire_megabytes {
+            Some(megabytes) if !(1..=WIRE_MEGABYTES_MAX).contains(&megabytes) => {
+                Err(anyhow!("dns.cache.wireMegabytes: `{megabytes}` is not between 1 and {WIRE_MEGABYTES_MAX}"))
+            }
+            said => Ok(said.map(|megabytes| megabytes << 20)),
+        }
+    }
+
     fn check(self) -> anyhow::Result<Caching> {
+        if self.megabytes.is_some() {
+            bail!("dns.cache.megabytes: it is called dns.cache.forwardedMegabytes now");
+        }
         let default = Caching::default();
-        let bytes_max = match self.megabytes {
-            Some(0) => return Err(anyhow!("dns.cache.megabytes: `0` is no room: at least 1")),
+        let bytes_max = match self.forwarded_megabytes {
+            Some(0) => return Err(anyhow!("dns.cache.forwardedMegabytes: `0` is no room: at least 1")),
             Some(megabytes) => u64::from(megabytes) * 1024 * 1024,
             None => default.bytes_max,
         };
