@@ -17,6 +17,7 @@ use hickory_proto::rr::RecordType;
 use tokio::sync::{Semaphore, watch};
 
 use crate::answer::{Ede, ede};
+use crate::client::Origin;
 use crate::edns::{self, Opt, ReplyOpt};
 use crate::respond::{Responder, Via};
 use crate::sign::Signatures;
@@ -108,7 +109,7 @@ impl Responder {
     }
 
     /// The messages of a transfer that `packet` asks for by a stream; `None` for every other packet.
-    pub(crate) fn transfer(&self, packet: &[u8], from: SocketAddr) -> Option<Transfer> {
+    pub(crate) fn transfer(&self, packet: &[u8], from: SocketAddr, transport: &'static str) -> Option<Transfer> {
         let query = transfer::asked(packet)?;
         let (table, now) = (Arc::clone(&self.authority.tables.borrow()), now_s());
         let session = match peel(packet, &table.keys, now) {
@@ -120,8 +121,9 @@ impl Responder {
         let key = session.as_deref().map(Session::key);
         let (kind, named) = (query.queries[0].query_type, query.queries[0].name.to_lowercase());
         let ours = table.zone_of(&named).map(|zone| zone.apex());
-        let zone = match transfer::allowed(&table, &query, from.ip(), key.as_deref()) {
-            Ok(zone) => zone,
+        let origin = Origin { ip: from.ip(), listener: transport, key: session.as_deref().map(Session::name) };
+        let (zone, view) = match transfer::allowed(&table, &query, &origin) {
+            Ok(allowed) => allowed,
             Err(code) => {
                 self.metrics.transfer(ours, kind, code);
                 tracing::info!(zone = %query.queries[0].name, %from, key, %code, "transfer refused");
@@ -133,9 +135,10 @@ impl Responder {
             return Some(Transfer::refused(&query, ResponseCode::ServFail, session, now));
         };
         self.metrics.transfer(ours, kind, ResponseCode::NoError);
-        tracing::info!(zone = %zone.apex(), %from, key, serial = zone.serial(), %kind, "transfer");
+        tracing::info!(zone = %zone.apex(), view, %from, key, serial = zone.serial(), %kind, "transfer");
         let seconds = (now & u64::from(u32::MAX)) as u32;
-        let records = transfer::content(zone, &query, &self.authority.journals, &self.authority.signatures, seconds);
+        let Authority { journals, signatures, .. } = self.authority.as_ref();
+        let records = transfer::content((zone, view), &query, journals, signatures, seconds);
         Some(Transfer::new(&query, records, session, now, slot))
     }
 
@@ -162,14 +165,15 @@ impl Responder {
         reply
     }
 
-    /// The answer to a transfer that did not come by a stream: IXFR gets the SOA, and the client comes again (RFC 1995 §2).
+    /// The answer to a transfer that did not come by a stream. RFC 1995 §2: "If the UDP reply does not fit, the query is responded to with
+    /// a single SOA record of the server's current version to inform the client that a TCP query should be initiated": ours always is.
     pub(crate) fn by_datagram(
         &self,
         query: &Message,
-        from: SocketAddr,
+        origin: &Origin<'_>,
     ) -> Result<hickory_proto::rr::Record, ResponseCode> {
         let table = self.authority.tables.borrow();
-        let zone = transfer::allowed(&table, query, from.ip(), None)?;
+        let (zone, _) = transfer::allowed(&table, query, origin)?;
         match query.queries[0].query_type {
             RecordType::IXFR => Ok(zone.soa()),
             _ => Err(ResponseCode::Refused),

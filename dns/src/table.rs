@@ -207,14 +207,8 @@ impl Table {
         self.zones.keys()
     }
 
-    /// The zone that answers for a name and a type, the longest; for the DS of a zone the one above it (RFC 4035 §3.1.4.1).
-    pub(crate) fn home(&self, name: &Name, kind: RecordType) -> Option<&Arc<Zone>> {
-        let above = || self.zone_of(&name.base_name());
-        let child = kind == RecordType::DS && !name.is_root() && self.zones.contains_key(name);
-        child.then(above).flatten().or_else(|| self.zone_of(name))
-    }
-
-    /// The same among the zones that an asker sees.
+    /// The zone that answers `asker` for a name and a type, the longest that it sees; for the DS of a zone the one above it (RFC 4035
+    /// §3.1.4.1).
     pub(crate) fn zone_placing(&self, asker: &Asker, name: &Name, kind: RecordType) -> Option<&Arc<Zone>> {
         let child = kind == RecordType::DS && !name.is_root() && self.zones.contains_key(name);
         let above = || self.zone_for(asker, &name.base_name());

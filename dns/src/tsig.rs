@@ -269,12 +269,19 @@ fn without(packet: &[u8], found: &Found) -> Vec<u8> {
     message
 }
 
-/// The header and question of a reply that says NOTAUTH.
+/// The header and question of a reply that says NOTAUTH. The message was walked through before.
 fn refusal(message: &[u8]) -> Vec<u8> {
+    let questions = u16::from_be_bytes([message[4], message[5]]);
+    let end = (0..questions).try_fold(HEADER_BYTES, |at, _| Ok::<_, ()>(after_name(message, at)? + 4));
+    let question = end.ok().and_then(|end| message.get(HEADER_BYTES..end));
     let mut reply = message[..HEADER_BYTES].to_vec();
     reply[2] = 0x80 | (reply[2] & 0x79);
     reply[3] = NOTAUTH;
-    reply[4..].fill(0);
+    reply[6..].fill(0);
+    match question {
+        Some(question) => reply.extend_from_slice(question),
+        None => reply[4..].fill(0),
+    }
     reply
 }
 

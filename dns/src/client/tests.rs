@@ -1,6 +1,7 @@
 //! Who asks, as cases.
 
 use super::*;
+use crate::config::Config;
 use crate::testing::topology;
 
 #[test]

@@ -73,7 +73,7 @@ impl Resolver {
         if question.dnssec {
             let now_s = jiff::Timestamp::now().as_second() as u32;
             let asked = (&question.name, question.kind);
-            crate::sign::complete(&mut answer, &world.table, asked, &self.signatures, now_s);
+            crate::sign::complete(&mut answer, (&world.table, asker), asked, &self.signatures, now_s);
         }
         answer
     }

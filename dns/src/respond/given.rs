@@ -106,7 +106,7 @@ impl Responder {
         let origin = Origin { ip: from.ip(), listener: via.transport, key: None };
         let world = self.resolver.world.load();
         let seen = world.table.clients.seen(&origin, opt.and_then(|opt| opt.subnet)).ok()?;
-        let peer = Peer { from, via, now, seen, cookie };
+        let peer = Peer { from, via, key: None, now, seen, cookie };
         let given = self.given(packet, opt.as_ref(), &peer, start);
         let (reply, told) = given.or_else(|| self.shut(packet, opt.as_ref(), &peer, start))?;
         let took = start.elapsed();
@@ -122,7 +122,7 @@ impl Responder {
         &self,
         packet: &[u8],
         opt: Option<&Opt<'_>>,
-        peer: &Peer,
+        peer: &Peer<'_>,
         now: Instant,
     ) -> Option<(Vec<u8>, Told)> {
         let mut folded = [0; NAME_MAX];
@@ -137,7 +137,7 @@ impl Responder {
     }
 
     /// The failure of a query on a stream whose member answers nothing.
-    fn shut(&self, packet: &[u8], opt: Option<&Opt<'_>>, peer: &Peer, now: Instant) -> Option<(Vec<u8>, Told)> {
+    fn shut(&self, packet: &[u8], opt: Option<&Opt<'_>>, peer: &Peer<'_>, now: Instant) -> Option<(Vec<u8>, Told)> {
         let mut folded = [0; NAME_MAX];
         let query = self.plainly(packet, peer, &mut folded)?;
         let (said, limit) = (opt.map(|opt| self.said(opt, peer)), edns::limit(opt, true));
@@ -149,7 +149,7 @@ impl Responder {
     }
 
     /// The query in `packet`, where it is a plain one of somebody who may ask.
-    fn plainly<'p>(&self, packet: &'p [u8], peer: &Peer, folded: &'p mut Folded) -> Option<Query<'p>> {
+    fn plainly<'p>(&self, packet: &'p [u8], peer: &Peer<'_>, folded: &'p mut Folded) -> Option<Query<'p>> {
         let query = Query::read(packet, folded)?;
         let asker = &peer.seen.asker;
         let proven = !self.must_prove(peer.cookie, peer.via, asker.spared, peer.now);

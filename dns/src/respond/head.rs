@@ -5,6 +5,8 @@
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 
+use crate::transfer::ends_in_transfer;
+
 const HEADER_BYTES: usize = 12;
 
 /// The header, as far as it decides what becomes of a packet.
@@ -34,9 +36,11 @@ impl Head {
     }
 
     /// Whether it is a query that we answer: one question, nothing answered yet (RFC 9619).
-    pub(super) fn check(&self) -> Result<(), ResponseCode> {
+    pub(super) fn check(&self, packet: &[u8]) -> Result<(), ResponseCode> {
         match (self.code, self.questions, self.others) {
             (0, 1, 0) => Ok(()),
+            // RFC 1995 §3: "the authority section containing the SOA record of client's version of the zone".
+            (0, 1, 1) if ends_in_transfer(packet) => Ok(()),
             (0, ..) => Err(ResponseCode::FormErr),
             _ => Err(ResponseCode::NotImp),
         }

@@ -82,9 +82,11 @@ pub(crate) struct Responder {
 }
 
 /// Who is at the other end of a packet.
-struct Peer {
+struct Peer<'k> {
     from: SocketAddr,
     via: Via,
+    /// The key that signed the query.
+    key: Option<&'k Name>,
     now: Now,
     seen: Seen,
     cookie: Cookie,
@@ -116,7 +118,7 @@ impl Responder {
                 (Seen { asker: world.table.clients.who(&origin), client: origin.ip, echo: None }, Err(edns::Malformed))
             }
         };
-        let peer = Peer { from, via, now, seen, cookie };
+        let peer = Peer { from, via, key, now, seen, cookie };
         let (mut reply, told) = match opt.map_err(|_| ResponseCode::FormErr) {
             Ok(opt) => match self.given(packet, opt.as_ref(), &peer, start) {
                 Some(given) => given,
@@ -163,11 +165,11 @@ impl Responder {
         packet: &[u8],
         head: &Head,
         opt: Option<&Opt<'_>>,
-        peer: &Peer,
+        peer: &Peer<'_>,
         world: &World,
     ) -> (Vec<u8>, Told) {
         let limit = edns::limit(opt, peer.via.stream);
-        let parsed = head.check().and_then(|()| parse(packet, head));
+        let parsed = head.check(packet).and_then(|()| parse(packet, head));
         let query = match parsed {
             Ok(query) => query,
             Err(code) => {
@@ -221,7 +223,7 @@ impl Responder {
     }
 
     /// What is answered without looking at names.
-    fn refusal(&self, query: &Message, opt: Option<&Opt<'_>>, peer: &Peer) -> Option<Answer> {
+    fn refusal(&self, query: &Message, opt: Option<&Opt<'_>>, peer: &Peer<'_>) -> Option<Answer> {
         let code = |rcode| Some(Answer { rcode, authoritative: false, ..Answer::records(Vec::new()) });
         let asked = &query.queries[0];
         if opt.is_some_and(|opt| opt.version > 0) {
@@ -240,7 +242,7 @@ impl Responder {
         } else if asked.query_class != DNSClass::IN {
             Some(Answer::refused(ede::NOT_SUPPORTED, "only class IN is served"))
         } else if matches!(asked.query_type, RecordType::AXFR | RecordType::IXFR) {
-            Some(match self.by_datagram(query, peer.from) {
+            Some(match self.by_datagram(query, &peer.origin()) {
                 Ok(soa) => Answer::records(vec![soa]),
                 Err(rcode) => Answer {
                     rcode,
@@ -259,7 +261,7 @@ impl Responder {
     }
 
     /// The OPT of a reply to `peer`, but for what belongs to the answer.
-    fn said<'a>(&'a self, opt: &Opt<'_>, peer: &'a Peer) -> ReplyOpt<'a> {
+    fn said<'a>(&'a self, opt: &Opt<'_>, peer: &'a Peer<'_>) -> ReplyOpt<'a> {
         ReplyOpt { subnet: peer.seen.echo.as_ref().map(Echo::octets), ..self.opt(opt, peer.of_opt()) }
     }
 
@@ -276,7 +278,11 @@ impl Responder {
     }
 }
 
-impl Peer {
+impl Peer<'_> {
+    fn origin(&self) -> Origin<'_> {
+        Origin { ip: self.from.ip(), listener: self.via.transport, key: self.key }
+    }
+
     fn client(&self) -> Client {
         Client { place: self.seen.asker.id, net: neighbourhood(self.seen.client) }
     }

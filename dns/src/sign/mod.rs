@@ -21,13 +21,14 @@ pub(crate) use signatures::Signatures;
 pub(crate) use transfer::signed;
 
 use crate::answer::{Answer, Source};
+use crate::client::Asker;
 use crate::table::Table;
 use crate::zones::Zone;
 
-/// Signs `answer` to a question for `name` and `kind` that asked for it.
+/// Signs `answer` to a question for `name` and `kind` that asked for it, as the zones are in the asker's view.
 pub(crate) fn complete(
     answer: &mut Answer,
-    table: &Table,
+    (table, asker): (&Table, &Asker),
     (name, kind): (&Name, RecordType),
     signatures: &Signatures,
     now_s: u32,
@@ -35,10 +36,16 @@ pub(crate) fn complete(
     if !matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain) {
         return;
     }
-    let signer = |owner: &Name| table.zone_of(owner).filter(|zone| zone.keys().is_some());
+    let view = table.clients.view(asker).map(|view| view.name.as_str());
+    let signer = |owner: &Name| {
+        let zone = table.zone_for(asker, owner).map(|zone| zone.seen_by(view));
+        zone.filter(|zone| zone.keys().is_some())
+    };
     let last = end(name, kind, &answer.answers);
     let found = answer.answers.iter().any(|r| r.name == last && (r.record_type() == kind || kind == RecordType::ANY));
-    if !found && let Some(zone) = table.home(&last, kind).filter(|zone| zone.keys().is_some()) {
+    let home = table.zone_placing(asker, &last, kind).map(|zone| zone.seen_by(view));
+    let home = home.filter(|zone| zone.keys().is_some());
+    if !found && let Some(zone) = home {
         refuse(answer, zone, &last, kind);
     }
     let seal = |records: &mut Vec<Record>, home: Option<&Zone>| {
@@ -47,7 +54,7 @@ pub(crate) fn complete(
             let first = &set[0];
             let zone = match home {
                 Some(zone) if zone.apex().zone_of(&first.name) => Some(zone),
-                _ => signer(&first.name).map(AsRef::as_ref),
+                _ => signer(&first.name),
             };
             // NS and addresses below a cut are not ours to sign (RFC 4035 §2.2); what already is signed is somebody else's.
             let plain = first.record_type() != RecordType::RRSIG;
@@ -57,8 +64,6 @@ pub(crate) fn complete(
             records.extend(set);
         }
     };
-    let home = table.home(&last, kind).cloned();
-    let home = home.as_deref().filter(|zone| zone.keys().is_some());
     // A DS, and the denial of one, is the zone's above.
     let above = home.filter(|_| kind == RecordType::DS);
     seal(&mut answer.answers, above);

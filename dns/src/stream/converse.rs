@@ -66,7 +66,7 @@ async fn exchange(
                 continue;
             }
             // A transfer is many messages, made and written one after the other.
-            if let Some(messages) = responder.transfer(&packet, from) {
+            if let Some(messages) = responder.transfer(&packet, from, transport) {
                 for message in messages {
                     put(&mut output, &message);
                     if output.len() >= WRITE_BYTES {

@@ -3,7 +3,7 @@
 //! In: a zone before and after. Out: the records that lead from one serial to the present one. Nothing is noted of signed zones:
 //! their signatures change with time.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -32,22 +32,32 @@ impl Step {
     }
 }
 
-/// The changes of every zone.
+/// One zone, in one view or in none.
+type Key = (Name, Option<String>);
+
+/// The changes of every zone, in every view of it.
 #[derive(Debug, Default)]
-pub(crate) struct Journals(Mutex<HashMap<Name, VecDeque<Arc<Step>>>>);
+pub(crate) struct Journals(Mutex<HashMap<Key, VecDeque<Arc<Step>>>>);
 
 impl Journals {
-    /// Notes how a zone changed.
+    /// Notes how a zone changed, in each of its views.
     pub(crate) fn note(&self, before: &Zone, after: &Zone) {
         if before.serial() == after.serial() {
             return;
         }
+        self.step(before, after, None);
+        // A view that comes or goes shows what all see before or after.
+        let views: BTreeSet<&str> = before.views().chain(after.views()).collect();
+        for view in views {
+            self.step(before.seen_by(Some(view)), after.seen_by(Some(view)), Some(view));
+        }
+    }
+
+    fn step(&self, before: &Zone, after: &Zone, view: Option<&str>) {
+        let at: Key = (after.apex().clone(), view.map(str::to_owned));
         let mut zones = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if before.keys().is_some()
-            || after.keys().is_some()
-            || (zones.len() >= ZONES_MAX && !zones.contains_key(after.apex()))
-        {
-            zones.remove(after.apex());
+        if before.keys().is_some() || after.keys().is_some() || (zones.len() >= ZONES_MAX && !zones.contains_key(&at)) {
+            zones.remove(&at);
             return;
         }
         let key = |r: Record| (r.name, r.ttl, r.data);
@@ -57,7 +67,7 @@ impl Journals {
             zone.records().filter(|r| !other.contains(&key(r.clone()))).collect::<Vec<_>>()
         };
         let (removed, added) = (only(before, &new), only(after, &old));
-        let steps = zones.entry(after.apex().clone()).or_default();
+        let steps = zones.entry(at).or_default();
         // A change that was missed breaks the chain.
         if steps.back().is_some_and(|last| serial(&last.to) != before.serial()) {
             steps.clear();
@@ -70,13 +80,18 @@ impl Journals {
 
     /// Forgets the zones that are no more.
     pub(crate) fn keep(&self, there: impl Fn(&Name) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|apex, _| there(apex));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(apex, _), _| there(apex));
     }
 
-    /// The differences from serial `held` to `zone`; `None` where they are not known.
-    pub(crate) fn since(&self, zone: &Zone, held: u32) -> Option<impl Iterator<Item = Record> + Send + use<>> {
+    /// The differences from serial `held` to `zone` in `view`; `None` where they are not known.
+    pub(crate) fn since(
+        &self,
+        zone: &Zone,
+        view: Option<&str>,
+        held: u32,
+    ) -> Option<impl Iterator<Item = Record> + Send + use<>> {
         let zones = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let steps = zones.get(zone.apex())?;
+        let steps = zones.get(&(zone.apex().clone(), view.map(str::to_owned)))?;
         let first = steps.iter().position(|step| serial(&step.from) == held)?;
         let steps: Vec<Arc<Step>> = steps.iter().skip(first).cloned().collect();
         (serial(&steps.last()?.to) == zone.serial()).then_some(())?;

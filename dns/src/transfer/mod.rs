@@ -6,20 +6,20 @@
 //! ```
 //!
 //! In: a question by stream. Out: messages of some 16 KiB, made as they are sent, so that a zone of any size takes no memory but its own.
-//! The zone is that of one moment, whatever changes meanwhile. Sources: RFC 5936, RFC 1995, RFC 1982 (serials).
+//! The zone is that of one moment, whatever changes meanwhile, and as the peer's view has it. Sources: RFC 5936, RFC 1995, RFC 1982 (serials).
 
 mod journal;
 mod messages;
 pub(crate) mod notify;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
-use hickory_proto::rr::{RData, Record, RecordType};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 pub(crate) use journal::Journals;
 pub(crate) use messages::Transfer;
 
+use crate::client::Origin;
 use crate::sign::{self, Signatures};
 use crate::table::Table;
 use crate::zones::Zone;
@@ -36,7 +36,7 @@ pub(crate) fn asked(packet: &[u8]) -> Option<Message> {
 }
 
 /// Whether the type behind the first name is a transfer's: no other packet is parsed for it.
-fn ends_in_transfer(packet: &[u8]) -> bool {
+pub(crate) fn ends_in_transfer(packet: &[u8]) -> bool {
     let mut at = 12;
     while let Some(length) = packet.get(at).filter(|length| **length != 0) {
         at += 1 + usize::from(*length);
@@ -44,24 +44,29 @@ fn ends_in_transfer(packet: &[u8]) -> bool {
     matches!(packet.get(at + 1..at + 3), Some([0, 251 | 252]))
 }
 
-/// The zone to transfer and whether this peer may have it.
+/// The zone to transfer, as the peer's view has it, and the view; or that this peer may not have it.
 pub(crate) fn allowed<'t>(
     table: &'t Table,
     query: &Message,
-    ip: IpAddr,
-    key: Option<&str>,
-) -> Result<&'t Arc<Zone>, ResponseCode> {
+    origin: &Origin<'_>,
+) -> Result<(&'t Arc<Zone>, Option<&'t str>), ResponseCode> {
     let name = query.queries[0].name.to_lowercase();
-    // RFC 5936 §2.2.1: NOTAUTH by a server that is no authority for the zone.
-    let zone = table.zone_of(&name).filter(|zone| *zone.apex() == name).ok_or(ResponseCode::NotAuth)?;
+    let asker = table.clients.who(origin);
+    // RFC 5936 §2.2.1: NOTAUTH by a server that is no authority for the zone; what a view does not show is not there for it.
+    let zone = table.zone_for(&asker, &name).filter(|zone| *zone.apex() == name).ok_or(ResponseCode::NotAuth)?;
     let (_, facts) = zone.object().ok_or(ResponseCode::Refused)?;
-    let admitted = facts.spec.allow.transfer.iter().any(|peer| peer.admits(ip, key));
-    if admitted { Ok(zone) } else { Err(ResponseCode::Refused) }
+    let key = origin.key.map(Name::to_ascii);
+    let admitted = facts.spec.allow.transfer.iter().any(|peer| peer.admits(origin.ip, key.as_deref()));
+    if !admitted {
+        return Err(ResponseCode::Refused);
+    }
+    let view = table.clients.view(&asker).map(|view| view.name.as_str());
+    Ok(zone.as_seen(view))
 }
 
 /// What is sent for a question that is allowed.
 pub(crate) fn content(
-    zone: &Arc<Zone>,
+    (zone, view): (&Arc<Zone>, Option<&str>),
     query: &Message,
     journals: &Journals,
     signatures: &Arc<Signatures>,
@@ -77,7 +82,7 @@ pub(crate) fn content(
         if held.is_some_and(|held| !is_newer(zone.serial(), held)) {
             return Box::new(std::iter::once(soa));
         }
-        if let Some(steps) = held.filter(|_| zone.keys().is_none()).and_then(|held| journals.since(zone, held)) {
+        if let Some(steps) = held.filter(|_| zone.keys().is_none()).and_then(|held| journals.since(zone, view, held)) {
             return Box::new(std::iter::once(soa.clone()).chain(steps).chain(std::iter::once(soa)));
         }
     }

@@ -69,8 +69,10 @@ fn a_zone_goes_to_whom_it_allows() {
         ("example.net", "192.0.2.9", None, Err(ResponseCode::NotAuth)),
         ("atoll.internal", "192.0.2.9", None, Err(ResponseCode::Refused)),
     ] {
-        let got = allowed(&table, &query(name, RecordType::AXFR, None), ip.parse().unwrap(), key);
-        assert_eq!(got.map(|zone| zone.serial()), want, "{name} {ip}");
+        let key = key.map(|key| absolute(key).unwrap());
+        let origin = Origin { ip: ip.parse().unwrap(), listener: "tcp", key: key.as_ref() };
+        let got = allowed(&table, &query(name, RecordType::AXFR, None), &origin);
+        assert_eq!(got.map(|(zone, _)| zone.serial()), want, "{name} {ip}");
     }
 }
 
@@ -79,7 +81,7 @@ fn a_large_zone_is_many_messages_between_two_soas() {
     let table = table(5, 0..20_000);
     let zone = table.zone_of(&apex()).unwrap();
     let query = query("example.com", RecordType::AXFR, None);
-    let records = content(zone, &query, &Journals::default(), &Arc::default(), 0);
+    let records = content((zone, None), &query, &Journals::default(), &Arc::default(), 0);
     let messages = messages(records, &query);
     assert!(messages.len() > 20 && messages.iter().all(|m| m.len() <= 20 * 1024), "{} messages", messages.len());
     let records: Vec<Record> = messages.iter().flat_map(|m| Message::from_vec(m).unwrap().answers).collect();
@@ -100,7 +102,7 @@ fn differences_lead_from_each_known_serial_to_the_present() {
     let zone = tables[2].zone_of(&apex()).unwrap();
     let answer = |held: u32| {
         let query = query("example.com", RecordType::IXFR, Some(held));
-        let records = content(zone, &query, &journals, &Arc::default(), 0);
+        let records = content((zone, None), &query, &journals, &Arc::default(), 0);
         let show = |r: Record| match r.data {
             RData::SOA(soa) => format!("#{}", soa.serial),
             RData::NS(_) => "ns".to_owned(),
@@ -125,8 +127,8 @@ fn differences_lead_from_each_known_serial_to_the_present() {
     // A change that nobody saw breaks the chain.
     let later = table(9, 1..9);
     journals.note(table(8, 1..9).zone_of(&apex()).unwrap(), later.zone_of(&apex()).unwrap());
-    assert!(journals.since(later.zone_of(&apex()).unwrap(), 6).is_none());
-    assert!(journals.since(later.zone_of(&apex()).unwrap(), 8).is_some());
+    assert!(journals.since(later.zone_of(&apex()).unwrap(), None, 6).is_none());
+    assert!(journals.since(later.zone_of(&apex()).unwrap(), None, 8).is_some());
 }
 
 #[test]

@@ -89,6 +89,17 @@ impl Zone {
         view.and_then(|view| self.views.get(view)).map_or(self, Arc::as_ref)
     }
 
+    /// The same to be shared, and the view where it has one of its own there.
+    pub(crate) fn as_seen<'z>(self: &'z Arc<Self>, view: Option<&str>) -> (&'z Arc<Self>, Option<&'z str>) {
+        let found = view.and_then(|view| self.views.get_key_value(view));
+        found.map_or((self, None), |(view, zone)| (zone, Some(view.as_str())))
+    }
+
+    /// The views that see it in their own way.
+    pub(crate) fn views(&self) -> impl Iterator<Item = &str> {
+        self.views.keys().map(String::as_str)
+    }
+
     /// The same with another serial, of a zone that nobody wrote.
     pub(crate) fn renumbered(&self, serial: u32) -> Self {
         let mut zone = self.clone();
