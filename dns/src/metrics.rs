@@ -258,7 +258,7 @@ mod tests {
         }
         for (name, kind) in [("example.com.", RecordType::AXFR), ("example.com.", RecordType::IXFR)] {
             let transfer = packet(name, kind, OpCode::Query);
-            assert!(responder.transfer(&transfer, from).is_some());
+            assert!(responder.transfer(&transfer, from, "tcp").is_some());
         }
         responder.metrics.notify(&Name::from_ascii("example.com.").unwrap(), "answered");
         let text = text(&responder.metrics);

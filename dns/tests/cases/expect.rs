@@ -14,6 +14,8 @@ use crate::stage::edes;
 pub(crate) struct Came {
     pub(crate) octets: Option<Vec<u8>>,
     pub(crate) took: Duration,
+    /// What its signature is (`signing::Sent::judge`).
+    pub(crate) signature: String,
 }
 
 /// The lines that don't hold.
@@ -26,7 +28,7 @@ pub(crate) fn differences(block: &[(usize, String)], came: &Came) -> Vec<(usize,
     let Ok(reply) = Message::from_vec(octets) else { return vec![(first, "the reply is no DNS message".to_owned())] };
     let mut wrong = Vec::new();
     for (line, text) in block {
-        if let Err(why) = holds(text.trim(), &reply, octets.len(), came.took) {
+        if let Err(why) = holds(text.trim(), &reply, octets.len(), came) {
             wrong.push((*line, format!("wanted `{}`, got {why}", text.trim())));
         }
     }
@@ -54,7 +56,8 @@ fn is_record(line: &str, section: &str) -> bool {
 }
 
 /// One line that is no record.
-fn holds(line: &str, reply: &Message, octets: usize, took: Duration) -> Result<(), String> {
+fn holds(line: &str, reply: &Message, octets: usize, came: &Came) -> Result<(), String> {
+    let took = came.took;
     let words: Vec<&str> = line.split_whitespace().collect();
     let check = |ok: bool, got: String| if ok { Ok(()) } else { Err(got) };
     match words.as_slice() {
@@ -84,6 +87,14 @@ fn holds(line: &str, reply: &Message, octets: usize, took: Duration) -> Result<(
             let got = format!("{got} scope={}", scope.map_or_else(|| "none".to_owned(), |s| s.to_string()));
             check(wanted.iter().all(|w| got.split(' ').any(|g| g == *w)), got)
         }
+        ["tsig", wanted] => check(came.signature == *wanted, came.signature.clone()),
+        ["has", section, ..] | ["no", section, ..] => {
+            let found = sections(reply).into_iter().find(|(name, _)| name == section);
+            let (_, records) = found.ok_or_else(|| format!("no section `{section}`"))?;
+            let (_, wanted) = line.split_once(' ').unwrap_or_default();
+            let there = records.iter().any(|r| same(wanted, &shown(r)));
+            check(there == (words[0] == "has"), format!("{:?}", records.iter().map(shown).collect::<Vec<_>>()))
+        }
         ["octets", "<=", max] => check(octets <= number(max)?, octets.to_string()),
         ["took", "<=", max] => check(took <= duration(max)?, format!("{took:?}")),
         ["took", ">=", min] => check(took >= duration(min)?, format!("{took:?}")),
@@ -103,10 +114,7 @@ fn holds(line: &str, reply: &Message, octets: usize, took: Duration) -> Result<(
 /// Every wanted record is there once, and no other.
 fn compare(section: &str, wanted: &[&(usize, String)], records: &[Record]) -> Vec<(usize, String)> {
     let Some((first, _)) = wanted.first() else { return Vec::new() };
-    let mut left: Vec<String> = records
-        .iter()
-        .map(|r| format!("{} {} {} {}", r.name, r.ttl, r.record_type(), r.data).trim_end().to_owned())
-        .collect();
+    let mut left: Vec<String> = records.iter().map(shown).collect();
     let mut wrong = Vec::new();
     for (line, text) in wanted {
         match left.iter().position(|got| same(text.trim(), got)) {
@@ -116,6 +124,10 @@ fn compare(section: &str, wanted: &[&(usize, String)], records: &[Record]) -> Ve
     }
     wrong.extend(left.iter().map(|got| (*first, format!("not wanted: {section} {got}"))));
     wrong
+}
+
+fn shown(record: &Record) -> String {
+    format!("{} {} {} {}", record.name, record.ttl, record.record_type(), record.data).trim_end().to_owned()
 }
 
 fn same(wanted: &str, got: &str) -> bool {
@@ -188,7 +200,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 fn a_line_holds_or_says_what_came() {
     let mut reply = crate::stage::query("a.example", hickory_proto::rr::RecordType::A);
     reply.metadata.response_code = ResponseCode::NXDomain;
-    let came = Came { octets: Some(reply.to_vec().unwrap()), took: Duration::from_millis(20) };
+    let octets = Some(reply.to_vec().unwrap());
+    let came = Came { octets, took: Duration::from_millis(20), signature: "none".to_owned() };
     for (line, holds) in [
         ("  rcode NXDOMAIN", true),
         ("  rcode NOERROR", false),
@@ -199,6 +212,10 @@ fn a_line_holds_or_says_what_came() {
         ("  answer a.example 5 A 192.0.2.1", false),
         ("  took <= 20ms", true),
         ("  edns size=4096", true),
+        ("  tsig none", true),
+        ("  tsig ok", false),
+        ("  no answer a.example * A *", true),
+        ("  has answer a.example * A *", false),
         ("  what", false),
         ("  silence", false),
     ] {

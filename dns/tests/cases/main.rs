@@ -15,18 +15,33 @@
 //!                                            ends in a dot), `+answer|+authority|+additional owner ttl TYPE data` (put into every reply)
 //!   member prod-eu env=prod region=eu-central net=21 dns=eu,eu2 [kind=Consul] [domain=…]     a cluster with pods 127.21.0.0/16
 //!   service shop/web set=prod clusters=prod-eu,prod-us [headless]                             endpoints 127.<net>.0.80
-//!   fact zone/example-com                    any fact of the topology (api::facts::key); lines: its value as YAML. Again: replaced
+//!   fact zone/example-com                    any fact of the topology (api::facts::key); lines: its value as YAML, `$eu` the address of
+//!                                            server `eu`. Again: replaced
 //!   gone cluster/prod-eu                     the fact is no more
 //!   agent prod-eu   ·   route prod-eu relay|direct   ·   hub silent|back
+//!   key k1 SECRET [hmac-sha512] [as=NAME]    a TSIG key of clients (base64); what the server has is the fact zone-keys/ZONE
+//!   secondary s1 [deaf|hears] [key=k1]       an ear for NOTIFY; `$s1` in facts is its address
+//!   backend web http|https|tcp|grpc at IP,…  what health checks look at; `$web` in facts is its port
+//!   file cidrMap|mmdb                        what the file says from now on: lines `RANGE region=…`, `RANGE JSON`
 //! ```
 //! What happens:
 //! ```text
-//!   behave eu well|silent|truncating|lying|spoofed|wrong-id|wrong-question|garbled|insecure|secure|bare|delay 300ms|code SERVFAIL
-//!   advance 10s                              the clock is moved; it stands still otherwise, but for what an answer waits for
+//!   behave eu well|silent|truncating|lying|spoofed|wrong-id|wrong-question|garbled|secure|bare|mesos|looping|delay 300ms|code SERVFAIL
+//!   advance 10s [step=100ms]                 the clock is moved; it stands still otherwise, but for what an answer waits for; by small
+//!                                            steps where probes go on meanwhile, which take real time
 //!   ask NAME TYPE [from=127.21.0.5] [over=udp,tcp] [flags=rd,cd,ad,do] [size=1232|none] [times=3]       over every transport by itself
 //!       rcode NXDOMAIN      flags aa rd      ede 3 23 | none      answer|authority|additional OWNER TTL TYPE DATA | none | count N
 //!       edns none | do | size=1232 | scope=24 octets <= 1232       took <= 500ms       silence (no reply at all)
 //!       TTL is a number, `*` or `<=30`; `*` in DATA stands for any text. What has no line is not compared.
+//!           key=k1 signs it; skew=400 by a clock that is ahead, mac=broken|short
+//!       tsig ok|none|BADKEY|BADSIG|BADTIME|BADTRUNC        has|no answer|authority|additional OWNER TTL TYPE DATA: among others
+//!   update example.com [key=k1] [class=CH]   lines `need [not] OWNER [TYPE [DATA]]`, `add OWNER TTL TYPE DATA`, `delete OWNER [TYPE [DATA]]`, and
+//!                                            those of an ask; `{way}` in a name is the transport's name
+//!   hub stores|keeps|hangs|away|full         what becomes of updates: `keeps` tells nobody of them
+//!   stored                                   lines: all that the hub has stored
+//!   transfer example.com AXFR|IXFR [serial=7] [key=k1] [over=tcp,dot]    lines of an ask, and `serials 9 7 9 9`, `messages >= 2`
+//!   notified s1                              lines: what it was told since the last time, `at least N LINE`
+//!   backend web well|ill|gone IP,…   ·   probed web IP N (until so many probes more)   ·   told: lines `IP well|ill|nothing`
 //!   flood x*.example A count=1500            as many names in one moment by UDP, `*` a number
 //!   asked eu                                 what `eu` was asked since the last time; lines `udp name. TYPE`, or `count N`, `at most N`
 //!   explain NAME TYPE [from=region]          lines `has TEXT`: the decision as JSON holds it
@@ -38,11 +53,18 @@
 #[path = "../stage/mod.rs"]
 mod stage;
 
+mod backend;
 mod expect;
+mod hub;
+mod looking;
 mod play;
+mod probing;
 mod script;
+mod secondary;
 mod setting;
+mod signing;
 mod wording;
+mod zones;
 
 use std::path::{Path, PathBuf};
 
@@ -54,7 +76,7 @@ macro_rules! groups {
     };
 }
 
-groups! { attacks, basics, cache, clusterset, failures, geo, members, outside, protection }
+groups! { attacks, basics, cache, checks, clusterset, failures, geo, hierarchy, members, outside, protection, zones }
 
 fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")

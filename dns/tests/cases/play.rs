@@ -10,19 +10,26 @@ use std::time::Duration;
 
 use atoll_api::facts::Facts;
 use atoll_api::topology::{Topology, Version};
-use atoll_dns::Config;
+use atoll_dns::{Config, Files};
 use atoll_reach::Route;
+use atoll_wire::follow::Line;
+use bytes::Bytes;
 use hickory_proto::rr::Name;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::backend::Backend;
 use crate::expect::{Came, differences, duration, number};
+use crate::hub::Hub;
 use crate::script::Step;
+use crate::secondary::Secondary;
 use crate::setting;
-use crate::stage::member::{MemberDns, Section};
-use crate::stage::ways::WAYS;
-use crate::stage::{Agent, Stage};
+use crate::signing::{self, Keys};
+use crate::stage::member::{Manner, MemberDns, Section};
+use crate::stage::{Agent, Given, Stage};
 use crate::wording::{absolute, behaviour, echoes, query, record};
+use crate::zones::{on, ways};
 
 /// Real time between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(5);
@@ -32,18 +39,26 @@ const LOOKS: u32 = 8;
 const STRIDE: Duration = Duration::from_millis(10);
 
 /// A line that did not hold, and why.
-type Wrong = (usize, String);
+pub(crate) type Wrong = (usize, String);
 
 /// Plays `steps`; what did not hold.
 pub(crate) async fn play(steps: Vec<Step>) -> Vec<Wrong> {
     let (clock, ended) = sync_channel::<()>(1);
     // tokio moves a paused clock by itself when nothing runs, except while a blocking task does: sockets take real time.
     tokio::task::spawn_blocking(move || ended.recv());
-    let mut scene = Scene::new(clock);
+    let mut scene = waited(Scene::new(clock)).await;
     let mut wrong = Vec::new();
     for step in &steps {
         // A flood is one moment.
-        let played = if step.words[0] == "flood" { scene.flood(step).await } else { waited(scene.step(step)).await };
+        let played = match step.words[0].as_str() {
+            "flood" => scene.flood(step).await,
+            // It moves the clock itself.
+            "probed" => {
+                waited(scene.set()).await;
+                scene.step(step).await
+            }
+            _ => waited(scene.step(step)).await,
+        };
         match played {
             Ok(more) => wrong.extend(more),
             Err(why) => {
@@ -77,31 +92,50 @@ async fn waited_beyond<T>(looks: u32, future: impl Future<Output = T>) -> T {
     unreachable!("there is always another look")
 }
 
-async fn looked() {
+pub(crate) async fn looked() {
     tokio::task::spawn_blocking(|| std::thread::park_timeout(LOOK)).await.unwrap();
 }
 
-struct Scene {
+pub(crate) struct Scene {
     _clock: SyncSender<()>,
     servers: HashMap<String, MemberDns>,
     /// How much of what each was asked has been told.
-    told: HashMap<String, usize>,
+    pub(crate) told: HashMap<String, usize>,
+    /// What `$NAME` stands for in facts: ports of backends, addresses of servers and secondaries.
+    pub(crate) words: HashMap<String, String>,
+    pub(crate) keys: Keys,
+    pub(crate) secondaries: HashMap<String, Secondary>,
+    pub(crate) backends: HashMap<String, Backend>,
+    pub(crate) map: watch::Sender<Option<Bytes>>,
+    pub(crate) mmdb: watch::Sender<Option<Bytes>>,
+    /// What stores updates, and the line to it until the stage is set.
+    pub(crate) storing: Hub,
+    line: Line,
     facts: BTreeMap<String, Value>,
     changed: bool,
     config: Config,
     hub: bool,
     agents: HashMap<String, Agent>,
     routes: HashMap<String, Route>,
-    stage: Option<Stage>,
+    pub(crate) stage: Option<Stage>,
 }
 
 impl Scene {
-    fn new(clock: SyncSender<()>) -> Self {
+    async fn new(clock: SyncSender<()>) -> Self {
+        let (storing, line) = Hub::new().await;
         let settings = json!({"apex": "atoll.internal", "defaultSet": "prod"});
         Self {
             _clock: clock,
             servers: HashMap::new(),
             told: HashMap::new(),
+            words: HashMap::new(),
+            keys: Keys::new(),
+            secondaries: HashMap::new(),
+            backends: HashMap::new(),
+            map: watch::Sender::new(None),
+            mmdb: watch::Sender::new(None),
+            storing,
+            line,
             facts: BTreeMap::from([("settings".to_owned(), settings)]),
             changed: false,
             config: Config::default(),
@@ -129,7 +163,9 @@ impl Scene {
             ("member", _) => self.put([setting::member(step, |n| Some(self.servers.get(n)?.addr))?]),
             ("service", _) => self.put(setting::service(step, &self.facts)?),
             ("fact", [key]) => {
-                let value = serde_saphyr::from_str(&step.text()).map_err(|e| bad(e.to_string()))?;
+                let text =
+                    self.words.iter().fold(step.text(), |text, (word, is)| text.replace(&format!("${word}"), is));
+                let value = serde_saphyr::from_str(&text).map_err(|e| bad(e.to_string()))?;
                 self.put([((*key).to_owned(), value)]);
             }
             ("gone", [key]) => {
@@ -145,12 +181,31 @@ impl Scene {
                 let agent = self.stage().await.agent(member).await;
                 self.agents.insert((*member).to_owned(), agent);
             }
-            ("hub", [word]) => {
+            ("hub", [word @ ("silent" | "back")]) => {
                 self.hub = *word != "silent";
                 self.heard().await;
             }
+            ("hub", [word]) => self.hub_turns(word).map_err(bad)?,
+            ("key", _) => self.keys.extend([signing::key(step).map_err(bad)?]),
+            ("update", [zone]) => return self.update(step, zone).await,
+            ("stored", []) => return Ok(self.stored(step)),
+            ("transfer", [zone, kind]) => return self.transfer(step, zone, kind).await,
+            ("secondary", [name, rest @ ..]) => self.secondary(step, name, rest).await?,
+            ("notified", [name]) => return self.notified(step, name).await,
+            ("backend", [name, rest @ ..]) => self.backend(step, name, rest).await?,
+            ("probed", [name, ip, times]) => self.probed(step, name, ip, times).await?,
+            ("told", []) => return Ok(self.told(step).await),
+            ("file", [which]) => self.file(step, which).await?,
+            // It asks us what we ask it.
+            ("behave", [server, "looping"]) => {
+                let at = self.stage().await.addr;
+                self.known(step, server)?.behave(Manner::Forwarding(at));
+            }
             ("behave", [server, manner @ ..]) => self.known(step, server)?.behave(behaviour(manner).map_err(bad)?),
-            ("advance", [by]) => self.advance(duration(by).map_err(bad)?).await,
+            ("advance", [by]) => {
+                let stride = step.option("step").map(duration).transpose().map_err(bad)?;
+                self.advance(duration(by).map_err(bad)?, stride).await;
+            }
             ("ask", [name, kind]) => return self.ask(step, name, kind).await,
             ("asked", [server]) => return self.asked(step, server),
             ("explain", [name, kind]) => return Ok(self.explain(step, name, kind).await),
@@ -160,7 +215,7 @@ impl Scene {
         Ok(Vec::new())
     }
 
-    fn known(&self, step: &Step, server: &str) -> Result<&MemberDns, Wrong> {
+    pub(crate) fn known(&self, step: &Step, server: &str) -> Result<&MemberDns, Wrong> {
         self.servers.get(server).ok_or_else(|| (step.line, format!("no server `{server}`")))
     }
 
@@ -177,7 +232,9 @@ impl Scene {
                 [apex, "at", ip] => (*apex, *ip),
                 _ => return Err((step.line, "server NAME [domain] [at IP]".to_owned())),
             };
-            self.servers.insert(name.to_owned(), MemberDns::at(ip, apex).await);
+            let server = MemberDns::at(ip, apex).await;
+            self.words.insert(name.to_owned(), server.addr.to_string());
+            self.servers.insert(name.to_owned(), server);
         }
         let server = &self.servers[name];
         for (line, text) in &step.block {
@@ -198,18 +255,25 @@ impl Scene {
         for (key, value) in &self.facts {
             facts.put(key.clone(), value);
         }
-        let topology = Topology::from_facts(Version { epoch: 1, generation: 1 }, &facts);
+        let mut topology = Topology::from_facts(Version { epoch: 1, generation: 1 }, &facts);
+        self.storing.fill(&mut topology);
         if topology.unread.is_empty() { Ok(topology) } else { Err(format!("{:?} can't be read", topology.unread)) }
     }
 
     /// The stage with everything that was said of it so far.
-    async fn stage(&mut self) -> &Stage {
+    pub(crate) async fn stage(&mut self) -> &Stage {
         if self.stage.is_none() || self.changed {
             let topology = self.topology().unwrap_or_else(|why| panic!("{why}: {:#?}", self.facts));
             let direct = topology.clusters.keys().map(|c| (c.as_str().to_owned(), Route::Direct));
             let routes: HashMap<String, Route> = direct.chain(self.routes.clone()).collect();
             match &self.stage {
-                None => self.stage = Some(Stage::everywhere(self.config.clone(), topology).await),
+                None => {
+                    let files = Files { map: Some(self.map.subscribe()), mmdb: Some(self.mmdb.subscribe()) };
+                    let given = Given { line: self.line.clone(), files };
+                    let stage = Stage::given(self.config.clone(), topology, given).await;
+                    self.storing.tells(stage.topology.clone());
+                    self.stage = Some(stage);
+                }
                 Some(stage) => {
                     stage.routes.set(routes.clone());
                     stage.publish(topology).await;
@@ -222,8 +286,13 @@ impl Scene {
         self.stage.as_ref().unwrap()
     }
 
+    /// Sets the stage.
+    async fn set(&mut self) {
+        self.stage().await;
+    }
+
     /// The hub's word is as fresh as the script says.
-    async fn heard(&mut self) {
+    pub(crate) async fn heard(&mut self) {
         if let Some(stage) = &self.stage {
             let heard = self.hub.then(Instant::now);
             stage.topology.send_modify(|s| s.heard = heard);
@@ -231,9 +300,16 @@ impl Scene {
         }
     }
 
-    async fn advance(&mut self, by: Duration) {
+    /// By strides of a second, or smaller ones where what goes on meanwhile takes real time.
+    async fn advance(&mut self, by: Duration, stride: Option<Duration>) {
         self.stage().await;
-        let step = if by <= Duration::from_secs(120) { Duration::from_secs(1) } else { by };
+        let step = if let Some(stride) = stride {
+            stride
+        } else if by <= Duration::from_secs(120) {
+            Duration::from_secs(1)
+        } else {
+            by
+        };
         let mut left = by;
         while !left.is_zero() {
             let now = left.min(step);
@@ -247,20 +323,23 @@ impl Scene {
     async fn ask(&mut self, step: &Step, name: &str, kind: &str) -> Result<Vec<Wrong>, Wrong> {
         let bad = |why: String| (step.line, why);
         let from = step.option("from").unwrap_or("127.0.0.1").to_owned();
-        let over: Option<Vec<&str>> = step.option("over").map(|o| o.split(',').collect());
         let times = step.option("times").map_or(Ok(1), number).map_err(bad)?;
+        let keys = self.keys.clone();
         let stage = self.stage().await;
         let mut wrong = Vec::new();
-        for way in WAYS.iter().filter(|w| over.as_ref().is_none_or(|o| o.contains(&w.transport))) {
+        for way in ways(step, "") {
             for _ in 0..times {
-                let query = query(step, name, kind).map_err(bad)?;
+                let query = query(step, &on(name, way), kind).map_err(bad)?;
+                let mut sent = signing::sent(step, &keys, query.clone()).map_err(bad)?;
                 let start = Instant::now();
-                let octets = (way.ask)(stage, &from, &query.to_vec().unwrap()).await;
-                let came = Came { octets, took: start.elapsed() };
+                let octets = (way.ask)(stage, &from, &sent.octets).await;
+                let signature = octets.as_deref().map(|octets| sent.judge(octets)).unwrap_or_default();
+                let came = Came { octets, took: start.elapsed(), signature };
                 if let Some(Err(why)) = came.octets.as_deref().map(|octets| echoes(&query, octets)) {
                     wrong.push((step.line, format!("over {}: {why}", way.transport)));
                 }
-                let more = differences(&step.block, &came).into_iter();
+                let block: Vec<Wrong> = step.block.iter().map(|(line, text)| (*line, on(text, way))).collect();
+                let more = differences(&block, &came).into_iter();
                 wrong.extend(more.map(|(line, why)| (line, format!("over {}: {why}", way.transport))));
             }
         }
@@ -282,47 +361,5 @@ impl Scene {
             futures::future::join_all(queries.iter().map(|packet| stage.raw(&from, packet))).await;
         }
         Ok(Vec::new())
-    }
-
-    fn asked(&mut self, step: &Step, server: &str) -> Result<Vec<Wrong>, Wrong> {
-        let all = self.known(step, server)?.asked();
-        let told = self.told.insert(server.to_owned(), all.len()).unwrap_or(0);
-        let got = &all[told..];
-        let counts = |(line, text): &(usize, String)| -> Option<(usize, bool)> {
-            let n = |text: &str| text.parse::<usize>().ok();
-            let text = text.trim();
-            match (text.strip_prefix("count "), text.strip_prefix("at most ")) {
-                (Some(c), _) => Some((*line, n(c) == Some(got.len()))),
-                (_, Some(c)) => Some((*line, n(c).is_some_and(|max| got.len() <= max))),
-                _ => None,
-            }
-        };
-        if let Some((line, ok)) = step.block.first().and_then(counts) {
-            return Ok(if ok {
-                Vec::new()
-            } else {
-                vec![(line, format!("it was asked {}: {:?} …", got.len(), &got[..got.len().min(20)]))]
-            });
-        }
-        let wanted: Vec<&str> = step.block.iter().map(|(_, l)| l.trim()).filter(|l| *l != "nothing").collect();
-        Ok(if wanted == got { Vec::new() } else { vec![(step.line, format!("it was asked {got:?}"))] })
-    }
-
-    async fn explain(&mut self, step: &Step, name: &str, kind: &str) -> Vec<Wrong> {
-        let from = step.option("from").map(str::to_owned);
-        let ask = atoll_dns::Ask { name: name.to_owned(), qtype: kind.to_owned(), from, ecs: None };
-        let said = self.stage().await.server.explain(ask).await;
-        let text = said.to_string();
-        let has = |line: &str| line.trim().strip_prefix("has ").is_some_and(|wanted| text.contains(wanted.trim()));
-        let missing = step.block.iter().filter(|(_, l)| !has(l));
-        missing.map(|(line, l)| (*line, format!("`{}` does not hold of\n{said:#}", l.trim()))).collect()
-    }
-
-    fn metric(&self, step: &Step, name: &str, least: &str) -> Result<Vec<Wrong>, Wrong> {
-        let least = number(least).map_err(|why| (step.line, why))? as f64;
-        let stage = self.stage.as_ref().ok_or_else(|| (step.line, "nothing was asked yet".to_owned()))?;
-        let text = prometheus::TextEncoder::new().encode_to_string(&stage.metrics.gather()).unwrap();
-        let value = text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<f64>().ok()).unwrap_or(0.0);
-        Ok(if value >= least { Vec::new() } else { vec![(step.line, format!("it is {value}"))] })
     }
 }

@@ -34,7 +34,7 @@ impl Step {
 }
 
 /// What proves something, and so needs its rule above it.
-const PROVE: &[&str] = &["ask", "asked", "explain", "metric"];
+const PROVE: &[&str] = &["ask", "asked", "explain", "metric", "notified", "stored", "told", "transfer", "update"];
 
 /// Reads a scenario.
 ///

@@ -65,7 +65,7 @@ fn cached(config: &mut Config, words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// `NAME cidrs=… listeners=… set=… zones=…`, lists with commas.
+/// `NAME cidrs=… listeners=… keys=… set=… zones=…`, lists with commas.
 fn view(words: &[&str]) -> Result<View, String> {
     let (name, rest) = words.split_first().ok_or("which view?")?;
     let mut view = View { name: (*name).to_owned(), ..View::default() };
@@ -78,6 +78,10 @@ fn view(words: &[&str]) -> Result<View, String> {
                     all().map(|v| v.parse().map_err(|_| format!("`{v}` is no range"))).collect::<Result<_, _>>()?
             }
             "listeners" => view.listeners = all().map(str::to_owned).collect(),
+            "keys" => {
+                let name = |v| Name::from_ascii(v).map(absolute).map_err(|e| format!("`{v}`: {e}"));
+                view.tsig_keys = all().map(name).collect::<Result<_, _>>()?;
+            }
             "set" => view.cluster_set = Some(value.to_owned()),
             "zones" => {
                 let name = |v| Name::from_ascii(v).map(absolute).map_err(|e| format!("`{v}`: {e}"));

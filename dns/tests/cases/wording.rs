@@ -3,8 +3,8 @@
 //! In: words. Out: what they mean, or a sentence on what can't be read.
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::NULL;
 use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
+use hickory_proto::rr::rdata::{NULL, SOA};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use crate::expect::duration;
@@ -40,6 +40,7 @@ pub(crate) fn record(text: &str, apex: &Name) -> Result<Record, String> {
 fn kind(text: &str) -> Result<RecordType, String> {
     match text.strip_prefix("TYPE").and_then(|n| n.parse::<u16>().ok()) {
         Some(code) => Ok(RecordType::from(code)),
+        None if text == "IXFR" => Ok(RecordType::IXFR),
         None => text.parse().map_err(|_| format!("`{text}` is no type")),
     }
 }
@@ -56,6 +57,7 @@ pub(crate) fn behaviour(words: &[&str]) -> Result<Manner, String> {
         ["garbled"] => Manner::Garbled,
         ["secure"] => Manner::Secure,
         ["bare"] => Manner::Bare,
+        ["mesos"] => Manner::Mesos,
         ["delay", by] => Manner::Slow(duration(by)?),
         ["code", code] => Manner::Code(match *code {
             "SERVFAIL" => ResponseCode::ServFail,
@@ -94,6 +96,64 @@ pub(crate) fn query(step: &Step, name: &str, kind: &str) -> Result<Message, Stri
         query.set_edns(edns);
     }
     Ok(query)
+}
+
+/// A name with the root at its end.
+pub(crate) fn name(text: &str) -> Result<Name, String> {
+    Name::from_ascii(text).map(absolute).map_err(|e| format!("`{text}`: {e}"))
+}
+
+/// The query of a `transfer`; `serial=` is what the client has.
+pub(crate) fn transfer(step: &Step, zone: &str, kind: &str) -> Result<Message, String> {
+    let apex = name(zone)?;
+    let mut query = Message::new(rand::random(), MessageType::Query, OpCode::Query);
+    query.add_query(Query::query(apex.clone(), self::kind(kind)?));
+    if let Some(serial) = step.option("serial") {
+        let serial = serial.parse().map_err(|_| format!("`{serial}` is no serial"))?;
+        // RFC 1995 §3: the SOA of the client's version.
+        let soa = SOA::new(apex.clone(), apex.clone(), serial, 0, 0, 0, 0);
+        query.add_authority(Record::from_rdata(apex, 0, RData::SOA(soa)));
+    }
+    Ok(query)
+}
+
+/// The message of an `update`; what is no part of it goes to `rest`.
+pub(crate) fn update(step: &Step, zone: &str, way: &str, rest: &mut Vec<(usize, String)>) -> Result<Message, String> {
+    let apex = name(zone)?;
+    let mut message = Message::new(rand::random(), MessageType::Query, OpCode::Update);
+    let mut asked = Query::query(apex.clone(), RecordType::SOA);
+    if let Some(class) = step.option("class") {
+        asked.query_class = class.parse::<DNSClass>().map_err(|e| e.to_string())?;
+    }
+    message.add_query(asked);
+    for (line, text) in &step.block {
+        let text = text.replace("{way}", way);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        // Of a class, without or with data (RFC 2136 §2.4, §2.5).
+        let bare = |owner: &str, kind: RecordType, class: DNSClass| {
+            let mut record = Record::update0(name(owner)?, 0, kind);
+            record.dns_class = class;
+            Ok::<_, String>(record)
+        };
+        let full = |owner: &str, ttl: &str, rest: &[&str], class: DNSClass| {
+            let mut record = record(&format!("{owner}. {ttl} {}", rest.join(" ")), &apex)?;
+            record.dns_class = class;
+            Ok::<_, String>(record)
+        };
+        match words.as_slice() {
+            ["need", "not", owner] => drop(message.add_answer(bare(owner, RecordType::ANY, DNSClass::NONE)?)),
+            ["need", "not", owner, kind] => drop(message.add_answer(bare(owner, self::kind(kind)?, DNSClass::NONE)?)),
+            ["need", owner] => drop(message.add_answer(bare(owner, RecordType::ANY, DNSClass::ANY)?)),
+            ["need", owner, kind] => drop(message.add_answer(bare(owner, self::kind(kind)?, DNSClass::ANY)?)),
+            ["need", owner, data @ ..] => drop(message.add_answer(full(owner, "0", data, DNSClass::IN)?)),
+            ["add", owner, ttl, data @ ..] => drop(message.add_authority(full(owner, ttl, data, DNSClass::IN)?)),
+            ["delete", owner] => drop(message.add_authority(bare(owner, RecordType::ANY, DNSClass::ANY)?)),
+            ["delete", owner, kind] => drop(message.add_authority(bare(owner, self::kind(kind)?, DNSClass::ANY)?)),
+            ["delete", owner, data @ ..] => drop(message.add_authority(full(owner, "0", data, DNSClass::NONE)?)),
+            _ => rest.push((*line, text)),
+        }
+    }
+    Ok(message)
 }
 
 /// Whether the reply is to this query: id, question octet by octet.

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{ClusterFacts, Settings, Topology};
-use atoll_dns::{Config, Encrypted, Resources, Server};
+use atoll_dns::{Config, Encrypted, Files, Resources, Server};
 use atoll_reach::{Accept, Allow, BoxStream, Dialer, Keepalive, Listen as _, RelayTable, Route, Routes, System};
 use atoll_reach::{accept_relay, serve_relay};
-use atoll_wire::follow::{Report, Snapshot};
+use atoll_wire::follow::{Line, Report, Snapshot};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RecordType};
@@ -30,6 +30,18 @@ use tokio_util::sync::CancellationToken;
 
 /// Longer than any answer may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a server is given beside its sockets; by default a line to nobody and no files.
+pub(crate) struct Given {
+    pub(crate) line: Line,
+    pub(crate) files: Files,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        Self { line: Line::dead(), files: Files::default() }
+    }
+}
 
 /// A running server and what it was given.
 pub(crate) struct Stage {
@@ -49,13 +61,12 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts a server with `topology`, whose members are all reached directly.
     pub(crate) async fn new(config: Config, topology: Topology) -> Self {
-        Self::start(config, topology, Encrypted::default(), None).await
+        Self::start(config, topology, (Encrypted::default(), None), Given::default()).await
     }
 
     /// The same, on every transport.
     pub(crate) async fn everywhere(config: Config, topology: Topology) -> Self {
-        let (encrypted, ends) = ways::encrypted().await;
-        Self::start(config, topology, encrypted, Some(ends)).await
+        Self::given(config, topology, Given::default()).await
     }
 
     /// Where the encrypted transports are.
@@ -63,7 +74,18 @@ impl Stage {
         self.ends.as_ref().expect("a stage that was started everywhere")
     }
 
-    async fn start(config: Config, topology: Topology, encrypted: Encrypted, ends: Option<ways::Ends>) -> Self {
+    /// The same, with a line to a hub and files.
+    pub(crate) async fn given(config: Config, topology: Topology, given: Given) -> Self {
+        let (encrypted, ends) = ways::encrypted().await;
+        Self::start(config, topology, (encrypted, Some(ends)), given).await
+    }
+
+    async fn start(
+        config: Config,
+        topology: Topology,
+        (encrypted, ends): (Encrypted, Option<ways::Ends>),
+        Given { line, files }: Given,
+    ) -> Self {
         let (udp, tcp) = sockets().await;
         let addr = tcp.local_addr();
         let routes = Routes::default();
@@ -78,14 +100,14 @@ impl Stage {
             topology: followed,
             dialer: Dialer::new(Arc::new(system.clone()), relays.clone(), routes.clone()),
             report,
-            line: atoll_wire::follow::Line::dead(),
+            line,
             connect: Arc::new(system.clone()),
             listen: Arc::new(system),
             udp: vec![udp],
             tcp,
             encrypted,
             cookies: None,
-            files: atoll_dns::Files::default(),
+            files,
             taps: Vec::new(),
             metrics: metrics.clone(),
             dir: None,
