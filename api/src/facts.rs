@@ -12,6 +12,8 @@ use std::sync::Arc;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
+use crate::ordered::Ordered;
+
 /// The first word of a key, which says what the value is.
 pub mod key {
     /// Topology: `cluster/<name>` → [`crate::topology::ClusterFacts`].
@@ -85,10 +87,10 @@ impl Digest {
     }
 }
 
-/// A set of keyed facts with its running digest.
+/// A set of keyed facts with its running digest. Cheap to clone: clones share what does not differ.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    items: BTreeMap<String, Arc<[u8]>>,
+    items: Ordered<String, Arc<[u8]>>,
     digest: Digest,
 }
 
@@ -132,7 +134,7 @@ impl Facts {
 
     /// Removes `key`. Returns whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
-        let Some((key, json)) = self.items.remove_entry(key) else { return false };
+        let Some((key, json)) = self.items.remove(key) else { return false };
         self.digest.sub(Digest::of(&key, &json));
         true
     }
@@ -150,7 +152,7 @@ impl Facts {
     /// Every item whose key starts with `prefix/`, with the rest of its key, in key order.
     pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Arc<[u8]>)> {
         self.items
-            .range(format!("{prefix}/")..)
+            .from_key(format!("{prefix}/").as_str())
             .map_while(move |(k, v)| k.strip_prefix(prefix)?.strip_prefix('/').map(|rest| (rest, v)))
     }
 
@@ -174,21 +176,20 @@ impl Facts {
         self.digest
     }
 
-    /// The change that makes `newer` out of `self`.
+    /// The change that makes `newer` out of `self`. Where one was cloned from the other it costs what differs.
     pub fn diff(&self, newer: &Self) -> Change {
-        let upserts = newer
-            .items
-            .iter()
-            .filter(|(k, v)| self.items.get(*k).is_none_or(|old| old != *v))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
-        let removed = self.items.keys().filter(|k| !newer.items.contains_key(*k)).cloned().collect();
-        Change { full: false, upserts, removed }
+        let mut change = Change::default();
+        self.items.differing(&newer.items, |key, _, is| match is {
+            Some(json) => drop(change.upserts.insert(key.clone(), json.clone())),
+            None => change.removed.push(key.clone()),
+        });
+        change
     }
 
     /// The whole set as a change.
     pub fn full(&self) -> Change {
-        Change { full: true, upserts: self.items.clone(), removed: Vec::new() }
+        let upserts = self.items.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        Change { full: true, upserts, removed: Vec::new() }
     }
 
     /// Takes a change. Applying the same change twice is the same as once.

@@ -18,6 +18,7 @@ pub mod guard;
 pub mod health;
 pub mod kinds;
 pub mod names;
+pub mod ordered;
 pub mod quantity;
 pub mod rdata;
 pub mod records;

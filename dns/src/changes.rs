@@ -108,14 +108,14 @@ fn tables(before: &Table, after: &Table, changes: &mut Changes) {
     let (mut named, mut moved) = (false, Vec::new());
     differing(&old.services, services, |_, was, is| {
         let none = ByService::default();
-        differing(was.unwrap_or(&none), is.unwrap_or(&none), |name, was, is| {
+        was.unwrap_or(&none).differing(is.unwrap_or(&none), |name, was, is| {
             named |= !same_offer(was, is);
             moved.push(name.clone());
         });
     });
     differing(&old.endpoints, endpoints, |_, was, is| {
         let none = ByService::default();
-        differing(was.unwrap_or(&none), is.unwrap_or(&none), |name, _, _| moved.push(name.clone()));
+        was.unwrap_or(&none).differing(is.unwrap_or(&none), |name, _, _| moved.push(name.clone()));
     });
     changes.sources.extend(moved.into_iter().map(Source::Service));
     if named {
@@ -273,7 +273,7 @@ impl<T: PartialEq> Same for Vec<T> {
 }
 
 impl<T: Eq> Same for ByService<T> {
-    // Arcs of what has an equality of its own are compared by address first.
+    // Clones are compared by address first.
     fn same(&self, other: &Self) -> bool {
         self == other
     }

@@ -30,7 +30,7 @@ use crate::placement::Placement;
 use crate::resources::{Hub, Resources};
 use crate::services::Services;
 use crate::sessions::Sessions;
-use crate::topology::{Published, Publisher, Sites};
+use crate::topology::{Offers, Published, Publisher, Sites};
 use crate::webhook::{self, Webhook};
 use crate::zones::{SigningKeys, ZonesService};
 use crate::{epoch, lead};
@@ -99,8 +99,10 @@ async fn live(
     // Controllers.
     let tracker = TaskTracker::new();
     tasks.spawn(Arc::clone(&membership).run());
+    let offers = Arc::<Offers>::default();
     let publisher = Publisher {
         membership: Arc::clone(&membership),
+        offers: Arc::clone(&offers),
         config: Arc::clone(&config),
         hub_id: hub.hub_id.clone(),
         epoch,
@@ -110,7 +112,9 @@ async fn live(
     tasks.spawn(publisher.run());
     tasks.spawn(Placement::new(Arc::clone(&membership), epoch).run());
     let services = Services {
-        membership: Arc::clone(&membership),
+        client: client.clone(),
+        imports: objects.imports.clone(),
+        offers,
         default_set: config.default_set.clone(),
         topology: topology.clone(),
     };

@@ -1,7 +1,9 @@
 //! What the hub counts, for Prometheus.
 
 use atoll_api::kinds::RequestState;
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::membership::{Judged, Membership};
 
@@ -13,6 +15,7 @@ pub(crate) struct Metrics {
     members: IntGaugeVec,
     agents: IntGauge,
     requests: IntGauge,
+    passes: Histogram,
 }
 
 impl Metrics {
@@ -26,11 +29,17 @@ impl Metrics {
         let members =
             IntGaugeVec::new(Opts::new("atoll_hub_members", "Members, by whether they are Ready"), &["ready"])?;
         registry.register(Box::new(members.clone()))?;
+        let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 14)?;
+        let help = "Time of a pass that folds the topology";
+        let passes =
+            Histogram::with_opts(HistogramOpts::new("atoll_hub_topology_pass_seconds", help).buckets(buckets))?;
+        registry.register(Box::new(passes.clone()))?;
         Ok(Self {
             epoch: gauge("atoll_hub_epoch", "The hub's epoch")?,
             generation: gauge("atoll_hub_topology_generation", "Generation of the topology that is published")?,
             facts: gauge("atoll_hub_topology_facts", "Facts in the topology")?,
             members,
+            passes,
             agents: gauge("atoll_hub_agents_connected", "Agents whose link is open")?,
             requests: gauge("atoll_hub_requests_waiting", "Image requests that wait for approval")?,
         })
@@ -51,6 +60,11 @@ impl Metrics {
             r.status.as_ref().is_some_and(|s| s.state == RequestState::PendingApproval)
         };
         self.requests.set(i64::try_from(requests.iter().filter(waits).count()).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how long a pass took.
+    pub(crate) fn passed(&self, took: Duration) {
+        self.passes.observe(took.as_secs_f64());
     }
 
     /// Notes a topology that was published.

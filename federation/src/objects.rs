@@ -19,6 +19,34 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// Kinds whose changes are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topic {
+    Clusters,
+    Traffic,
+    /// Zones, records, and what zones refer to.
+    Names,
+    /// What the hub itself writes of the members' exports; nobody but the topology and its writer looks at them.
+    Imports,
+    Others,
+}
+
+/// A signal for each topic, and one for all but the imports.
+#[derive(Debug, Default)]
+struct Signals {
+    topics: [watch::Sender<u64>; 5],
+    any: watch::Sender<u64>,
+}
+
+impl Signals {
+    fn tell(&self, topic: Topic) {
+        self.topics[topic as usize].send_modify(|n| *n += 1);
+        if topic != Topic::Imports {
+            self.any.send_modify(|n| *n += 1);
+        }
+    }
+}
+
 /// Every kind that the hub follows.
 pub(crate) struct Objects {
     pub(crate) clusters: Store<Cluster>,
@@ -39,32 +67,32 @@ pub(crate) struct Objects {
     pub(crate) secrets: Store<Secret>,
     /// Those of `atoll-system`: zone files are among them.
     pub(crate) config_maps: Store<ConfigMap>,
-    changed: watch::Receiver<u64>,
+    signals: Arc<Signals>,
 }
 
 impl Objects {
     /// Starts the watches in `tasks` and waits for the first list of every kind.
     pub(crate) async fn watch(client: &Client, tasks: &mut JoinSet<()>) -> Arc<Self> {
-        let (changed, changes) = watch::channel(0);
-        let mut kinds = Kinds { client, tasks, changed };
+        let signals = Arc::<Signals>::default();
+        let mut kinds = Kinds { client, tasks, signals: Arc::clone(&signals) };
         let objects = Self {
-            clusters: kinds.follow(),
-            bundles: kinds.follow(),
-            placement_policies: kinds.follow(),
-            assignments: kinds.follow(),
-            traffic: kinds.follow(),
-            zones: kinds.follow(),
-            records: kinds.follow(),
-            imports: kinds.follow(),
-            registries: kinds.follow(),
-            replication_policies: kinds.follow(),
-            requests: kinds.follow(),
-            approvals: kinds.follow(),
-            route_policies: kinds.follow(),
-            catalogs: kinds.follow(),
-            secrets: kinds.follow_in(Api::namespaced(client.clone(), SYSTEM_NAMESPACE)),
-            config_maps: kinds.follow_in(Api::namespaced(client.clone(), SYSTEM_NAMESPACE)),
-            changed: changes,
+            clusters: kinds.follow(Topic::Clusters),
+            bundles: kinds.follow(Topic::Others),
+            placement_policies: kinds.follow(Topic::Others),
+            assignments: kinds.follow(Topic::Others),
+            traffic: kinds.follow(Topic::Traffic),
+            zones: kinds.follow(Topic::Names),
+            records: kinds.follow(Topic::Names),
+            imports: kinds.follow(Topic::Imports),
+            registries: kinds.follow(Topic::Others),
+            replication_policies: kinds.follow(Topic::Others),
+            requests: kinds.follow(Topic::Others),
+            approvals: kinds.follow(Topic::Others),
+            route_policies: kinds.follow(Topic::Others),
+            catalogs: kinds.follow(Topic::Others),
+            secrets: kinds.follow_in(Api::namespaced(client.clone(), SYSTEM_NAMESPACE), Topic::Names),
+            config_maps: kinds.follow_in(Api::namespaced(client.clone(), SYSTEM_NAMESPACE), Topic::Names),
+            signals,
         };
         objects.wait().await;
         Arc::new(objects)
@@ -98,42 +126,47 @@ impl Objects {
         }
     }
 
-    /// Tells of every change of any kind.
+    /// Tells of every change of any kind but ServiceImports.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.clone()
+        self.signals.any.subscribe()
+    }
+
+    /// Tells of every change of these kinds.
+    pub(crate) fn changes_of(&self, topic: Topic) -> watch::Receiver<u64> {
+        self.signals.topics[topic as usize].subscribe()
     }
 }
 
 struct Kinds<'a> {
     client: &'a Client,
     tasks: &'a mut JoinSet<()>,
-    changed: watch::Sender<u64>,
+    signals: Arc<Signals>,
 }
 
 impl Kinds<'_> {
-    fn follow<K>(&mut self) -> Store<K>
+    fn follow<K>(&mut self, topic: Topic) -> Store<K>
     where
         K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
         K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
         K::Scope: Scope,
     {
-        self.follow_in(Api::all(self.client.clone()))
+        self.follow_in(Api::all(self.client.clone()), topic)
     }
 
-    fn follow_in<K>(&mut self, api: Api<K>) -> Store<K>
+    fn follow_in<K>(&mut self, api: Api<K>, topic: Topic) -> Store<K>
     where
         K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
         K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
     {
         let (reader, writer) = reflector::store::<K>();
-        let changed = self.changed.clone();
+        let signals = Arc::clone(&self.signals);
         let kind = K::kind(&K::DynamicType::default()).into_owned();
         self.tasks.spawn(async move {
             let events = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(_) => changed.send_modify(|n| *n += 1),
+                    Ok(_) => signals.tell(topic),
                     Err(error) => tracing::warn!(kind, %error, "watch interrupted, goes on"),
                 }
             }

@@ -4,14 +4,16 @@
 //! copies, sites), each with an owner that replaces it whole; nothing is sent before every owner has spoken once, so that
 //! a hub that has just started never takes away what it has not yet thought about.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use atoll_api::facts::Facts;
+use atoll_api::facts::{Change, Facts, key};
 use atoll_api::names::ClusterName;
+use atoll_api::topology::MemberFacts;
 use atoll_reach::{Peer, Serial};
-use atoll_wire::delta::Receiver;
+use atoll_wire::delta::{Receiver, Refused};
+use atoll_wire::v1;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -80,10 +82,44 @@ pub(crate) struct Connected {
     pub(crate) end: CancellationToken,
 }
 
+/// What of a report is another than when it was last taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// All of it.
+    pub(crate) all: bool,
+    /// These facts.
+    pub(crate) keys: BTreeSet<String>,
+}
+
+/// More news than this is all.
+const NEWS_MAX: usize = 8192;
+
+impl News {
+    pub(crate) fn add(&mut self, change: &Change) {
+        self.all |= change.full || self.keys.len() + change.upserts.len() + change.removed.len() > NEWS_MAX;
+        if self.all {
+            self.keys.clear();
+        } else {
+            self.keys.extend(change.upserts.keys().chain(&change.removed).cloned());
+        }
+    }
+}
+
+/// What a member reported, with the news in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    pub(crate) cluster: ClusterName,
+    /// `None`: nothing since the hub started, or it is no member any more.
+    pub(crate) facts: Option<Facts>,
+    pub(crate) news: News,
+}
+
 /// One member.
 #[derive(Debug, Default)]
 pub(crate) struct Member {
     pub(crate) facts: Receiver,
+    /// What it says of itself, out of its facts.
+    pub(crate) about: Arc<MemberFacts>,
     pub(crate) status: Receiver,
     pub(crate) beat: Beat,
     pub(crate) connected: Option<Connected>,
@@ -96,6 +132,15 @@ impl Member {
     /// Whether it has reported in full since the hub started.
     pub(crate) fn has_reported(&self) -> bool {
         self.facts.version().is_some() || !self.facts.facts().is_empty()
+    }
+
+    /// Takes a message about its facts; gives the change once it is complete.
+    fn take(&mut self, delta: v1::Delta) -> Result<Option<Change>, Refused> {
+        let change = self.facts.take(delta)?;
+        if change.as_ref().is_some_and(|c| c.full || c.upserts.contains_key(key::MEMBER)) {
+            self.about = Arc::new(self.facts.facts().get(key::MEMBER).unwrap_or_default());
+        }
+        Ok(change)
     }
 
     /// What it is to do; `None` until every part was thought about.
@@ -114,6 +159,8 @@ impl Member {
 /// All members. Locks are held for a moment and never over an await.
 pub(crate) struct Sessions {
     members: Mutex<BTreeMap<ClusterName, Member>>,
+    news: Mutex<BTreeMap<ClusterName, News>>,
+    reported: watch::Sender<u64>,
     changed: watch::Sender<u64>,
     desired: watch::Sender<u64>,
     next: std::sync::atomic::AtomicU64,
@@ -128,6 +175,8 @@ impl Sessions {
     pub(crate) fn new(heartbeat: Duration) -> Self {
         Self {
             members: Mutex::default(),
+            news: Mutex::default(),
+            reported: watch::Sender::new(0),
             changed: watch::Sender::new(0),
             desired: watch::Sender::new(0),
             next: std::sync::atomic::AtomicU64::new(1),
@@ -141,14 +190,53 @@ impl Sessions {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What members reported; those that have not since the hub started are left out.
-    pub(crate) fn reported(&self) -> BTreeMap<ClusterName, Facts> {
-        let members = self.lock();
-        let spoke = members.iter().filter(|(_, member)| member.has_reported());
-        spoke.map(|(name, member)| (name.clone(), member.facts.facts().clone())).collect()
+    /// Takes a message about a member's facts; `None` where it is no member any more. Whether anything changed is told to whoever
+    /// listens.
+    pub(crate) fn report(&self, name: &ClusterName, delta: v1::Delta) -> Option<Result<(), Refused>> {
+        let (taken, is_first) = {
+            let mut members = self.lock();
+            let member = members.get_mut(name)?;
+            let was_silent = !member.has_reported();
+            (member.take(delta), was_silent && member.has_reported())
+        };
+        let change = match taken {
+            Ok(Some(change)) => change,
+            Ok(None) => return Some(Ok(())),
+            Err(refused) => return Some(Err(refused)),
+        };
+        let services = [key::SERVICE, key::ENDPOINTS, key::EXPORT];
+        let of_services = |k: &String| k.split_once('/').is_some_and(|(word, _)| services.contains(&word));
+        let elsewhere = !change.upserts.keys().chain(&change.removed).all(of_services);
+        self.tell(name, &change);
+        if is_first || change.full || elsewhere {
+            self.touch();
+        }
+        Some(Ok(()))
     }
 
-    /// Tells of changes of facts, reports and connections (not of every heartbeat).
+    fn tell(&self, name: &ClusterName, change: &Change) {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().add(change);
+        self.reported.send_modify(|n| *n += 1);
+    }
+
+    /// What members reported since this was last asked. For one reader.
+    pub(crate) fn news(&self) -> Vec<Report> {
+        // What comes in between is told the next time once more.
+        let news = std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
+        let members = self.lock();
+        let reports = news.into_iter().map(|(cluster, news)| {
+            let held = members.get(&cluster).filter(|member| member.has_reported());
+            Report { facts: held.map(|member| member.facts.facts().clone()), cluster, news }
+        });
+        reports.collect()
+    }
+
+    /// Tells of [`Self::news`].
+    pub(crate) fn reports(&self) -> watch::Receiver<u64> {
+        self.reported.subscribe()
+    }
+
+    /// Tells of changes of members, statuses and connections (not of every heartbeat, nor of what services have).
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -214,12 +302,10 @@ impl Sessions {
 
     /// Forgets members that are no longer wanted and ends their connections. Returns the certificates they had, with their end.
     pub(crate) fn retain(&self, wanted: impl Fn(&ClusterName) -> bool) -> Vec<(Serial, Timestamp)> {
-        let gone: Vec<Member> = {
-            let mut members = self.lock();
-            members.extract_if(.., |name, _| !wanted(name)).map(|(_, member)| member).collect()
-        };
+        let gone: Vec<(ClusterName, Member)> = { self.lock().extract_if(.., |name, _| !wanted(name)).collect() };
         let mut certificates = Vec::new();
-        for member in gone {
+        for (name, member) in gone {
+            self.tell(&name, &Change { full: true, ..Change::default() });
             certificates.extend(member.issued);
             if let Some(c) = member.connected {
                 c.end.cancel();

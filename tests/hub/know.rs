@@ -103,8 +103,8 @@ async fn overlapping_ranges_are_reported_on_both_members() {
     world.end(agents).await;
 }
 
-/// A connection to the hub as one of its sites.
-async fn as_site(world: &World, site: &str) -> TlsIdentity {
+/// Who a site of the hub is.
+pub(crate) async fn as_site(world: &World, site: &str) -> TlsIdentity {
     let secrets: Api<Secret> = Api::namespaced(world.client(), "atoll-system");
     let data = secrets.get(&format!("atoll-site-{site}")).await.unwrap().data.unwrap();
     let text = |key: &str| String::from_utf8(data[key].0.clone()).unwrap();
@@ -112,7 +112,8 @@ async fn as_site(world: &World, site: &str) -> TlsIdentity {
     TlsIdentity::new(identity, Revocations::none()).unwrap()
 }
 
-async fn channel(tls: TlsIdentity, hub: String) -> Result<Channel, String> {
+/// A connection to the hub as a site.
+pub(crate) async fn channel(tls: TlsIdentity, hub: String) -> Result<Channel, String> {
     let connect = tower::service_fn(move |_| {
         let (tls, hub) = (tls.clone(), hub.clone());
         async move {

@@ -9,6 +9,7 @@ mod know;
 mod noise;
 mod place;
 mod push;
+mod shown;
 mod stamps;
 mod survive;
 mod world;

@@ -1,30 +1,31 @@
-//! What is known of many services, shared between snapshots until it differs: a change of one endpoint copies one member's map, not the
-//! federation's.
+//! What is known of many services, shared between snapshots until it differs: a change of one endpoint copies a few dozen entries of one
+//! member's, not the federation's.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::names::ServiceName;
+use crate::ordered::Ordered;
 
-/// Facts by service. Cheap to clone; the first change after a clone copies the map.
+/// Facts by service. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ByService<T>(Arc<BTreeMap<ServiceName, Arc<T>>>);
+pub struct ByService<T>(Ordered<ServiceName, Arc<T>>);
 
 impl<T> Default for ByService<T> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(Ordered::default())
     }
 }
 
 impl<T> From<BTreeMap<ServiceName, Arc<T>>> for ByService<T> {
     fn from(map: BTreeMap<ServiceName, Arc<T>>) -> Self {
-        Self(Arc::new(map))
+        Self(map.into_iter().collect())
     }
 }
 
 impl<T> Deref for ByService<T> {
-    type Target = BTreeMap<ServiceName, Arc<T>>;
+    type Target = Ordered<ServiceName, Arc<T>>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
@@ -33,15 +34,15 @@ impl<T> Deref for ByService<T> {
 
 impl<T> DerefMut for ByService<T> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        Arc::make_mut(&mut self.0)
+        &mut self.0
     }
 }
 
 impl<'a, T> IntoIterator for &'a ByService<T> {
     type Item = (&'a ServiceName, &'a Arc<T>);
-    type IntoIter = btree_map::Iter<'a, ServiceName, Arc<T>>;
+    type IntoIter = Box<dyn Iterator<Item = Self::Item> + 'a>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        Box::new(self.0.iter())
     }
 }

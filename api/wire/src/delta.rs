@@ -5,10 +5,9 @@
 //! it was made from what it holds and ends at the digest it names, refuses older epochs, and keeps what it had otherwise.
 //! Never: deletes what is merely absent, or holds more than its bound.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use atoll_api::facts::{Change, Facts};
+use atoll_api::facts::{Change, Digest, Facts};
 use atoll_api::topology::Version;
 
 use crate::v1;
@@ -55,8 +54,25 @@ impl Sender {
         };
         let base = self.version.generation;
         self.version.generation = generation;
-        self.sent.get_or_insert_default().apply(&change);
-        chunks(change, self.version, base, facts.digest().to_bytes())
+        self.sent = Some(facts.clone());
+        chunks(change, self.version, base, facts.digest())
+    }
+
+    /// As [`Self::update_to`], for a set that many follow: whoever was sent the state before `shared` gets its messages, whoever
+    /// starts gets those of the whole, made once for all; for whoever has fallen behind they are made anew. Items of the set are
+    /// within their bound.
+    pub fn follow(&mut self, shared: &Shared) -> Arc<[v1::Delta]> {
+        let (facts, generation) = (&shared.facts, shared.version.generation);
+        let base = self.version.generation;
+        let messages = match &self.sent {
+            Some(sent) if sent.digest() == facts.digest() => return Arc::new([]),
+            Some(_) if base == shared.base && self.version.epoch == shared.version.epoch => Arc::clone(&shared.step),
+            Some(sent) => chunks(sent.diff(facts), shared.version, base, facts.digest()).into(),
+            None => shared.whole(),
+        };
+        self.version = Version { epoch: shared.version.epoch, generation };
+        self.sent = Some(facts.clone());
+        messages
     }
 
     /// Forgets what was sent (the other side asked for it): the next update is a full one.
@@ -75,6 +91,34 @@ impl Sender {
     }
 }
 
+/// One state of a set that many follow, with what leads there. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    facts: Facts,
+    version: Version,
+    base: u64,
+    step: Arc<[v1::Delta]>,
+    whole: Arc<OnceLock<Arc<[v1::Delta]>>>,
+}
+
+impl Shared {
+    /// The state `facts` as `version`, which `change` made out of generation `base`. No item is longer than [`ITEM_BYTES_MAX`].
+    pub fn new(facts: Facts, version: Version, base: u64, change: Change) -> Self {
+        let step = chunks(change, version, base, facts.digest()).into();
+        Self { facts, version, base, step, whole: Arc::default() }
+    }
+
+    /// The set.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn whole(&self) -> Arc<[v1::Delta]> {
+        let cut = || chunks(self.facts.full(), self.version, 0, self.facts.digest()).into();
+        Arc::clone(self.whole.get_or_init(cut))
+    }
+}
+
 fn without_oversize(facts: &Facts) -> Facts {
     let mut kept = Facts::default();
     for (key, json) in facts.iter() {
@@ -87,7 +131,7 @@ fn without_oversize(facts: &Facts) -> Facts {
     kept
 }
 
-fn chunks(change: Change, version: Version, base: u64, digest: [u8; 32]) -> Vec<v1::Delta> {
+fn chunks(change: Change, version: Version, base: u64, digest: Digest) -> Vec<v1::Delta> {
     let empty = || v1::Delta {
         version: Some(v1::Version { epoch: version.epoch, generation: version.generation }),
         base,
@@ -117,7 +161,7 @@ fn chunks(change: Change, version: Version, base: u64, digest: [u8; 32]) -> Vec<
     }
     let last = out.last_mut().expect("there is at least one chunk");
     last.more = false;
-    last.digest = bytes::Bytes::copy_from_slice(&digest);
+    last.digest = bytes::Bytes::copy_from_slice(&digest.to_bytes());
     out
 }
 
@@ -240,32 +284,15 @@ impl Receiver {
         if !change.full && !follows {
             return Err(Refused::Base { base, have: self.version });
         }
-        let back = self.inverse(&change);
-        let before = self.facts.digest();
+        let held = self.facts.clone();
         self.facts.apply(&change);
         if self.facts.digest().to_bytes() != digest {
-            self.facts.apply(&back);
+            self.facts = held;
             return Err(Refused::Digest);
         }
         self.version = Some(version);
         self.epoch_min = version.epoch;
-        Ok((change.full || self.facts.digest() != before).then_some(change))
-    }
-
-    /// What undoes `change`.
-    fn inverse(&self, change: &Change) -> Change {
-        if change.full {
-            return self.facts.full();
-        }
-        let mut upserts = BTreeMap::new();
-        let mut removed = Vec::new();
-        for key in change.upserts.keys().chain(&change.removed) {
-            match self.facts.json(key) {
-                Some(json) => drop(upserts.insert(key.clone(), json.clone())),
-                None => removed.push(key.clone()),
-            }
-        }
-        Change { full: false, upserts, removed }
+        Ok((change.full || self.facts.digest() != held.digest()).then_some(change))
     }
 
     /// The set as it is held.

@@ -24,8 +24,10 @@ use crate::v1::{self, feed_client::FeedClient, feed_event::Event};
 
 mod last_good;
 mod line;
+mod saver;
 
 pub use line::Line;
+use saver::Saver;
 
 /// How often a site reports itself.
 pub const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -36,10 +38,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Changes are written to disk at most so often.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// After a write that failed: the disk may have room again.
-const SAVE_AGAIN: Duration = Duration::from_secs(3);
 
 /// Whom and where.
 #[derive(Debug, Clone, Default)]
@@ -122,20 +120,19 @@ where
     };
     let (sender, watch) = watch::channel(Snapshot { topology: Arc::new(topology), heard: None });
     let (connected, line) = line::new();
-    let mut follower = Follower { config, receiver, sender, connected, unsaved: false };
+    let mut follower = Follower { saver: Saver::new(config), receiver, sender, connected };
     let run = async move {
         shutdown.run_until_cancelled(follower.run(connect, report)).await;
-        follower.save().await;
+        follower.saver.finish(&follower.receiver).await;
     };
     (watch, line, run)
 }
 
 struct Follower {
-    config: Follow,
+    saver: Saver,
     receiver: Receiver,
     sender: watch::Sender<Snapshot>,
     connected: watch::Sender<Option<Channel>>,
-    unsaved: bool,
 }
 
 impl Follower {
@@ -157,7 +154,7 @@ impl Follower {
                 }
             };
             self.connected.send_replace(None);
-            self.save().await;
+            self.saver.finish(&self.receiver).await;
             // A hub that spoke starts the back-off anew.
             if self.sender.borrow().heard != before {
                 backoff = BACKOFF_MIN;
@@ -181,16 +178,14 @@ impl Follower {
     async fn listen(&mut self, mut client: FeedClient<Channel>, instance: String) -> Result<(), Lost> {
         let asked = timeout(CONNECT_MAX, client.follow(v1::FollowRequest { instance }));
         let mut events = asked.await.map_err(|_| Lost::Silent)?.map_err(Box::new)?.into_inner();
-        let mut save_at = Instant::now();
+        let mut silent_at = Instant::now() + SILENCE_MAX;
         loop {
             let event = tokio::select! {
-                event = timeout(SILENCE_MAX, events.message()) => event.map_err(|_| Lost::Silent)?.map_err(Box::new)?,
-                () = sleep_until(save_at), if self.unsaved => {
-                    self.save().await;
-                    save_at = Instant::now() + if self.unsaved { SAVE_AGAIN } else { SAVE_EVERY };
-                    continue;
-                }
+                event = events.message() => event.map_err(Box::new)?,
+                () = sleep_until(silent_at) => return Err(Lost::Silent),
+                () = self.saver.step(&self.receiver) => continue,
             };
+            silent_at = Instant::now() + SILENCE_MAX;
             match event.ok_or(Lost::Closed)?.event {
                 Some(Event::Delta(delta)) => self.take(delta)?,
                 Some(Event::Alive(alive)) => self.alive(&alive)?,
@@ -207,7 +202,7 @@ impl Follower {
         if let Some(change) = change {
             let topology = Arc::new(self.sender.borrow().topology.after(version, &change));
             self.sender.send_replace(Snapshot { topology, heard });
-            self.unsaved = true;
+            self.saver.unsaved = true;
         } else {
             self.sender.send_modify(|s| s.heard = heard);
         }
@@ -223,12 +218,6 @@ impl Follower {
         }
         self.sender.send_modify(|s| s.heard = Some(Instant::now()));
         Ok(())
-    }
-
-    async fn save(&mut self) {
-        if let (true, Some(version)) = (self.unsaved, self.receiver.version()) {
-            self.unsaved = !last_good::save(&self.config, version, self.receiver.facts()).await;
-        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::facts::{Facts, key};
 use atoll_api::topology::Site;
 use atoll_wire::delta::Sender;
 use atoll_wire::v1::{self, feed_event::Event, feed_server::Feed};
@@ -96,19 +95,6 @@ fn instance_of(name: &str, instance: &str) -> Option<String> {
     }
 }
 
-/// The topology for those who have no business with the zones' keys.
-fn without_keys(facts: &Arc<Facts>) -> Arc<Facts> {
-    let keys: Vec<String> = facts.under(key::ZONE_KEYS).map(|(rest, _)| format!("{}/{rest}", key::ZONE_KEYS)).collect();
-    if keys.is_empty() {
-        return Arc::clone(facts);
-    }
-    let mut without = Facts::clone(facts);
-    for key in keys {
-        without.remove(&key);
-    }
-    Arc::new(without)
-}
-
 /// Sends the topology whenever it changes, and a word that all is well in between.
 async fn feed(
     epoch: u64,
@@ -125,9 +111,9 @@ async fn feed(
     loop {
         let now = topology.borrow_and_update().clone();
         if let Some(published) = now {
-            let facts = if with_keys { published.facts } else { without_keys(&published.facts) };
-            for delta in sender.update_to(&facts, published.version.generation) {
-                send(Event::Delta(delta)).await?;
+            let shared = if with_keys { &published.whole } else { &published.without_keys };
+            for delta in sender.follow(shared).iter() {
+                send(Event::Delta(delta.clone())).await?;
             }
         }
         let alive_at = Instant::now() + ALIVE_EVERY;
@@ -144,20 +130,7 @@ async fn feed(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use atoll_api::facts::{Facts, key};
-
-    use super::{instance_of, without_keys};
-
-    #[test]
-    fn keys_are_told_to_dns_servers_alone() {
-        let mut facts = Facts::default();
-        facts.put(format!("{}/example-com", key::ZONE), &1);
-        facts.put(format!("{}/example-com", key::ZONE_KEYS), &2);
-        let without = without_keys(&Arc::new(facts));
-        assert_eq!(without.iter().map(|(k, _)| k).collect::<Vec<_>>(), ["zone/example-com"]);
-    }
+    use super::instance_of;
 
     #[test]
     fn a_site_speaks_only_under_the_name_of_its_certificate() {

@@ -142,31 +142,23 @@ impl Session {
     }
 
     fn facts(&self, delta: v1::Delta) -> Result<Vec<&'static str>, Status> {
-        self.taken("facts", |member| member.facts.take(delta))
+        self.taken("facts", self.sessions.report(&self.name, delta))
     }
 
     fn status(&self, delta: v1::Delta) -> Result<Vec<&'static str>, Status> {
-        self.taken("status", |member| member.status.take(delta))
+        let taken = self.sessions.lock().get_mut(&self.name).map(|member| member.status.take(delta));
+        if matches!(taken, Some(Ok(Some(_)))) {
+            self.sessions.touch();
+        }
+        self.taken("status", taken.map(|taken| taken.map(drop)))
     }
 
-    fn taken<T>(
-        &self,
-        what: &'static str,
-        take: impl FnOnce(&mut crate::sessions::Member) -> Result<Option<T>, Refused>,
-    ) -> Result<Vec<&'static str>, Status> {
-        let taken = match self.sessions.lock().get_mut(&self.name) {
-            Some(member) => take(member),
-            None => return Err(Status::permission_denied("no member any more")),
-        };
+    fn taken(&self, what: &'static str, taken: Option<Result<(), Refused>>) -> Result<Vec<&'static str>, Status> {
         match taken {
-            Ok(changed) => {
-                if changed.is_some() {
-                    self.sessions.touch();
-                }
-                Ok(Vec::new())
-            }
-            Err(Refused::TooMuch) => Err(Status::resource_exhausted(format!("{what}: {}", Refused::TooMuch))),
-            Err(refused) => {
+            None => Err(Status::permission_denied("no member any more")),
+            Some(Ok(())) => Ok(Vec::new()),
+            Some(Err(Refused::TooMuch)) => Err(Status::resource_exhausted(format!("{what}: {}", Refused::TooMuch))),
+            Some(Err(refused)) => {
                 tracing::debug!(cluster = %self.name, what, %refused, "asking for the full set");
                 Ok(vec![what])
             }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use atoll_api::facts::key;
 use atoll_api::kinds::{CertificateStatus, Cidrs, Cluster, ClusterStatus, MemberDns, Reach};
 use atoll_api::names::ClusterName;
 use atoll_api::topology::MemberFacts;
@@ -41,7 +40,7 @@ pub(crate) struct Membership {
 #[derive(Debug, Clone)]
 pub(crate) struct Judged {
     pub(crate) cluster: Arc<Cluster>,
-    pub(crate) member: MemberFacts,
+    pub(crate) member: Arc<MemberFacts>,
     pub(crate) cidrs: Cidrs,
     pub(crate) dns: Option<MemberDns>,
     pub(crate) verdict: Verdict,
@@ -65,7 +64,7 @@ pub(crate) fn verdicts(membership: &Membership, now: Instant) -> BTreeMap<Cluste
 
 struct Looked {
     cluster: Arc<Cluster>,
-    member: MemberFacts,
+    member: Arc<MemberFacts>,
     cidrs: Cidrs,
     dns: Option<MemberDns>,
     seen: Seen,
@@ -79,7 +78,7 @@ fn look(membership: &Membership, now: Instant) -> BTreeMap<ClusterName, Looked> 
     let looked = clusters.into_iter().filter_map(|cluster| {
         let name: ClusterName = cluster.metadata.name.as_ref()?.parse().ok()?;
         let held = members.get(&name);
-        let facts: MemberFacts = held.and_then(|m| m.facts.facts().get(key::MEMBER)).unwrap_or_default();
+        let facts = held.map(|m| Arc::clone(&m.about)).unwrap_or_default();
         let status = cluster.status.clone().unwrap_or_default();
         let before = |kind| {
             status_of(&status.conditions, kind).and_then(|s| match s {

@@ -5,7 +5,7 @@
 //! one name, the import is that of the hub's default set, else of the first set by name, and says so in its label. Source:
 //! KEP-1645 (the oldest export wins; Conflict says what differs).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,26 +13,38 @@ use atoll_api::kinds::{
     CLUSTER_SET_LABEL, FIELD_MANAGER, ImportCluster, ServiceImport, ServiceImportPort, ServiceImportSpec,
     ServiceImportStatus, ServiceImportType,
 };
-use atoll_api::names::ClusterName;
+use atoll_api::names::ServiceName;
 use atoll_api::topology::{MemberService, ServicePort};
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, ResourceExt as _};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::conditions::{Found, merge};
 use crate::error::{Error, is_missing};
 use crate::lead::make_namespace;
-use crate::membership::{Membership, patch_status, verdicts};
-use crate::pulse::Pulse;
-use crate::topology::{Export, Published, exports};
+use crate::membership::patch_status;
+use crate::topology::{BySet, Export, Offers, Published};
 
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
+/// Changes that come so close together are looked at together.
+const GAP: Duration = Duration::from_millis(30);
+/// All imports are looked at so often, in case that somebody else changed one.
+const WHOLE_EVERY: Duration = Duration::from_secs(30);
+/// What could not be written is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Imports that are written at once.
+const AT_ONCE_MAX: usize = 8;
+
 /// The services controller.
 pub(crate) struct Services {
-    pub(crate) membership: Arc<Membership>,
+    pub(crate) client: Client,
+    pub(crate) imports: Store<ServiceImport>,
+    pub(crate) offers: Arc<Offers>,
     pub(crate) default_set: String,
     /// `None` until the hub has settled: before that nothing is written, for half of the exports is no news.
     pub(crate) topology: watch::Receiver<Option<Published>>,
@@ -49,58 +61,58 @@ struct Wanted {
 
 impl Services {
     /// Runs until cancelled.
-    pub(crate) async fn run(self) {
-        let m = &self.membership;
-        let mut pulse = Pulse::new(vec![m.objects.changes(), m.sessions.changes()], Duration::from_secs(10));
+    pub(crate) async fn run(mut self) {
+        if self.topology.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        let mut changes = self.offers.changes();
+        let mut whole_at = Instant::now();
+        let mut again = BTreeSet::new();
         loop {
-            let settled = self.topology.borrow().is_some();
-            if settled {
-                self.pass().await;
+            changes.mark_unchanged();
+            let mut names = self.offers.moved();
+            names.append(&mut again);
+            if Instant::now() >= whole_at {
+                names.extend(self.offers.names());
+                names.extend(self.imports.state().iter().map(|import| name_of(import)));
+                whole_at = Instant::now() + WHOLE_EVERY;
             }
-            pulse.next().await;
+            let done = stream::iter(names).map(|name| self.one(name)).buffer_unordered(AT_ONCE_MAX);
+            again = done.filter_map(async |failed| failed).collect().await;
+            let until = if again.is_empty() { whole_at } else { Instant::now() + AGAIN };
+            if let Ok(Err(_)) = timeout_at(until, changes.changed()).await {
+                // Its owner has gone, and so will we.
+                return;
+            }
+            sleep(GAP).await;
         }
     }
 
-    async fn pass(&self) {
-        let m = &self.membership;
-        let members = verdicts(m, Instant::now());
-        let reported = m.sessions.reported();
-        // Members that have not spoken since the hub started: what they export is what the imports say.
-        let silent = |cluster: &str| {
-            cluster.parse::<ClusterName>().is_ok_and(|c| members.contains_key(&c) && !reported.contains_key(&c))
-        };
-        let mut by_name: BTreeMap<(String, String), BTreeMap<String, Vec<Export>>> = BTreeMap::new();
-        for ((set, namespace, name), found) in exports(&members, &reported) {
-            by_name.entry((namespace, name)).or_default().insert(set, found);
-        }
-        let mut held: BTreeMap<(String, String), Arc<ServiceImport>> = m
-            .objects
-            .imports
-            .state()
-            .into_iter()
-            .map(|i| ((i.namespace().unwrap_or_default(), i.name_any()), i))
-            .collect();
-        for (at, sets) in by_name {
-            let old = held.get(&at).cloned();
-            if let Some(mut wanted) = wanted(&sets, &self.default_set) {
-                held.remove(&at);
+    /// Looks at one name. Gives it back where it could not be written: it is tried again, and holds up no other.
+    async fn one(&self, name: ServiceName) -> Option<ServiceName> {
+        let silent = self.offers.silent();
+        let silent = |cluster: &str| silent.contains(cluster);
+        let at = ObjectRef::new(&name.name).within(&name.namespace);
+        let old = self.imports.get(&at);
+        let done = match (wanted(&self.offers.exports(&name), &self.default_set), &old) {
+            (Some(mut wanted), old) => {
                 wanted.keep(old.as_deref(), silent);
-                note(self.write(&at, old.as_deref(), wanted).await);
+                self.write(&name, old.as_deref(), wanted).await
             }
-        }
-        for (at, old) in held {
-            if !exporters(&old).any(silent) {
-                note(self.remove(&at, &old).await);
-            }
-        }
+            (None, Some(old)) if !exporters(old).any(silent) => self.remove(&name, old).await,
+            (None, _) => Ok(()),
+        };
+        let error = done.err()?;
+        tracing::warn!(%error, "service import left as it is");
+        Some(name)
     }
 
-    async fn write(&self, at: &(String, String), old: Option<&ServiceImport>, wanted: Wanted) -> Result<(), Error> {
-        let (namespace, name) = at;
-        let api: Api<ServiceImport> = Api::namespaced(self.membership.client.clone(), namespace);
+    async fn write(&self, at: &ServiceName, old: Option<&ServiceImport>, wanted: Wanted) -> Result<(), Error> {
+        let ServiceName { namespace, name } = at;
+        let api: Api<ServiceImport> = Api::namespaced(self.client.clone(), namespace);
         let labelled = old.is_some_and(|o| o.labels().get(CLUSTER_SET_LABEL) == Some(&wanted.set));
         if old.is_none_or(|o| o.spec != wanted.spec) || !labelled {
-            make_namespace(&self.membership.client, namespace).await?;
+            make_namespace(&self.client, namespace).await?;
             let mut import = ServiceImport::new(name, wanted.spec.clone());
             let labels = [(CLUSTER_SET_LABEL, wanted.set.as_str()), (MANAGED_BY, FIELD_MANAGER)];
             import.metadata.labels = Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
@@ -125,23 +137,16 @@ impl Services {
         Ok(())
     }
 
-    async fn remove(&self, at: &(String, String), old: &ServiceImport) -> Result<(), Error> {
+    async fn remove(&self, at: &ServiceName, old: &ServiceImport) -> Result<(), Error> {
         if old.labels().get(MANAGED_BY).map(String::as_str) != Some(FIELD_MANAGER) {
             return Ok(());
         }
-        let api: Api<ServiceImport> = Api::namespaced(self.membership.client.clone(), &at.0);
-        match api.delete(&at.1, &DeleteParams::default()).await {
+        let api: Api<ServiceImport> = Api::namespaced(self.client.clone(), &at.namespace);
+        match api.delete(&at.name, &DeleteParams::default()).await {
             Ok(_) => Ok(()),
             Err(e) if is_missing(&e) => Ok(()),
-            Err(e) => Err(Error::api(format!("delete service import {}/{}", at.0, at.1))(e)),
+            Err(e) => Err(Error::api(format!("delete service import {at}"))(e)),
         }
-    }
-}
-
-/// One import that can't be written holds up no other; it is tried again at the next pass.
-fn note(done: Result<(), Error>) {
-    if let Err(error) = done {
-        tracing::warn!(%error, "service import left as it is");
     }
 }
 
@@ -161,12 +166,16 @@ impl Wanted {
     }
 }
 
+fn name_of(import: &ServiceImport) -> ServiceName {
+    ServiceName::new(import.namespace().unwrap_or_default(), import.name_any())
+}
+
 fn exporters(import: &ServiceImport) -> impl Iterator<Item = &str> {
     import.status.iter().flat_map(|s| &s.clusters).map(|c| c.cluster.as_str())
 }
 
 /// The import of the set that counts; nothing where nobody has a Service of that name.
-fn wanted(sets: &BTreeMap<String, Vec<Export>>, default_set: &str) -> Option<Wanted> {
+fn wanted(sets: &BySet, default_set: &str) -> Option<Wanted> {
     let of = |set: &String| {
         let valid: Vec<(&Export, &MemberService)> =
             sets.get(set)?.iter().filter(|e| e.facts.valid).filter_map(|e| Some((e, e.service.as_ref()?))).collect();
@@ -215,6 +224,8 @@ fn import_port(port: &ServicePort) -> ServiceImportPort {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use atoll_api::topology::ExportFacts;
 
     use super::*;

@@ -1,162 +1,254 @@
-//! Folds objects and reports into the facts of the topology. Pure.
+//! Folds objects and reports into the facts of the topology, part by part: what a change touches is folded anew, nothing else. Pure but for
+//! warnings.
 //!
 //! What a member says is taken for its own names only, and addresses that can't be a pod's (loopback, link-local, multicast,
 //! unspecified) are left out, for any member may be hostile. Exports never leave their cluster set.
+//!
+//! Whatever the order of changes, the facts are those that a fold of everything would give (a property in the tests).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use atoll_api::facts::{Facts, key};
-use atoll_api::kinds::{
-    CLUSTER_SET_LABEL, DNSEndpoint, ServiceImport, ServiceImportPort, ServiceImportType, TrafficPolicy,
-};
+use atoll_api::facts::{Change, Facts, key};
+use atoll_api::kinds::{DNSEndpoint, ServiceImport, TrafficPolicy};
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::topology::{
-    ClusterFacts, Endpoints, ExportFacts, FailingFacts, MemberService, RecordsFacts, ServiceFacts, ServicePort,
-    Settings, Site, ZoneFacts, ZoneKeys,
+    ClusterFacts, Endpoints, FailingFacts, MemberService, RecordsFacts, ServiceFacts, Settings, Site, ZoneFacts,
+    ZoneKeys,
 };
 use kube::ResourceExt as _;
 
+use super::held::Held;
+use super::ledger::Ledger;
+use super::offers::{BySet, Export, Offers, Standing, Touched, at};
+use super::remembered::Remembered;
 use crate::membership::Judged;
+use crate::sessions::Report;
 use crate::zones::Entry;
 
 /// Endpoints of one service in one member, at most.
 const ENDPOINTS_MAX: usize = 10_000;
 
-/// Everything that is folded.
-pub(crate) struct Inputs<'a> {
-    pub(crate) settings: Settings,
-    pub(crate) loopback_members: bool,
-    pub(crate) members: &'a BTreeMap<ClusterName, Judged>,
-    pub(crate) reported: &'a BTreeMap<ClusterName, Facts>,
-    pub(crate) zones: &'a [Entry],
-    pub(crate) records: &'a [std::sync::Arc<DNSEndpoint>],
-    pub(crate) traffic: &'a [std::sync::Arc<TrafficPolicy>],
-    /// What a hub that has just started knows of the exports of members that have not reported yet.
-    pub(crate) imports: &'a [std::sync::Arc<ServiceImport>],
-    pub(crate) sites: &'a [Site],
-    /// What health checks take out, by policy.
-    pub(crate) failing: &'a BTreeMap<ServiceName, FailingFacts>,
-    /// Round-trip times by region.
-    pub(crate) rtt: &'a BTreeMap<String, BTreeMap<ClusterName, u32>>,
+/// The facts, and what they are made of.
+pub(crate) struct Fold {
+    ledger: Ledger,
+    offers: Arc<Offers>,
+    /// Members may have loopback addresses.
+    loopback: bool,
+    touched: Touched,
+    /// Every cluster set that ever was.
+    sets: BTreeSet<String>,
+    members: BTreeMap<ClusterName, Standing>,
+    remembered: Remembered,
+    records: Held<DNSEndpoint>,
+    traffic: Held<TrafficPolicy>,
+    failing: BTreeMap<ServiceName, FailingFacts>,
+    /// What health checks take out of a service: `cluster/address`.
+    out: BTreeMap<ServiceName, BTreeSet<String>>,
 }
 
-/// One export of a member, valid or not.
-#[derive(Debug, Clone)]
-pub(crate) struct Export {
-    pub(crate) cluster: ClusterName,
-    pub(crate) facts: ExportFacts,
-    pub(crate) service: Option<MemberService>,
-}
+impl Fold {
+    pub(crate) fn new(offers: Arc<Offers>, loopback: bool) -> Self {
+        Self {
+            ledger: Ledger::default(),
+            offers,
+            loopback,
+            touched: Touched::default(),
+            sets: BTreeSet::new(),
+            members: BTreeMap::new(),
+            remembered: Remembered::default(),
+            records: Held::default(),
+            traffic: Held::default(),
+            failing: BTreeMap::new(),
+            out: BTreeMap::new(),
+        }
+    }
 
-/// (set, namespace, name) → exports, the oldest first.
-pub(crate) type Exports = BTreeMap<(String, String, String), Vec<Export>>;
+    /// Takes what members report.
+    pub(crate) fn reports(&mut self, reports: Vec<Report>) {
+        self.offers.report(reports, &mut self.touched);
+        self.stand();
+    }
 
-/// The exports of all members by set and service.
-pub(crate) fn exports(members: &BTreeMap<ClusterName, Judged>, reported: &BTreeMap<ClusterName, Facts>) -> Exports {
-    let mut all = Exports::new();
-    for (cluster, judged) in members {
-        let Some(facts) = reported.get(cluster) else { continue };
-        for (rest, json) in facts.under(key::EXPORT) {
-            let (Some((namespace, name)), Ok(export)) = (rest.split_once('/'), serde_json::from_slice(json)) else {
-                continue;
+    /// Takes who is a member and how it does.
+    pub(crate) fn members(&mut self, members: &BTreeMap<ClusterName, Judged>) {
+        self.ledger.replace(key::CLUSTER, members.iter().map(|(name, j)| (name.to_string(), cluster(name, j))));
+        let sets = members.iter().map(|(name, j)| (name.clone(), j.cluster.spec.set().to_owned())).collect();
+        self.offers.admit(&sets, &mut self.touched);
+        self.sets.extend(sets.into_values());
+        self.stand();
+    }
+
+    /// Looks who is silent. What was remembered of a member goes in the same generation in which its report comes.
+    fn stand(&mut self) {
+        let members = self.offers.standing();
+        if members != self.members {
+            self.members = members;
+            self.remembered.members(&self.members, &mut self.touched.exports);
+        }
+    }
+
+    /// Whether imports have to be known: somebody is silent of whom they say what it exports.
+    pub(crate) fn wants_imports(&self) -> bool {
+        self.members.values().any(|m| m.is_silent)
+    }
+
+    /// Takes what a hub that has just started knows of the exports of members that have not reported yet.
+    pub(crate) fn imports(&mut self, imports: Vec<Arc<ServiceImport>>) {
+        self.remembered.imports(imports, &self.members, &mut self.touched.exports);
+    }
+
+    /// Takes the zones.
+    pub(crate) fn zones(&mut self, zones: &[Entry]) {
+        let facts = |e: &Entry| ZoneFacts { spec: e.zone.spec.clone(), file: e.file.clone(), serial: e.serial };
+        self.ledger.replace(key::ZONE, zones.iter().map(|e| (e.zone.name_any(), facts(e))));
+        let keyed = zones.iter().filter(|e| e.keys != ZoneKeys::default());
+        self.ledger.replace(key::ZONE_KEYS, keyed.map(|e| (e.zone.name_any(), &e.keys)));
+    }
+
+    /// Takes the records.
+    pub(crate) fn records(&mut self, records: Vec<Arc<DNSEndpoint>>) {
+        for (name, object) in self.records.look(records) {
+            let key = at(key::RECORDS, &name);
+            match object {
+                Some(object) => self.ledger.put(
+                    key,
+                    &RecordsFacts {
+                        endpoints: object.spec.endpoints.clone(),
+                        revision: object.metadata.generation.unwrap_or_default(),
+                    },
+                ),
+                None => self.ledger.remove(&key),
+            }
+        }
+    }
+
+    /// Takes the policies; those that make no sense are left out by the caller.
+    pub(crate) fn traffic(&mut self, traffic: Vec<Arc<TrafficPolicy>>) {
+        for (name, object) in self.traffic.look(traffic) {
+            let key = at(key::TRAFFIC, &name);
+            match object {
+                Some(object) => self.ledger.put(key, &object.spec),
+                None => self.ledger.remove(&key),
+            }
+        }
+        self.take_out();
+    }
+
+    /// Takes what health checks take out, by policy, and round-trip times by region.
+    pub(crate) fn checked(
+        &mut self,
+        failing: BTreeMap<ServiceName, FailingFacts>,
+        rtt: &BTreeMap<String, BTreeMap<ClusterName, u32>>,
+    ) {
+        let some = failing.iter().filter(|(_, failing)| !failing.is_empty());
+        self.ledger.replace(key::FAILING, some.map(|(p, failing)| (format!("{}/{}", p.namespace, p.name), failing)));
+        let regions = rtt.iter().filter(|(region, _)| !region.contains('/'));
+        self.ledger.replace(key::RTT, regions.map(|(region, rtt)| (region.clone(), rtt)));
+        self.failing = failing;
+        self.take_out();
+    }
+
+    /// Takes the sites.
+    pub(crate) fn sites<'a>(&mut self, sites: impl IntoIterator<Item = &'a Site>) {
+        self.ledger.replace(key::SITE, sites.into_iter().map(|site| (site.instance.clone(), site)));
+    }
+
+    /// Takes what holds for all.
+    pub(crate) fn settings(&mut self, settings: &Settings) {
+        self.ledger.put(key::SETTINGS.into(), settings);
+    }
+
+    /// Folds what was touched.
+    pub(crate) fn finish(&mut self) {
+        let Touched { exports, endpoints, gone } = std::mem::take(&mut self.touched);
+        for cluster in &gone {
+            for key in self.ledger.below(&format!("{}/{cluster}", key::ENDPOINTS)) {
+                self.ledger.remove(&key);
+            }
+        }
+        let mut of: Option<(ClusterName, Option<Facts>)> = None;
+        for (cluster, service) in endpoints {
+            let (_, facts) = match of.take() {
+                Some(same) if same.0 == cluster => of.insert(same),
+                _ => of.insert((cluster.clone(), self.offers.facts(&cluster))),
             };
-            let service = facts.get(&format!("{}/{rest}", key::SERVICE));
-            let at = (judged.cluster.spec.set().to_owned(), namespace.to_owned(), name.to_owned());
-            all.entry(at).or_default().push(Export { cluster: cluster.clone(), facts: export, service });
+            let found = facts.as_ref().and_then(|facts| self.endpoints(&cluster, &service, facts));
+            let key = format!("{}/{cluster}/{}/{}", key::ENDPOINTS, service.namespace, service.name);
+            match found {
+                Some(found) => self.ledger.put(key, &found),
+                None => self.ledger.remove(&key),
+            }
         }
+        for name in &exports {
+            self.service(name);
+        }
+        self.offers.tell(&exports);
     }
-    for exports in all.values_mut() {
-        exports.sort_by(|a, b| (&a.facts.created, &a.cluster).cmp(&(&b.facts.created, &b.cluster)));
-    }
-    all
-}
 
-/// The facts of the topology.
-pub(crate) fn fold(inputs: &Inputs<'_>) -> Facts {
-    let mut out = Facts::default();
-    out.put(key::SETTINGS, &inputs.settings);
-    for (name, judged) in inputs.members {
-        out.put(format!("{}/{name}", key::CLUSTER), &cluster(name, judged));
-        if let Some(facts) = inputs.reported.get(name) {
-            endpoints(name, facts, inputs, &mut out);
-        }
+    /// What was changed since the last time.
+    pub(crate) fn take(&mut self) -> Change {
+        self.ledger.take()
     }
-    for ((set, namespace, name), exports) in exports(inputs.members, inputs.reported) {
-        if let Some(service) = service(&exports) {
-            out.put(format!("{}/{set}/{namespace}/{name}", key::SERVICE), &service);
-        }
-    }
-    remembered(inputs, &mut out);
-    for Entry { zone, file, serial, keys } in inputs.zones {
-        let facts = ZoneFacts { spec: zone.spec.clone(), file: file.clone(), serial: *serial };
-        out.put(format!("{}/{}", key::ZONE, zone.name_any()), &facts);
-        if *keys != ZoneKeys::default() {
-            out.put(format!("{}/{}", key::ZONE_KEYS, zone.name_any()), keys);
-        }
-    }
-    for records in inputs.records {
-        out.put(
-            format!("{}/{}/{}", key::RECORDS, records.namespace().unwrap_or_default(), records.name_any()),
-            &RecordsFacts {
-                endpoints: records.spec.endpoints.clone(),
-                revision: records.metadata.generation.unwrap_or_default(),
-            },
-        );
-    }
-    for policy in inputs.traffic {
-        out.put(
-            format!("{}/{}/{}", key::TRAFFIC, policy.namespace().unwrap_or_default(), policy.name_any()),
-            &policy.spec,
-        );
-    }
-    for (policy, failing) in inputs.failing.iter().filter(|(_, failing)| !failing.is_empty()) {
-        out.put(format!("{}/{}/{}", key::FAILING, policy.namespace, policy.name), failing);
-    }
-    for (region, rtt) in inputs.rtt.iter().filter(|(region, _)| !region.contains('/')) {
-        out.put(format!("{}/{region}", key::RTT), rtt);
-    }
-    for site in inputs.sites {
-        out.put(format!("{}/{}", key::SITE, site.instance), site);
-    }
-    out
-}
 
-/// Services of members that have not reported since the hub started: they are there, only nobody knows their endpoints yet. A name
-/// that did not exist would be another answer than a member that is down.
-fn remembered(inputs: &Inputs<'_>, out: &mut Facts) {
-    for import in inputs.imports {
-        let Some(set) = import.labels().get(CLUSTER_SET_LABEL) else { continue };
-        let silent = |name: &str| {
-            let name: Option<ClusterName> = name.parse().ok();
-            name.is_some_and(|n| {
-                let in_set = inputs.members.get(&n).is_some_and(|j| j.cluster.spec.set() == set);
-                in_set && !inputs.reported.contains_key(&n)
-            })
-        };
-        let exporters = import.status.iter().flat_map(|s| &s.clusters).map(|c| c.cluster.clone());
-        let clusters: Vec<String> = exporters.filter(|c| silent(c)).collect();
-        if clusters.is_empty() {
-            continue;
-        }
-        let at = format!("{}/{set}/{}/{}", key::SERVICE, import.namespace().unwrap_or_default(), import.name_any());
-        let mut service = out.get::<ServiceFacts>(&at).unwrap_or_else(|| ServiceFacts {
-            clusters: Vec::new(),
-            ports: import.spec.ports.iter().map(port).collect(),
-            headless: import.spec.import_type == ServiceImportType::Headless,
-        });
-        service.clusters.extend(clusters);
-        out.put(at, &service);
+    /// The facts as they are.
+    pub(crate) fn facts(&self) -> &Facts {
+        self.ledger.facts()
     }
-}
 
-fn port(port: &ServiceImportPort) -> ServicePort {
-    ServicePort {
-        name: port.name.clone().unwrap_or_default(),
-        protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
-        port: u16::try_from(port.port).unwrap_or_default(),
-        app_protocol: port.app_protocol.clone(),
-        node_port: None,
+    /// A name in every set.
+    fn service(&mut self, name: &ServiceName) {
+        let exports: BySet = self.offers.exports(name);
+        for set in &self.sets {
+            let found = exports.get(set).and_then(|exports| service(exports));
+            let found = self.remembered.with(name, set, found);
+            let key = format!("{}/{set}/{}/{}", key::SERVICE, name.namespace, name.name);
+            match found {
+                Some(found) => self.ledger.put(key, &found),
+                None => self.ledger.remove(&key),
+            }
+        }
+    }
+
+    /// A service's endpoints in one member, as it reports them.
+    fn endpoints(&self, cluster: &ClusterName, name: &ServiceName, facts: &Facts) -> Option<Endpoints> {
+        let mut found: Endpoints = facts.get(&at(key::ENDPOINTS, name))?;
+        if let Some(service) = facts.get::<MemberService>(&at(key::SERVICE, name)) {
+            if found.cluster_ips.is_empty() {
+                found.cluster_ips = service.cluster_ips;
+            }
+            if found.load_balancer.is_empty() {
+                found.load_balancer = service.load_balancer;
+            }
+        }
+        found.endpoints.retain(|e| is_pods(e.address, self.loopback));
+        found.cluster_ips.retain(|a| is_pods(*a, self.loopback));
+        found.endpoints.truncate(ENDPOINTS_MAX);
+        if let Some(out) = self.out.get(name) {
+            for endpoint in found.endpoints.iter_mut().filter(|e| e.ready) {
+                endpoint.failing = out.contains(&format!("{cluster}/{}", endpoint.address));
+                endpoint.ready = !endpoint.failing;
+            }
+        }
+        Some(found)
+    }
+
+    /// Finds out anew what health checks take out of services, and touches those where that is another.
+    fn take_out(&mut self) {
+        let mut out: BTreeMap<ServiceName, BTreeSet<String>> = BTreeMap::new();
+        for (policy, failing) in &self.failing {
+            let service = self.traffic.get(policy).and_then(|object| object.spec.service.clone());
+            let Some(service) = service else { continue };
+            let name = ServiceName::new(policy.namespace.clone(), service);
+            out.entry(name).or_default().extend(failing.keys().cloned());
+        }
+        let names: BTreeSet<&ServiceName> = self.out.keys().chain(out.keys()).collect();
+        for name in names.into_iter().filter(|name| self.out.get(*name) != out.get(*name)) {
+            let there = self.offers.with_endpoints(name).into_iter().map(|cluster| (cluster, name.clone()));
+            self.touched.endpoints.extend(there);
+        }
+        self.out = out;
     }
 }
 
@@ -171,43 +263,6 @@ fn cluster(name: &ClusterName, judged: &Judged) -> ClusterFacts {
         ready: judged.verdict.ready,
         dns_ready: judged.verdict.dns_ready,
         overlaps: judged.verdict.overlaps,
-    }
-}
-
-fn endpoints(cluster: &ClusterName, facts: &Facts, inputs: &Inputs<'_>, out: &mut Facts) {
-    let loopback = inputs.loopback_members;
-    for (rest, json) in facts.under(key::ENDPOINTS) {
-        let Some((namespace, name)) = rest.split_once('/').filter(|(_, name)| !name.contains('/')) else { continue };
-        let Ok(mut found) = serde_json::from_slice::<Endpoints>(json) else { continue };
-        if let Some(service) = facts.get::<MemberService>(&format!("{}/{rest}", key::SERVICE)) {
-            if found.cluster_ips.is_empty() {
-                found.cluster_ips = service.cluster_ips;
-            }
-            if found.load_balancer.is_empty() {
-                found.load_balancer = service.load_balancer;
-            }
-        }
-        found.endpoints.retain(|e| is_pods(e.address, loopback));
-        found.cluster_ips.retain(|a| is_pods(*a, loopback));
-        found.endpoints.truncate(ENDPOINTS_MAX);
-        take_out(inputs, cluster, (namespace, name), &mut found);
-        out.put(format!("{}/{cluster}/{rest}", key::ENDPOINTS), &found);
-    }
-}
-
-/// Marks the endpoints that the service's health checks take out.
-fn take_out(inputs: &Inputs<'_>, cluster: &ClusterName, (namespace, name): (&str, &str), found: &mut Endpoints) {
-    if inputs.failing.is_empty() {
-        return;
-    }
-    let theirs = inputs.traffic.iter().filter(|t| t.namespace().as_deref() == Some(namespace));
-    let theirs = theirs.filter(|t| t.spec.service.as_deref() == Some(name));
-    for policy in theirs {
-        let Some(failing) = inputs.failing.get(&ServiceName::new(namespace, policy.name_any())) else { continue };
-        for endpoint in found.endpoints.iter_mut().filter(|e| e.ready) {
-            endpoint.failing = failing.contains_key(&format!("{cluster}/{}", endpoint.address));
-            endpoint.ready = !endpoint.failing;
-        }
     }
 }
 
@@ -233,45 +288,4 @@ fn service(exports: &[Export]) -> Option<ServiceFacts> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_that_cannot_be_a_pods_are_left_out() {
-        for (address, fits, in_demo) in [
-            ("10.1.2.3", true, true),
-            ("fd00::1", true, true),
-            ("127.1.2.3", false, true),
-            ("::1", false, true),
-            ("169.254.169.254", false, false),
-            ("fe80::1", false, false),
-            ("::ffff:127.0.0.1", false, false),
-            ("0.0.0.0", false, false),
-            ("224.0.0.1", false, false),
-            ("255.255.255.255", false, false),
-        ] {
-            let address = address.parse().unwrap();
-            assert_eq!((is_pods(address, false), is_pods(address, true)), (fits, in_demo), "{address}");
-        }
-    }
-
-    #[test]
-    fn a_service_is_what_its_oldest_valid_export_says() {
-        let export = |cluster: &str, created: &str, valid: bool, ips: &[&str]| Export {
-            cluster: cluster.parse().unwrap(),
-            facts: ExportFacts { created: created.into(), valid },
-            service: Some(MemberService {
-                cluster_ips: ips.iter().map(|i| i.parse().unwrap()).collect(),
-                ..MemberService::default()
-            }),
-        };
-        let all = [
-            export("c", "1", false, &["10.0.0.1"]),
-            export("a", "2", true, &[]),
-            export("b", "3", true, &["10.0.0.2"]),
-        ];
-        let service = service(&all).unwrap();
-        assert!(service.headless);
-        assert_eq!(service.clusters, ["a", "b"]);
-    }
-}
+mod tests;

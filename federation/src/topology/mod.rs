@@ -1,18 +1,23 @@
 //! The topology: everything that DNS and gateway need, folded from objects and reports into one versioned set of facts.
 //!
 //! ```text
-//!   objects ─┐
-//!   sessions ├─► fold (pure) ─► generation n+1 ─► Feed (deltas), watch in process, sites for agents
-//!   sites   ─┘
+//!   objects ─┐      ┌ remembered
+//!   sessions ├─ ears ─► offers ─► fold (pure, part by part) ─► ledger ─► generation n+1 ─► Feed (deltas), watch in process
+//!   sites   ─┘      └ checks, zones                                 └─► names that moved ─► services controller
 //! ```
 
 mod checks;
+mod ears;
 mod fold;
+mod held;
+mod ledger;
+mod offers;
 mod publish;
+mod remembered;
 mod serials;
 mod sites;
 
-pub(crate) use fold::{Export, exports};
+pub(crate) use offers::{BySet, Export, Offers};
 pub use publish::Published;
 pub(crate) use publish::Publisher;
 pub(crate) use sites::{Said, Sites};

@@ -1,5 +1,8 @@
 //! Publishes the topology: a pass at every change, a generation for every difference.
 //!
+//! A pass looks only at what was heard to have changed, and what it changes is the delta that followers get. The first change goes out at
+//! once; after a pass there is a pause in proportion to its length, in which changes gather.
+//!
 //! After a start the hub keeps still until every member that it had Ready has reported, or the time to settle is over: a topology
 //! without their endpoints would take them out of DNS although they are well.
 
@@ -7,40 +10,52 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::facts::{Facts, key};
+use atoll_api::facts::{Change, Facts, key};
 use atoll_api::kinds::SyncMode;
 use atoll_api::names::ClusterName;
 use atoll_api::topology::{Settings, Site, Topology, Version};
+use atoll_wire::delta::Shared;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
-use super::checks::{Checked, Checks};
-use super::fold::{Inputs, fold};
+use super::checks::Checks;
+use super::ears::{Ears, Heard};
+use super::fold::Fold;
+use super::offers::Offers;
 use super::serials::Serials;
 use super::sites::Sites;
 use crate::accept;
 use crate::config::Config;
 use crate::membership::{Judged, Membership, Phase, verdicts};
 use crate::metrics::Metrics;
-use crate::pulse::Pulse;
 use crate::sessions::{Member, Part};
-use crate::zones::Known;
+use crate::zones::{Known, RESIGN_S};
+
+/// Between two passes there are so many times what the first of them took, within these bounds.
+const PAUSE: u32 = 2;
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// Members are looked at so often although nothing was heard: they fall silent.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// One published topology.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// Its version.
     pub version: Version,
-    /// As facts.
-    pub facts: Arc<Facts>,
     /// As data planes read it.
     pub topology: Arc<Topology>,
+    /// As DNS servers follow it.
+    pub(crate) whole: Shared,
+    /// As others do, who have no business with the zones' keys.
+    pub(crate) without_keys: Shared,
 }
 
 /// Makes topologies.
 pub(crate) struct Publisher {
     pub(crate) membership: Arc<Membership>,
+    pub(crate) offers: Arc<Offers>,
     pub(crate) config: Arc<Config>,
     pub(crate) hub_id: String,
     pub(crate) epoch: u64,
@@ -48,40 +63,134 @@ pub(crate) struct Publisher {
     pub(crate) metrics: Metrics,
 }
 
+/// What goes from pass to pass.
+struct Work {
+    fold: Fold,
+    zones: Known,
+    checks: Checks,
+    serials: Serials,
+    generation: u64,
+    members: BTreeMap<ClusterName, Judged>,
+    sites: Vec<Site>,
+    /// The sites as they were stored last.
+    stored: Option<Vec<Site>>,
+    /// In which period of signatures the zones were looked at.
+    signed: i64,
+    /// Whether the imports are known.
+    imports: bool,
+}
+
 impl Publisher {
     /// Runs until cancelled.
     pub(crate) async fn run(self) {
-        let m = Arc::clone(&self.membership);
-        let watches = vec![m.objects.changes(), m.sessions.changes(), m.sites.changes()];
-        let mut pulse = Pulse::new(watches, Duration::from_secs(1));
-        let (mut zones, mut stored, mut generation) = (Known::default(), None, 0);
-        let mut checks = Checks::new(Instant::now());
-        let mut serials = Serials::begin(&m.client, Timestamp::now().as_second().unsigned_abs()).await;
+        let mut ears = Ears::new(&self.membership);
+        let mut work = Work {
+            fold: Fold::new(Arc::clone(&self.offers), self.config.loopback_members),
+            zones: Known::default(),
+            checks: Checks::new(Instant::now()),
+            serials: Serials::begin(&self.membership.client, Timestamp::now().as_second().unsigned_abs()).await,
+            generation: 0,
+            members: BTreeMap::new(),
+            sites: Vec::new(),
+            stored: None,
+            signed: 0,
+            imports: false,
+        };
+        let mut heard = Heard::all();
         loop {
-            let now = Instant::now();
-            let members = verdicts(&m, now);
-            self.metrics.note(&m, members.values());
-            let sites = m.sites.list(now);
-            if self.out.borrow().is_some() || self.settled(&members, now) {
-                self.tell_agents(&members, &sites);
-                let before = self.out.borrow().as_ref().map(|p| Arc::clone(&p.topology));
-                let checked = checks.look(before.as_deref(), &m.sites.said(now), now);
-                let next = serials.base().wrapping_add((generation + 1) as u32);
-                let facts = self.facts(&members, &sites, &mut zones, (serials.base(), next), &checked).await;
-                let same = self.out.borrow().as_ref().is_some_and(|p| p.facts.digest() == facts.digest());
-                if !same {
-                    generation += 1;
-                    serials.cover(generation).await;
-                    self.publish(facts, generation);
-                }
-                if stored.as_ref() != Some(&sites) {
-                    match Sites::store(&m.client, &sites).await {
-                        Ok(()) => stored = Some(sites),
-                        Err(error) => tracing::warn!(%error, "known sites not stored"),
-                    }
-                }
+            let began = Instant::now();
+            self.pass(&mut work, heard, began).await;
+            let ended = Instant::now();
+            self.metrics.passed(ended - began);
+            let rest = ((ended - began) * PAUSE).clamp(PAUSE_MIN, PAUSE_MAX);
+            let due = self.due(&work, began);
+            ears.next(due).await;
+            sleep_until(ended + rest).await;
+            heard = ears.take(due, Instant::now());
+        }
+    }
+
+    /// When members are to be looked at again: the moment at which one misses its beats, soon in any case.
+    fn due(&self, work: &Work, now: Instant) -> Instant {
+        let missed = self.membership.sessions.missed;
+        let ready = work.members.values().filter(|j| j.verdict.phase == Phase::Ready);
+        let left = ready.map(|j| missed.saturating_sub(j.verdict.silent_for)).min().unwrap_or(LOOK_EVERY);
+        // A moment after it, so that it is over.
+        now + left.min(LOOK_EVERY) + Duration::from_millis(1)
+    }
+
+    async fn pass(&self, work: &mut Work, heard: Heard, now: Instant) {
+        let m = &self.membership;
+        if heard.members {
+            work.members = verdicts(m, now);
+            work.sites = m.sites.list(now);
+            self.metrics.note(m, work.members.values());
+        }
+        self.look(work, heard, now).await;
+        work.fold.finish();
+        if self.out.borrow().is_none() && !self.settled(&work.members, now) {
+            return;
+        }
+        if heard.members || self.out.borrow().is_none() {
+            self.tell_agents(&work.members, &work.sites);
+        }
+        let before = self.out.borrow().as_ref().map(|p| p.whole.facts().digest());
+        if before != Some(work.fold.facts().digest()) {
+            work.generation += 1;
+            work.serials.cover(work.generation).await;
+            self.publish(work.fold.facts().clone(), work.fold.take(), work.generation);
+        }
+        if work.stored.as_ref() != Some(&work.sites) {
+            match Sites::store(&m.client, &work.sites).await {
+                Ok(()) => work.stored = Some(work.sites.clone()),
+                Err(error) => tracing::warn!(%error, "known sites not stored"),
             }
-            pulse.next().await;
+        }
+    }
+
+    /// Hands the fold what may be another.
+    async fn look(&self, work: &mut Work, heard: Heard, now: Instant) {
+        let m = &self.membership;
+        if heard.reports {
+            work.fold.reports(m.sessions.news());
+        }
+        if heard.members {
+            work.fold.members(&work.members);
+            work.fold.sites(work.sites.iter().chain([&self.config.site()]));
+            work.fold.settings(&Settings {
+                hub_id: self.hub_id.clone(),
+                apex: self.config.apex.clone(),
+                default_set: self.config.default_set.clone(),
+                revoked: m.revoked.serials().await,
+                serial: work.serials.base(),
+            });
+        }
+        if heard.traffic {
+            let mut traffic = m.objects.traffic.state();
+            traffic.retain(|t| accept::traffic(&t.spec).is_ok());
+            work.fold.traffic(traffic);
+        }
+        if heard.members || heard.traffic {
+            let before = self.out.borrow().as_ref().map(|p| Arc::clone(&p.topology));
+            let checked = work.checks.look(before.as_deref(), &m.sites.said(now), now);
+            work.fold.checked(checked.failing, &checked.rtt);
+        }
+        let wanted = work.fold.wants_imports();
+        if wanted && (heard.imports || !work.imports) {
+            work.fold.imports(m.objects.imports.state());
+        }
+        work.imports = wanted;
+        let now_s = Timestamp::now().as_second();
+        let signed = now_s / RESIGN_S;
+        if heard.names {
+            work.fold.records(m.objects.records.state());
+        }
+        if heard.names || heard.sites || work.signed != signed {
+            // A zone that is another one now has the serial of the generation that says so.
+            let next = work.serials.base().wrapping_add((work.generation + 1) as u32);
+            let zones = work.zones.entries(&m.objects, &work.sites, next, now_s);
+            work.fold.zones(&zones);
+            work.signed = signed;
         }
     }
 
@@ -97,51 +206,19 @@ impl Publisher {
         })
     }
 
-    async fn facts(
-        &self,
-        members: &BTreeMap<ClusterName, Judged>,
-        sites: &[Site],
-        zones: &mut Known,
-        (serial_base, next): (u32, u32),
-        checked: &Checked,
-    ) -> Facts {
-        let m = &self.membership;
-        let reported = m.sessions.reported();
-        let settings = Settings {
-            hub_id: self.hub_id.clone(),
-            apex: self.config.apex.clone(),
-            default_set: self.config.default_set.clone(),
-            revoked: m.revoked.serials().await,
-            serial: serial_base,
-        };
-        let records = m.objects.records.state();
-        // A zone that is another one now has the serial of the generation that says so.
-        let all = zones.entries(&m.objects, sites, next, Timestamp::now().as_second());
-        let traffic: Vec<_> =
-            m.objects.traffic.state().into_iter().filter(|t| accept::traffic(&t.spec).is_ok()).collect();
-        let mut all_sites = sites.to_vec();
-        all_sites.push(self.config.site());
-        fold(&Inputs {
-            settings,
-            loopback_members: self.config.loopback_members,
-            members,
-            reported: &reported,
-            zones: &all,
-            records: &records,
-            traffic: &traffic,
-            imports: &m.objects.imports.state(),
-            sites: &all_sites,
-            failing: &checked.failing,
-            rtt: &checked.rtt,
-        })
-    }
-
-    fn publish(&self, facts: Facts, generation: u64) {
+    fn publish(&self, facts: Facts, change: Change, generation: u64) {
         let version = Version { epoch: self.epoch, generation };
-        let topology = Arc::new(Topology::from_facts(version, &facts));
+        let topology = match &*self.out.borrow() {
+            Some(before) => before.topology.after(version, &change),
+            None => Topology::from_facts(version, &facts),
+        };
         self.metrics.published(self.epoch, generation, facts.len());
-        tracing::debug!(generation, facts = facts.len(), "topology published");
-        self.out.send_replace(Some(Published { version, facts: Arc::new(facts), topology }));
+        tracing::debug!(generation, facts = facts.len(), changed = change.upserts.len(), "topology published");
+        let without_keys = without_keys(&facts, &change);
+        let whole = Shared::new(facts, version, generation - 1, change);
+        let without_keys = without_keys
+            .map_or_else(|| whole.clone(), |(facts, change)| Shared::new(facts, version, generation - 1, change));
+        self.out.send_replace(Some(Published { version, topology: Arc::new(topology), whole, without_keys }));
     }
 
     /// Every agent keeps a relay connection to each site that wants one, the hub included.
@@ -153,5 +230,37 @@ impl Publisher {
         }
         let by_member = members.keys().map(|name| (name.clone(), facts.clone())).collect();
         self.membership.sessions.set_desired(Part::Sites, by_member);
+    }
+}
+
+/// The topology and its change without the zones' keys; nothing where none are in either.
+fn without_keys(facts: &Facts, change: &Change) -> Option<(Facts, Change)> {
+    let is_key = |key: &String| key.split_once('/').is_some_and(|(word, _)| word == key::ZONE_KEYS);
+    let keys: Vec<String> = facts.under(key::ZONE_KEYS).map(|(rest, _)| format!("{}/{rest}", key::ZONE_KEYS)).collect();
+    if keys.is_empty() && !change.removed.iter().any(is_key) {
+        return None;
+    }
+    let (mut facts, mut change) = (facts.clone(), change.clone());
+    for key in &keys {
+        facts.remove(key);
+    }
+    change.upserts.retain(|key, _| !is_key(key));
+    change.removed.retain(|key| !is_key(key));
+    Some((facts, change))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_told_to_dns_servers_alone() {
+        let mut facts = Facts::default();
+        facts.put(format!("{}/example-com", key::ZONE), &1);
+        assert!(without_keys(&facts, &Facts::default().diff(&facts)).is_none());
+        facts.put(format!("{}/example-com", key::ZONE_KEYS), &2);
+        let (without, change) = without_keys(&facts, &Facts::default().diff(&facts)).unwrap();
+        assert_eq!(without.iter().map(|(k, _)| k).collect::<Vec<_>>(), ["zone/example-com"]);
+        assert_eq!(change.upserts.keys().collect::<Vec<_>>(), ["zone/example-com"]);
     }
 }

@@ -16,7 +16,7 @@ use super::{keys, plain, served};
 use crate::objects::Objects;
 
 /// Signatures last a week; secondaries get new ones every second day.
-const RESIGN_S: i64 = 2 * 86_400;
+pub(crate) const RESIGN_S: i64 = 2 * 86_400;
 
 /// One zone as DNS servers are told.
 pub(crate) struct Entry {

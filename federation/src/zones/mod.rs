@@ -17,7 +17,7 @@ mod update;
 use std::sync::Arc;
 
 use atoll_api::kinds::{SYSTEM_NAMESPACE, Zone};
-pub(crate) use content::{Entry, Known};
+pub(crate) use content::{Entry, Known, RESIGN_S};
 pub(crate) use judge::Judge;
 pub(crate) use keys::SigningKeys;
 use kube::ResourceExt as _;

@@ -111,3 +111,32 @@ fn chunks_of_two_deltas_are_not_mixed() {
     pass(&mut receiver, half).unwrap();
     assert_eq!(pass(&mut receiver, sender.update(&facts(&[("a", "2")]))), Err(Refused::Mixed));
 }
+
+#[test]
+fn whoever_follows_gets_the_next_step_the_whole_or_what_was_missed() {
+    let sets = [facts(&[("a", "1")]), facts(&[("a", "2"), ("b", "1")]), facts(&[("b", "1")]), facts(&[("b", "1")])];
+    let (mut before, mut states) = (Facts::default(), Vec::new());
+    for (base, set) in (0u64..).zip(sets) {
+        let version = Version { epoch: 3, generation: base + 1 };
+        states.push(Shared::new(set.clone(), version, base, before.diff(&set)));
+        before = set;
+    }
+    for (name, seen, messages_full) in [
+        ("every one", vec![0, 1, 2, 3], vec![true, false, false]),
+        ("from the second on", vec![1, 2], vec![true, false]),
+        ("one missed", vec![0, 2], vec![true, false]),
+        ("the last twice", vec![2, 3, 3], vec![true]),
+    ] {
+        let (mut sender, mut receiver, mut full) = (Sender::new(0), Receiver::default(), Vec::new());
+        for at in seen {
+            for delta in sender.follow(&states[at]).iter() {
+                full.push(delta.full);
+                receiver.take(delta.clone()).unwrap();
+            }
+            assert!(receiver.agrees(&states[at].facts().digest().to_bytes()), "{name}: state {at}");
+        }
+        assert_eq!(full, messages_full, "{name}");
+    }
+    let (one, other) = (Sender::new(0).follow(&states[1]), Sender::new(0).follow(&states[1]));
+    assert!(Arc::ptr_eq(&one, &other), "the whole is cut once");
+}

@@ -6,6 +6,7 @@ use std::io;
 use atoll_api::facts::{Facts, key};
 use atoll_api::topology::{Settings, Version};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use super::Follow;
 use crate::kept::{self, Unusable};
@@ -33,19 +34,17 @@ pub(super) async fn load(config: &Follow) -> Option<(Version, Facts)> {
     }
 }
 
-/// Writes it; a failure is said and changes nothing. Returns whether nothing is left to write.
-pub(super) async fn save(config: &Follow, version: Version, facts: &Facts) -> bool {
-    let Some(dir) = config.dir.clone() else { return true };
-    let file = encode(version, facts);
-    let written = tokio::task::spawn_blocking(move || kept::write(&dir, FILE, &file)).await;
-    match written {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
+/// Writes it, away from whoever listens to the hub; a failure is said and changes nothing. Gives whether nothing is left to write.
+pub(super) fn save(config: &Follow, version: Version, facts: &Facts) -> JoinHandle<bool> {
+    let (dir, facts) = (config.dir.clone(), facts.clone());
+    tokio::task::spawn_blocking(move || {
+        let Some(dir) = dir else { return true };
+        let written = kept::write(&dir, FILE, &encode(version, &facts));
+        if let Err(error) = &written {
             tracing::warn!(%error, "last good topology not written");
-            false
         }
-        Err(_) => false,
-    }
+        written.is_ok()
+    })
 }
 
 pub(super) fn encode(version: Version, facts: &Facts) -> Vec<u8> {

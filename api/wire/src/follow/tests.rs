@@ -12,6 +12,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status};
 
+use super::saver::{SAVE_AGAIN, SAVE_EVERY};
 use super::*;
 use crate::delta::Sender;
 use crate::v1::feed_server::{Feed, FeedServer};
