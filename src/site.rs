@@ -90,6 +90,7 @@ pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &Canc
             region: setup.standing.region,
             zone: setup.standing.zone,
             cluster_set: setup.standing.cluster_set,
+            ..Site::default()
         },
         ..Report::default()
     });

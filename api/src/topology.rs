@@ -17,11 +17,13 @@ use crate::names::{ClusterName, ServiceName};
 pub use zones::{RecordsFacts, SigningKey, TsigKey, ZoneFacts, ZoneKeys};
 
 mod by_service;
+mod site;
 #[cfg(test)]
 mod tests;
 mod zones;
 
 pub use by_service::ByService;
+pub use site::{ServedGateway, Site};
 
 /// Which hub, and the how-manieth change of its.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -210,34 +212,6 @@ pub type TrafficFacts = TrafficPolicySpec;
 
 /// The targets of one TrafficPolicy that its health check takes out, by [`crate::health::Target::place`], each with who says so.
 pub type FailingFacts = BTreeMap<String, String>;
-
-/// A DNS server or gateway replica.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Site {
-    /// Unique among replicas; the same over its restarts.
-    pub instance: String,
-    /// `dns`, `gateway` or `hub`.
-    pub kind: String,
-    /// host:port where agents open their relay connections; none wanted when empty.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub relay: String,
-    /// Where its users reach it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub addresses: Vec<String>,
-    /// The member it stands in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<String>,
-    /// Its region.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-    /// Its zone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-    /// The cluster set that it serves; empty: all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster_set: Option<String>,
-}
 
 /// Where somebody stands: a replica, or users by their address range.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -464,10 +438,10 @@ impl Topology {
         self.endpoints.get(cluster)?.get(service)
     }
 
-    /// The gateways that serve `set`.
+    /// The gateways that serve `set`: those that are heard of, else all that there were.
     pub fn gateways<'a>(&'a self, set: &'a str) -> impl Iterator<Item = &'a Arc<Site>> {
-        self.sites
-            .values()
-            .filter(move |s| s.kind == "gateway" && s.cluster_set.as_deref().is_none_or(|own| own == set))
+        let serves = move |s: &&Arc<Site>| s.kind == "gateway" && s.cluster_set.as_deref().is_none_or(|own| own == set);
+        let any = self.sites.values().filter(serves).any(|s| !s.silent);
+        self.sites.values().filter(serves).filter(move |s| !(any && s.silent))
     }
 }

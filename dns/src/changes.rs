@@ -226,7 +226,8 @@ fn same_clusters(a: &BTreeMap<ClusterName, Arc<ClusterFacts>>, b: &BTreeMap<Clus
 }
 
 fn same_sites(a: &BTreeMap<String, Arc<Site>>, b: &BTreeMap<String, Arc<Site>>) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && (Arc::ptr_eq(a.1, b.1) || a.1 == b.1))
+    let same = |a: &Arc<Site>, b: &Arc<Site>| Arc::ptr_eq(a, b) || a.same_place(b);
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
 }
 
 /// Whether the same hosts have a policy, whatever it says.

@@ -1,7 +1,7 @@
 //! Addresses of gateways: for hosts that a TrafficPolicy names, and for services whose endpoints the asker can't reach. Pure.
 //!
 //! In: the sites of the topology, as gateways report themselves; who asks. Out: the gateways that serve the asker's set and stand in the
-//! clusters that the policy puts first; those that stand in no member, or in none that is up, when no other is left. One that a health
+//! clusters that the policy puts first, where each is reached by the name that is asked for; those that stand in no member, or in none that is up, when no other is left. One that a health
 //! check takes out is left out, as long as another is there.
 
 use std::net::IpAddr;
@@ -44,11 +44,17 @@ pub(crate) fn standing_in(case: &Case<'_>, policy: &Policy, clusters: &[&Cluster
 fn ips<'a>(case: &Case<'_>, policy: &Policy, sites: impl Iterator<Item = &'a Arc<Site>>) -> Vec<IpAddr> {
     let failing = case.view.failing(&case.table.topology, policy.at.as_ref());
     let well = |ip: &IpAddr| failing.is_none_or(|f| !f.contains_key(&ip.to_string()));
-    let all = sites.flat_map(|s| &s.addresses).filter_map(|a| address(a));
-    let mut ips: Vec<IpAddr> = all.filter(well).collect();
+    let mut ips: Vec<IpAddr> = sites.flat_map(|s| reached(case, s)).filter(well).collect();
     ips.sort_unstable();
     ips.dedup();
     ips
+}
+
+/// Where a gateway is reached by the name that is asked for.
+fn reached(case: &Case<'_>, site: &Site) -> Vec<IpAddr> {
+    let host = case.name.to_ascii();
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    site.reached_at(&host, Some(&case.asker.set)).filter_map(address).collect()
 }
 
 fn choice(case: &Case<'_>, policy: &Policy, chain: Option<&Chain>) -> (Vec<IpAddr>, Vec<String>) {
@@ -85,7 +91,7 @@ fn choice(case: &Case<'_>, policy: &Policy, chain: Option<&Chain>) -> (Vec<IpAdd
         return (found, why);
     }
     why.push("health checks take out every gateway: all are given".to_owned());
-    let mut all: Vec<IpAddr> = sites.iter().flat_map(|s| &s.addresses).filter_map(|a| address(a)).collect();
+    let mut all: Vec<IpAddr> = sites.iter().flat_map(|s| reached(case, s)).collect();
     all.sort_unstable();
     all.dedup();
     (all, why)

@@ -216,13 +216,18 @@ async fn a_federated_name_is_the_nearest_healthy_clusters_and_never_crosses_a_se
         instance: "gw".into(),
         kind: "gateway".into(),
         addresses: vec!["192.0.2.80:80".into()],
+        // One Gateway has an address of its own.
+        gateways: Some(
+            serde_json::from_value(json!({"infra/own": {"generation": 1, "addresses": ["192.0.2.81"],
+                "hosts": ["*.own.example.com"], "clusterSet": "prod"}}))
+            .unwrap(),
+        ),
         ..Site::default()
     };
     t.sites.insert("gw".into(), Arc::new(gateway));
-    t.traffic.insert(
-        atoll_api::names::ServiceName::new("shop", "hosts"),
-        Arc::new(serde_json::from_value(json!({"hosts": ["shop.example.com"], "ttlSeconds": 7})).unwrap()),
-    );
+    let hosts = json!({"hosts": ["shop.example.com", "a.own.example.com"], "answer": "Gateway", "ttlSeconds": 7});
+    t.traffic
+        .insert(atoll_api::names::ServiceName::new("shop", "hosts"), Arc::new(serde_json::from_value(hosts).unwrap()));
     let stage = Stage::new(Config::default(), t.clone()).await;
     let web = "web.shop.svc.atoll.internal";
     for (from, asked, want) in [
@@ -231,6 +236,7 @@ async fn a_federated_name_is_the_nearest_healthy_clusters_and_never_crosses_a_se
         ("127.21.0.5", "web.shop.svc.clusterset.local", "127.21.0.80"),
         ("127.21.0.5", "web.shop.svc.us-east.region.atoll.internal", "127.22.0.80"),
         ("127.21.0.5", "shop.example.com", "192.0.2.80"),
+        ("127.21.0.5", "a.own.example.com", "192.0.2.81"),
     ] {
         let got = stage.ask_from(from, asked, RecordType::A).await;
         assert_eq!(data(&got), want, "{from} {asked}");

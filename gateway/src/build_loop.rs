@@ -2,12 +2,12 @@
 //!
 //! In: objects, topology, the moment. Never: waits for anybody while a change is there to be served; many changes at once make one table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use atoll_api::topology::{Topology, Version};
-use atoll_wire::follow::Snapshot as Followed;
+use atoll_api::topology::{ServedGateway, Topology, Version};
+use atoll_wire::follow::{Report, Snapshot as Followed};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
@@ -35,6 +35,10 @@ pub(crate) struct Builder {
     pub(crate) plane: Arc<Plane>,
     pub(crate) watches: Arc<Watches>,
     pub(crate) topology: watch::Receiver<Followed>,
+    /// This replica's name.
+    pub(crate) instance: String,
+    /// What the hub is told of this replica.
+    pub(crate) report: watch::Sender<Report>,
     pub(crate) ports: Ports,
     pub(crate) open: OpenPorts,
     /// Where this replica is reached.
@@ -101,14 +105,16 @@ impl Builder {
         let addresses = self.addresses(topology);
         loop {
             let (ports, pool, now) = (&self.ports, &self.pool, jiff::Timestamp::now());
-            let input = Input { objects, topology, ports, addresses: &addresses, pool, now };
-            let Built { table, statuses, wanted } = build(&input, &mut self.memory);
+            let instance = &self.instance;
+            let input = Input { objects, topology, instance, ports, addresses: &addresses, pool, now };
+            let Built { table, statuses, served, wanted } = build(&input, &mut self.memory);
             self.plane.metrics.builds.inc();
             self.plane.metrics.routes.set(i64::try_from(objects.routes_len()).unwrap_or(i64::MAX));
             self.count_certificates(&table);
             self.plane.swap(table, !listed);
             let failed = self.open.settle(&wanted).await;
             if failed == self.ports.failed {
+                self.state(served);
                 if listed {
                     self.statuses.send_replace(statuses);
                 }
@@ -116,6 +122,17 @@ impl Builder {
             }
             self.ports.failed = failed;
         }
+    }
+
+    /// States what is served from now on.
+    fn state(&self, served: BTreeMap<String, ServedGateway>) {
+        self.report.send_if_modified(|report| {
+            let is_other = report.site.gateways.as_ref() != Some(&served);
+            if is_other {
+                report.site.gateways = Some(served);
+            }
+            is_other
+        });
     }
 
     fn count_certificates(&self, table: &Table) {

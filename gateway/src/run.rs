@@ -97,7 +97,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let listening = Listening::new(Arc::clone(&plane), resources.listen);
     tasks.spawn(listening.clone().accept(http, Slot::Http, shutdown.clone()));
     tasks.spawn(listening.clone().accept(https, Slot::Https, shutdown.clone()));
-    tasks.spawn(prober.run(pool, resources.topology.clone(), resources.report, shutdown.clone()));
+    tasks.spawn(prober.run(pool, resources.topology.clone(), resources.report.clone(), shutdown.clone()));
     let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), &mut tasks, &shutdown);
     let (statuses, newest) = watch::channel(status::Statuses::default());
     tasks.spawn(status::write::run(resources.client, config.instance.clone(), newest, shutdown.clone()));
@@ -105,6 +105,8 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         plane: Arc::clone(&plane),
         watches,
         topology: resources.topology,
+        instance: config.instance,
+        report: resources.report,
         ports,
         open: OpenPorts::new(listening, at.ip()),
         addresses,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::duration;
 use crate::kinds::{AnswerKind, CheckProtocol, HealthCheck};
 use crate::names::{ClusterName, ServiceName};
-use crate::topology::{Endpoints, Topology, TrafficFacts};
+use crate::topology::{Endpoints, Site, Topology, TrafficFacts};
 
 /// Targets probed by one DNS server, at most.
 pub const TARGETS_MAX: usize = 4096;
@@ -164,8 +164,8 @@ fn of_policy(topology: &Topology, name: &ServiceName, facts: &TrafficFacts, chec
         return fixed.map(|(ip, cluster)| outside(ip, None, cluster, check)).collect();
     }
     let Some(service) = service else {
-        let sites = topology.sites.values().filter(|s| s.kind == "gateway");
-        let addresses = sites.flat_map(|s| s.addresses.iter().map(|a| (a, s.cluster.as_deref())));
+        let sites = topology.sites.values().filter(|s| s.kind == "gateway" && !s.silent);
+        let addresses = sites.flat_map(|s| reached(s, &facts.hosts).into_iter().map(|a| (a, s.cluster.as_deref())));
         let parsed = addresses.filter_map(|(text, cluster)| {
             let whole: Option<SocketAddr> = text.parse().ok();
             let ip = whole.map(|a| a.ip()).or_else(|| text.parse().ok())?;
@@ -181,6 +181,12 @@ fn of_policy(topology: &Topology, name: &ServiceName, facts: &TrafficFacts, chec
     let there = topology.endpoints.iter().filter(|(cluster, _)| offered(cluster));
     let there = there.filter_map(|(cluster, all)| Some((cluster, all.get(&service)?)));
     there.flat_map(|(cluster, endpoints)| in_member(cluster, endpoints, facts.answer, check)).collect()
+}
+
+/// Where anybody reaches these hosts at a gateway, each once.
+fn reached<'a>(site: &'a Site, hosts: &[String]) -> BTreeSet<&'a str> {
+    let lower = hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase());
+    lower.flat_map(|host| site.reached_at(&host, None)).collect()
 }
 
 /// Something that is dialed as anybody dials it; `cluster` is where it leads.

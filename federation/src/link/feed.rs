@@ -21,7 +21,7 @@ use crate::topology::{Published, Said, Sites};
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 const SLOW_MAX: Duration = Duration::from_secs(30);
 /// A report longer than this is none.
-const SITE_LEN_MAX: usize = 64 * 1024;
+const SITE_LEN_MAX: usize = 1 << 20;
 const PROBES_MAX: usize = 10_000;
 /// The site that is told the zones' keys.
 const DNS: &str = "dns";
@@ -67,6 +67,8 @@ impl Feed for FeedService {
         site.instance = instance_of(&name, &site.instance).ok_or_else(|| {
             Status::invalid_argument(format!("site report: instance `{}` is not a name", site.instance))
         })?;
+        // That is ours to say.
+        site.silent = false;
         if site.kind != "dns" && site.kind != "gateway" {
             return Err(Status::invalid_argument(format!(
                 "site report: kind `{}` is neither dns nor gateway",

@@ -140,7 +140,10 @@ impl Publisher {
             work.serials.cover(work.generation).await;
             self.publish(work.fold.facts().clone(), work.fold.take(), work.generation);
         }
-        if work.stored.as_ref() != Some(&work.sites) {
+        let same = |stored: &Vec<Site>| {
+            stored.len() == work.sites.len() && stored.iter().zip(&work.sites).all(|(a, b)| a.same_place(b))
+        };
+        if !work.stored.as_ref().is_some_and(same) {
             match Sites::store(&m.client, &work.sites).await {
                 Ok(()) => work.stored = Some(work.sites.clone()),
                 Err(error) => tracing::warn!(%error, "known sites not stored"),
@@ -226,7 +229,9 @@ impl Publisher {
         let hub = self.config.site();
         let mut facts = Facts::default();
         for site in sites.iter().chain([&hub]).filter(|s| !s.relay.is_empty()) {
-            facts.put(format!("{}/{}", key::SITE, site.instance), site);
+            // What it serves is nothing to an agent.
+            let site = Site { gateways: None, silent: false, ..site.clone() };
+            facts.put(format!("{}/{}", key::SITE, site.instance), &site);
         }
         let by_member = members.keys().map(|name| (name.clone(), facts.clone())).collect();
         self.membership.sessions.set_desired(Part::Sites, by_member);

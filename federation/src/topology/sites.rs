@@ -21,6 +21,8 @@ use crate::error::Error;
 
 const NAME: &str = "atoll-sites";
 const FORGOTTEN: Duration = Duration::from_secs(300);
+/// A site that was not heard of for so long is silent: three reports are missing.
+const LEASE: Duration = Duration::from_secs(15);
 /// A probe's word counts for so long.
 const PROBE_FRESH: Duration = Duration::from_secs(15);
 const SITES_MAX: usize = 1024;
@@ -82,11 +84,12 @@ impl Sites {
         }
     }
 
-    /// The sites known now; those silent for long are forgotten.
+    /// The sites known now; those silent for long are forgotten, those silent for a while are said to be.
     pub(crate) fn list(&self, now: Instant) -> Vec<Site> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, k| now.saturating_duration_since(k.heard) < FORGOTTEN);
-        known.values().map(|k| k.site.clone()).collect()
+        let silent = |k: &Known| now.saturating_duration_since(k.heard) >= LEASE;
+        known.values().map(|k| Site { silent: silent(k), ..k.site.clone() }).collect()
     }
 
     /// Members by what sites say of them lately: one that reaches it is enough.
@@ -116,5 +119,38 @@ impl Sites {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         maps.patch(NAME, &params, &Patch::Apply(&body)).await.map(drop).map_err(Error::api("store the known sites"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atoll_apiserver::{ApiServer, Config, Storage};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_site_is_silent_once_its_lease_is_over_until_it_speaks_again() {
+        let api = ApiServer::open(Config::default(), Storage::Memory).await.unwrap();
+        let start = Instant::now();
+        let sites = Sites::load(&api.client(), start).await.unwrap();
+        let site = |name: &str| Site { instance: name.into(), kind: "gateway".into(), ..Site::default() };
+        for (after_s, speaks, expected) in [
+            (0, vec!["gateway-1", "gateway-2"], "gateway-1 gateway-2"),
+            (10, vec!["gateway-1"], "gateway-1 gateway-2"),
+            (14, vec![], "gateway-1 gateway-2"),
+            (15, vec![], "gateway-1 (gateway-2)"),
+            (20, vec!["gateway-1", "gateway-2"], "gateway-1 gateway-2"),
+            (36, vec!["gateway-2"], "(gateway-1) gateway-2"),
+            (321, vec!["gateway-2"], "gateway-2"),
+        ] {
+            let now = start + Duration::from_secs(after_s);
+            for name in speaks {
+                sites.report(site(name), Said::default(), now);
+            }
+            let listed = sites.list(now).into_iter();
+            let said = listed.map(|s| if s.silent { format!("({})", s.instance) } else { s.instance });
+            assert_eq!(said.collect::<Vec<_>>().join(" "), expected, "after {after_s} s");
+        }
+        api.close().await;
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Update;
 use super::condition::{Verdict, merge};
-use crate::table::{GatewayDraft, Input, ListenerDraft, SetDraft, validation};
+use crate::table::{GatewayDraft, Input, ListenerDraft, SetDraft, behind, validation};
 
 /// The condition that warns of clients that are let in without a certificate.
 const INSECURE: &str = "InsecureFrontendValidationMode";
@@ -52,6 +52,8 @@ fn gateway(draft: &GatewayDraft, input: &Input<'_>) -> GatewayStatus {
         }
     };
     let is_served = programmed.status;
+    let pending = behind_gateway(draft, input);
+    let programmed = wait(programmed, pending.as_deref());
     let mut verdicts = vec![accepted, programmed];
     verdicts.extend(draft.resolved.clone());
     if is_insecure(&draft.object) {
@@ -62,8 +64,8 @@ fn gateway(draft: &GatewayDraft, input: &Input<'_>) -> GatewayStatus {
     let said = |c: &&Condition| ours(c) || verdicts.iter().any(|v| v.kind == c.type_);
     let kept: Vec<Condition> = old.conditions.iter().filter(said).cloned().collect();
     let whole = draft.refused.is_none();
-    let listeners = draft.listeners_of(None).map(|l| listener(l, whole, &old.listeners, generation, input));
-    let listeners = listeners.collect();
+    let listener = |l| listener(l, whole, pending.as_deref(), &old.listeners, generation, input);
+    let listeners = draft.listeners_of(None).map(listener).collect();
     GatewayStatus {
         addresses: if is_served || !draft.addresses.is_empty() && whole { addresses(draft, input) } else { Vec::new() },
         listeners,
@@ -112,9 +114,11 @@ fn of_set(draft: &GatewayDraft, at: usize, set: &SetDraft, input: &Input<'_>) ->
         }
     };
     let whole = draft.refused.is_none();
-    let listeners = draft.listeners_of(Some(at)).map(|l| listener(l, whole, &old.listeners, generation, input));
+    let pending = behind_set(draft, set, input);
+    let programmed = wait(programmed, pending.as_deref());
+    let listener = |l| listener(l, whole, pending.as_deref(), &old.listeners, generation, input);
     ListenerSetStatus {
-        listeners: listeners.collect(),
+        listeners: draft.listeners_of(Some(at)).map(listener).collect(),
         conditions: merge(&old.conditions, [accepted, programmed], generation, input.now),
     }
 }
@@ -130,9 +134,33 @@ fn addresses(draft: &GatewayDraft, input: &Input<'_>) -> Vec<GatewayAddress> {
     ours.map(|a| given(kind(a), a.clone())).collect()
 }
 
+/// Which live replicas do not serve the Gateway as it is now.
+fn behind_gateway(draft: &GatewayDraft, input: &Input<'_>) -> Option<String> {
+    let name = format!("{}/{}", draft.namespace, draft.object.name_any());
+    let generation = draft.object.metadata.generation.unwrap_or_default();
+    behind(input.topology, input.instance, generation, |stated| stated.get(&name).map(|g| g.generation))
+}
+
+/// Which live replicas do not serve a set of it as that is now.
+fn behind_set(draft: &GatewayDraft, set: &SetDraft, input: &Input<'_>) -> Option<String> {
+    let gateway = format!("{}/{}", draft.namespace, draft.object.name_any());
+    let name = format!("{}/{}", set.namespace, set.object.name_any());
+    let generation = set.object.metadata.generation.unwrap_or_default();
+    behind(input.topology, input.instance, generation, |stated| stated.get(&gateway)?.sets.get(&name).copied())
+}
+
+/// What is served here is Programmed once all live replicas serve it.
+fn wait(programmed: Verdict, pending: Option<&str>) -> Verdict {
+    match pending.filter(|_| programmed.status) {
+        Some(why) => Verdict::new("Programmed", false, "Pending", why),
+        None => programmed,
+    }
+}
+
 fn listener(
     draft: &ListenerDraft,
     gateway_is_served: bool,
+    pending: Option<&str>,
     before: &[ListenerStatus],
     generation: Option<i64>,
     input: &Input<'_>,
@@ -144,6 +172,7 @@ fn listener(
     } else {
         Verdict::new("Programmed", false, "Invalid", "not served; the other conditions say why")
     };
+    let programmed = wait(programmed, pending);
     let accepted = if draft.conflicted.status {
         Verdict::new("Accepted", false, draft.conflicted.reason, draft.conflicted.message.as_str())
     } else {

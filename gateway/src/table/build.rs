@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use atoll_api::topology::Topology;
+use atoll_api::topology::{ServedGateway, Topology};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -14,6 +14,7 @@ use kube::ResourceExt as _;
 use super::address::Allotted;
 use super::backend::{Resolver, host_policies};
 use super::entry::{self, GatewayDraft};
+use super::served::served;
 use super::{Entry, ListenerTable, Slot, SlotTable, Table, policy};
 use crate::objects::Objects;
 use crate::provider::PROVIDERS;
@@ -43,6 +44,8 @@ pub(crate) struct Unopened {
 pub(crate) struct Input<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) topology: &'a Arc<Topology>,
+    /// This replica's name.
+    pub(crate) instance: &'a str,
     pub(crate) ports: &'a Ports,
     /// What the status of Gateways gives as their addresses, where they share the ports.
     pub(crate) addresses: &'a [String],
@@ -63,6 +66,8 @@ pub(crate) struct Memory {
 pub(crate) struct Built {
     pub(crate) table: Table,
     pub(crate) statuses: Statuses,
+    /// What this replica states of Gateways once the table is in use.
+    pub(crate) served: BTreeMap<String, ServedGateway>,
     /// Ports beside the shared ones that are to be open, or to be tried again.
     pub(crate) wanted: BTreeSet<Slot>,
 }
@@ -88,6 +93,7 @@ pub(crate) fn build(input: &Input<'_>, memory: &mut Memory) -> Built {
     let Draft { resolver, gateways, routes, .. } = draft;
     let Resolver { upstreams, ancestors, .. } = resolver;
     let statuses = status::judge(input, &gateways, &routes, &policies, &ancestors);
+    let served = served(&gateways);
     let table = Table {
         slots: slots(gateways, &mut memory.keys),
         upstreams,
@@ -95,7 +101,7 @@ pub(crate) fn build(input: &Input<'_>, memory: &mut Memory) -> Built {
         topology: Arc::clone(input.topology),
     };
     memory.keys.sweep();
-    Built { table, statuses, wanted }
+    Built { table, statuses, served, wanted }
 }
 
 fn slots(gateways: Vec<GatewayDraft>, keys: &mut Keys) -> BTreeMap<Slot, SlotTable> {

@@ -105,6 +105,12 @@ impl<T> HostMap<T> {
         self.exact.values_mut().chain(self.below.values_mut()).chain(self.any.as_mut())
     }
 
+    /// The names: `*.` and a suffix for all below it, `*` for all others.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let below = self.below.keys().map(|suffix| format!("*.{suffix}"));
+        self.exact.keys().cloned().chain(below).chain(self.any.as_ref().map(|_| "*".to_owned()))
+    }
+
     /// Every value.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.exact.values().chain(self.below.values()).chain(self.any.as_ref())

@@ -18,6 +18,7 @@ mod host;
 mod listener;
 mod matching;
 mod policy;
+mod served;
 mod set;
 
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +40,7 @@ pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::{ListenerDraft, validation};
 pub(crate) use matching::{Match, PathMatch};
 pub(crate) use policy::Policies;
+pub(crate) use served::behind;
 pub(crate) use set::allows;
 
 use crate::balance::Balance;

@@ -1,5 +1,8 @@
 //! Statuses say what is served, change only when that changes, and leave what others wrote.
 
+use std::sync::Arc;
+
+use atoll_api::topology::{ServedGateway, Site, Topology};
 use serde_json::{Value, json};
 
 use crate::backend::Pod;
@@ -59,6 +62,60 @@ async fn class_gateway_and_route_say_what_became_of_them() {
     assert_eq!(versions().await, before);
     world.delete(route("web", &[], json!([]))).await;
     world.until_status(gateway("main", json!([])), |s| s["listeners"][0]["attachedRoutes"] == json!(0)).await;
+}
+
+/// A topology with another replica, which states that it serves `main` in this generation; `None`: not at all.
+fn beside(generation: Option<i64>, silent: bool) -> Topology {
+    let served = |generation| ServedGateway { generation, ..ServedGateway::default() };
+    let gateways = generation.map(|g| ("infra/main".to_owned(), served(g))).into_iter().collect();
+    let site = Site {
+        instance: "gateway-2".into(),
+        kind: "gateway".into(),
+        gateways: Some(gateways),
+        silent,
+        ..Site::default()
+    };
+    let mut topology = topology(&[]);
+    topology.sites.insert("gateway-2".into(), Arc::new(site));
+    topology
+}
+
+#[tokio::test]
+async fn a_gateway_is_programmed_once_every_live_replica_serves_its_generation() {
+    let world = World::start().await;
+    let listeners = |n: usize| -> Value {
+        let one = |i: usize| {
+            let mut one = listener(&format!("http-{i}"), 80, "HTTP");
+            one["hostname"] = json!(format!("host-{i}.test"));
+            one
+        };
+        (0..n).map(one).collect()
+    };
+    for (case, count, other, expected) in [
+        ("the other has nothing of it", 1, beside(None, false), ("False", "Pending")),
+        ("the other serves it", 1, beside(Some(2), false), ("True", "Programmed")),
+        ("it changes, the other lags", 2, beside(Some(2), false), ("False", "Pending")),
+        ("the other comes after", 2, beside(Some(3), false), ("True", "Programmed")),
+        ("it changes again, the other lags", 1, beside(Some(3), false), ("False", "Pending")),
+        ("and dies: its lease is over", 1, beside(Some(3), true), ("True", "Programmed")),
+    ] {
+        world.publish(other, true);
+        world.apply(gateway("main", listeners(count))).await;
+        let said = world
+            .until_status(gateway("main", json!([])), |s| {
+                let all = s["listeners"].as_array().map(Vec::as_slice).unwrap_or_default();
+                all.len() == count
+                    && of(&s["conditions"], "Programmed") == expected
+                    && all.iter().all(|l| of(&l["conditions"], "Programmed") == expected)
+            })
+            .await;
+        let why = said["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Programmed").unwrap();
+        let why = why["message"].as_str().unwrap();
+        assert_eq!(why.ends_with("is not served yet by gateway-2"), expected.1 == "Pending", "{case}: {why}");
+        let held = world.read(gateway("main", json!([]))).await["metadata"]["generation"].as_i64();
+        let stated = world.report.borrow().site.gateways.clone().unwrap_or_default();
+        assert_eq!(stated.get("infra/main").map(|g| g.generation), held, "{case}: what this replica states");
+    }
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@ fn built_of(all: &[Value], pool: &[IpNet]) -> Built {
     let topology = Arc::new(topology);
     let addresses = ["192.0.2.1".to_owned()];
     let input = Input {
+        instance: "gateway-1",
         objects: &objects,
         topology: &topology,
         ports: &ports,
@@ -327,4 +328,30 @@ fn listener_sets_add_listeners_where_the_gateway_allows_them() {
         s.listeners.iter().filter(|l| held(l)).map(|l| l.name.clone()).collect::<Vec<_>>()
     });
     assert_eq!(conflicts.collect::<Vec<_>>(), [["own-test"], ["both-test"]], "the older set keeps what both claim");
+}
+
+#[test]
+fn what_is_stated_of_a_gateway_is_where_it_is_reached_and_for_whom() {
+    let old = "2026-01-01T00:00:00Z";
+    let mut alone = gateway("narrow", old, json!([http("a", 80, Some("*.shop.test")), http("b", 81, Some("x.test"))]));
+    alone["metadata"]["generation"] = json!(7);
+    alone["metadata"]["labels"] = json!({"atoll.dev/cluster-set": "dev"});
+    let nobody = gateway("nobody", old, json!([{"name": "a", "port": 80, "protocol": "HTTPS"}]));
+    let objects = [
+        gateway("g", old, json!([http("any", 80, None)])),
+        alone,
+        nobody,
+        route("r", old, json!(["a.test", "*.b.test"]), json!([path("PathPrefix", "/")])),
+    ];
+    let built = built_of(&objects, &["10.0.0.0/29".parse().unwrap()]);
+    let said = |name: &str| {
+        let served = built.served.get(name)?;
+        let hosts: Vec<&str> = served.hosts.iter().map(String::as_str).collect();
+        Some(format!("{} {} {} {}", served.generation, served.cluster_set, served.addresses.join(","), hosts.join(",")))
+    };
+    assert_eq!(said("infra/g").as_deref(), Some("0 prod 10.0.0.1 *.b.test,a.test"));
+    assert_eq!(said("infra/narrow").as_deref(), Some("7 dev 10.0.0.2 *.shop.test,x.test"));
+    assert_eq!(said("infra/nobody"), None, "nothing of it is served");
+    let shared = built_of(&objects[..1], &[]);
+    assert!(shared.served["infra/g"].addresses.is_empty(), "it shares the replica's");
 }
