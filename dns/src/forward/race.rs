@@ -5,6 +5,7 @@
 //! that has not read its names yet.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -44,6 +45,8 @@ where
     let mut hedges = 0;
     let mut early = early(party, first.0, plan.peek());
     let mut next_at = Instant::now() + early.unwrap_or(RETRY);
+    // One timer for both: most questions are answered before it is ever set again.
+    let mut timer = pin!(sleep_until(next_at.min(deadline)));
     loop {
         tokio::select! {
             biased;
@@ -70,26 +73,25 @@ where
                     None => {}
                 }
             }
-            () = sleep_until(next_at), if plan.peek().is_some() => {
-                // A second question before the time at which a packet counts as lost is a hedge, and those are few.
-                if early.take().is_some() && !party.spend_hedge() {
-                    next_at += RETRY;
-                    continue;
+            () = &mut timer => {
+                let now = Instant::now();
+                if now >= deadline {
+                    // Only those that had the question are to blame.
+                    for server in asked {
+                        party.note(server, None, now);
+                    }
+                    let failed = if matches!(last, Failed::Code(_)) { last } else { Failed::TimedOut };
+                    return (fallback.ok_or(failed), hedges);
                 }
-                hedges += 1;
-                next_at = Instant::now() + RETRY;
-                if let Some(next) = plan.next() {
+                // A second question before the time at which a packet counts as lost is a hedge, and those are few.
+                let many = plan.peek().is_some() && early.take().is_some() && !party.spend_hedge();
+                next_at = if many { next_at + RETRY } else { now + RETRY };
+                if let Some(next) = plan.next_if(|_| !many) {
+                    hedges += 1;
                     asked.push(next.0);
                     running.push(named(next));
                 }
-            }
-            () = sleep_until(deadline) => {
-                // Only those that had the question are to blame.
-                for server in asked {
-                    party.note(server, None, Instant::now());
-                }
-                let failed = if matches!(last, Failed::Code(_)) { last } else { Failed::TimedOut };
-                return (fallback.ok_or(failed), hedges);
+                timer.as_mut().reset(next_at.min(deadline));
             }
         }
     }

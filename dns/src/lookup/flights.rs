@@ -1,27 +1,30 @@
 //! One flight for each question, for everybody who wants its answer.
 //!
-//! In: a key and what would ask. Out: the flight that is under way, else a new one, which its own task flies to the end: who waits may go.
-//! As many as the forwarder has slots do something; the others end at once.
+//! In: a key and what would ask. Out: the flight that is under way, else a new one. Whoever waits flies it: no task stands between an
+//! answer and who wants it. It goes on while one of them waits; when all are gone it ends, and the next who asks begins anew. As many
+//! as the forwarder has slots do something; the others end at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
-use futures::future::Shared;
-use tokio::sync::oneshot;
+use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{Kept, Key};
 use crate::forward::Failed;
 
 type Landing = Result<Arc<Kept>, Failed>;
+type Flying = BoxFuture<'static, Landing>;
 
 /// What lands.
-pub(super) type Flight = Shared<oneshot::Receiver<Landing>>;
+pub(super) type Flight = Shared<Flying>;
+
+type UnderWay = Arc<Mutex<HashMap<Key, WeakShared<Flying>>>>;
 
 /// The flights under way.
 pub(super) struct Flights {
-    under_way: Arc<Mutex<HashMap<Key, Flight>>>,
+    under_way: UnderWay,
     tasks: TaskTracker,
 }
 
@@ -33,29 +36,96 @@ impl Flights {
     /// The flight for `key`, and whether it is new: `ask` is what it does, to the end of what it does with the answer.
     pub(super) fn board(&self, key: &Key, ask: impl Future<Output = Landing> + Send + 'static) -> (Flight, bool) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = under_way.get(key) {
-            return (flight.clone(), false);
+        if let Some(flight) = under_way.get(key).and_then(WeakShared::upgrade) {
+            return (flight, false);
         }
-        let (landed, flight) = oneshot::channel();
-        let flight = flight.shared();
-        under_way.insert(key.clone(), flight.clone());
-        drop(under_way);
         let over = Over(Arc::clone(&self.under_way), key.clone());
-        self.tasks.spawn(async move {
+        let fly = async move {
             let landing = ask.await;
             drop(over);
-            // Everybody who waited may have gone.
-            let _ = landed.send(landing);
-        });
+            landing
+        };
+        let flight = fly.boxed().shared();
+        under_way.extend(flight.downgrade().map(|weak| (key.clone(), weak)));
         (flight, true)
+    }
+
+    /// Flies by itself: nobody waits for it.
+    pub(super) fn launch(&self, flight: Flight) {
+        self.tasks.spawn(flight);
     }
 }
 
 /// Takes a flight out when it is over, however it ends.
-struct Over(Arc<Mutex<HashMap<Key, Flight>>>, Key);
+struct Over(UnderWay, Key);
 
 impl Drop for Over {
     fn drop(&mut self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hickory_proto::rr::RecordType;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::cache::Bits;
+    use crate::names::absolute;
+
+    /// Flights of one key that land when they are told to, and how often one was begun.
+    struct Airport {
+        flights: Flights,
+        key: Key,
+        begun: Arc<AtomicUsize>,
+    }
+
+    impl Airport {
+        fn new() -> Self {
+            let key = Key::new(1, &absolute("a.example").unwrap(), RecordType::A, Bits::default());
+            Self { flights: Flights::new(TaskTracker::new()), key, begun: Arc::default() }
+        }
+
+        fn board(&self) -> (Flight, bool, oneshot::Sender<()>) {
+            let ((land, landed), begun) = (oneshot::channel(), Arc::clone(&self.begun));
+            let (flight, new) = self.flights.board(&self.key, async move {
+                begun.fetch_add(1, Ordering::Relaxed);
+                let _ = landed.await;
+                Ok(Arc::new(Kept::default()))
+            });
+            (flight, new, land)
+        }
+
+        fn under_way(&self) -> usize {
+            self.flights.under_way.lock().unwrap().len()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_flies_on_when_the_first_has_gone_and_nobody_is_left_behind() {
+        let airport = Airport::new();
+        let (first, new, land) = airport.board();
+        let (mut second, also, _) = airport.board();
+        assert_eq!((new, also), (true, false));
+        assert!(futures::poll!(first.clone()).is_pending() && futures::poll!(&mut second).is_pending());
+        drop(first);
+        land.send(()).unwrap();
+        assert!(second.await.is_ok());
+        assert_eq!((airport.begun.load(Ordering::Relaxed), airport.under_way()), (1, 0));
+        // All gone: it is over, and the next begins anew.
+        let (alone, ..) = airport.board();
+        assert_eq!(airport.under_way(), 1);
+        drop(alone);
+        assert_eq!(airport.under_way(), 0);
+        let (by_itself, new, land) = airport.board();
+        assert!(new);
+        airport.flights.launch(by_itself);
+        land.send(()).unwrap();
+        airport.flights.tasks.close();
+        airport.flights.tasks.wait().await;
+        assert_eq!((airport.begun.load(Ordering::Relaxed), airport.under_way()), (2, 0));
     }
 }

@@ -207,8 +207,7 @@ impl Lookups {
         let asking = Asking { budget: Budget::new(now), client: 0, trail: None };
         let ask = self.asked_of(member, asked, soa, asking.budget.clone());
         let question = Question { whose, name: name.clone(), kind: RecordType::A, bits };
-        // It flies by itself; nobody waits for it.
-        drop(self.board(&question, &asking, Some(permit), ask));
+        self.ahead(&question, &asking, permit, ask);
     }
 
     /// Whether a member tells names that hold nothing from names that don't exist; `None`: nobody has asked it.
@@ -250,10 +249,11 @@ impl Lookups {
             return self.failed(stale, Failed::Flooded);
         }
         let (flight, new) = self.board(&question, asking, None, ask);
-        match timeout_at(asking.budget.deadline, flight).await {
-            Ok(Ok(Ok(kept))) => self.looked(if new { "miss" } else { "shared" }, Outcome::Fresh(Kept::clone(&kept))),
-            Ok(Ok(Err(failed))) => self.failed(stale, failed),
-            Ok(Err(_)) => self.failed(stale, Failed::Network("the question was given up".to_owned())),
+        // Our own ends by our own deadline; another's may be later.
+        let landed = if new { Ok(flight.await) } else { timeout_at(asking.budget.deadline, flight).await };
+        match landed {
+            Ok(Ok(kept)) => self.looked(if new { "miss" } else { "shared" }, Outcome::Fresh(Kept::clone(&kept))),
+            Ok(Err(failed)) => self.failed(stale, failed),
             Err(_) => self.failed(stale, Failed::TimedOut),
         }
     }
@@ -280,7 +280,21 @@ impl Lookups {
     ) {
         if let Some(permit) = Arc::clone(&self.ahead).try_acquire_owned().ok().filter(|_| !down) {
             self.metrics.cache("renewed");
-            drop(self.board(question, asking, Some(permit), ask));
+            self.ahead(question, asking, permit, ask);
+        }
+    }
+
+    /// Asks, and nobody waits for it.
+    fn ahead(
+        &self,
+        question: &Question,
+        asking: &Asking,
+        permit: OwnedSemaphorePermit,
+        ask: impl Future<Output = Result<Kept, Failed>> + Send + 'static,
+    ) {
+        let (flight, new) = self.board(question, asking, Some(permit), ask);
+        if new {
+            self.flights.launch(flight);
         }
     }
 
@@ -295,9 +309,10 @@ impl Lookups {
         let (cache, failures, limiter) = (self.cache.clone(), self.failures.clone(), Arc::clone(&self.limiter));
         let Question { whose, name, kind, bits } = question;
         let (whose, name, kind, bits, client) = (*whose, name.clone(), *kind, *bits, asking.client);
-        let (deadline, key) = (asking.budget.deadline, question.key());
+        let key = question.key();
         let fly = async move {
-            let result = timeout_at(deadline, ask).await.unwrap_or(Err(Failed::TimedOut)).map(Kept::settled);
+            // The forwarder ends by the budget's deadline.
+            let result = ask.await.map(Kept::settled);
             let now = Instant::now();
             match &result {
                 Ok(kept) => {
