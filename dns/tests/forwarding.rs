@@ -203,6 +203,44 @@ async fn tudoor_replies_to_other_questions_are_passed_over() {
     stage.end().await;
 }
 
+/// Failure mode 7, "0x20 if not broken": letters of questions are mixed where a server repeats them, and a reply that does not is asked for
+/// by TCP; one that changes letters is asked in lower case.
+#[tokio::test]
+async fn letters_of_questions_are_mixed_for_servers_that_repeat_them_and_for_no_others() {
+    let dns = member().await;
+    let stage = Stage::new(Config::default(), of(&[&dns])).await;
+    let ask = async |n: u32| {
+        let got = stage.ask(&format!("WEB{n}.shop.svc.prod-eu.atoll.internal"), RecordType::A).await;
+        got.metadata.response_code
+    };
+    let mixed = |name: &String| name.chars().any(|c| c.is_ascii_uppercase());
+    for n in 0..8 {
+        assert_eq!(ask(n).await, ResponseCode::NXDomain);
+    }
+    let spelled = dns.spelled();
+    assert!(spelled.iter().filter(|name| mixed(name)).count() >= 7, "{spelled:?}");
+    // What comes back has the letters of the client, and of nobody else.
+    let got = stage.ask(WEB, RecordType::A).await;
+    assert_eq!((got.answers[0].name.to_ascii(), data(&got)), (format!("{WEB}."), "127.21.0.1".to_owned()));
+    // From one that always repeated them, other letters are no reply: TCP has the word.
+    dns.behave(Manner::Lowering);
+    let before = dns.asked().len();
+    assert_eq!(ask(8).await, ResponseCode::NXDomain);
+    let asked = &dns.asked()[before..];
+    assert_eq!(asked[..2], ["udp web8.shop.svc.cluster.local. A", "tcp web8.shop.svc.cluster.local. A"]);
+    // It goes on so: it is another server, which changes letters. It is asked in lower case, by UDP.
+    for n in 9..12 {
+        assert_eq!(ask(n).await, ResponseCode::NXDomain);
+    }
+    let (spelled, asked) = (dns.spelled().len(), dns.asked().len());
+    for n in 12..18 {
+        assert_eq!(ask(n).await, ResponseCode::NXDomain);
+    }
+    assert!(!dns.spelled()[spelled..].iter().any(mixed), "{:?}", &dns.spelled()[spelled..]);
+    assert!(dns.asked()[asked..].iter().all(|asked| asked.starts_with("udp ")), "{:?}", &dns.asked()[asked..]);
+    stage.end().await;
+}
+
 /// Fragments: a datagram larger than what we said we take may have been put together from anybody's.
 #[tokio::test]
 async fn fragment_a_datagram_larger_than_we_take_is_not_believed() {

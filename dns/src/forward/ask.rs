@@ -6,12 +6,15 @@
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::Name;
 
+use super::case::{Spelling, mix};
 use super::trail::{self, Trail};
 use crate::cache::Bits;
 
 /// What we take by UDP at most: the size that DNS flag day 2020 recommends; what is larger may have been put together from fragments.
 pub(crate) const UDP_BYTES_MAX: u16 = 1232;
 const HEADER_BYTES: usize = 12;
+/// Type and class.
+const TAIL_BYTES: usize = 4;
 const OPT: u16 = 41;
 
 /// What the OPT record of a query says.
@@ -28,13 +31,16 @@ pub(super) struct Options {
 pub(super) struct Ask {
     octets: Vec<u8>,
     question_end: usize,
+    spelling: Spelling,
 }
 
 /// What came back.
 #[derive(Debug)]
 pub(super) enum Reply {
-    /// The reply.
-    Ours(Box<Message>),
+    /// The reply; whether it repeats the letters of the question, where they were mixed.
+    Ours(Box<Message>, Option<bool>),
+    /// To our question, in other letters, by one who always repeats them: it may be forged.
+    Respelled,
     /// To our question, but nothing that can be read.
     Broken,
     /// Somebody else's, or nobody's.
@@ -58,7 +64,15 @@ impl Ask {
         if let Some(options) = options {
             opt(options, &mut octets);
         }
-        Self { octets, question_end }
+        Self { octets, question_end, spelling: Spelling::Plain }
+    }
+
+    /// The same with the letters of its name as `spelling` says.
+    pub(super) fn spelled(mut self, spelling: Spelling, dice: u64) -> Self {
+        if spelling != Spelling::Plain {
+            mix(&mut self.octets[HEADER_BYTES..self.question_end - TAIL_BYTES], dice);
+        }
+        Self { spelling, ..self }
     }
 
     pub(super) fn octets(&self) -> &[u8] {
@@ -66,21 +80,32 @@ impl Ask {
     }
 
     /// What `reply` is to this query.
-    pub(super) fn judge(&self, reply: &[u8]) -> Reply {
+    pub(super) fn judge(&self, reply: &mut [u8]) -> Reply {
         if reply.first_chunk::<2>() != self.octets.first_chunk() {
             return Reply::Foreign;
         }
-        self.judge_but_id(reply)
+        let asked = HEADER_BYTES..self.question_end;
+        let mixed = self.spelling != Spelling::Plain && reply.get(4..6) == Some(&[0, 1]);
+        let exact = mixed.then(|| reply.get(asked.clone()) == Some(&self.octets[asked]));
+        match self.judge_but_id(reply) {
+            Reply::Ours(..) if exact == Some(false) && self.spelling == Spelling::Strict => Reply::Respelled,
+            Reply::Ours(message, _) => Reply::Ours(message, exact),
+            other => other,
+        }
     }
 
-    /// What `reply` is, where a connection gave the query an id of its own.
-    pub(super) fn judge_but_id(&self, reply: &[u8]) -> Reply {
-        let Some(head) = reply.first_chunk::<HEADER_BYTES>() else { return Reply::Foreign };
+    /// What `reply` is, where a connection gave the query an id of its own; nobody can guess there. The question in it is put into
+    /// lower case, and with it what points there.
+    pub(super) fn judge_but_id(&self, reply: &mut [u8]) -> Reply {
+        let Some(&head) = reply.first_chunk::<HEADER_BYTES>() else { return Reply::Foreign };
         let is_reply = head[2] & 0x80 != 0 && head[2] >> 3 & 0x0f == 0;
-        if !is_reply || !self.is_asked_in(reply, head) {
+        if !is_reply || !self.is_asked_in(reply, &head) {
             return Reply::Foreign;
         }
-        Message::from_vec(reply).map_or(Reply::Broken, |message| Reply::Ours(Box::new(message)))
+        if head[5] == 1 && self.spelling != Spelling::Plain {
+            reply[HEADER_BYTES..self.question_end - TAIL_BYTES].make_ascii_lowercase();
+        }
+        Message::from_vec(reply).map_or(Reply::Broken, |message| Reply::Ours(Box::new(message), None))
     }
 
     fn is_asked_in(&self, reply: &[u8], head: &[u8; HEADER_BYTES]) -> bool {
@@ -188,12 +213,50 @@ mod tests {
             ("nothing", vec![], "foreign"),
             ("less than it says", rest, "broken"),
         ] {
-            let got = match ask().judge(&octets) {
-                Reply::Ours(_) => "ours",
+            let got = match ask().judge(&mut octets.clone()) {
+                Reply::Ours(..) => "ours",
+                Reply::Respelled => "respelled",
                 Reply::Broken => "broken",
                 Reply::Foreign => "foreign",
             };
             assert_eq!(got, want, "{what}");
+        }
+    }
+
+    #[test]
+    fn letters_that_were_mixed_come_back_or_the_reply_is_doubted_and_is_in_lower_case_afterwards() {
+        for (spelling, change, want) in [
+            (Spelling::Plain, "none", "ours None"),
+            (Spelling::Mixed, "none", "ours Some(true)"),
+            (Spelling::Mixed, "lower", "ours Some(false)"),
+            (Spelling::Strict, "none", "ours Some(true)"),
+            (Spelling::Strict, "lower", "respelled"),
+            (Spelling::Strict, "upper", "respelled"),
+            (Spelling::Strict, "id", "foreign"),
+        ] {
+            let ask = ask().spelled(spelling, 0x5555_5555_5555_5555);
+            let query = Message::from_vec(ask.octets()).unwrap();
+            let mut reply = Message::response(7, OpCode::Query);
+            reply.queries = query.queries.clone();
+            let mut octets = reply.to_vec().unwrap();
+            let name = HEADER_BYTES..ask.question_end - TAIL_BYTES;
+            assert_eq!(octets[name.clone()].iter().any(u8::is_ascii_uppercase), spelling != Spelling::Plain);
+            match change {
+                "lower" => octets[name].make_ascii_lowercase(),
+                "upper" => octets[name].make_ascii_uppercase(),
+                "id" => octets[0] ^= 1,
+                _ => {}
+            }
+            let got = match ask.judge(&mut octets) {
+                Reply::Ours(message, exact) => {
+                    assert_eq!(message.queries[0].name.to_ascii(), "web.shop.svc.cluster.local.");
+                    format!("ours {exact:?}")
+                }
+                Reply::Respelled => "respelled".to_owned(),
+                Reply::Broken => "broken".to_owned(),
+                Reply::Foreign => "foreign".to_owned(),
+            };
+            assert_eq!(got, want, "{spelling:?} {change}");
         }
     }
 }

@@ -12,6 +12,7 @@
 //! address are those of the query. Never: caches, translates, waits beyond the deadline.
 
 mod ask;
+mod case;
 mod circuit;
 mod failed;
 mod loops;
@@ -270,7 +271,9 @@ impl Forwarder {
     /// One attempt; `again` by TCP, should nothing come through by UDP.
     async fn attempt(&self, to: &To<'_>, server: SocketAddr, question: &Query, again: bool) -> Result<Message, Failed> {
         let trail = self.loops.mark(to.trail, &(to.whose.to_owned(), server));
-        let ask = Ask::new(question, rand::random(), Some(Options { bits: to.bits, trail }));
+        let spelling = to.party.spelling(server, Instant::now());
+        let ask = Ask::new(question, rand::random(), Some(Options { bits: to.bits, trail }))
+            .spelled(spelling, rand::random());
         let reply = self.exchange(to, server, &ask, again).await?;
         // RFC 6891 §7: who knows no EDNS says FORMERR, or NOTIMP, and brings no OPT.
         let code = reply.metadata.response_code;
@@ -285,7 +288,11 @@ impl Forwarder {
         let direct = to.whose == UPSTREAM || self.dialer.route(to.whose) == Route::Direct;
         if direct && !to.tcp_only && !again {
             to.spend()?;
-            if let Some(reply) = to.party.sockets.exchange(&*self.listen, server, ask).await? {
+            let heard = to.party.sockets.exchange(&*self.listen, server, ask).await?;
+            if let Some(exact) = heard.exact {
+                to.party.spelled(server, exact, Instant::now());
+            }
+            if let Some(reply) = heard.reply {
                 return Ok(reply);
             }
         }
@@ -314,5 +321,5 @@ impl Forwarder {
 
 /// Judges `reply` to a query for `question` with `id`: for those who try what strangers may send.
 pub(crate) fn judge(question: &Query, id: u16, reply: &[u8]) {
-    drop(Ask::new(question, id, None).judge(reply));
+    drop(Ask::new(question, id, None).judge(&mut reply.to_vec()));
 }

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::Failed;
+use super::case::{Case, Spelling};
 use super::circuit::Circuit;
 use super::patrol::Looked;
 use super::times::Times;
@@ -74,6 +75,7 @@ struct Server {
     /// Whether it knew what one of its kind always knows.
     knows: Option<bool>,
     times: Times,
+    case: Case,
 }
 
 /// A place in the queue; it is given up whatever happens.
@@ -162,6 +164,18 @@ impl Party {
         known.failed = if took.is_some() { None } else { Some(now) };
         if let Some(took) = took {
             known.times.note(took);
+        }
+    }
+
+    /// How the next question to `server` is spelled.
+    pub(super) fn spelling(&self, server: SocketAddr, now: Instant) -> Spelling {
+        self.state().servers.get(&server).map_or(Spelling::Mixed, |known| known.case.spelling(now))
+    }
+
+    /// `server` repeated the letters of a question, or changed them.
+    pub(super) fn spelled(&self, server: SocketAddr, exact: bool, now: Instant) {
+        if self.state().servers.entry(server).or_default().case.note(exact, now) {
+            tracing::debug!(%server, exact, "whether a DNS server repeats the letters of a question is known");
         }
     }
 

@@ -93,16 +93,16 @@ impl Pipelines {
                 Err(mpsc::error::TrySendError::Full(_)) => return Err(Failed::Busy),
                 Err(mpsc::error::TrySendError::Closed(_)) => continue,
             }
-            let octets = match answered.await {
-                Ok(Ok(octets)) => octets,
+            let mut octets = match answered.await {
+                Ok(Ok(octets)) => Vec::from(octets),
                 Ok(Err(why)) => return Err(failed(&why)),
                 Err(_) => continue,
             };
-            return match ask.judge_but_id(&octets) {
-                Reply::Ours(reply) if !reply.metadata.truncation => Ok(*reply),
-                Reply::Ours(_) => Err(failed("the reply is cut")),
+            return match ask.judge_but_id(&mut octets) {
+                Reply::Ours(reply, _) if !reply.metadata.truncation => Ok(*reply),
+                Reply::Ours(..) => Err(failed("the reply is cut")),
                 Reply::Broken => Err(failed("the reply can't be read")),
-                Reply::Foreign => Err(failed("the reply is to another question")),
+                Reply::Foreign | Reply::Respelled => Err(failed("the reply is to another question")),
             };
         }
         Err(failed("the connection ended"))

@@ -29,6 +29,15 @@ const AGE_MAX: Duration = Duration::from_secs(5);
 /// So many packets that answer another question are no accident: TCP can't be guessed.
 const FOREIGN_MAX: usize = 8;
 
+/// What a server said by UDP.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// `None`: it has to be asked by TCP.
+    pub(super) reply: Option<Message>,
+    /// Whether it repeated the letters of the question, where they were mixed.
+    pub(super) exact: Option<bool>,
+}
+
 /// The sockets to the servers of one member.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -44,13 +53,8 @@ struct Connected {
 }
 
 impl Pool {
-    /// The reply of `server`; `None` when it has to be asked by TCP.
-    pub(super) async fn exchange(
-        &self,
-        listen: &dyn Listen,
-        server: SocketAddr,
-        ask: &Ask,
-    ) -> Result<Option<Message>, Failed> {
+    /// What `server` said.
+    pub(super) async fn exchange(&self, listen: &dyn Listen, server: SocketAddr, ask: &Ask) -> Result<Heard, Failed> {
         let failed = |what: &str, e: std::io::Error| Failed::Network(format!("{server} by UDP: {what}: {e}"));
         let now = Instant::now();
         let mut sent = None;
@@ -68,20 +72,23 @@ impl Pool {
         };
         for _ in 0..FOREIGN_MAX {
             let len = connected.socket.recv(&mut connected.packet[..]).await.map_err(|e| failed("receive", e))?;
-            let packet = &connected.packet[..len];
+            let packet = &mut connected.packet[..len];
             match ask.judge(packet) {
                 Reply::Foreign => {}
-                Reply::Ours(reply) if !reply.metadata.truncation && len < PACKET_BYTES => {
+                Reply::Ours(reply, exact) => {
                     self.keep(server, connected);
-                    return Ok(Some(*reply));
+                    let whole = !reply.metadata.truncation && len < PACKET_BYTES;
+                    return Ok(Heard { reply: whole.then_some(*reply), exact });
                 }
-                Reply::Ours(_) | Reply::Broken => {
+                Reply::Broken => {
                     self.keep(server, connected);
-                    return Ok(None);
+                    return Ok(Heard::default());
                 }
+                // The socket is not used again: somebody may know its port.
+                Reply::Respelled => return Ok(Heard { reply: None, exact: Some(false) }),
             }
         }
-        Ok(None)
+        Ok(Heard::default())
     }
 
     /// Closes the sockets to servers that are none any more.

@@ -53,6 +53,8 @@ pub(crate) enum Manner {
     Plain,
     /// By asking another server the same by UDP.
     Forwarding(SocketAddr),
+    /// With the question's letters in lower case.
+    Lowering,
     /// As Mesos-DNS says it does: NXDOMAIN for types other than A, SRV, SOA and NS.
     Mesos,
 }
@@ -79,6 +81,7 @@ struct Script {
     extras: Vec<(Section, Record)>,
     manner: Manner,
     asked: Vec<String>,
+    spelled: Vec<String>,
     connections: usize,
     hang_up: bool,
 }
@@ -92,6 +95,7 @@ impl MemberDns {
             extras: Vec::new(),
             manner: Manner::Well,
             asked: Vec::new(),
+            spelled: Vec::new(),
             connections: 0,
             hang_up: false,
         };
@@ -146,6 +150,11 @@ impl MemberDns {
     /// What it was asked so far, probes left out.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.script.lock().unwrap().asked.clone()
+    }
+
+    /// The names that it was asked for by UDP, probes left out, as they were spelled.
+    pub(crate) fn spelled(&self) -> Vec<String> {
+        self.script.lock().unwrap().spelled.clone()
     }
 
     /// How many TCP connections it took.
@@ -252,7 +261,10 @@ async fn converse(stream: TcpStream, script: Arc<Mutex<Script>>) {
 fn answer(script: &Mutex<Script>, packet: &[u8], by: &str) -> (Duration, Vec<Vec<u8>>) {
     let query = Message::from_vec(packet).ok().filter(|q| !q.queries.is_empty());
     let Some(query) = query else { return (Duration::ZERO, Vec::new()) };
-    let question = query.queries[0].clone();
+    let mut question = query.queries[0].clone();
+    let spelled = question.name.to_ascii();
+    // What is found does not depend on letters; what comes back does.
+    question.name = question.name.to_lowercase();
     let mut script = script.lock().unwrap();
     let probe = PROBES.iter().any(|p| question.name == name(p))
         || question.query_type == RecordType::SOA
@@ -260,9 +272,12 @@ fn answer(script: &Mutex<Script>, packet: &[u8], by: &str) -> (Duration, Vec<Vec
         || question.name.to_ascii().contains(".atoll-loop.");
     if !probe {
         script.asked.push(format!("{by} {} {}", question.name, question.query_type));
+        if by == "udp" {
+            script.spelled.push(spelled);
+        }
     }
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
-    reply.queries = query.queries.clone();
+    reply.queries = if script.manner == Manner::Lowering { vec![question.clone()] } else { query.queries.clone() };
     reply.metadata.checking_disabled = query.metadata.checking_disabled;
     match script.manner {
         Manner::Silent => return (Duration::ZERO, Vec::new()),
