@@ -192,6 +192,11 @@ fn negative(rename: &Rename, message: &Message, at: &Name, out: &mut Translated)
         return Err(Refused::Referral);
     }
     out.soa = soa.filter(|r| rename.speaks_for(&r.name)).and_then(|r| outward(rename, r).ok());
+    // Records were given and none of them may be passed on: that is no word on the name.
+    let mut said = message.answers.iter().take(RECORDS_MAX);
+    if !out.nxdomain && out.soa.is_none() && out.answers.is_empty() && said.any(|r| !is_dnssec(r.record_type())) {
+        return Err(Refused::Bailiwick);
+    }
     // Without a word about its end the chain goes on by a question of its own.
     if out.nxdomain || out.soa.is_some() {
         out.next = None;

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! A file is paragraphs of statements; the indented lines below a statement are its own. The first line of a paragraph that asks is a
-//! comment: the sentence of the RFC, or the rule, that it proves. A new group is one folder and one row in [`groups!`]. One file
-//! alone: `CASE=stale cargo test -p atoll-dns --test cases`. A failure says file and line, what was wanted and what came.
+//! comment: the sentence of the RFC, or the rule, that it proves. `failures/` has the ten ways in which a federation fails, by number.
+//! A new group is one folder and one row in [`groups!`]. One file alone: `CASE=stale cargo test -p atoll-dns --test cases`. A failure
+//! says file and line, what was wanted and what came.
 //!
 //! Who is there; all of it may stand anywhere and counts from there on:
 //! ```text
@@ -26,7 +27,7 @@
 //! ```
 //! What happens:
 //! ```text
-//!   behave eu well|silent|truncating|lying|spoofed|wrong-id|wrong-question|garbled|secure|bare|mesos|looping|delay 300ms|code SERVFAIL
+//!   behave eu well|silent|truncating|lying|spoofed|wrong-id|wrong-question|garbled|secure|bare|unready|mesos|looping|delay 300ms|code SERVFAIL
 //!   advance 10s [step=100ms]                 the clock is moved; it stands still otherwise, but for what an answer waits for; by small
 //!                                            steps where probes go on meanwhile, which take real time
 //!   ask NAME TYPE [from=127.21.0.5] [over=udp,tcp] [flags=rd,cd,ad,do] [size=1232|none] [times=3]       over every transport by itself

@@ -58,6 +58,7 @@ pub(crate) fn behaviour(words: &[&str]) -> Result<Manner, String> {
         ["secure"] => Manner::Secure,
         ["bare"] => Manner::Bare,
         ["mesos"] => Manner::Mesos,
+        ["unready"] => Manner::Unready,
         ["delay", by] => Manner::Slow(duration(by)?),
         ["code", code] => Manner::Code(match *code {
             "SERVFAIL" => ResponseCode::ServFail,
