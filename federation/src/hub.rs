@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use atoll_reach::{Dialer, Identity, Revocations, Role, Routes, TlsIdentity, host_and_port, probe_members};
+use atoll_api::names::ClusterName;
+use atoll_reach::{
+    Accept as Listener, Dialer, Identity, Revocations, Role, Routes, TlsIdentity, host_and_port, probe_members,
+};
 use atoll_wire::v1::{
     enrolment_server::EnrolmentServer, feed_server::FeedServer, link_server::LinkServer, zones_server::ZonesServer,
 };
@@ -15,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::transport::server::Router;
 
 use crate::accept::Accept;
 use crate::approvals::Approvals;
@@ -27,7 +31,7 @@ use crate::membership::{Membership, Pushes};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::placement::Placement;
-use crate::resources::{Hub, Resources};
+use crate::resources::{DataPlaneView, Hub, Resources};
 use crate::services::Services;
 use crate::sessions::Sessions;
 use crate::topology::{Offers, Published, Publisher, Sites};
@@ -43,7 +47,7 @@ use crate::{epoch, lead};
 pub async fn run(config: Config, resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
     let end = shutdown.child_token();
     let mut tasks = JoinSet::new();
-    let work = live(config, resources, end.clone(), &mut tasks);
+    let work = Box::pin(live(config, resources, end.clone(), &mut tasks));
     let ended = shutdown.run_until_cancelled(work).await;
     // Everything that was started ends before we do.
     end.cancel();
@@ -52,20 +56,62 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     ended.unwrap_or(Ok(()))
 }
 
+/// Why agents inside the hub don't run, by member.
+type PushErrors = Arc<Mutex<BTreeMap<ClusterName, String>>>;
+
+/// What the parts of a leading hub share.
+#[derive(Clone)]
+struct Core {
+    config: Arc<Config>,
+    client: kube::Client,
+    authority: Arc<Authority>,
+    epoch: u64,
+    tls: TlsIdentity,
+    objects: Arc<Objects>,
+    sites: Arc<Sites>,
+    sessions: Arc<Sessions>,
+    routes: Routes,
+    push_errors: PushErrors,
+    membership: Arc<Membership>,
+    topology: watch::Receiver<Option<Published>>,
+    hub: Hub,
+    tracker: TaskTracker,
+    end: CancellationToken,
+}
+
 async fn live(
     config: Config,
     mut resources: Resources,
     end: CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), Error> {
-    let config = Arc::new(config);
-    let client = resources.client.clone();
-    // Lead.
-    lead::make_namespace(&client, atoll_api::kinds::SYSTEM_NAMESPACE).await?;
+    lead::make_namespace(&resources.client, atoll_api::kinds::SYSTEM_NAMESPACE).await?;
     if config.leader_election {
-        lead::acquire(&client, &config.identity).await?;
+        lead::acquire(&resources.client, &config.identity).await?;
     }
-    // Load.
+    let routes = Routes::default();
+    let dialer = Dialer::new(Arc::clone(&resources.connect), resources.relays.clone(), routes.clone());
+    let (core, published) = load(Arc::new(config), resources.client.clone(), routes, dialer, end, tasks).await?;
+    start(&core, published, &resources, tasks)?;
+    let console = resources.console.take();
+    open_console(&core, console, Arc::clone(&resources.view), tasks);
+    let registered = open_webhook(&core, resources.webhook.take(), tasks)?;
+    let (first, sites_ready) = oneshot::channel();
+    spawn_sites(&core.config, &core.authority, &core.client, first, tasks);
+    let _ = sites_ready.await;
+    let _ = registered.await;
+    listen(core, resources, tasks).await
+}
+
+/// Takes the next epoch and reads what there is.
+async fn load(
+    config: Arc<Config>,
+    client: kube::Client,
+    routes: Routes,
+    dialer: Dialer,
+    end: CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Core, watch::Sender<Option<Published>>), Error> {
     let now = Timestamp::now();
     let authority = Arc::new(Authority::load_or_make(&client, now).await?);
     let epoch = epoch::take(&client, &authority, &config).await?;
@@ -76,8 +122,7 @@ async fn live(
     let objects = Objects::watch(&client, tasks).await;
     let sites = Arc::new(Sites::load(&client, Instant::now()).await?);
     let sessions = Arc::new(Sessions::new(config.heartbeat));
-    let routes = Routes::default();
-    let push_errors = Arc::new(Mutex::new(BTreeMap::new()));
+    let push_errors = PushErrors::default();
     let membership = Arc::new(Membership {
         client: client.clone(),
         objects: Arc::clone(&objects),
@@ -94,10 +139,38 @@ async fn live(
         ca_pem: authority.ca_pem().to_owned(),
         epoch,
         topology: topology.clone(),
-        dialer: Dialer::new(Arc::clone(&resources.connect), resources.relays.clone(), routes.clone()),
+        dialer,
     };
-    // Controllers.
     let tracker = TaskTracker::new();
+    let core = Core {
+        config,
+        client,
+        authority,
+        epoch,
+        tls,
+        objects,
+        sites,
+        sessions,
+        routes,
+        push_errors,
+        membership,
+        topology,
+        hub,
+        tracker,
+        end,
+    };
+    Ok((core, published))
+}
+
+/// Starts the controllers.
+fn start(
+    core: &Core,
+    published: watch::Sender<Option<Published>>,
+    resources: &Resources,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), Error> {
+    let Core { config, client, authority, epoch, tls, objects, sessions, routes, .. } = core.clone();
+    let Core { push_errors, membership, topology, hub, tracker, end, .. } = core.clone();
     tasks.spawn(Arc::clone(&membership).run());
     let offers = Arc::<Offers>::default();
     let publisher = Publisher {
@@ -136,70 +209,96 @@ async fn live(
     tasks.spawn(pushes.run(end.child_token()));
     let of = |published: &Option<Published>| published.as_ref().map(|p| Arc::clone(&p.topology));
     tasks.spawn(probe_members(Arc::clone(&resources.connect), topology.clone(), of, routes, end.clone()));
-    tasks.spawn(rotate_own(Arc::clone(&authority), Arc::clone(&config), tls.clone()));
-    if let Some(listener) = resources.console {
-        let view = Arc::clone(&resources.view);
-        let console =
-            Console { membership: Arc::clone(&membership), view, hub: hub.clone(), config: Arc::clone(&config) };
-        tasks.spawn(console.run(listener, end.clone()));
-    }
-    webhook::check(config.webhook.as_ref(), resources.webhook.is_some())?;
+    tasks.spawn(rotate_own(authority, config, tls));
+    Ok(())
+}
+
+fn open_console(
+    core: &Core,
+    listener: Option<Box<dyn Listener>>,
+    view: Arc<dyn DataPlaneView>,
+    tasks: &mut JoinSet<()>,
+) {
+    let Some(listener) = listener else { return };
+    let (membership, config) = (Arc::clone(&core.membership), Arc::clone(&core.config));
+    let console = Console { membership, view, hub: core.hub.clone(), config };
+    tasks.spawn(console.run(listener, core.end.clone()));
+}
+
+/// Serves the webhook, where there is one. It is registered once what is returned says so.
+fn open_webhook(
+    core: &Core,
+    listener: Option<Box<dyn Listener>>,
+    tasks: &mut JoinSet<()>,
+) -> Result<oneshot::Receiver<()>, Error> {
+    webhook::check(core.config.webhook.as_ref(), listener.is_some())?;
     let (told, registered) = oneshot::channel();
-    match (config.webhook.clone(), resources.webhook) {
+    match (core.config.webhook.clone(), listener) {
         (Some(target), Some(listener)) => {
-            let stamps =
-                Webhook { client: client.clone(), target, ca_pem: authority.ca_pem().to_owned(), tls: tls.clone() };
-            tasks.spawn(stamps.run(listener, told, end.clone()));
+            let (client, ca_pem) = (core.client.clone(), core.authority.ca_pem().to_owned());
+            let stamps = Webhook { client, target, ca_pem, tls: core.tls.clone() };
+            tasks.spawn(stamps.run(listener, told, core.end.clone()));
         }
         _ => drop(told.send(())),
     }
-    let (first, sites_ready) = oneshot::channel();
-    spawn_sites(&config, &authority, &client, first, tasks);
-    // Listen.
+    Ok(registered)
+}
+
+/// What agents and data planes call.
+fn services(core: &Core) -> Router {
+    let clusters = &core.objects.clusters;
     let enrolment = EnrolmentService {
-        authority: Arc::clone(&authority),
-        client: client.clone(),
-        sessions: Arc::clone(&sessions),
-        clusters: objects.clusters.clone(),
+        authority: Arc::clone(&core.authority),
+        client: core.client.clone(),
+        sessions: Arc::clone(&core.sessions),
+        clusters: clusters.clone(),
     };
     let link = LinkService {
-        hub_id: hub.hub_id.clone(),
-        epoch,
-        heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(5000),
-        sessions,
-        clusters: objects.clusters.clone(),
-        tasks: tracker.clone(),
-        shutdown: end.clone(),
+        hub_id: core.hub.hub_id.clone(),
+        epoch: core.epoch,
+        heartbeat_ms: u32::try_from(core.config.heartbeat.as_millis()).unwrap_or(5000),
+        sessions: Arc::clone(&core.sessions),
+        clusters: clusters.clone(),
+        tasks: core.tracker.clone(),
+        shutdown: core.end.clone(),
     };
-    let feed = FeedService { epoch, topology, sites, tasks: tracker.clone(), shutdown: end.clone() };
-    let services = server()
+    let feed = FeedService {
+        epoch: core.epoch,
+        topology: core.topology.clone(),
+        sites: Arc::clone(&core.sites),
+        tasks: core.tracker.clone(),
+        shutdown: core.end.clone(),
+    };
+    server()
         .add_service(EnrolmentServer::new(enrolment).max_decoding_message_size(256 * 1024))
         .add_service(LinkServer::new(link))
         .add_service(FeedServer::new(feed))
-        .add_service(ZonesServer::new(ZonesService::new(client.clone(), Arc::clone(&objects))));
-    let clusters = objects.clusters.clone();
+        .add_service(ZonesServer::new(ZonesService::new(core.client.clone(), Arc::clone(&core.objects))))
+}
+
+/// Serves the link port until the end, until another hub leads, or until a controller breaks.
+async fn listen(core: Core, mut resources: Resources, tasks: &mut JoinSet<()>) -> Result<(), Error> {
+    let (services, clusters) = (services(&core), core.objects.clusters.clone());
     let mut port = Port {
         listener: resources.listener,
-        tls,
+        tls: core.tls.clone(),
         relays: resources.relays,
         is_member: Arc::new(move |name| clusters.get(&ObjectRef::new(name)).is_some()),
     };
-    let _ = sites_ready.await;
-    let _ = registered.await;
     if let Some(started) = resources.started.take() {
-        let _ = started.send(hub);
+        let _ = started.send(core.hub.clone());
     }
-    let address = port.listener.local_addr();
+    let (address, end) = (port.listener.local_addr(), core.end.clone());
     let serving =
         async { serve(&mut port, services, end.clone()).await.map_err(|e| Error::Listener(address.to_string(), e)) };
     let ended = tokio::select! {
         ended = serving => ended,
-        lost = lead::keep(&client, &config.identity), if config.leader_election => Err(lost),
+        lost = lead::keep(&core.client, &core.config.identity), if core.config.leader_election => Err(lost),
         broken = broken(tasks) => Err(broken),
     };
     end.cancel();
-    tracker.close();
-    let _ = tokio::time::timeout(Duration::from_secs(2), tracker.wait()).await;
+    core.tracker.close();
+    let _ = tokio::time::timeout(Duration::from_secs(2), core.tracker.wait()).await;
     ended
 }
 

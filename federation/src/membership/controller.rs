@@ -23,6 +23,7 @@ use crate::pulse::Pulse;
 use crate::sessions::Sessions;
 use crate::topology::Sites;
 
+/// A status in which nothing but the last heartbeat and the free room changed is written this often.
 const REWRITTEN: SignedDuration = SignedDuration::from_mins(1);
 
 /// What membership reads and writes.

@@ -1,5 +1,5 @@
-//! Services of the cluster set: exports that members report become ServiceImports in the hub's API, conflicts go to the log and the
-//! import's conditions.
+//! Services of the cluster set: exports that members report become ServiceImports in the hub's API, with conflicts in their
+//! conditions.
 //!
 //! An import is for HTTPRoutes and people; DNS and gateway read the topology. Exports never cross a cluster set: where two sets export
 //! one name, the import is that of the hub's default set, else of the first set by name, and says so in its label. Source:
