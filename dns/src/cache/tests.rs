@@ -157,26 +157,38 @@ fn alive(entries: &mut Vec<(usize, Weak<Entry>)>) -> usize {
 #[test]
 fn a_flood_of_random_names_overshoots_the_bound_by_a_tenth_at_most() {
     const BYTES_MAX: u64 = 1 << 20;
+    const MOST: u64 = BYTES_MAX + BYTES_MAX / 10;
     let (start, cache) = (Instant::now(), Cache::new(BYTES_MAX, Duration::from_secs(3600)));
     let mut entries = Vec::new();
-    let mut most = 0;
-    for number in 0..30_000_u32 {
+    let mut number = 0_u32;
+    // Small ones for the most part, now and then one of 24 KiB.
+    let mut one = |entries: &mut Vec<(usize, Weak<Entry>)>| {
         let name = n(&format!("x{}.shop.svc.prod-eu.atoll.internal", number.wrapping_mul(2_654_435_761)));
-        // Small ones for the most part, now and then one of 24 KiB.
-        let many = if number % 97 == 0 { 1500 } else { 1 };
+        let many = if number.is_multiple_of(97) { 1500 } else { 1 };
         let answers = (0..many)
             .map(|i| Record::from_rdata(name.clone(), 60, RData::A(A(std::net::Ipv4Addr::from_bits(i)))))
             .collect();
-        let kept = Kept { answers, ..Kept::default() };
-        cache.put(1, &name, RecordType::A, PLAIN, &kept, start);
+        cache.put(1, &name, RecordType::A, PLAIN, &Kept { answers, ..Kept::default() }, start);
         let key = Key::new(1, &name, RecordType::A, PLAIN);
         if let Some(entry) = cache.entries.get(&key) {
             entries.push((weight(&key, &entry) as usize, Arc::downgrade(&entry)));
         }
-        if number % 50 == 0 {
-            most = most.max(alive(&mut entries));
+        number += 1;
+    };
+    let mut most = 0;
+    for round in 0..600 {
+        (0..50).for_each(|_| one(&mut entries));
+        // What was taken out is freed once no thread is looking at the cache's table, and threads of other tests that do may just have lost
+        // their core: the flood goes on until they have it back. A cache that keeps too much keeps it for good.
+        for _ in 0..2000 {
+            if alive(&mut entries) as u64 <= MOST {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+            one(&mut entries);
         }
+        most = most.max(alive(&mut entries));
+        assert!(most as u64 <= MOST, "round {round}: {most} of {BYTES_MAX}");
     }
-    assert!(most as u64 <= BYTES_MAX + BYTES_MAX / 10, "{most} of {BYTES_MAX}");
     assert!(most as u64 >= BYTES_MAX * 8 / 10, "the room is used: {most} of {BYTES_MAX}");
 }
