@@ -42,9 +42,17 @@ pub(crate) fn complete(
         zone.filter(|zone| zone.keys().is_some())
     };
     let last = end(name, kind, &answer.answers);
-    let found = answer.answers.iter().any(|r| r.name == last && (r.record_type() == kind || kind == RecordType::ANY));
     let home = table.zone_placing(asker, &last, kind).map(|zone| zone.seen_by(view));
     let home = home.filter(|zone| zone.keys().is_some());
+    // RFC 4035 §5.3.1: validators want NS and SOA signed by the zone whose name they stand at, and members' subtrees are no zones of ours.
+    if matches!(kind, RecordType::NS | RecordType::SOA) && home.is_some_and(|zone| *zone.apex() != last) {
+        let before = answer.answers.len();
+        answer.answers.retain(|r| r.name != last || r.record_type() != kind);
+        if answer.answers.len() < before {
+            answer.additionals.clear();
+        }
+    }
+    let found = answer.answers.iter().any(|r| r.name == last && (r.record_type() == kind || kind == RecordType::ANY));
     if !found && let Some(zone) = home {
         refuse(answer, zone, &last, kind);
     }
