@@ -1,4 +1,4 @@
-//! The hub's own zones as others meet them: nsupdate, dig, delv, Knot, NSD and ExternalDNS against a running `atoll up`.
+//! The hub's own zones as others meet them: nsupdate, dig, delv, unbound, kdig, Knot, NSD and ExternalDNS against a running `atoll up`.
 //!
 //! Each test names the Debian package of the tool that it misses.
 
@@ -12,6 +12,8 @@ mod signing;
 mod stage;
 #[path = "zones/updating.rs"]
 mod updating;
+#[path = "zones/validating.rs"]
+mod validating;
 #[expect(dead_code, reason = "each test program uses its part of it")]
 #[path = "up/world.rs"]
 mod world;

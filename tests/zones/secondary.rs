@@ -1,24 +1,15 @@
-//! Real secondaries: Knot and NSD pull the zone with TSIG, are told of changes, take differences, and answer what we answer.
+//! Real secondaries: Knot and NSD pull the zone with TSIG, by TCP and by TLS (RFC 9103), are told of changes, take differences, and answer
+//! what we answer.
 
-use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use crate::stage::{SECRET, Stage, program, run, text};
-use crate::world::until;
-
-fn free_port() -> Result<u16> {
-    for _ in 0..50 {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    anyhow::bail!("no port is free")
-}
+use crate::stage::{SECRET, Stage, free_port, program, run, text};
+use crate::world::{FREE, until};
 
 fn start(name: &str, package: &str, words: &[&str], log: &std::path::Path) -> Result<Child> {
     let file = std::fs::File::create(log)?;
@@ -165,5 +156,56 @@ async fn nsd_follows_and_the_checkers_find_nothing() -> Result<()> {
         let (ok, said) = run(tool, package, &words, "").await?;
         assert!(ok, "{tool}: {said}");
     }
+    stage.end().await
+}
+
+/// A certificate that is its own authority, and its key.
+fn certificate(dir: &Path, name: &str) -> Result<(String, String)> {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()])?;
+    let (cert, key) = (dir.join("tls.crt"), dir.join("tls.key"));
+    std::fs::write(&cert, made.cert.pem())?;
+    std::fs::write(&key, made.signing_key.serialize_pem())?;
+    Ok((text(&cert), text(&key)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_goes_over_tls_to_nsd_and_kdig() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let ((cert, key), tls, port) = (certificate(dir.path(), "dns.example")?, free_port()?, free_port()?);
+    let listen = FREE.replace("dns: '127.0.0.1:0'", &format!("dns: '127.0.0.1:0', dnsTls: '127.0.0.1:{tls}'"));
+    let stage = Stage::with("0", &format!("{listen}dns: {{tls: {{cert: {cert}, key: {key}}}}}\n")).await?;
+    stage.zone(json!({"notify": [{"address": format!("127.0.0.1:{port}"), "tsig": "k1"}]})).await?;
+    // RFC 9103 §7: the whole zone, and its changes, over TLS 1.3 with the ALPN "dot".
+    let tls = tls.to_string();
+    let signed = format!("hmac-sha256:k1:{SECRET}");
+    let whole = ["@127.0.0.1", "-p", &tls, "+tls-hostname=dns.example", "-y", &signed];
+    let trusted = format!("+tls-ca={cert}");
+    let words = [&whole[..], &[&trusted, "example.com", "AXFR"]].concat();
+    let (_, said) = run("kdig", "knot-dnsutils", &words, "").await?;
+    ensure!(said.contains("192.0.2.80") && said.contains("\tTSIG\t") && !said.contains("WARNING"), "{said}");
+    ensure!(said.matches("\tSOA\t").count() == 2, "{said}");
+    let bare = ["@127.0.0.1", "-p", &tls, "+tls-hostname=dns.example", &trusted, "example.com", "AXFR"];
+    let (_, said) = run("kdig", "knot-dnsutils", &bare, "").await?;
+    ensure!(said.contains("REFUSED") && !said.contains("192.0.2.80"), "{said}");
+
+    let at = stage.place.at("nsd");
+    std::fs::create_dir_all(&at)?;
+    let at = text(&at);
+    let conf = format!(
+        "server:\n  ip-address: 127.0.0.1@{port}\n  zonesdir: \"{at}\"\n  database: \"\"\n  pidfile: \"{at}/pid\"\n  xfrdfile: \"{at}/xfrd\"\n  \
+         xfrdir: \"{at}\"\n  zonelistfile: \"{at}/list\"\n  username: \"\"\n  verbosity: 3\n  server-count: 1\n  tls-cert-bundle: \"{cert}\"\n\
+         remote-control:\n  control-enable: no\n\
+         key:\n  name: k1\n  algorithm: hmac-sha256\n  secret: \"{SECRET}\"\n\
+         tls-auth:\n  name: atoll\n  auth-domain-name: \"dns.example\"\n\
+         zone:\n  name: example.com\n  zonefile: \"{at}/example.com\"\n  allow-notify: 127.0.0.1 k1\n  request-xfr: 127.0.0.1@{tls} k1 atoll\n"
+    );
+    let conf = stage.place.file("nsd.conf", &conf)?;
+    let log = stage.place.at("nsd.log");
+    let mut nsd = start("nsd", "nsd", &["-d", "-c", &text(&conf)], &log)?;
+    agrees(&stage, port, "www.example.com", "192.0.2.80").await?;
+    stage.nsupdate(Some(&format!("k1:{SECRET}")), "update add new.example.com 60 A 192.0.2.33").await?;
+    agrees(&stage, port, "new.example.com", "192.0.2.33").await?;
+    nsd.start_kill().context("nsd has ended")?;
+    nsd.wait().await?;
     stage.end().await
 }

@@ -10,7 +10,7 @@ use crate::stage::{SECRET, Stage, run, text};
 use crate::world::until;
 
 /// What delv says of a name, with the zone's present keys as the anchor.
-async fn delv(stage: &Stage, apex: &str, words: &[&str]) -> Result<String> {
+pub(crate) async fn delv(stage: &Stage, apex: &str, words: &[&str]) -> Result<String> {
     let (address, port) = stage.dns();
     let keys = stage.dig(&["+short", "DNSKEY", apex]).await?;
     let first = keys.lines().next().context("no DNSKEY")?;

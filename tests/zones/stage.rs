@@ -1,7 +1,9 @@
 //! A federation without members that owns example.com, and the tools that are run against it.
 
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use atoll_api::kinds::Zone;
@@ -28,11 +30,16 @@ pub(crate) struct Stage {
 impl Stage {
     /// `atoll up` without members; `k1` is a Secret.
     pub(crate) async fn new() -> Result<Self> {
+        Self::with("0", FREE).await
+    }
+
+    /// The same with members, or configured otherwise.
+    pub(crate) async fn with(members: &str, config: &str) -> Result<Self> {
         // Another test of this process may have been faster.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let place = Place::new()?;
-        let config = place.file("up.yaml", FREE)?;
-        let up = place.up(&["--members", "0", "--config", &config.display().to_string()]).await?;
+        let config = place.file("up.yaml", config)?;
+        let up = place.up(&["--members", members, "--config", &config.display().to_string()]).await?;
         let hub = client(&PathBuf::from(up.text("kubeconfig")), "atoll").await?;
         let secrets: Api<Secret> = Api::namespaced(hub.clone(), "atoll-system");
         let secret = json!({"metadata": {"name": "k1"}, "stringData": {"secret": SECRET, "algorithm": "hmac-sha256"}});
@@ -109,6 +116,23 @@ impl Stage {
     pub(crate) async fn end(self) -> Result<()> {
         self.up.interrupt().await.map(drop)
     }
+}
+
+/// Ports that this process gave away: their programs may not listen yet.
+static GIVEN: AtomicU32 = AtomicU32::new(0);
+
+/// A port that nobody has, for UDP and TCP, and that nobody gets who binds to port 0 meanwhile: it is below the kernel's own range
+/// (`net.ipv4.ip_local_port_range`, from 32768), and another one in each process that runs these tests.
+pub(crate) fn free_port() -> Result<u16> {
+    for _ in 0..200 {
+        let number = std::process::id().wrapping_mul(61).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = 15_000 + u16::try_from(number % 17_000)?;
+        let at = ("127.0.0.1", port);
+        if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("no port is free")
 }
 
 /// Where a program is; says which package has it.
