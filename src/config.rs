@@ -3,14 +3,15 @@
 //! In: a file (docs/configuration.md), `ATOLL_HOME` and `HOME`. Out: [`Config`], or an error that names file, key, value and what to do.
 //! An unknown key is an error. Never opens a socket and never changes the file.
 
+mod agent;
 mod file;
 mod home;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub(crate) use agent::{Agent, NodeDns, Stub};
 use anyhow::Context as _;
-use atoll_api::names::ClusterName;
 use atoll_api::topology::Standing;
 use atoll_dns::{Limits, Rate, View};
 pub(crate) use home::{claim, data_dir, home, host_name};
@@ -111,13 +112,6 @@ pub(crate) struct Gateway {
     pub(crate) clients: Clients,
     /// From which each Gateway gets an address of its own; none: all share the configured ports.
     pub(crate) addresses: Vec<IpNet>,
-}
-
-/// What the agent is told.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Agent {
-    pub(crate) cluster: Option<ClusterName>,
-    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// The checked configuration.

@@ -1,5 +1,6 @@
 //! One part each, for production: hub, DNS server, gateway, agent. Each reads the file, binds its ports, and runs until a signal.
 
+mod address;
 mod agent;
 mod apis;
 mod copies;
@@ -7,9 +8,11 @@ mod dns;
 mod followed;
 mod gateway;
 mod hub;
+mod node;
 mod part;
 mod places;
 mod push;
+mod stub;
 
 use std::path::{Path, PathBuf};
 

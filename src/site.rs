@@ -11,6 +11,7 @@
 
 mod certificate;
 mod hub;
+mod node;
 mod relay;
 
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::certificate::Current;
+use self::certificate::Whose;
+pub(crate) use self::node::{Followed, Node, follow_only};
 
 use crate::config::host_name;
 
@@ -75,7 +78,8 @@ pub(crate) fn instance(kind: &str, said: Option<&str>) -> String {
 /// Starts it in `tasks`; all of them end with `shutdown`.
 pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) -> Common {
     let revocations = Revocations::none();
-    let keeper = certificate::Keeper::new(setup.kind, setup.client, setup.dir.clone(), revocations.clone());
+    let keeper =
+        certificate::Keeper::new(Whose::Site(setup.kind), setup.client, setup.dir.clone(), revocations.clone());
     let (keeper, identity) = keeper.load().await;
     let hub_id = identity.borrow().as_ref().map(|tls| tls.bearer().hub);
     tasks.spawn(keeper.run(shutdown.clone()));

@@ -7,6 +7,8 @@ use atoll_api::guard::OptIn;
 use atoll_api::kinds::{Cidrs, MemberDns};
 use atoll_reach::Connect;
 
+use crate::stub::Stub;
+
 /// What an agent is told at its start.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -24,6 +26,10 @@ pub struct Config {
     pub relay: bool,
     /// What the member's operator allows beyond the defaults.
     pub opt_in: OptIn,
+    /// Keep a certificate for node-local DNS servers in the member, in the Secret `atoll-system/atoll-names`.
+    pub names: bool,
+    /// Tell the member's own resolver whom to ask for Atoll's names. `None`: what an agent told CoreDNS or kube-dns before is taken back.
+    pub stub: Option<Stub>,
 }
 
 impl Default for Config {
@@ -36,6 +42,8 @@ impl Default for Config {
             cidrs: Cidrs::default(),
             relay: true,
             opt_in: OptIn::default(),
+            names: false,
+            stub: None,
         }
     }
 }

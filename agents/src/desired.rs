@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use atoll_api::copy::{CheckJob, CopyJob};
 use atoll_api::facts::{Facts, key};
-use atoll_api::topology::{DesiredBundle, Site};
+use atoll_api::topology::{DesiredBundle, Site, StubFacts};
 use serde::de::DeserializeOwned;
 
 /// Everything the hub wants of this member.
@@ -22,6 +22,8 @@ pub(crate) struct Desired {
     pub(crate) copies: BTreeMap<String, Arc<CopyJob>>,
     /// By instance.
     pub(crate) sites: BTreeMap<String, Arc<Site>>,
+    /// What the member's own resolver is to ask Atoll for.
+    pub(crate) stub: Option<StubFacts>,
     /// Keys that are there but could not be read: they stay as they are.
     pub(crate) unread: BTreeSet<String>,
 }
@@ -35,6 +37,7 @@ impl Desired {
         desired.checks = parse(facts, key::CHECK, unread);
         desired.copies = parse(facts, key::COPY, unread);
         desired.sites = parse(facts, key::SITE, unread);
+        desired.stub = facts.get(key::STUB);
         desired.bundles.retain(|name, bundle| {
             let same = *name == format!("{}/{}", bundle.namespace, bundle.name);
             if !same {
@@ -67,6 +70,8 @@ pub(crate) struct Word {
     pub(crate) desired: Option<Arc<Desired>>,
     /// The hub was heard within the last few seconds. Nobody changes anything in the member while it was not.
     pub(crate) heard: bool,
+    /// The hub has said that this is no member any more.
+    pub(crate) left: bool,
 }
 
 #[cfg(test)]

@@ -96,6 +96,16 @@ impl AgentError {
         move |source| Self::Member { what, source: Box::new(source) }
     }
 
+    /// Whether the hub says that this is no member any more: its Cluster is gone, and its certificate revoked with it.
+    pub(crate) fn says_gone(&self) -> bool {
+        match self {
+            Self::Refused { message, .. } => message.contains("is no member"),
+            // The alert of a hub that has shown its own certificate.
+            Self::Unreachable { cause, .. } => cause.contains("CertificateRevoked"),
+            _ => false,
+        }
+    }
+
     /// Whether trying again may help without anybody's doing.
     #[must_use]
     pub fn is_transient(&self) -> bool {

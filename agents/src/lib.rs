@@ -7,6 +7,7 @@
 //!                                                                      ▼
 //!      member's API ◄─ apply ◄──────────────────────────────────── desired: bundles, checks, copies, sites
 //!                      copies ─► the copy engine behind a trait        │
+//!      member's own resolver ◄─ stub; node-local DNS ◄─ names (a certificate)
 //!      member's pods, DNS ◄─ relay ══ HTTP/2 over mTLS ══ hub, DNS, gateways ◄┘
 //! ```
 //!
@@ -26,17 +27,21 @@ mod error;
 mod health;
 mod hub;
 mod link;
+mod names;
 mod namespace;
 mod observe;
 mod push;
 mod relay;
 mod rotate;
 mod run;
+mod stub;
 
 pub use atoll_api::guard::OptIn;
 pub use config::{Config, Resources};
 pub use credentials::Credentials;
 pub use enrol::enrol;
 pub use error::AgentError;
+pub use names::SECRET as NAMES_SECRET;
 pub use push::push;
 pub use run::run;
+pub use stub::{Keep, Place, Stub, Write};

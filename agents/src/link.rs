@@ -64,7 +64,11 @@ impl Link {
             self.word.send_modify(|word| word.heard = false);
             match ended {
                 Ok(why) => tracing::info!(why, "link ended, opening it anew"),
-                Err(error) => tracing::warn!(%error, "no link to the hub"),
+                Err(error) => {
+                    tracing::warn!(%error, "no link to the hub");
+                    let left = error.says_gone();
+                    self.word.send_if_modified(|word| std::mem::replace(&mut word.left, left) != left);
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.after(started.elapsed())) => {}
@@ -93,7 +97,7 @@ impl Link {
         self.obey(&hub, &welcome, desired.epoch()).await?;
         self.up.set(1);
         tracing::info!(hub, epoch = welcome.epoch, "link open");
-        self.word.send_modify(|word| word.heard = true);
+        self.word.send_modify(|word| (word.heard, word.left) = (true, false));
         let mut talk = Talk {
             say,
             facts: Sender::new(0),

@@ -60,7 +60,7 @@ async fn renew(shared: &Shared, tls: &TlsIdentity, connect: &Arc<dyn Connect>) -
     let old = shared.get();
     let mut enrolment = EnrolmentClient::new(hub::channel(connect, tls, &old.hub).await?);
     let key = KeyPair::generate()?;
-    let request = RenewRequest { csr_pem: csr(&key)? };
+    let request = RenewRequest { csr_pem: csr(&key)?, names: false };
     let answer = hub::answer(&old.hub, enrolment.renew(request)).await?;
     let mut next = old.clone();
     next.chain_pem = answer.certificate_pem;

@@ -22,7 +22,8 @@ use crate::health::Health;
 use crate::link::Link;
 use crate::observe::Seen;
 use crate::relay::Relays;
-use crate::{health, observe, rotate};
+use crate::stub::Stubs;
+use crate::{health, names, observe, rotate};
 
 const ENROL_AGAIN: Duration = Duration::from_secs(3);
 
@@ -52,6 +53,11 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     tasks.spawn(rotate::run(shared.clone(), tls.clone(), Arc::clone(&connect), rotated, shutdown.clone()));
     let applier = Applier::new(client.clone(), config.opt_in, seen, status.clone(), metrics.applies);
     tasks.spawn(applier.run(word_rx.clone(), shutdown.clone()));
+    let stubs = Stubs { client: client.clone(), stub: config.stub.clone(), status: status.clone() };
+    tasks.spawn(stubs.run(word_rx.clone(), shutdown.clone()));
+    if config.names {
+        tasks.spawn(names::run(shared.clone(), tls.clone(), Arc::clone(&connect), client.clone(), shutdown.clone()));
+    }
     let copies = Copies { client, copy: resources.copy, status };
     tasks.spawn(copies.run(word_rx.clone(), shutdown.clone()));
     if config.relay {

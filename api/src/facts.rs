@@ -46,6 +46,8 @@ pub mod key {
     pub const BUNDLE: &str = "bundle";
     /// Desired and status: `copy/<namespace>/<request>` → [`crate::copy::CopyJob`], [`crate::copy::CopyReport`].
     pub const COPY: &str = "copy";
+    /// Desired and status: `stub` → [`crate::topology::StubFacts`], [`crate::topology::StubReport`].
+    pub const STUB: &str = "stub";
     /// Desired and status: `check/<namespace>/<request>` → [`crate::copy::CheckJob`], [`crate::copy::CheckReport`].
     pub const CHECK: &str = "check";
 }

@@ -253,6 +253,33 @@ pub struct MemberFacts {
     pub cidrs: Cidrs,
     /// DNS found.
     pub dns: Option<MemberDns>,
+    /// Whether its agent tells the member's own resolver of Atoll: it wants to know what.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stub: bool,
+}
+
+/// What a member's own resolver is to ask Atoll for. Told to agents that want it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StubFacts {
+    /// The federation's domain, without the last dot.
+    pub apex: String,
+    /// Where the federation's DNS servers answer, as they say it.
+    pub servers: Vec<String>,
+    /// Reverse zones of the other members, without the last dot.
+    pub reverse: Vec<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StubReport {
+    /// Whether the resolver is told.
+    pub applied: bool,
+    /// One word in CamelCase.
+    pub reason: String,
+    /// For people.
+    pub message: String,
 }
 
 /// One Bundle that a member is to run: final manifests, overrides applied.

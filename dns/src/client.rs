@@ -97,6 +97,8 @@ enum Word {
     Database(u8),
     /// Nobody's; the database said nothing of a range of this length.
     Nobody(u8),
+    /// Everybody's who asks a node-local DNS.
+    Home,
 }
 
 /// Who asks, and what its reply says of it.
@@ -139,6 +141,8 @@ pub(crate) struct Clients {
     geo: Geo,
     /// Set and standing of who asks as if from a region.
     own: Standing,
+    /// Everybody stands where this replica does.
+    home: bool,
     /// The highest number that was ever in use.
     last: u32,
 }
@@ -216,7 +220,7 @@ impl Clients {
                 "the database: nearest to {}",
                 base.near.as_ref().map_or_else(|| name(&base.region), ToString::to_string)
             ),
-            Word::Nobody(_) => "where this replica stands".to_owned(),
+            Word::Nobody(_) | Word::Home => "where this replica stands".to_owned(),
         }
     }
 
@@ -263,6 +267,9 @@ impl Clients {
 
     /// Which standing, and by which word.
     fn find(&self, ip: IpAddr) -> (usize, Word) {
+        if self.home {
+            return (0, Word::Home);
+        }
         let member = self.members.find(ip);
         let written = self.written.find(ip).and_then(|(net, s)| Some((net, *s.last()?)));
         let longer = |net: &IpNet| member.as_ref().is_none_or(|(other, _)| net.prefix_len() >= other.prefix_len());
@@ -301,6 +308,7 @@ impl Word {
         match self {
             Self::Written(net) | Self::Member(net) => net.prefix_len(),
             Self::Database(len) | Self::Nobody(len) => len,
+            Self::Home => 0,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_api::kinds::MemberDns;
+use atoll_api::names::ClusterName;
 use atoll_api::topology::Standing;
 use atoll_reach::{Accept, Connect, Dialer, Listen};
 use atoll_wire::follow::{Line, Report, Snapshot};
@@ -50,6 +52,20 @@ pub struct Config {
     pub caching: Caching,
     /// Names that are not ours and addresses of inside networks.
     pub rebinding: Rebinding,
+    /// The member whose node-local DNS this server is.
+    pub home: Option<Home>,
+}
+
+/// The member that a node-local DNS serves: everybody who asks stands in it, its own names are asked of its own DNS and given as it says
+/// them, and what lies in other members is asked there where that is reached, else of the federation's DNS servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Its name.
+    pub cluster: ClusterName,
+    /// Its own DNS.
+    pub dns: MemberDns,
+    /// The federation's domain, while no topology says it: nothing below it is asked of the member.
+    pub apex: String,
 }
 
 /// What some askers see: their cluster set, their zones.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use atoll_api::health::{Probe, Rules, is_other};
 use atoll_api::names::ClusterName;
-use atoll_reach::{DialError, RelayError};
+use atoll_reach::{DialError, RelayError, Route};
 use atoll_wire::follow::Report;
 use futures::StreamExt as _;
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::resolve::Shared;
 use crate::table::Member;
 use crate::view::Findings;
+use crate::world::World;
 
 /// Between two rounds. Three failed ones take a member out: 3 × 2 s and one answer's time are well within 15 s.
 const EVERY: Duration = Duration::from_secs(2);
@@ -82,7 +83,7 @@ pub(crate) async fn run(
     while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
         let measuring = rounds.is_multiple_of(MEASURED_EACH);
         rounds = rounds.wrapping_add(1);
-        let members: Vec<Arc<Member>> = resolver.world.load().table.members.values().cloned().collect();
+        let members = probed(&resolver.world.load(), resolver.lookups.forwarder());
         let forwarder = resolver.lookups.forwarder();
         let Some(results) = shutdown.run_until_cancelled(round(forwarder, members, measuring)).await else { return };
         let before = Arc::clone(&probes.borrow());
@@ -105,6 +106,18 @@ pub(crate) async fn run(
             changed
         });
     }
+}
+
+/// Who is probed: everybody. A node-local DNS, of which there may be thousands, looks at its own member, and at those that it reaches
+/// directly once the hub's word counts no more.
+fn probed(world: &World, forwarder: &Forwarder) -> Vec<Arc<Member>> {
+    let silent = world.silence.is_none_or(|silence| silence > Rules::default().fresh);
+    let wanted = |member: &Member| match &world.table.home {
+        None => true,
+        Some(home) if home.cluster == member.name => true,
+        Some(_) => silent && forwarder.dialer().route(member.name.as_str()) == Route::Direct,
+    };
+    world.table.members.values().filter(|member| wanted(member)).cloned().collect()
 }
 
 /// One probe of every member.

@@ -137,8 +137,13 @@ impl fmt::Display for What {
 
 /// Places `name`.
 pub(crate) fn place<'t>(table: &'t Table, asker: &Asker, name: &Name, kind: RecordType) -> Place<'t> {
-    let Some(apex) = &table.apex else { return Place::Unknown };
+    let Some(apex) = &table.apex else {
+        return table.home.as_ref().map_or(Place::Unknown, |home| home.place_alone(name));
+    };
     let zone = table.zone_placing(asker, name, kind);
+    if let Some(own) = table.home.as_ref().and_then(|home| home.place(name, zone.map(|z| z.apex()))) {
+        return own;
+    }
     if let Some(own) = zone.filter(|z| z.has(name, kind)) {
         return Place::Here(own);
     }
@@ -250,6 +255,11 @@ fn reversed<'t>(table: &'t Table, asker: &Asker, name: &Name, reverse: &Reverse)
         Some(member) if reverse.whole && reverse.address().is_none() => Place::Inner(member),
         // Nothing can be there, and it would ask others (Mesos-DNS).
         Some(member) if !member.kind.reverse => Place::Nowhere(member),
+        // Who lives there gets its own names.
+        Some(member) if table.home.as_ref().is_some_and(|home| home.cluster == member.name) => {
+            let own = table.home.as_ref().and_then(|home| home.place_reverse(name));
+            own.unwrap_or(Place::Nowhere(member))
+        }
         Some(member) => Place::Below(Below { member, native: name.clone(), reverse: true, top: false }),
         None => Place::Outside,
     }

@@ -64,6 +64,8 @@ mod table;
 
 mod hierarchy;
 
+mod home;
+
 mod zones;
 
 mod sign;
@@ -124,7 +126,7 @@ pub mod fuzzing;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Ask, Caching, Config, Encrypted, Limits, Rebinding, Resources, View};
+pub use config::{Ask, Caching, Config, Encrypted, Home, Limits, Rebinding, Resources, View};
 pub use error::Error;
 pub use geo::{Files, Octets};
 pub use guard::{Rate, Secret, Secrets};

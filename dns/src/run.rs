@@ -115,7 +115,10 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let (found, own) = watch::channel(Arc::default());
     let (geo, places) = watch::channel(Geo::default());
     tasks.spawn(geo::follow(files, geo, shutdown.clone()));
-    tasks.spawn(checks::run(Arc::clone(&resolver), direct, found, report.clone(), shutdown.clone()));
+    // Targets are probed by the federation's own servers: there may be thousands of nodes.
+    if config.home.is_none() {
+        tasks.spawn(checks::run(Arc::clone(&resolver), direct, found, report.clone(), shutdown.clone()));
+    }
     tasks.spawn(health::run(Arc::clone(&resolver), metrics, probes, report, shutdown.clone()));
     tasks.spawn(forward::patrol(Arc::clone(&forwarder), shutdown.clone()));
     let heard = Heard { probed, own, places };
@@ -185,7 +188,8 @@ async fn keep_current(
             for why in world.table.bad_records().iter().filter(|w| !before.table.bad_records().contains(w)) {
                 tracing::warn!(why, "left out");
             }
-            forwarder.keep(|name| world.table.members.get(name).map(|member| &**member));
+            let sites = world.table.home.as_ref().map_or(&[][..], |home| &home.sites);
+            forwarder.keep(sites, |name| world.table.members.get(name).map(|member| &**member));
         }
         if world.health.source() != before.health.source() {
             tracing::info!(source = ?world.health.source(), "whose word on health counts has changed");
@@ -215,10 +219,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether it has a topology, be it the last good one: true for good once it is.
+    /// Whether it has a topology, be it the last good one: true for good once it is. A member's node-local DNS is ready without one.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.resolver.world.load().table.apex.is_some()
+        let world = self.resolver.world.load();
+        world.table.apex.is_some() || world.table.home.is_some()
     }
 
     /// The whole decision on a question, and its answer. What is wrong with the question is said under `error`.

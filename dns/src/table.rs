@@ -20,6 +20,7 @@ use crate::client::{Asker, Clients};
 use crate::completion;
 use crate::config::Config;
 use crate::geo::Geo;
+use crate::home::Homestead;
 use crate::kinds::Kind;
 use crate::names::{absolute, ancestors, below, left_of};
 use crate::policy::Policy;
@@ -48,7 +49,11 @@ pub(crate) struct Member {
 
 impl Member {
     fn new(facts: &ClusterFacts, apex: &Name) -> Option<Self> {
-        let hub = below(&[facts.name.as_str()], apex)?;
+        Self::called(below(&[facts.name.as_str()], apex)?, facts)
+    }
+
+    /// With its subtree under the name `hub`.
+    pub(crate) fn called(hub: Name, facts: &ClusterFacts) -> Option<Self> {
         let none = MemberDns::default();
         let dns = facts.dns.as_ref().unwrap_or(&none);
         let kind = Kind::of(dns.kind);
@@ -62,7 +67,7 @@ impl Member {
             dns.aliases.iter().filter_map(|a| Some((a.name.clone(), absolute(&a.domain)?))).collect();
         let mut hasher = DefaultHasher::new();
         let ranges: Vec<IpNet> = ranges(facts).collect();
-        (facts.name.as_str(), &native, &aliases, &dns.servers, &ranges).hash(&mut hasher);
+        (facts.name.as_str(), &hub, &native, &aliases, &dns.servers, &ranges).hash(&mut hasher);
         Some(Self {
             name: facts.name.clone(),
             rename: Rename::new(hub, native, &aliases, ranges),
@@ -112,7 +117,8 @@ fn ranges(facts: &ClusterFacts) -> impl Iterator<Item = IpNet> {
     facts.cidrs.pods.iter().chain(&facts.cidrs.services).filter_map(|c| c.parse().ok())
 }
 
-fn server(text: &str) -> Option<SocketAddr> {
+/// The address of a DNS server as people write it.
+pub(crate) fn server(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)))
 }
 
@@ -132,6 +138,8 @@ pub(crate) struct Table {
     services: BTreeMap<ServiceName, Arc<Policy>>,
     hosts: HashMap<Name, Arc<Policy>>,
     nearest: Arc<Policy>,
+    /// The member whose node-local DNS this is.
+    pub(crate) home: Option<Arc<Homestead>>,
     bad: Vec<String>,
 }
 
@@ -168,12 +176,15 @@ impl Table {
             services: BTreeMap::new(),
             hosts: HashMap::new(),
             nearest: Arc::new(Policy::nearest()),
+            home: config.home.as_ref().map(|home| Arc::new(Homestead::new(home, topology))),
             bad: Vec::new(),
             apex: apex.clone(),
         };
         let Some(apex) = apex else { return table };
         for facts in topology.clusters.values() {
-            table.member(facts, &apex);
+            // Where its DNS answers is known better here than at the hub.
+            let own = table.home.as_ref().filter(|home| home.cluster == facts.name).map(|home| home.facts(facts));
+            table.member(own.as_ref().unwrap_or(facts), &apex);
         }
         table.policies();
         table.own_zones(&apex);

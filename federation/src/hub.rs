@@ -266,6 +266,7 @@ fn services(core: &Core) -> Router {
         epoch: core.epoch,
         topology: core.topology.clone(),
         sites: Arc::clone(&core.sites),
+        views: Arc::default(),
         tasks: core.tracker.clone(),
         shutdown: core.end.clone(),
     };

@@ -15,23 +15,21 @@ mod unbound;
 use std::net::SocketAddr;
 
 use atoll_api::kinds::Cluster;
+use atoll_api::reverse;
+use atoll_api::topology::StubFacts;
 use atoll_federation::HubFacts;
-use ipnet::IpNet;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 use super::Globals;
+use super::dns;
 use super::failure::{Failure, Outcome};
 use super::output::note;
 use super::run_files::Ready;
-use super::{dns, reverse};
 
 /// The zone of the multi-cluster services (MCS DNS specification 1.0.0).
 const CLUSTERSET: &str = "clusterset.local";
-/// Zones in one configuration.
-const ZONES_MAX: usize = 1024;
-
 /// A resolver that can be told whom to ask for some names.
 struct Resolver {
     name: &'static str,
@@ -55,6 +53,27 @@ const RESOLVERS: &[Resolver] = &[
     dnsmasq::RESOLVER,
     systemd_resolved::RESOLVER,
 ];
+
+/// The configuration of the resolver of that name, for the agent that applies it: without remarks.
+///
+/// # Errors
+/// No such resolver; what `facts` say can't be said to it.
+pub(crate) fn text(resolver: &str, facts: &StubFacts) -> Result<String, String> {
+    let servers = facts.servers.iter().map(|text| server(text)).collect::<Outcome<Vec<_>>>();
+    let written = servers.and_then(|servers| {
+        let stub = Stub { apex: domain(&facts.apex)?, servers, reverse: facts.reverse.clone() };
+        (find(resolver)?.write)(&stub)
+    });
+    written.map(|text| text.config).map_err(|failure| failure.message)
+}
+
+/// Whether there is a resolver of that name, and whether its language has comments.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn has_comments(resolver: &str) -> Result<bool, String> {
+    find(resolver).map(|resolver| resolver.comment.is_some()).map_err(|failure| failure.message)
+}
 
 /// What a configuration says.
 struct Stub {
@@ -235,37 +254,28 @@ fn domain(text: &str) -> Outcome<String> {
 
 /// The reverse zones of every cluster's ranges but of that one's own.
 fn reverse_zones(clusters: &[Cluster], own: Option<&str>, remarks: &mut Vec<String>) -> Vec<String> {
-    let mut zones = Vec::new();
-    let mut left_out = Vec::new();
-    for cluster in clusters.iter().filter(|cluster| own != Some(cluster.name_any().as_str())) {
+    let (mut own_ranges, mut all) = (Vec::new(), Vec::new());
+    for cluster in clusters {
         let found = cluster.status.as_ref().and_then(|status| status.cidrs.clone());
         let ranges = cluster.spec.cidrs.clone().or(found).unwrap_or_default();
-        for range in ranges.pods.iter().chain(&ranges.services) {
-            match range.parse::<IpNet>().ok().and_then(|range| reverse::zones(&range)) {
-                Some(more) => zones.extend(more),
-                None => left_out.push(format!("{range} ({})", cluster.name_any())),
-            }
-        }
+        let ranges = ranges.pods.into_iter().chain(ranges.services);
+        if own == Some(cluster.name_any().as_str()) { own_ranges.extend(ranges) } else { all.extend(ranges) }
     }
-    zones.sort();
-    zones.dedup();
-    let own_ranges = clusters.iter().filter(|cluster| own == Some(cluster.name_any().as_str()));
-    // An overlap with the own addresses stays with who has them.
-    let mut nothing = Vec::new();
-    let own_zones: Vec<String> =
-        own_ranges.flat_map(|cluster| reverse_zones(std::slice::from_ref(cluster), None, &mut nothing)).collect();
-    zones.retain(|zone| !own_zones.iter().any(|own| own == zone || own.ends_with(&format!(".{zone}"))));
-    if !left_out.is_empty() {
+    let others = reverse::others(own_ranges.iter().map(String::as_str), all.iter().map(String::as_str));
+    if !others.left_out.is_empty() {
         remarks.push(format!(
             "no zone of their own have the addresses {}: they stay with whom has the zone around them",
-            left_out.join(", ")
+            others.left_out.join(", ")
         ));
     }
-    if zones.len() > ZONES_MAX {
-        remarks.push(format!("of {} reverse zones the first {ZONES_MAX}", zones.len()));
-        zones.truncate(ZONES_MAX);
+    if others.beyond > 0 {
+        remarks.push(format!(
+            "of {} reverse zones the first {}",
+            others.zones.len() + others.beyond,
+            others.zones.len()
+        ));
     }
-    zones
+    others.zones
 }
 
 #[cfg(test)]

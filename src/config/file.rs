@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use atoll_api::topology::Standing;
 use atoll_dns::transport::TRANSPORTS;
 use atoll_dns::{Caching, Limits, Rate, Rebinding, View};
@@ -17,7 +17,8 @@ use serde::de::IgnoredAny;
 
 use crate::taps::Looking;
 
-use super::{Advertise, Agent, Clients, Config, Dns, Gateway, Listen, Listens, Pair};
+use super::agent::FileAgent;
+use super::{Advertise, Clients, Config, Dns, Gateway, Listen, Listens, Pair};
 
 /// A tick of the limiter is 16 µs.
 const RATE_MAX: u32 = 60_000;
@@ -177,13 +178,6 @@ struct FileRebinding {
 struct FileGateway {
     clients: BTreeMap<String, Standing>,
     addresses: Vec<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct FileAgent {
-    cluster: Option<String>,
-    token_file: Option<PathBuf>,
 }
 
 impl File {
@@ -411,13 +405,6 @@ impl FileGateway {
     }
 }
 
-impl FileAgent {
-    fn check(self) -> anyhow::Result<Agent> {
-        let cluster = self.cluster.map(|name| name.parse()).transpose().context("agent.cluster")?;
-        Ok(Agent { cluster, token_file: self.token_file })
-    }
-}
-
 fn unix(said: &str) -> anyhow::Result<PathBuf> {
     let path = said.strip_prefix("unix:").map(PathBuf::from).filter(|path| path.is_absolute());
     path.ok_or_else(|| anyhow!("dns.dnstap: `{said}` is not unix:/PATH, such as unix:/run/dnstap.sock"))
@@ -457,7 +444,8 @@ fn label(key: &str, said: String) -> anyhow::Result<String> {
     Ok(said)
 }
 
-fn domain(key: &str, said: String) -> anyhow::Result<String> {
+/// A domain name, in lower case and without the last dot.
+pub(super) fn domain(key: &str, said: String) -> anyhow::Result<String> {
     let name = said.trim_end_matches('.').to_ascii_lowercase();
     if name.is_empty() || name.len() > 253 || !name.split('.').all(atoll_api::names::is_label) {
         bail!("{key}: `{said}` is not a domain name, such as atoll.internal");

@@ -8,8 +8,11 @@ use atoll_agents::{AgentError, Resources};
 use atoll_api::token::JoinToken;
 use atoll_reach::{Connect, System};
 
+use tokio_util::sync::CancellationToken;
+
+use super::node::NodeParts;
 use super::{apis, copies};
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Slot};
 use crate::bind::{self, Strict};
 use crate::config::Config;
 use crate::error::Exit;
@@ -45,29 +48,71 @@ pub(crate) async fn agent(options: AgentOptions) -> anyhow::Result<()> {
     check_name(&config, token.as_deref())?;
     let member = member(options.kubeconfig, options.context.as_deref()).await?;
     let shutdown = signals::shutdown()?;
-    let metrics = telemetry::Metrics::default();
-    let connect: Arc<dyn Connect> = Arc::new(System::default());
-    let copy = copies::engine(&connect, &shutdown);
+    let (metrics, slot) = (telemetry::Metrics::default(), Slot::<atoll_dns::Server>::default());
     let registry = metrics.of("agent");
-    let resources = Resources {
-        client: member.client,
-        api_server: member.server,
-        connect,
-        copy: copy.clone(),
-        metrics: registry.clone(),
-    };
-    let said = atoll_agents::Config {
-        hub: options.hub.or(config.hub).unwrap_or_default(),
-        token,
-        ..atoll_agents::Config::default()
-    };
+    let node = config.agent.dns.clone();
+    let alone = node.as_ref().is_some_and(|node| node.alone);
     // `atoll join` beside a laptop's federation must not fight with it for a port that nobody asked for.
     if options.config.is_some() {
         let listener = bind::accept(config.listen.admin, Strict::Always)?;
-        let linked: admin::Check = Box::new(move || is_linked(&registry));
-        let admin = Admin { metrics, checks: vec![("link to the hub", linked)], ..Admin::default() };
+        let mut checks: Vec<(&'static str, admin::Check)> = Vec::new();
+        if !alone {
+            let registry = registry.clone();
+            checks.push(("link to the hub", Box::new(move || is_linked(&registry))));
+        }
+        let mut dns = None;
+        if node.is_some() {
+            let seen = Arc::clone(&slot);
+            checks.push(("dns", Box::new(move || seen.load().as_ref().is_some_and(|server| server.is_ready()))));
+            dns = Some(Arc::clone(&slot));
+        }
+        let admin = Admin { metrics: metrics.clone(), checks, dns, ..Admin::default() };
         tokio::spawn(admin::serve(listener, admin, shutdown.clone()));
     }
+    let hub = options.hub.or_else(|| config.hub.clone());
+    let naming = async {
+        let Some(node) = &node else { return Ok(()) };
+        let parts = NodeParts { hub: hub.clone(), client: member.client.clone(), metrics, slot };
+        let ended = super::node::node(&config, node, parts, shutdown.clone()).await;
+        shutdown.cancel();
+        ended
+    };
+    let linking = async {
+        if alone {
+            return Ok(());
+        }
+        let ended = link(&config, (hub.clone(), token), &member, registry, &shutdown).await;
+        shutdown.cancel();
+        ended
+    };
+    let (named, linked) = tokio::join!(naming, linking);
+    linked.and(named)
+}
+
+/// The agent itself: joins, and does what the hub asks.
+async fn link(
+    config: &Config,
+    (hub, token): (Option<String>, Option<String>),
+    member: &apis::Reached,
+    registry: prometheus::Registry,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let connect: Arc<dyn Connect> = Arc::new(System::default());
+    let copy = copies::engine(&connect, shutdown);
+    let resources = Resources {
+        client: member.client.clone(),
+        api_server: member.server.clone(),
+        connect,
+        copy: copy.clone(),
+        metrics: registry,
+    };
+    let said = atoll_agents::Config {
+        hub: hub.unwrap_or_default(),
+        token,
+        names: config.agent.node_dns || config.agent.dns.is_some(),
+        stub: config.agent.stub.as_ref().map(super::stub::stub).transpose()?,
+        ..atoll_agents::Config::default()
+    };
     let ended = atoll_agents::run(said, resources, shutdown.clone()).await;
     shutdown.cancel();
     copy.closed().await;

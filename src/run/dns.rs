@@ -90,6 +90,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         rebinding: config.dns.rebinding.clone(),
         ecs: config.dns.ecs.clone(),
         views: config.dns.views.clone(),
+        home: None,
     };
     let taps = taps::start(&config.dns.looking, &said.instance, &mut tasks, &shutdown);
     let resources = atoll_dns::Resources {
@@ -123,7 +124,7 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
 }
 
 /// The cores that this process may run on.
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

@@ -52,7 +52,8 @@ pub(crate) async fn run_hub(parts: HubParts, shutdown: CancellationToken) -> any
         view: parts.view,
         started: Some(parts.started),
     };
-    Ok(atoll_federation::run(parts.config, resources, shutdown).await?)
+    // It is large, and would be part of every future around it.
+    Ok(Box::pin(atoll_federation::run(parts.config, resources, shutdown)).await?)
 }
 
 /// Runs the hub until a signal.

@@ -1,6 +1,7 @@
 //! The site's certificate: read from its Secret in the hub's API, kept in a file for starts without a hub.
 //!
-//! In: Secret `atoll-system/atoll-site-<kind>`, which the hub fills and renews. Out: a TLS identity, swapped when the Secret changes. The
+//! In: Secret `atoll-system/atoll-site-<kind>`, which the hub fills and renews; of a node-local DNS, Secret `atoll-system/atoll-names` of the
+//! member's API, which its agent does. Out: a TLS identity, swapped when the Secret changes. The
 //! file is readable by its owner alone and replaced by rename. Never asks for a certificate: who may read the Secret is RBAC's matter.
 //!
 //! A Secret of another hub (made anew, under another CA) is kept for the next start and not followed: what is served was said by the old
@@ -38,9 +39,41 @@ struct Held {
 /// The identity that is in use, once there is one.
 pub(crate) type Current = watch::Receiver<Option<TlsIdentity>>;
 
+/// Whose certificate it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// A DNS server's or gateway's.
+    Site(&'static str),
+    /// A node-local DNS's.
+    Names,
+}
+
+impl Whose {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Site(kind) => kind,
+            Self::Names => "node-local DNS",
+        }
+    }
+
+    fn secret(self) -> String {
+        match self {
+            Self::Site(kind) => format!("atoll-site-{kind}"),
+            Self::Names => atoll_agents::NAMES_SECRET.to_owned(),
+        }
+    }
+
+    fn is(self, role: &Role) -> bool {
+        match self {
+            Self::Site(kind) => *role == Role::Site(kind.to_owned()),
+            Self::Names => matches!(role, Role::Names(_)),
+        }
+    }
+}
+
 /// Keeps the identity current.
 pub(super) struct Keeper {
-    kind: &'static str,
+    whose: Whose,
     client: Client,
     dir: Option<PathBuf>,
     revocations: Revocations,
@@ -51,8 +84,8 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(kind: &'static str, client: Client, dir: Option<PathBuf>, revocations: Revocations) -> Self {
-        Self { kind, client, dir, revocations, held: None, is_kept: false, out: watch::Sender::new(None) }
+    pub(super) fn new(whose: Whose, client: Client, dir: Option<PathBuf>, revocations: Revocations) -> Self {
+        Self { whose, client, dir, revocations, held: None, is_kept: false, out: watch::Sender::new(None) }
     }
 
     /// Takes the identity of the file, if there is a good one.
@@ -85,7 +118,7 @@ impl Keeper {
                 Err(why) => {
                     // Said once, not at every look.
                     if said != why {
-                        tracing::info!(site = self.kind, why, "certificate not read from the hub's API yet");
+                        tracing::info!(site = self.whose.word(), why, "certificate not read from its Secret yet");
                         said = why;
                     }
                     soon = (soon * 2).min(SOON_MAX);
@@ -100,7 +133,7 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Result<(), String> {
-        let name = format!("atoll-site-{}", self.kind);
+        let name = self.whose.secret();
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         let read = timeout(READ_MAX, secrets.get_opt(&name)).await.map_err(|_| "no answer in time".to_owned())?;
         let secret = read.map_err(|e| e.to_string())?;
@@ -125,17 +158,17 @@ impl Keeper {
     fn take(&mut self, held: Held) {
         let parsed = Identity::from_pem(&held.chain, &held.key, &held.ca);
         let identity = match parsed {
-            Ok(identity) if *identity.role() == Role::Site(self.kind.to_owned()) => identity,
+            Ok(identity) if self.whose.is(identity.role()) => identity,
             Ok(other) => {
-                return tracing::warn!(site = self.kind, role = %other.role(), "certificate of another, not used");
+                return tracing::warn!(site = self.whose.word(), role = %other.role(), "certificate of another, not used");
             }
-            Err(error) => return tracing::warn!(site = self.kind, %error, "certificate not used"),
+            Err(error) => return tracing::warn!(site = self.whose.word(), %error, "certificate not used"),
         };
         let current = self.out.borrow().clone();
         if let Some(old) = current.as_ref().map(TlsIdentity::bearer).filter(|old| old.hub != identity.bearer().hub) {
             let (ours, theirs) = (old.hub, &identity.bearer().hub);
             tracing::error!(
-                site = self.kind,
+                site = self.whose.word(),
                 "the certificate in the hub's API is of another hub, `{theirs}`: going on with what hub `{ours}` said; restart to follow the new one"
             );
             self.held = Some(held);
@@ -147,11 +180,11 @@ impl Keeper {
         };
         match shown {
             Ok(tls) => {
-                tracing::debug!(site = self.kind, serial = %tls.bearer().serial, "certificate in use");
+                tracing::debug!(site = self.whose.word(), serial = %tls.bearer().serial, "certificate in use");
                 self.held = Some(held);
                 self.out.send_replace(Some(tls));
             }
-            Err(error) => tracing::warn!(site = self.kind, %error, "certificate not used"),
+            Err(error) => tracing::warn!(site = self.whose.word(), %error, "certificate not used"),
         }
     }
 
@@ -161,7 +194,7 @@ impl Keeper {
         let written = tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other).flatten();
         self.is_kept = written.is_ok();
         if let Err(error) = written {
-            tracing::warn!(site = self.kind, %error, "certificate not kept: a start without the hub's API would fail");
+            tracing::warn!(site = self.whose.word(), %error, "certificate not kept: a start without the hub's API would fail");
         }
     }
 }
@@ -193,7 +226,7 @@ mod tests {
         });
         let keeper = || {
             let client = Client::new(nobody, "default");
-            Keeper::new("dns", client, Some(dir.path().to_owned()), Revocations::none()).load()
+            Keeper::new(Whose::Site("dns"), client, Some(dir.path().to_owned()), Revocations::none()).load()
         };
         let bearer = |current: &Current| current.borrow().as_ref().map(|tls| tls.bearer().hub);
         let (mut first, current) = keeper().await;

@@ -98,8 +98,12 @@ pub(super) async fn join(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Part> {
     let token = create_token(hub, &TokenRequest::new(name)).await?.token.to_string();
-    let config =
-        atoll_agents::Config { hub: address.to_owned(), token: Some(token), ..atoll_agents::Config::default() };
+    let config = atoll_agents::Config {
+        hub: address.to_owned(),
+        token: Some(token),
+        names: true,
+        ..atoll_agents::Config::default()
+    };
     let connect = member.connect();
     let cluster = member.name().to_owned();
     let (client, metrics) = (member.client(), metrics.of(&format!("agent-{}", member.name())));

@@ -56,6 +56,7 @@ pub(super) fn fold(seen: &Seen, slow: &Slow, config: &Config) -> MemberFacts {
         free: text(&free),
         cidrs: cidrs(seen, slow, config),
         dns: config.dns.clone().or_else(|| find_dns(seen, &slow.corefile)),
+        stub: config.stub.as_ref().is_some_and(|stub| stub.enabled),
     }
 }
 

@@ -7,12 +7,13 @@ mod copies;
 mod hub;
 mod join;
 mod reach;
+mod stub;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_agents::{AgentError, Config, Resources};
+use atoll_agents::{AgentError, Config, Resources, Stub};
 use atoll_api::copy::{Boxed, CheckJob, CheckReport, Copy, CopyJob, CopyReport, CopyState, Keys};
 use atoll_api::facts::Facts;
 use atoll_api::kinds::MemberDns;
@@ -54,6 +55,7 @@ pub(crate) struct Member {
     pub(crate) server: ApiServer,
     pub(crate) engine: Arc<Engine>,
     pub(crate) dns: Option<MemberDns>,
+    pub(crate) stub: Option<Stub>,
 }
 
 /// A running agent.
@@ -68,7 +70,12 @@ impl Member {
             namespaces: ["default", "kube-system"].map(Into::into).into(),
             ..atoll_apiserver::Config::default()
         };
-        Self { server: ApiServer::open(config, Storage::Memory).await.unwrap(), engine: Arc::default(), dns: None }
+        Self {
+            server: ApiServer::open(config, Storage::Memory).await.unwrap(),
+            engine: Arc::default(),
+            dns: None,
+            stub: None,
+        }
     }
 
     pub(crate) fn client(&self) -> kube::Client {
@@ -76,7 +83,8 @@ impl Member {
     }
 
     pub(crate) fn start(&self, hub: &str, token: Option<String>) -> Agent {
-        let config = Config { hub: hub.to_owned(), token, dns: self.dns.clone(), ..Config::default() };
+        let (dns, stub) = (self.dns.clone(), self.stub.clone());
+        let config = Config { hub: hub.to_owned(), token, dns, stub, ..Config::default() };
         let resources = Resources {
             client: self.client(),
             api_server: None,

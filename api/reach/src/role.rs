@@ -19,6 +19,8 @@ pub enum Role {
     Cluster(String),
     /// A data plane replica (DNS or gateway) of this name.
     Site(String),
+    /// The node-local DNS of the member of this name: follows what its pods' names need, and nothing else.
+    Names(String),
 }
 
 impl Role {
@@ -29,6 +31,7 @@ impl Role {
             Self::Hub => format!("atoll://{hub}/hub"),
             Self::Cluster(name) => format!("atoll://{hub}/cluster/{name}"),
             Self::Site(name) => format!("atoll://{hub}/site/{name}"),
+            Self::Names(name) => format!("atoll://{hub}/names/{name}"),
         }
     }
 
@@ -40,6 +43,7 @@ impl Role {
             None if path == "hub" => Self::Hub,
             Some(("cluster", name)) if is_name(name) => Self::Cluster(name.to_owned()),
             Some(("site", name)) if is_name(name) => Self::Site(name.to_owned()),
+            Some(("names", name)) if is_name(name) => Self::Names(name.to_owned()),
             _ => return None,
         };
         is_name(hub).then(|| (hub.to_owned(), role))
@@ -52,6 +56,7 @@ impl fmt::Display for Role {
             Self::Hub => f.write_str("hub"),
             Self::Cluster(name) => write!(f, "cluster `{name}`"),
             Self::Site(name) => write!(f, "site `{name}`"),
+            Self::Names(name) => write!(f, "node-local DNS of cluster `{name}`"),
         }
     }
 }
@@ -162,6 +167,8 @@ mod tests {
             ("atoll://h1/hub", Some(Role::Hub)),
             ("atoll://h1/cluster/prod-eu", Some(Role::Cluster("prod-eu".into()))),
             ("atoll://h1/site/dns-0.a", Some(Role::Site("dns-0.a".into()))),
+            ("atoll://h1/names/prod-eu", Some(Role::Names("prod-eu".into()))),
+            ("atoll://h1/names/", None),
             ("atoll://h1/cluster/", None),
             ("atoll://h1/cluster/a/b", None),
             ("atoll://h1/cluster/a b", None),

@@ -35,7 +35,7 @@ impl Expect {
         match (self, role) {
             (_, Role::Hub) | (Self::Site(None), Role::Site(_)) => true,
             (Self::Site(Some(want)), Role::Site(name)) => want == name,
-            (_, Role::Cluster(_)) | (Self::Hub, Role::Site(_)) => false,
+            (_, Role::Cluster(_) | Role::Names(_)) | (Self::Hub, Role::Site(_)) => false,
         }
     }
 }

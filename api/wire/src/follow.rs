@@ -97,11 +97,11 @@ enum Lost {
 }
 
 /// Starts from the last good topology and follows the hub. The future is to be spawned by its owner, runs until `shutdown`, and
-/// saves what is unsaved when it ends. `connect` is called for every attempt.
+/// saves what is unsaved when it ends. `connect` is called for every attempt. Who has nothing to report gives `None`: a node-local DNS.
 pub async fn follow<C, F, E>(
     config: Follow,
     connect: C,
-    report: watch::Receiver<Report>,
+    report: impl Into<Option<watch::Receiver<Report>>>,
     shutdown: CancellationToken,
 ) -> (watch::Receiver<Snapshot>, Line, impl Future<Output = ()> + Send)
 where
@@ -109,6 +109,7 @@ where
     F: Future<Output = Result<Channel, E>> + Send,
     E: std::fmt::Display + Send,
 {
+    let report = report.into();
     let loaded = last_good::load(&config).await;
     let (receiver, topology) = match loaded {
         Some((version, facts)) => {
@@ -136,7 +137,7 @@ struct Follower {
 }
 
 impl Follower {
-    async fn run<C, F, E>(&mut self, connect: C, report: watch::Receiver<Report>)
+    async fn run<C, F, E>(&mut self, connect: C, report: Option<watch::Receiver<Report>>)
     where
         C: Fn() -> F + Sync,
         F: Future<Output = Result<Channel, E>>,
@@ -165,8 +166,11 @@ impl Follower {
         }
     }
 
-    async fn converse(&mut self, channel: Channel, report: &watch::Receiver<Report>) -> Lost {
+    async fn converse(&mut self, channel: Channel, report: &Option<watch::Receiver<Report>>) -> Lost {
         let client = FeedClient::new(channel);
+        let Some(report) = report else {
+            return self.listen(client, String::new()).await.err().unwrap_or(Lost::Closed);
+        };
         let have = self.receiver.version();
         let ended = tokio::select! {
             ended = self.listen(client.clone(), report.borrow().site.instance.clone()) => ended,

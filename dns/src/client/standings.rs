@@ -19,13 +19,15 @@ impl Clients {
     pub(crate) fn new(topology: &Topology, config: &Config, geo: &Geo, before: Option<&Self>) -> Self {
         let mut clients = Self {
             own: config.standing.clone(),
+            home: config.home.is_some(),
             last: before.map_or(0, |b| b.last),
             views: config.views.clone().into(),
             geo: geo.clone(),
             sticky: topology.traffic.values().any(|t| t.strategy.iter().any(|step| step.policy == "sticky")),
             ..Self::default()
         };
-        clients.standing(place(topology, config.standing.clone()), before);
+        let own = config.home.as_ref().map_or_else(|| config.standing.clone(), |home| home.standing(topology));
+        clients.standing(place(topology, own), before);
         for (name, cluster) in &topology.clusters {
             let standing = Standing { cluster: Some(name.as_str().to_owned()), ..Standing::default() };
             let at = clients.standing(place(topology, standing), before);

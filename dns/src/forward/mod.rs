@@ -53,6 +53,8 @@ const MEMBER_SLOTS: usize = 256;
 const UPSTREAM_SLOTS: usize = 1024;
 /// How the upstreams are called in metrics.
 const UPSTREAM: &str = "(upstream)";
+/// And the federation's DNS servers, which a node-local one asks.
+const FEDERATION: &str = "(federation)";
 
 /// Asks.
 pub(crate) struct Forwarder {
@@ -62,6 +64,7 @@ pub(crate) struct Forwarder {
     pipelines: Pipelines,
     members: Mutex<HashMap<String, Arc<Party>>>,
     upstreams: Party,
+    federation: Party,
     upstream_servers: Vec<SocketAddr>,
     loops: Loops,
     metrics: Metrics,
@@ -107,6 +110,7 @@ impl Forwarder {
             pipelines: Pipelines::new(tasks.clone(), shutdown.clone()),
             members: Mutex::default(),
             upstreams: Party::new(UPSTREAM_SLOTS),
+            federation: Party::new(UPSTREAM_SLOTS),
             upstream_servers,
             loops: Loops::new(rand::random()),
             metrics,
@@ -186,6 +190,26 @@ impl Forwarder {
         reply
     }
 
+    /// Asks the federation's DNS servers. `trail` is what the question came with.
+    ///
+    /// # Errors
+    /// See [`Failed`].
+    pub(crate) async fn federation(
+        &self,
+        servers: &[SocketAddr],
+        question: &Query,
+        bits: Bits,
+        trail: Option<Trail>,
+        budget: &Budget,
+    ) -> Result<Message, Failed> {
+        let (whose, party, budget) = (FEDERATION, &self.federation, Some(budget.clone()));
+        let to = To { whose, party, servers, tcp_only: false, bits, budget, trail };
+        let deadline = to.budget.as_ref().map_or_else(Instant::now, |budget| budget.deadline);
+        let reply = self.ask(&to, question, deadline).await;
+        self.settle(&to, &reply);
+        reply
+    }
+
     /// Whether a question that came with `trail` came back from `member`, where it would go: by way of whom.
     pub(crate) fn returned(&self, trail: Option<Trail>, member: Option<&Member>) -> Option<String> {
         let (whose, servers) = member.map_or((UPSTREAM, &self.upstream_servers), |m| (m.name.as_str(), &m.servers));
@@ -194,17 +218,17 @@ impl Forwarder {
         Some(via)
     }
 
-    /// The members are these now.
-    pub(crate) fn keep<'m>(&self, member: impl Fn(&str) -> Option<&'m Member>) {
+    /// The members are these now, and the federation's DNS servers those.
+    pub(crate) fn keep<'m>(&self, federation: &[SocketAddr], member: impl Fn(&str) -> Option<&'m Member>) {
+        self.federation.keep(federation);
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, party) in members.iter() {
             party.keep(member(name).map_or(&[], |m| &m.servers));
         }
         members.retain(|name, _| member(name).is_some());
         drop(members);
-        self.pipelines.keep(|name| name == UPSTREAM || member(name).is_some());
-        self.loops
-            .keep(|(whose, server)| whose == UPSTREAM || member(whose).is_some_and(|m| m.servers.contains(server)));
+        self.pipelines.keep(|name| is_plain(name) || member(name).is_some());
+        self.loops.keep(|(whose, server)| is_plain(whose) || member(whose).is_some_and(|m| m.servers.contains(server)));
         self.loops.renew();
     }
 
@@ -285,7 +309,7 @@ impl Forwarder {
     }
 
     async fn exchange(&self, to: &To<'_>, server: SocketAddr, ask: &Ask, again: bool) -> Result<Message, Failed> {
-        let direct = to.whose == UPSTREAM || self.dialer.route(to.whose) == Route::Direct;
+        let direct = is_plain(to.whose) || self.dialer.route(to.whose) == Route::Direct;
         if direct && !to.tcp_only && !again {
             to.spend()?;
             let heard = to.party.sockets.exchange(&*self.listen, server, ask).await?;
@@ -302,7 +326,7 @@ impl Forwarder {
 
     fn dial(&self, whose: &str, server: SocketAddr) -> Dial {
         let host = server.ip().to_string();
-        if whose == UPSTREAM {
+        if is_plain(whose) {
             let connect = Arc::clone(&self.connect);
             return Arc::new(move || {
                 let (connect, host) = (Arc::clone(&connect), host.clone());
@@ -317,6 +341,11 @@ impl Forwarder {
             })
         })
     }
+}
+
+/// Whether somebody is no member: reached by no other way than the network.
+fn is_plain(whose: &str) -> bool {
+    whose == UPSTREAM || whose == FEDERATION
 }
 
 /// Judges `reply` to a query for `question` with `id`: for those who try what strangers may send.

@@ -13,6 +13,7 @@
 mod flights;
 mod limiter;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +34,9 @@ use crate::translate::{Asked, Refused, reply};
 use flights::Flights;
 use limiter::Limiter;
 
-/// The fingerprint of the upstreams; members have hashes.
+/// The fingerprints of the upstreams and of the federation's DNS servers; members have hashes.
 const UPSTREAMS: u64 = 0;
+const FEDERATION: u64 = 1;
 /// Answers that are renewed early, and names above others that are asked for, at once.
 const AHEAD_MAX: usize = 64;
 /// So long at most a member's failure to answer is held against a name: our probes say within that time whether it is back.
@@ -170,6 +172,26 @@ impl Lookups {
             Ok(kept)
         });
         self.look_up(question, |now| self.forwarder.shut(None, now), asking, ask).await
+    }
+
+    /// What the federation's DNS servers answer.
+    pub(crate) async fn federation(
+        &self,
+        servers: Vec<SocketAddr>,
+        name: &Name,
+        kind: RecordType,
+        bits: Bits,
+        asking: &Asking,
+    ) -> Looked {
+        let question = Question { whose: FEDERATION, name: name.clone(), kind, bits };
+        let (forwarder, budget) = (Arc::clone(&self.forwarder), asking.budget.clone());
+        let (name, asked, trail) = (name.clone(), Query::query(name.clone(), kind), asking.trail);
+        let ask = Box::pin(async move {
+            let message = forwarder.federation(&servers, &asked, bits, trail, &budget).await?;
+            let scrubbed = outside::scrub(&name, kind, bits.dnssec, message);
+            scrubbed.map(|(kept, _)| kept).map_err(|why| Failed::Unusable(why.to_owned()))
+        });
+        self.look_up(question, |_| None, asking, ask).await
     }
 
     fn asked_of(

@@ -30,7 +30,7 @@ use crate::sign::Signatures;
 use crate::translate::CHAIN_MAX;
 use crate::world::World;
 use crate::zones::Zone;
-pub(crate) use others::failure;
+pub(crate) use others::{failure, said};
 use ours::{here, reuse, reverse_soa, source};
 
 /// What is asked.
@@ -135,6 +135,12 @@ impl Resolver {
         };
         let mut why = Vec::new();
         let (source, reuse) = (source(&place), reuse(&place, &world.table));
+        if let Some(mut answer) = self.beyond(world, &place, question, name, asking, trace).await {
+            answer.sources.extend(source);
+            answer.reuse = answer.reuse.and(reuse);
+            trace.decided(why, &answer);
+            return answer;
+        }
         let mut answer = match place {
             Place::Here(zone) => here(
                 &world.table,

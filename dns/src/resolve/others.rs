@@ -137,6 +137,24 @@ impl Resolver {
         }
     }
 }
+
+/// What others said, or what was answered before.
+pub(crate) fn said(looked: Looked, whom: &str, trace: &mut Trace) -> Answer {
+    trace.step("forward", || looked_up(whom, &looked, false));
+    let (kept, failed) = match looked.outcome {
+        Outcome::Fresh(kept) => (kept, None),
+        Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
+        Outcome::Failed(failed) => return failure(&failed, whom),
+    };
+    let mut answer = Answer { authoritative: false, secure: kept.secure, ..Answer::records(kept.answers) };
+    answer.rcode = if kept.nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
+    (answer.authorities, answer.additionals, answer.next) = (kept.authorities, kept.additionals, kept.next);
+    let Some(failed) = failed else { return answer };
+    answer.secure = false;
+    let stale = if kept.nxdomain { ede::STALE_NXDOMAIN } else { ede::STALE };
+    answer.because(stale, "answered before, kept").because(code(&failed), format!("{whom}: {failed}"))
+}
+
 /// That `whom` could not tell.
 pub(crate) fn failure(failed: &Failed, whom: &str) -> Answer {
     let answer = Answer::failure(code(failed), format!("{whom}: {failed}"));

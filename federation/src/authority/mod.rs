@@ -132,7 +132,7 @@ impl Authority {
         params.distinguished_name = named(&role.to_string());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match role {
-            Role::Cluster(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Role::Cluster(_) | Role::Names(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
             Role::Hub | Role::Site(_) => vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth],
         };
         let mut serial: [u8; 16] = rand::random();

@@ -54,9 +54,10 @@ impl Enrolment for EnrolmentService {
         if self.clusters.get(&ObjectRef::new(name.as_str())).is_none() {
             return Err(Status::permission_denied(format!("cluster `{name}` is no member any more")));
         }
-        let issued =
-            self.authority.sign(&request.into_inner().csr_pem, &peer.role, Timestamp::now()).map_err(bad_request)?;
-        tracing::info!(cluster = %name, serial = %issued.serial, "certificate renewed");
+        let asked = request.into_inner();
+        let role = if asked.names { Role::Names(name.to_string()) } else { peer.role };
+        let issued = self.authority.sign(&asked.csr_pem, &role, Timestamp::now()).map_err(bad_request)?;
+        tracing::info!(%role, serial = %issued.serial, "certificate renewed");
         if let Some(member) = self.sessions.lock().get_mut(&name) {
             let now = Timestamp::now();
             member.issued.retain(|(_, until)| *until > now);

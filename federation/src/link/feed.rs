@@ -1,11 +1,12 @@
-//! What data planes call: Follow (the topology as deltas) and Report (who they are, whom they reach).
+//! What data planes call: Follow (the topology as deltas) and Report (who they are, whom they reach). Node-local DNS servers of members
+//! only follow, and hear what concerns their member.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::topology::Site;
-use atoll_wire::delta::Sender;
+use atoll_wire::delta::{Sender, Shared};
 use atoll_wire::v1::{self, feed_event::Event, feed_server::Feed};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
+use super::{Follower, Views};
 use crate::topology::{Published, Said, Sites};
 
 /// So often a follower hears that the hub is alive.
@@ -32,6 +34,8 @@ pub(crate) struct FeedService {
     /// `None` until the hub has settled.
     pub(crate) topology: watch::Receiver<Option<Published>>,
     pub(crate) sites: Arc<Sites>,
+    /// What node-local DNS servers see, by member.
+    pub(crate) views: Arc<Views>,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
 }
@@ -41,13 +45,23 @@ impl Feed for FeedService {
     type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::FeedEvent, Status>> + Send>>;
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let site = super::site(&request)?;
+        let follower = super::follower(&request)?;
         let (out, events) = mpsc::channel(16);
         let (epoch, topology, shutdown) = (self.epoch, self.topology.clone(), self.shutdown.clone());
+        let views = Arc::clone(&self.views);
         self.tasks.spawn(async move {
-            tracing::info!(site, "data plane follows");
-            let ended = shutdown.run_until_cancelled(feed(epoch, topology, &out, site == DNS)).await;
-            tracing::info!(site, "data plane follows no more");
+            tracing::info!(?follower, "data plane follows");
+            let ended = match &follower {
+                Follower::Site(site) => {
+                    let seen = |p: &Published| Some(if site == DNS { p.whole.clone() } else { p.without_keys.clone() });
+                    shutdown.run_until_cancelled(feed(epoch, topology, &out, seen)).await
+                }
+                Follower::Names(member) => {
+                    let seen = |p: &Published| views.of(p, member);
+                    shutdown.run_until_cancelled(feed(epoch, topology, &out, seen)).await
+                }
+            };
+            tracing::info!(?follower, "data plane follows no more");
             if ended.is_none() {
                 let _ = out.try_send(Err(Status::unavailable("the hub stops")));
             }
@@ -97,12 +111,12 @@ fn instance_of(name: &str, instance: &str) -> Option<String> {
     }
 }
 
-/// Sends the topology whenever it changes, and a word that all is well in between.
+/// Sends the topology as it is `seen` whenever it changes, and a word that all is well in between. Ends when nothing is to be seen.
 async fn feed(
     epoch: u64,
     mut topology: watch::Receiver<Option<Published>>,
     out: &mpsc::Sender<Result<v1::FeedEvent, Status>>,
-    with_keys: bool,
+    seen: impl Fn(&Published) -> Option<Shared>,
 ) -> Option<()> {
     let mut sender = Sender::new(epoch);
     let send = async |event: Event| {
@@ -113,8 +127,11 @@ async fn feed(
     loop {
         let now = topology.borrow_and_update().clone();
         if let Some(published) = now {
-            let shared = if with_keys { &published.whole } else { &published.without_keys };
-            for delta in sender.follow(shared).iter() {
+            let Some(shared) = seen(&published) else {
+                let gone = Status::permission_denied("its Cluster object was deleted: no member any more");
+                return timeout(SLOW_MAX, out.send(Err(gone))).await.ok()?.ok();
+            };
+            for delta in sender.follow(&shared).iter() {
                 send(Event::Delta(delta.clone())).await?;
             }
         }

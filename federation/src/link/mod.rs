@@ -8,6 +8,7 @@
 
 mod agent;
 mod feed;
+mod names;
 mod port;
 mod session;
 
@@ -15,6 +16,7 @@ pub(crate) use agent::{EnrolmentService, LinkService};
 use atoll_api::names::ClusterName;
 use atoll_reach::{Peer, Role};
 pub(crate) use feed::FeedService;
+use names::Views;
 pub(crate) use port::{Port, serve, server};
 use tonic::{Request, Status};
 
@@ -36,6 +38,26 @@ pub(crate) fn member<T>(request: &Request<T>) -> Result<(ClusterName, Peer), Sta
     };
     let name = name.parse().map_err(|e| Status::permission_denied(format!("certificate: {e}")))?;
     Ok((name, peer))
+}
+
+/// Who follows the topology.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Follower {
+    /// A DNS server or gateway.
+    Site(String),
+    /// A node-local DNS of this member.
+    Names(ClusterName),
+}
+
+/// The follower that is calling.
+pub(crate) fn follower<T>(request: &Request<T>) -> Result<Follower, Status> {
+    match who(request)?.role {
+        Role::Names(name) => {
+            let name = name.parse().map_err(|e| Status::permission_denied(format!("certificate: {e}")))?;
+            Ok(Follower::Names(name))
+        }
+        _ => site(request).map(Follower::Site),
+    }
 }
 
 /// The site that is calling.

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::overlap::overlaps;
-use super::{Seen, Verdict, judge};
+use super::{STUB, Seen, Verdict, judge};
 use crate::authority::Revoked;
 use crate::conditions::{merge, status_of};
 use crate::objects::Objects;
@@ -105,6 +105,7 @@ fn look(membership: &Membership, now: Instant) -> BTreeMap<ClusterName, Looked> 
             probed: probes.get(name.as_str()).copied(),
             push_error: push_errors.get(&name).cloned(),
             overlaps: Vec::new(),
+            stub: held.and_then(|m| m.status.facts().get(atoll_api::facts::key::STUB)),
             before: (before("Ready"), before("DNSReady")),
         };
         Some((name, Looked { cluster, member: facts, cidrs, dns, seen }))
@@ -137,6 +138,9 @@ impl Membership {
         let mut new = old.clone();
         new.observed_generation = generation;
         new.conditions = merge(&old.conditions, judged.verdict.conditions.clone(), generation, now);
+        if !judged.verdict.conditions.iter().any(|found| found.kind == STUB) && self.has_said(name) {
+            new.conditions.retain(|condition| condition.type_ != STUB);
+        }
         new.reach = match (judged.cluster.spec.reach, self.routes.of(name.as_str())) {
             (Reach::Relay, _) | (_, Route::Relay) => Some("Relay".into()),
             (Reach::Direct, _) | (_, Route::Direct) => Some("Direct".into()),
@@ -155,6 +159,11 @@ impl Membership {
             new.last_heartbeat = Some(now.to_string());
         }
         (new != old).then_some(new)
+    }
+
+    /// Whether its agent has said what it did since the hub started.
+    fn has_said(&self, name: &ClusterName) -> bool {
+        self.sessions.lock().get(name).is_some_and(|member| member.has_reported() && member.status.version().is_some())
     }
 
     fn take_session(&self, name: &ClusterName, facts: &MemberFacts, status: &mut ClusterStatus) {

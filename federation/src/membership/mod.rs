@@ -10,6 +10,7 @@ mod push;
 use std::time::Duration;
 
 use atoll_api::kinds::SyncMode;
+use atoll_api::topology::StubReport;
 pub(crate) use controller::{Judged, Membership, patch_status, verdicts};
 pub(crate) use push::Pushes;
 pub use push::{PushMember, StartPush};
@@ -31,6 +32,8 @@ pub(crate) enum Phase {
     Lost,
 }
 
+/// The condition that says whether the member's own resolver asks Atoll; there while its agent says anything of it.
+pub(crate) const STUB: &str = "StubApplied";
 /// From Suspect to Lost, as conditions show it; policies have their own times.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
@@ -49,6 +52,8 @@ pub(crate) struct Seen {
     pub(crate) push_error: Option<String>,
     /// Members whose ranges overlap its.
     pub(crate) overlaps: Vec<String>,
+    /// What its agent did with its resolver, where it was asked to.
+    pub(crate) stub: Option<StubReport>,
     /// What was written of it before: Ready, DNSReady.
     pub(crate) before: (Option<bool>, Option<bool>),
 }
@@ -88,12 +93,14 @@ pub(crate) fn judge(seen: &Seen, started: Instant, missed: Duration, now: Instan
     let conditions = if undecided {
         Vec::new()
     } else {
-        vec![
+        let mut all = vec![
             ready_condition(seen, phase, silent_for),
             dns_condition(seen, ready, dns_good),
             syncing(seen),
             distinct(seen),
-        ]
+        ];
+        all.extend(seen.stub.as_ref().map(stub));
+        all
     };
     let good_for = match (ready, seen.beat.good_since) {
         (true, Some(at)) => now.saturating_duration_since(at),
@@ -189,6 +196,19 @@ fn syncing(seen: &Seen) -> Found {
         (false, _, Some(error)) => Found::new("Syncing", false, "PushFailed", error.clone()),
         (false, ..) => Found::new("Syncing", false, "NotConnected", "no agent is connected"),
     }
+}
+
+/// Whether its own resolver asks Atoll for Atoll's names.
+fn stub(report: &StubReport) -> Found {
+    // The words are the agent's; a reason is one of a few.
+    let reason = match report.reason.as_str() {
+        "Applied" => "Applied",
+        "Removed" => "Removed",
+        "Refused" => "Refused",
+        "Waiting" => "Waiting",
+        _ => "Failed",
+    };
+    Found::new(STUB, report.applied, reason, report.message.chars().take(500).collect::<String>())
 }
 
 fn distinct(seen: &Seen) -> Found {

@@ -13,7 +13,8 @@ use std::time::Duration;
 use atoll_api::facts::{Change, Facts, key};
 use atoll_api::kinds::SyncMode;
 use atoll_api::names::ClusterName;
-use atoll_api::topology::{Settings, Site, Topology, Version};
+use atoll_api::reverse;
+use atoll_api::topology::{Settings, Site, StubFacts, Topology, Version};
 use atoll_wire::delta::Shared;
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -224,6 +225,23 @@ impl Publisher {
         self.out.send_replace(Some(Published { version, topology: Arc::new(topology), whole, without_keys }));
     }
 
+    /// What the resolver of `own` is to ask us for.
+    fn stub(&self, own: &ClusterName, members: &BTreeMap<ClusterName, Judged>, sites: &[Site]) -> StubFacts {
+        let ranges = |judged: &'_ Judged| {
+            let cidrs = &judged.cidrs;
+            cidrs.pods.iter().chain(&cidrs.services).cloned().collect::<Vec<_>>()
+        };
+        let mine = members.get(own).map(ranges).unwrap_or_default();
+        let theirs: Vec<String> =
+            members.iter().filter(|(name, _)| *name != own).flat_map(|(_, j)| ranges(j)).collect();
+        let reverse = reverse::others(mine.iter().map(String::as_str), theirs.iter().map(String::as_str)).zones;
+        let dns = sites.iter().filter(|site| site.kind == "dns");
+        let mut servers: Vec<String> = dns.flat_map(|site| site.addresses.iter().cloned()).collect();
+        servers.sort();
+        servers.dedup();
+        StubFacts { apex: self.config.apex.clone(), servers, reverse }
+    }
+
     /// Every agent keeps a relay connection to each site that wants one, the hub included.
     fn tell_agents(&self, members: &BTreeMap<ClusterName, Judged>, sites: &[Site]) {
         let hub = self.config.site();
@@ -233,7 +251,14 @@ impl Publisher {
             let site = Site { gateways: None, silent: false, ..site.clone() };
             facts.put(format!("{}/{}", key::SITE, site.instance), &site);
         }
-        let by_member = members.keys().map(|name| (name.clone(), facts.clone())).collect();
+        let by_member = members.iter().map(|(name, judged)| {
+            let mut facts = facts.clone();
+            if judged.member.stub {
+                facts.put(key::STUB, &self.stub(name, members, sites));
+            }
+            (name.clone(), facts)
+        });
+        let by_member = by_member.collect();
         self.membership.sessions.set_desired(Part::Sites, by_member);
     }
 }

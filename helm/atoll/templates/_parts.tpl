@@ -160,7 +160,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* A role and who has it: cluster-wide where `kind` is ClusterRole. */}}
+{{/* A role and who has it: cluster-wide where `kind` is ClusterRole, else in `namespace` (by default that of the parts). */}}
 {{- define "atoll.role" -}}
 {{- $name := printf "%s%s" (include "atoll.name" .) (.suffix | default "") }}
 apiVersion: rbac.authorization.k8s.io/v1
@@ -168,7 +168,7 @@ kind: {{ .kind }}
 metadata:
   name: {{ $name }}
   {{- if eq .kind "Role" }}
-  namespace: {{ include "atoll.namespace" . }}
+  namespace: {{ .namespace | default (include "atoll.namespace" .) }}
   {{- end }}
   labels: {{- include "atoll.labels" . | nindent 4 }}
 rules: {{- toYaml .rules | nindent 0 }}
@@ -178,7 +178,7 @@ kind: {{ .kind }}Binding
 metadata:
   name: {{ $name }}
   {{- if eq .kind "Role" }}
-  namespace: {{ include "atoll.namespace" . }}
+  namespace: {{ .namespace | default (include "atoll.namespace" .) }}
   {{- end }}
   labels: {{- include "atoll.labels" . | nindent 4 }}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ .kind }}, name: {{ $name }}}

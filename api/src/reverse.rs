@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 /// The zones that make up a range, without the last dot. `None` where no zone ends: an IPv4 range longer than /24 that is more than one
 /// address lies inside a zone that others have a part of (RFC 2317).
-pub(crate) fn zones(range: &IpNet) -> Option<Vec<String>> {
+pub fn zones(range: &IpNet) -> Option<Vec<String>> {
     let (address, length) = (range.network(), range.prefix_len());
     let (width, step) = if address.is_ipv4() { (32, 8) } else { (128, 4) };
     if length == 0 || (width == 32 && (25..32).contains(&length)) {
@@ -29,6 +29,39 @@ pub(crate) fn zones(range: &IpNet) -> Option<Vec<String>> {
     Some((0..1_u32 << (whole - length)).map(zone).collect())
 }
 
+/// Zones in one configuration.
+const ZONES_MAX: usize = 1024;
+
+/// The reverse zones of everybody's ranges but one's own, and what to know about them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Sorted, without the last dot.
+    pub zones: Vec<String>,
+    /// Ranges that no zone is made of.
+    pub left_out: Vec<String>,
+    /// How many zones there are beyond those.
+    pub beyond: usize,
+}
+
+/// The reverse zones of `all` ranges but those of `own`. An overlap with the own addresses stays with who has them.
+pub fn others<'r>(own: impl IntoIterator<Item = &'r str>, all: impl IntoIterator<Item = &'r str>) -> Others {
+    let parsed = |range: &str| range.parse::<IpNet>().ok().and_then(|range| zones(&range));
+    let mut others = Others::default();
+    for range in all {
+        match parsed(range) {
+            Some(more) => others.zones.extend(more),
+            None => others.left_out.push(range.to_owned()),
+        }
+    }
+    let own: Vec<String> = own.into_iter().filter_map(parsed).flatten().collect();
+    others.zones.retain(|zone| !own.iter().any(|own| own == zone || own.ends_with(&format!(".{zone}"))));
+    others.zones.sort();
+    others.zones.dedup();
+    others.beyond = others.zones.len().saturating_sub(ZONES_MAX);
+    others.zones.truncate(ZONES_MAX);
+    others
+}
+
 fn v4(ip: Ipv4Addr, octets: u8) -> String {
     let labels = ip.octets().into_iter().take(octets.into()).map(|o| o.to_string()).collect::<Vec<_>>();
     format!("{}.in-addr.arpa", labels.into_iter().rev().collect::<Vec<_>>().join("."))
@@ -43,6 +76,13 @@ fn v6(ip: Ipv6Addr, nibbles: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zones_of_others_leave_out_what_overlaps_with_ones_own() {
+        let others = others(["10.1.0.0/16"], ["10.0.0.0/8", "10.2.0.0/16", "10.2.0.0/16", "192.0.2.0/25"]);
+        assert_eq!(others.zones, ["2.10.in-addr.arpa"]);
+        assert_eq!((others.left_out, others.beyond), (vec!["192.0.2.0/25".to_owned()], 0));
+    }
 
     #[test]
     fn ranges_become_the_zones_that_make_them_up() {
