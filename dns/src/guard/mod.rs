@@ -72,7 +72,8 @@ impl Guard {
 
     /// The cookie to give back with a reply.
     pub(crate) fn cookie_for(&self, now: Now, ip: IpAddr, cookie: Cookie) -> Option<[u8; COOKIE_BYTES]> {
-        Some(self.secrets.load().make(now.unix, ip, cookie.client()?))
+        let client = cookie.client()?;
+        Some(self.secrets.load().make(now.unix, ip, client))
     }
 
     /// Whether strangers must prove their address first, where they can (RFC 7873 §5.2.3).
