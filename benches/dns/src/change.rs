@@ -17,7 +17,7 @@ const AT: &str = "127.0.0.1:5391";
 pub(crate) fn change(members: usize, services: usize, count: usize) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let size = Size { names: 10_000, members, services: members * services };
-    let running = runtime.block_on(start(AT.parse()?, size))?;
+    let running = runtime.block_on(start(AT.parse()?, size, None))?;
     let socket = UdpSocket::bind(("127.0.0.1", 0))?;
     socket.connect(AT)?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;

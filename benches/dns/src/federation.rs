@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use atoll_api::kinds::Record;
 use atoll_api::names::ServiceName;
-use atoll_api::topology::{Endpoints, Settings, Topology, Version};
-use serde_json::{Value, json};
+use atoll_api::topology::{Endpoints, Settings, Topology, Version, ZoneFacts};
+use serde_json::json;
 
 use crate::Result;
 
@@ -31,11 +32,16 @@ pub(crate) const DEAD_AT: &str = "127.0.0.1:5389";
 pub(crate) fn topology(size: Size) -> Result<Topology> {
     let mut topology = Topology { version: Version { epoch: 1, generation: 1 }, ..Topology::default() };
     topology.settings = Settings { apex: "atoll.internal".into(), default_set: "prod".into(), ..Settings::default() };
-    let records: Vec<Value> = (0..size.names)
-        .map(|n| json!({"name": format!("n{n}"), "type": "A", "ttl": 300, "values": [format!("192.0.2.{}", n % 250)]}))
-        .collect();
-    let zone = json!({"serial": 1, "spec": {"apex": "own.example", "records": records}});
-    topology.zones.insert("own".into(), Arc::new(serde_json::from_value(zone)?));
+    // One by one: what is made up is not to be found in the memory of who serves it.
+    let record = |n: usize| Record {
+        name: format!("n{n}"),
+        record_type: "A".to_owned(),
+        ttl: Some(300),
+        values: vec![format!("192.0.2.{}", n % 250)],
+    };
+    let mut zone: ZoneFacts = serde_json::from_value(json!({"serial": 1, "spec": {"apex": "own.example"}}))?;
+    zone.spec.records = (0..size.names).map(record).collect();
+    topology.zones.insert("own".into(), Arc::new(zone));
     let dead = (size.members > 0).then(|| ("dead".to_owned(), 65_280, DEAD_AT));
     for (name, m, at) in (0..size.members).map(|m| (format!("m{m}"), m, MEMBERS_AT)).chain(dead) {
         let at: SocketAddr = at.parse()?;

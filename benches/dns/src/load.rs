@@ -74,6 +74,19 @@ impl Kind {
         }
     }
 
+    /// Whether no name is asked twice.
+    fn is_new(self) -> bool {
+        matches!(self, Self::Miss | Self::Random | Self::Dead)
+    }
+
+    /// Whether a reply is what the bench is about: an answer, and where a client's network was given, the scope that it is good for.
+    fn takes(self, reply: &[u8]) -> bool {
+        let scoped =
+            |option: &[u8]| option[..7] == [0, 8, 0, 7, 0, 1, 24] && option[7] > 0 && option[8..] == [10, 0, 3];
+        let answered = self == Self::Random || (reply[3] & 0x0f == 0 && reply[6..8] != [0, 0]);
+        answered && (self != Self::Ecs || reply.windows(11).any(scoped))
+    }
+
     pub(crate) fn packet(self, n: u64, id: u16) -> Vec<u8> {
         let mut octets = id.to_be_bytes().to_vec();
         octets.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
@@ -98,6 +111,8 @@ pub(crate) struct Plan {
     pub(crate) seconds: f64,
     /// Queries a second; 0: as many as are answered.
     pub(crate) rate: f64,
+    /// No more than so many.
+    pub(crate) count: u64,
 }
 
 /// Runs the plan and says what came of it.
@@ -106,6 +121,9 @@ pub(crate) fn load(plan: &Plan) -> Result<()> {
     let mut asked: Vec<Option<Instant>> = vec![None; 1 << 16];
     let mut took = Vec::new();
     let (start, mut sent, mut flying, mut failed) = (Instant::now(), 0_u64, 0_usize, 0_u64);
+    let (mut bytes, mut wrong) = (0, 0_u64);
+    // New names are new in every run.
+    let first = if plan.kind.is_new() { u64::from(std::process::id()) * 10_000_000 } else { 0 };
     let mut octets = [0; 4096];
     let end = Duration::from_secs_f64(plan.seconds);
     loop {
@@ -113,14 +131,14 @@ pub(crate) fn load(plan: &Plan) -> Result<()> {
         let since = now - start;
         let due = if plan.rate > 0.0 { (since.as_secs_f64() * plan.rate) as u64 } else { u64::MAX };
         let mut burst = 0;
-        while since < end && sent < due && burst < WINDOW && (plan.rate > 0.0 || flying < WINDOW) {
+        while since < end && sent < due.min(plan.count) && burst < WINDOW && (plan.rate > 0.0 || flying < WINDOW) {
             let id = sent as u16;
             if asked[usize::from(id)].is_some_and(|at| now - at < LOST) && plan.rate == 0.0 {
                 break;
             }
             flying += usize::from(asked[usize::from(id)].replace(now).is_none());
             // A full buffer is a lost query.
-            let _ = sockets[usize::from(id) % SOCKETS].send(&plan.kind.packet(sent, id));
+            let _ = sockets[usize::from(id) % SOCKETS].send(&plan.kind.packet(first + sent, id));
             (sent, burst) = (sent + 1, burst + 1);
         }
         for socket in &sockets {
@@ -133,10 +151,13 @@ pub(crate) fn load(plan: &Plan) -> Result<()> {
                     flying -= 1;
                     took.push(at.elapsed());
                     failed += u64::from(octets[3] & 0x0f == 2);
+                    wrong += u64::from(!plan.kind.takes(&octets[..length]));
+                    bytes += length;
                 }
             }
         }
-        if since > end && (flying == 0 || since > end + LOST) {
+        let over = since > end || sent == plan.count;
+        if over && (flying == 0 || since > end + LOST) {
             break;
         }
     }
@@ -145,7 +166,9 @@ pub(crate) fn load(plan: &Plan) -> Result<()> {
     say("sent", sent)?;
     say("answered", took.len())?;
     say("failed", failed)?;
-    say("rate", format!("{:.0}", took.len() as f64 / plan.seconds))?;
+    say("wrong", wrong)?;
+    say("bytes", bytes / took.len().max(1))?;
+    say("rate", format!("{:.0}", took.len() as f64 / plan.seconds.min(start.elapsed().as_secs_f64())))?;
     for (name, part) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
         say(name, at(part).map_or(0, Duration::as_micros))?;
     }

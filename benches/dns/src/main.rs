@@ -1,11 +1,16 @@
 //! What `benches/dns/run` measures with, one program for all of it.
 //!
 //! ```text
-//!   serve AT NAMES MEMBERS SERVICES   Atoll's DNS server over a made-up federation, one thread
+//!   certificate FOLDER                a certificate for localhost and its key
+//!   serve AT NAMES MEMBERS SERVICES [FOLDER]
+//!                                     Atoll's DNS server over a made-up federation, one thread; with a certificate's folder also DoT, DoH
+//!                                     and DoQ, 1000, 2000 and 3000 ports on
 //!   member AT                         the DNS of every member: an address for each name
 //!   echo AT BYTES                     receives and sends by the batch and does nothing else: what no server can be below
-//!   load AT KIND SECONDS RATE         queries at a rate (0: as many as are answered), percentiles of the answers' times
+//!   load AT KIND SECONDS RATE [COUNT] queries at a rate (0: as many as are answered), percentiles of the answers' times; COUNT at most
 //!   flood AT SECONDS COUNT KIND       calm queries, quiet and beside COUNT of KIND: what others feel of a flood
+//!   streams WAY AT KIND SECONDS FOLDER
+//!                                     queries by HTTPS (doh) or QUIC (doq), a stream for each
 //!   change MEMBERS SERVICES COUNT     changes of the topology until they are seen in answers
 //!   queries KIND COUNT                a file of queries for dnsperf, to stdout
 //! ```
@@ -17,10 +22,13 @@ mod echo;
 mod federation;
 mod flood;
 mod load;
+mod secure;
 mod serve;
+mod streams;
 
 use std::error::Error;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Whatever goes wrong ends the measurement.
@@ -43,7 +51,11 @@ fn command(words: &[String]) -> Result<()> {
         "serve" => {
             let size =
                 federation::Size { names: word(2)?.parse()?, members: word(3)?.parse()?, services: word(4)?.parse()? };
-            serve::serve(word(1)?.parse()?, size)
+            serve::serve(word(1)?.parse()?, size, word(5).ok().map(Path::new))
+        }
+        "certificate" => secure::write(Path::new(word(1)?)),
+        "streams" => {
+            streams::ask(word(1)?, word(2)?.parse()?, word(3)?.parse()?, word(4)?.parse()?, Path::new(word(5)?))
         }
         "member" => serve::member(word(1)?.parse()?),
         "echo" => echo::echo(word(1)?.parse()?, word(2)?.parse()?),
@@ -53,6 +65,7 @@ fn command(words: &[String]) -> Result<()> {
                 kind: word(2)?.parse()?,
                 seconds: word(3)?.parse()?,
                 rate: word(4)?.parse()?,
+                count: word(5).map_or(Ok(u64::MAX), str::parse)?,
             };
             load::load(&plan)
         }

@@ -1,6 +1,7 @@
 //! Atoll's DNS server as the script starts it, and the DNS of its members.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 
 use atoll_dns::{Config, Encrypted, Resources, Server};
@@ -11,7 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::federation::{DEAD_AT, Size, topology};
-use crate::{Result, say};
+use crate::{Result, say, secure};
+
+/// Ports of DoT, DoH and DoQ, after that of plain DNS.
+const SECURE: [u16; 3] = [1000, 2000, 3000];
 
 /// A running server, and the hub's word in our hand.
 pub(crate) struct Running {
@@ -20,11 +24,11 @@ pub(crate) struct Running {
     report: watch::Receiver<Report>,
 }
 
-/// Serves until it is killed.
-pub(crate) fn serve(at: SocketAddr, size: Size) -> Result<()> {
+/// Serves until it is killed; encrypted transports, too, where there is a folder with a certificate.
+pub(crate) fn serve(at: SocketAddr, size: Size, folder: Option<&Path>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let running = start(at, size).await?;
+        let running = start(at, size, folder).await?;
         say("ready", running.server.is_ready())?;
         let mut snapshot = tokio::time::interval(std::time::Duration::from_secs(5));
         loop {
@@ -37,7 +41,7 @@ pub(crate) fn serve(at: SocketAddr, size: Size) -> Result<()> {
 }
 
 /// A server at `at`.
-pub(crate) async fn start(at: SocketAddr, size: Size) -> Result<Running> {
+pub(crate) async fn start(at: SocketAddr, size: Size, folder: Option<&Path>) -> Result<Running> {
     let topology = topology(size)?;
     let routes = Routes::default();
     routes.set(topology.clusters.keys().map(|c| (c.as_str().to_owned(), Route::Direct)).collect());
@@ -45,6 +49,17 @@ pub(crate) async fn start(at: SocketAddr, size: Size) -> Result<Running> {
     let (report, reported) = watch::channel(Report::default());
     let (started, start) = oneshot::channel();
     let system = System::default();
+    let mut encrypted = Encrypted::default();
+    if let Some(folder) = folder {
+        let [tls, https, quic] = SECURE.map(|more| SocketAddr::new(at.ip(), at.port() + more));
+        encrypted = Encrypted {
+            tls: Some(system.tcp(tls).await?),
+            https: Some(system.tcp(https).await?),
+            quic: Some(UdpSocket::bind(quic)?),
+            h3: None,
+            certificate: Some(secure::shown(folder)?),
+        };
+    }
     let resources = Resources {
         topology: followed,
         dialer: Dialer::new(Arc::new(system.clone()), RelayTable::default(), routes),
@@ -53,7 +68,7 @@ pub(crate) async fn start(at: SocketAddr, size: Size) -> Result<Running> {
         listen: Arc::new(system.clone()),
         udp: vec![UdpSocket::bind(at)?],
         tcp: system.tcp(at).await?,
-        encrypted: Encrypted::default(),
+        encrypted,
         files: atoll_dns::Files::default(),
         taps: Vec::new(),
         line: atoll_wire::follow::Line::dead(),
@@ -62,7 +77,8 @@ pub(crate) async fn start(at: SocketAddr, size: Size) -> Result<Running> {
         dir: None,
         started: Some(started),
     };
-    let config = Config { cache_bytes: Some(1 << 30), ..Config::default() };
+    // The generator's word on its clients' networks counts.
+    let config = Config { cache_bytes: Some(1 << 30), ecs: vec!["127.0.0.0/8".parse()?], ..Config::default() };
     tokio::spawn(async move {
         if let Err(error) = atoll_dns::run(config, resources, CancellationToken::new()).await {
             let _ = say("error", error);
