@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use crate::stage::{SECRET, Stage, free_port, program, run, text};
 use crate::world::{FREE, until};
 
-fn start(name: &str, package: &str, words: &[&str], log: &std::path::Path) -> Result<Child> {
+fn start(name: &str, package: &str, words: &[&str], log: &Path) -> Result<Child> {
     let file = std::fs::File::create(log)?;
     let mut command = Command::new(program(name, package)?);
     command.args(words).kill_on_drop(true).stdin(Stdio::null());
