@@ -3,6 +3,8 @@
 //! In: record data and a function from name to name. Out: the same data with every name replaced, or a refusal. Types that hold names
 //! we can't see are refused, never passed. Sources: RFC 3597 §4, RFC 6672 (DNAME, of which the parser knows only the octets).
 
+pub mod names;
+mod strings;
 pub mod text;
 
 use hickory_proto::rr::rdata::{self, NULL};

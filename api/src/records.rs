@@ -9,7 +9,7 @@ use hickory_proto::rr::rdata::{NS, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::kinds::{DNSEndpointSpec, DnsEndpointRecord, Soa, ZoneSpec};
-use crate::rdata::text;
+use crate::rdata::{names, text};
 
 const TXT_PIECE_MAX: usize = 255;
 /// Where a record says nothing.
@@ -19,7 +19,7 @@ const TTL_MAX: u32 = i32::MAX as u32;
 
 /// An absolute lower-case name out of text, with or without the last dot.
 pub fn absolute(text: &str) -> Option<Name> {
-    let mut name = Name::from_ascii(text).ok()?.to_lowercase();
+    let mut name = names::parse(text).ok()?.to_lowercase();
     name.set_fqdn(true);
     Some(name)
 }
@@ -169,9 +169,9 @@ pub fn of_endpoints(endpoints: &[DnsEndpointRecord], mut fault: impl FnMut(Strin
 pub fn to_endpoints(records: &[Record]) -> Vec<DnsEndpointRecord> {
     let mut sets: BTreeMap<(String, String), DnsEndpointRecord> = BTreeMap::new();
     for record in records {
-        let (name, kind) = (record.name.to_ascii(), text::word(record.record_type()));
+        let (name, kind) = (names::show(&record.name), text::word(record.record_type()));
         let set = sets.entry((name.clone(), kind.clone())).or_insert_with(|| DnsEndpointRecord {
-            dns_name: name.trim_end_matches('.').to_owned(),
+            dns_name: name.strip_suffix('.').unwrap_or(&name).to_owned(),
             record_type: kind,
             ..DnsEndpointRecord::default()
         });

@@ -6,7 +6,7 @@
 use hickory_proto::rr::{Name, Record, RecordType};
 use hickory_proto::serialize::txt::parse_ttl;
 
-use crate::rdata::text;
+use crate::rdata::{names, text};
 use crate::records::TTL_DEFAULT;
 
 /// A file; ConfigMaps hold no more either.
@@ -169,7 +169,7 @@ impl Reader {
         if kind == RecordType::SOA {
             return Ok(None);
         }
-        let origin = self.origin.to_ascii();
+        let origin = names::show(&self.origin);
         let words: Vec<&str> = words.iter().map(|w| if w == "@" { origin.as_str() } else { w.as_str() }).collect();
         let data = text::parse(kind, &words.join(" "), &self.origin)
             .map_err(|why| format!("record `{owner} {}`: {why}", text::word(kind)))?;
@@ -191,7 +191,7 @@ impl Reader {
         if word == "@" {
             return Ok(self.origin.clone());
         }
-        let name = Name::from_ascii(word).map_err(|e| format!("`{word}`: {e}"))?;
+        let name = names::parse(word)?;
         let mut name = if name.is_fqdn() {
             name
         } else {
@@ -226,6 +226,7 @@ mod tests {
             "$ORIGIN sub.example.com.\n",
             "x A 192.0.2.2\n",
             "a\\.b A 192.0.2.3\n",
+            "0/25\\065 NS \\000.x\n",
             "Other.Example.COM. MX 10 x\n",
         );
         let parsed = parse(file, &apex());
@@ -242,6 +243,7 @@ mod tests {
                 "txt.example.com. 3600 TXT a ; bc(d)",
                 "x.sub.example.com. 3600 A 192.0.2.2",
                 "a\\.b.sub.example.com. 3600 A 192.0.2.3",
+                "0\\/25a.sub.example.com. 3600 NS \\000.x.sub.example.com.",
                 "other.example.com. 3600 MX 10 x.sub.example.com.",
             ]
         );

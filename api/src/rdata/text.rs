@@ -7,7 +7,7 @@ use hickory_proto::rr::rdata::NULL;
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinDecoder, BinEncodable as _, BinEncoder, NameEncoding, Restrict};
 
-use super::{is_dnssec, map_names, to_dname};
+use super::{is_dnssec, map_names, names, strings, to_dname};
 
 const LOC: u16 = 29;
 const URI: u16 = 256;
@@ -63,15 +63,28 @@ pub fn parse(kind: RecordType, value: &str, origin: &Name) -> Result<RData, Stri
         Some(generic) => generic_data(kind, generic)?,
         None => match (kind, u16::from(kind)) {
             (RecordType::DNAME, _) => {
-                let target = Name::from_ascii(value.trim()).map_err(|e| e.to_string())?;
+                let target = names::parse(value.trim())?;
                 to_dname(&whole(&target, origin)?).ok_or("the target is no name")?
             }
             (_, LOC) => unknown(LOC, loc(value).ok_or("not `D [M [S]] N|S D [M [S]] E|W ALT[m] [SIZE [HP [VP]]]`")?),
             (_, URI) => unknown(URI, uri(value).ok_or("not `PRIORITY WEIGHT \"TARGET\"`")?),
-            _ => RData::try_from_str(kind, value).map_err(|e| e.to_string())?,
+            _ => match strings::parse(kind, value) {
+                Some(data) => data?,
+                None => named(kind, value)?,
+            },
         },
     };
     map_names(data, |kind| format!("type {kind} can't be served"), |name| whole(name, origin))
+}
+
+/// Data whose name, where it has one, we read by ourselves.
+fn named(kind: RecordType, value: &str) -> Result<RData, String> {
+    let Some((word, before, after)) = names::place(kind).and_then(|at| names::word(value, at)) else {
+        return RData::try_from_str(kind, value).map_err(|e| e.to_string());
+    };
+    let name = names::parse(word)?;
+    let data = RData::try_from_str(kind, &format!("{before}name.{after}")).map_err(|e| e.to_string())?;
+    map_names(data, |kind| format!("type {kind} can't be served"), |_| Ok(name.clone()))
 }
 
 fn whole(name: &Name, origin: &Name) -> Result<Name, String> {
@@ -191,7 +204,10 @@ fn exponent(mut centimetres: i128) -> Option<u8> {
 
 /// Text for `data` that [`parse`] makes the same data of.
 pub fn show(data: &RData) -> String {
-    let text = data.to_string();
+    let text = match data {
+        RData::TXT(txt) => strings::show(txt),
+        data => data.to_string(),
+    };
     let same = parse(data.record_type(), &text, &Name::root()).is_ok_and(|back| back == *data);
     if same { text } else { generic(data) }
 }
