@@ -87,7 +87,7 @@ impl Responder {
             return self.plain(packet, from, via, None).await;
         }
         let table = Arc::clone(&self.authority.tables.borrow());
-        match peel(packet, &table.keys, now_s()) {
+        let mut reply = match peel(packet, &table.keys, now_s()) {
             Peeled::Plain if update => Some(self.update(packet, from, None).await),
             Peeled::Plain => self.plain(packet, from, via, None).await,
             Peeled::Malformed => Some(formerr(packet)),
@@ -105,7 +105,9 @@ impl Responder {
                 let fits = reply.len() + session.room() <= limit;
                 Some(session.sign(if fits { reply } else { cut(&reply) }, now_s()))
             }
-        }
+        }?;
+        own_id(&mut reply, packet);
+        Some(reply)
     }
 
     /// The messages of a transfer that `packet` asks for by a stream; `None` for every other packet.
@@ -115,7 +117,10 @@ impl Responder {
         let session = match peel(packet, &table.keys, now) {
             Peeled::Plain => None,
             Peeled::Signed(_, session) => Some(session),
-            Peeled::Refused(reply, _) => return Some(Transfer::only(reply)),
+            Peeled::Refused(mut reply, _) => {
+                own_id(&mut reply, packet);
+                return Some(Transfer::only(reply));
+            }
             Peeled::Malformed => return Some(Transfer::only(formerr(packet))),
         };
         let key = session.as_deref().map(Session::key);
@@ -178,6 +183,13 @@ impl Responder {
             RecordType::IXFR => Ok(zone.soa()),
             _ => Err(ResponseCode::Refused),
         }
+    }
+}
+
+/// Gives a reply the id of the packet: the message that was signed may have had another, when somebody passed it on (RFC 8945 §4.2).
+fn own_id(reply: &mut [u8], packet: &[u8]) {
+    if let (Some(id), Some(own)) = (reply.first_chunk_mut::<2>(), packet.first_chunk::<2>()) {
+        *id = *own;
     }
 }
 

@@ -15,6 +15,7 @@ use atoll_api::kinds::AnswerKind;
 use atoll_api::names::ServiceName;
 use atoll_api::routing;
 use atoll_api::topology::{ClusterFacts, Endpoint, ServiceFacts};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{CNAME, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
@@ -151,7 +152,16 @@ fn offer<'a>(case: &Case<'a>, scope: &Scope, service: &ServiceName) -> Option<Of
 fn addresses(case: &Case<'_>, service: &ServiceName, offer: &Offer<'_>, why: &mut Vec<String>) -> Answer {
     let policy = case.table.policy(service);
     why.push(format!("policy {}", policy.name()));
-    served(case, service, offer, policy, why)
+    let answer = served(case, service, offer, policy, why);
+    // MCS DNS 1.0.0, 2.4.1: "If there are no ready endpoints for the headless Service, the answer should be NXDOMAIN".
+    let empty = offer.facts.headless && answer.rcode == ResponseCode::NoError && answer.answers.is_empty();
+    let none = offer.clusters.iter().all(|c| nobody_is_ready(case, c, service));
+    if empty && none { Answer::no_name_in(case.zone) } else { answer }
+}
+
+fn nobody_is_ready(case: &Case<'_>, cluster: &ClusterFacts, service: &ServiceName) -> bool {
+    let there = case.table.topology.endpoints_in(cluster.name.as_str(), service);
+    !there.is_some_and(|there| there.endpoints.iter().any(|e| e.ready))
 }
 
 /// The answer of a service that stands behind a host.

@@ -32,7 +32,7 @@ pub(crate) fn text(label: &[u8]) -> Option<&str> {
 
 /// Without the last dot, for people and JSON.
 pub(crate) fn show(name: &Name) -> String {
-    let text = name.to_ascii();
+    let text = atoll_api::rdata::names::show(name);
     if text.len() > 1 { text.trim_end_matches('.').to_owned() } else { text }
 }
 

@@ -223,7 +223,9 @@ impl Session {
             digest.extend_from_slice(&u16::try_from(self.mac.len()).unwrap_or(0).to_be_bytes());
             digest.extend_from_slice(&self.mac);
         }
-        digest.extend_from_slice(&message);
+        // §4.3.2: the digest is of the message with the id that it had when it was signed; who passes messages on gives them another.
+        digest.extend_from_slice(&self.id.to_be_bytes());
+        digest.extend_from_slice(message.get(2..).unwrap_or_default());
         if self.first {
             digest.extend(variables(&found));
         } else {

@@ -152,6 +152,7 @@ async fn nsd_follows_and_the_checkers_find_nothing() -> Result<()> {
         ("named-checkzone", "bind9-utils", vec!["-i", "local", "example.com", &file]),
         ("kzonecheck", "knot-dnssecutils", vec!["-o", "example.com", &file]),
         ("ldns-read-zone", "ldnsutils", vec![&file]),
+        ("nsd-checkzone", "nsd", vec!["example.com", &file]),
     ] {
         let (ok, said) = run(tool, package, &words, "").await?;
         assert!(ok, "{tool}: {said}");

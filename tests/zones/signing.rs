@@ -85,6 +85,7 @@ async fn whole_zone_is_sound(stage: &Stage) -> Result<()> {
         ("ldns-verify-zone", "ldnsutils", vec![&file]),
         ("kzonecheck", "knot-dnssecutils", vec!["-o", "example.com", "-d", "on", &file]),
         ("named-checkzone", "bind9-utils", vec!["-i", "local", "example.com", &file]),
+        ("nsd-checkzone", "nsd", vec!["example.com", &file]),
     ] {
         let (ok, said) = run(tool, package, &words, "").await?;
         assert!(ok, "{tool}: {said}");

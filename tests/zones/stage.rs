@@ -55,7 +55,7 @@ impl Stage {
             "records": [
                 {"name": "ns1", "type": "A", "values": ["127.0.0.1"]},
                 {"name": "www", "type": "A", "ttl": 60, "values": ["192.0.2.80"]},
-                {"name": "*.wild", "type": "TXT", "values": ["from the wildcard"]},
+                {"name": "*.wild", "type": "TXT", "ttl": 2730, "values": ["from the wildcard"]},
                 {"name": "alias", "type": "CNAME", "values": ["www.example.com."]},
                 {"name": "a.empty", "type": "MX", "values": ["10 mail.example.com."]},
                 {"name": "sub", "type": "NS", "values": ["ns.sub.example.com."]},

@@ -198,7 +198,7 @@ fn where_nobody_has_endpoints_the_answer_is_a_failure_and_no_absence() {
     let headless = json!({"clusters": ["prod-eu", "prod-us"], "headless": true, "ports": []});
     let headless = Arc::new(serde_json::from_value(headless).unwrap());
     t.services.get_mut("prod").unwrap().insert(ServiceName::new("shop", "web"), headless);
-    assert_eq!(ask(t, EU, web, RecordType::A, &[]), "no data", "Kubernetes DNS specification 2.4.1");
+    assert_eq!(ask(t, EU, web, RecordType::A, &[]), "no name", "Kubernetes DNS specification 2.4.1, MCS DNS 2.4.1");
 }
 
 /// What a policy gives for `shop.example.com` or the service, with load balancers in prod-eu (an address) and prod-us (a host).

@@ -210,7 +210,7 @@ fn looped(via: &str) -> Answer {
 /// Appends a link to the chain.
 fn join(whole: &mut Answer, link: Answer) {
     let reuse = whole.reuse.and(link.reuse);
-    if !matches!(link.rcode, ResponseCode::NoError | ResponseCode::NXDomain) {
+    if !matches!(link.rcode, ResponseCode::NoError | ResponseCode::NXDomain | ResponseCode::YXDomain) {
         let (edes, sources) = (std::mem::take(&mut whole.edes), std::mem::take(&mut whole.sources));
         *whole = Answer { reuse, ..link };
         whole.answers.clear();
@@ -223,7 +223,11 @@ fn join(whole: &mut Answer, link: Answer) {
     whole.sources.extend(link.sources);
     whole.rcode = link.rcode;
     whole.secure &= link.secure;
-    whole.authoritative &= link.authoritative;
+    // RFC 1035 §4.1.1: AA "corresponds to the name which matches the query name, or the first owner name in the answer section". That the
+    // chain ends at somebody else's server says nothing of its beginning.
+    let referral =
+        link.rcode == ResponseCode::NoError && link.authorities.iter().any(|r| r.record_type() == RecordType::NS);
+    whole.authoritative &= link.authoritative || referral;
     whole.answers.extend(link.answers);
     whole.authorities = link.authorities;
     whole.additionals.extend(link.additionals);

@@ -22,8 +22,8 @@ pub(super) fn here(table: &Table, zone: &Zone, name: &Name, kind: RecordType) ->
             Answer { additionals, ..Answer::records(records) }
         }
         Found::Alias(records, target) => Answer { next: Some(target), ..Answer::records(records) },
-        // RFC 6672 §2.2.
-        Found::TooLong => Answer { rcode: ResponseCode::YXDomain, ..Answer::records(Vec::new()) },
+        // RFC 6672 §3.2, step 3C: the DNAME is copied into the answer before its name is found to be too long.
+        Found::TooLong(records) => Answer { rcode: ResponseCode::YXDomain, ..Answer::records(records) },
         Found::Delegated(servers, glue) => {
             let mut answer = Answer::records(Vec::new());
             answer.authoritative = false;

@@ -14,6 +14,7 @@ mod keys;
 mod signatures;
 mod transfer;
 
+use atoll_api::rdata::dname;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 pub(crate) use keys::{Keys, decode};
@@ -33,7 +34,8 @@ pub(crate) fn complete(
     signatures: &Signatures,
     now_s: u32,
 ) {
-    if !matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain) {
+    let too_long = answer.rcode == ResponseCode::YXDomain;
+    if !matches!(answer.rcode, ResponseCode::NoError | ResponseCode::NXDomain) && !too_long {
         return;
     }
     let view = table.clients.view(asker).map(|view| view.name.as_str());
@@ -53,9 +55,14 @@ pub(crate) fn complete(
         }
     }
     let found = answer.answers.iter().any(|r| r.name == last && (r.record_type() == kind || kind == RecordType::ANY));
-    if !found && let Some(zone) = home {
+    if !found
+        && !too_long
+        && let Some(zone) = home
+    {
         refuse(answer, zone, &last, kind);
     }
+    let renamed: Vec<Name> =
+        answer.answers.iter().filter(|r| dname(&r.data).is_some()).map(|r| r.name.clone()).collect();
     let seal = |records: &mut Vec<Record>, home: Option<&Zone>| {
         let sets = sets(std::mem::take(records));
         for mut set in sets {
@@ -65,7 +72,13 @@ pub(crate) fn complete(
                 _ => signer(&first.name),
             };
             // NS and addresses below a cut are not ours to sign (RFC 4035 §2.2); what already is signed is somebody else's.
-            let plain = first.record_type() != RecordType::RRSIG;
+            // RFC 6672 §5.3.1: a CNAME that follows from a DNAME "will never be signed".
+            let made = |r: &Record| renamed.iter().any(|owner| *owner != r.name && owner.zone_of(&r.name));
+            let plain = match first.record_type() {
+                RecordType::RRSIG => false,
+                RecordType::CNAME => !made(first),
+                _ => true,
+            };
             if let Some(zone) = zone.filter(|zone| plain && !is_below(zone, first)) {
                 set.extend(signatures.of(zone, &set, now_s));
             }
@@ -75,6 +88,10 @@ pub(crate) fn complete(
     // A DS, and the denial of one, is the zone's above.
     let above = home.filter(|_| kind == RecordType::DS);
     seal(&mut answer.answers, above);
+    if kind == RecordType::RRSIG {
+        // Who asks for signatures gets those of the denial, as who asks for ANY gets one set (RFC 8482 §4.1).
+        answer.answers.retain(|r| r.record_type() != RecordType::NSEC);
+    }
     seal(&mut answer.authorities, home);
     seal(&mut answer.additionals, None);
 }
@@ -98,7 +115,7 @@ fn end(name: &Name, kind: RecordType, answers: &[Record]) -> Name {
 fn refuse(answer: &mut Answer, zone: &Zone, name: &Name, kind: RecordType) {
     let cut = answer.authorities.iter().find(|r| r.record_type() == RecordType::NS).map(|r| r.name.clone());
     match cut {
-        Some(cut) if !answer.authoritative && answer.answers.is_empty() => {
+        Some(cut) => {
             answer.authorities.extend(match zone.set(&cut, RecordType::DS) {
                 Some(ds) => ds,
                 None => vec![deny::no_ds(zone, &cut)],
@@ -110,7 +127,7 @@ fn refuse(answer: &mut Answer, zone: &Zone, name: &Name, kind: RecordType) {
             let denial = deny::denial(zone, name, kind, there, fixed);
             // RFC 9824 §3.1: the code is that of a name that exists; NXNAME says that it does not.
             answer.rcode = ResponseCode::NoError;
-            if kind == RecordType::NSEC {
+            if matches!(kind, RecordType::NSEC | RecordType::RRSIG) {
                 answer.answers.push(denial);
                 answer.authorities.clear();
             } else {

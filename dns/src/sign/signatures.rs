@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use hickory_proto::dnssec::rdata::{DNSSECRData, RRSIG, SigInput};
 use hickory_proto::dnssec::{Algorithm, TBS};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, SerialNumber};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType, SerialNumber};
 use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder, NameEncoding};
 use moka::sync::Cache;
 
@@ -45,7 +45,10 @@ impl Signatures {
         data.sort_unstable();
         data.dedup();
         let ttl = set.iter().map(|r| r.ttl).min().unwrap_or(0);
-        let original = whole(ttl);
+        // RFC 4034 §3.1.4: "the TTL of the covered RRset as it appears in the authoritative zone", for what stands there.
+        let kind = first.record_type();
+        let written = || zone.set(&first.name, kind).is_some_and(|set| set.first().is_some_and(|r| r.ttl == ttl));
+        let original = if kind == RecordType::NSEC || written() { ttl } else { whole(ttl) };
         let start = day(&first.name, now_s);
         let subject = |seed: u8| {
             let mut hasher = DefaultHasher::new();
@@ -79,7 +82,7 @@ impl Signatures {
     }
 }
 
-/// The TTL that is signed: that of answers which age is one of a few, so that they share signatures (RFC 4035 §5.3.3 allows less).
+/// The TTL that is signed of what is decided when it is asked for: that of answers which age is one of a few, so that they share signatures (RFC 4035 §5.3.3 allows less).
 fn whole(ttl: u32) -> u32 {
     [5, 30, 60, 300, 900, 3600, DAY].into_iter().find(|step| ttl <= *step).unwrap_or(ttl)
 }

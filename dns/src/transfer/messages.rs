@@ -6,6 +6,7 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::Record;
 use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder, NameEncoding};
 
+use crate::edns::{self, ReplyOpt};
 use crate::tsig::Session;
 
 /// A message is begun anew beyond this: names compress within the first 16 KiB alone (RFC 1035 §4.1.4).
@@ -18,6 +19,8 @@ pub(crate) struct Transfer {
     head: Vec<u8>,
     records: std::iter::Peekable<Box<dyn Iterator<Item = Record> + Send>>,
     session: Option<Box<Session>>,
+    /// The OPT of the first message, where the question had one (RFC 6891 §6.1.1), until it is sent.
+    opt: Option<ReplyOpt<'static>>,
     now_s: u64,
     /// Holds its place among the transfers that run, until all is sent.
     _slot: Option<tokio::sync::OwnedSemaphorePermit>,
@@ -34,20 +37,25 @@ impl Transfer {
         slot: tokio::sync::OwnedSemaphorePermit,
     ) -> Self {
         let head = head(query, ResponseCode::NoError);
-        Self { head, records: records.peekable(), session, now_s, _slot: Some(slot), done: false }
+        Self { head, records: records.peekable(), session, opt: opt(query), now_s, _slot: Some(slot), done: false }
     }
 
     /// One message that says no.
     pub(crate) fn refused(query: &Message, code: ResponseCode, session: Option<Box<Session>>, now_s: u64) -> Self {
         let none: Box<dyn Iterator<Item = Record> + Send> = Box::new(std::iter::empty());
-        Self { head: head(query, code), records: none.peekable(), session, now_s, _slot: None, done: false }
+        let (head, opt) = (head(query, code), opt(query));
+        Self { head, records: none.peekable(), session, opt, now_s, _slot: None, done: false }
     }
 
     /// One message as it is.
     pub(crate) fn only(octets: Vec<u8>) -> Self {
         let none: Box<dyn Iterator<Item = Record> + Send> = Box::new(std::iter::empty());
-        Self { head: octets, records: none.peekable(), session: None, now_s: 0, _slot: None, done: false }
+        Self { head: octets, records: none.peekable(), session: None, opt: None, now_s: 0, _slot: None, done: false }
     }
+}
+
+fn opt(query: &Message) -> Option<ReplyOpt<'static>> {
+    query.edns.as_ref().map(|edns| ReplyOpt { dnssec: edns.flags().dnssec_ok, ..ReplyOpt::default() })
 }
 
 /// Header and question of a reply.
@@ -55,6 +63,8 @@ fn head(query: &Message, code: ResponseCode) -> Vec<u8> {
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
     reply.metadata.authoritative = code == ResponseCode::NoError;
     reply.metadata.response_code = code;
+    reply.metadata.recursion_desired = query.metadata.recursion_desired;
+    reply.metadata.checking_disabled = query.metadata.checking_disabled;
     reply.queries.clone_from(&query.queries);
     // A question that was read can be written.
     reply.to_vec().unwrap_or_default()
@@ -85,6 +95,7 @@ impl Iterator for Transfer {
         if octets.len() >= HEADER_BYTES && count > 0 {
             octets[6..8].copy_from_slice(&count.to_be_bytes());
         }
+        edns::append(&mut octets, self.opt.take().as_ref(), MESSAGE_BYTES * 2);
         Some(match &mut self.session {
             Some(session) => session.sign(octets, self.now_s),
             None => octets,

@@ -38,6 +38,21 @@ fn reply(query: &[u8]) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
+/// RFC 8945 §4.2 and §4.3.2: who passes a message on may give it another id; the signature is over the one that it had.
+#[test]
+fn what_somebody_passed_on_with_another_id_is_answered_to_the_one_who_signed() {
+    let (mut octets, verifier) = query("k1.example", TsigAlgorithm::HmacSha256, SECRET, NOW);
+    octets[..2].copy_from_slice(&[0xbe, 0xef]);
+    let Peeled::Signed(message, mut session) = peel(&octets, &ring(), NOW) else { panic!("refused") };
+    let mut plain = reply(&message);
+    plain[..2].copy_from_slice(&[0xbe, 0xef]);
+    let mut signed = session.sign(plain, NOW);
+    assert_eq!(signed[..2], [0xbe, 0xef]);
+    // Back at the one who signed, with its own id again.
+    signed[..2].copy_from_slice(&4711_u16.to_be_bytes());
+    verifier.unwrap().verify(&signed).unwrap();
+}
+
 #[test]
 fn what_another_implementation_signs_is_taken_and_what_we_sign_it_takes() {
     for (name, algorithm) in [("K1.Example", TsigAlgorithm::HmacSha256), ("k2.example", TsigAlgorithm::HmacSha512)] {

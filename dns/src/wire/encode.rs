@@ -10,6 +10,7 @@ use super::query::{HEADER, QUESTION_TAIL, name};
 use super::render::{Body, Facts, turn_size};
 use crate::answer::{Answer, Source, ede};
 use crate::edns::Edes;
+use crate::names::within;
 
 /// What we say ourselves is looked at again after so long, though nothing has changed.
 const STEADY_S: u32 = 3600;
@@ -50,8 +51,9 @@ impl Encoded {
 
 /// Encodes `answer`; `recursion` says whether we look up for this asker what is not ours.
 pub(crate) fn encode(question: &Question<'_>, answer: &Answer, recursion: bool) -> Encoded {
-    let wire = whole(question, answer, recursion).unwrap_or_else(|| cut(question, answer, recursion));
-    let layout = Layout::read(&wire).unwrap_or_default();
+    let (additionals, glue) = glue_first(answer);
+    let wire = whole(question, answer, additionals, recursion).unwrap_or_else(|| cut(question, answer, recursion));
+    let layout = Layout::read(&wire, glue).unwrap_or_default();
     let aging = !ours(answer);
     let turn = if answer.rotates { layout.turn(&wire) } else { Turn::default() };
     let facts = Facts {
@@ -61,6 +63,7 @@ pub(crate) fn encode(question: &Question<'_>, answer: &Answer, recursion: bool) 
         turns: turn.count,
         wide: turn.wide,
         aging,
+        glue: layout.glue,
         code: (u16::from(answer.rcode) >> 4) as u8,
         ede: answer.edes.first().map_or(0, |ede| u8::try_from(ede.code + 1).unwrap_or(u8::MAX)),
     };
@@ -73,11 +76,22 @@ fn word(value: usize) -> u16 {
     u16::try_from(value).unwrap_or(u16::MAX)
 }
 
-fn whole(question: &Question<'_>, answer: &Answer, recursion: bool) -> Option<Vec<u8>> {
+/// The additional records, those first that a referral is none without, and how many these are. RFC 9471 §2.1: addresses of name servers
+/// that lie in the zone that is delegated must be there, or TC says that they are not.
+fn glue_first(answer: &Answer) -> (Vec<Record>, usize) {
+    let cut = answer.authorities.iter().find(|r| r.record_type() == RecordType::NS).map(|r| &r.name);
+    let is_glue = |r: &&Record| cut.is_some_and(|cut| within(&r.name, cut));
+    let (mut first, rest): (Vec<&Record>, Vec<&Record>) = answer.additionals.iter().partition(is_glue);
+    let glue = first.len();
+    first.extend(rest);
+    (first.into_iter().cloned().collect(), glue)
+}
+
+fn whole(question: &Question<'_>, answer: &Answer, additionals: Vec<Record>, recursion: bool) -> Option<Vec<u8>> {
     let mut message = head(question, answer, recursion);
     message.answers = answer.answers.clone();
     message.authorities = answer.authorities.clone();
-    message.additionals = answer.additionals.clone();
+    message.additionals = additionals;
     for record in message.answers.iter_mut().chain(&mut message.authorities) {
         // One spelling, so that it is a pointer to the question.
         if record.name == *question.name {
@@ -139,8 +153,10 @@ fn life(answer: &Answer, aging: bool) -> u32 {
 struct Layout {
     /// Octets up to the end of the question.
     question: usize,
-    /// Octets up to the additional records.
+    /// Octets up to the additional records that may be left out.
     thin: usize,
+    /// Additional records that may not.
+    glue: u8,
     /// Where times to live are.
     ttls: Vec<u16>,
     /// Start, end and type of each answer.
@@ -148,23 +164,27 @@ struct Layout {
 }
 
 impl Layout {
-    fn read(wire: &[u8]) -> Option<Self> {
+    fn read(wire: &[u8], glue: usize) -> Option<Self> {
         let head: &[u8; HEADER] = wire.first_chunk()?;
         let count = |at: usize| usize::from(u16::from_be_bytes([head[at], head[at + 1]]));
         let question = HEADER + name(&wire[HEADER..])?.len() + QUESTION_TAIL;
         let mut layout = Self { question, thin: wire.len(), ..Self::default() };
-        let (mut at, answers, thin) = (question, count(6), count(6) + count(8));
-        for record in 0..thin + count(10) {
+        // More glue than any datagram holds: all of it or nothing.
+        let kept = u8::try_from(glue).ok();
+        layout.glue = kept.unwrap_or(0);
+        let (mut at, answers, fixed) = (question, count(6), count(6) + count(8));
+        let thin = kept.map_or(usize::MAX, |glue| fixed + usize::from(glue));
+        for record in 0..fixed + count(10) {
             if record == thin {
                 layout.thin = at;
             }
             let start = at;
             at += owner(wire.get(at..)?)?;
-            let fixed: &[u8; 10] = wire.get(at..)?.first_chunk()?;
+            let head: &[u8; 10] = wire.get(at..)?.first_chunk()?;
             layout.ttls.push(u16::try_from(at + 4).ok()?);
-            at += 10 + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+            at += 10 + usize::from(u16::from_be_bytes([head[8], head[9]]));
             if record < answers {
-                layout.answers.push((start, at, u16::from_be_bytes([fixed[0], fixed[1]])));
+                layout.answers.push((start, at, u16::from_be_bytes([head[0], head[1]])));
             }
         }
         (at == wire.len()).then_some(layout)

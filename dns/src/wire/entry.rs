@@ -143,7 +143,8 @@ impl Kept<'_> {
             (at::CODE, 1, u64::from(facts.code)),
             (at::THIN, 2, u64::from(facts.thin)),
             (at::TURN, 2, u64::from(slots.unwrap_or(facts.turn))),
-            (at::TURNS, 1, u64::from(facts.turns)),
+            // A referral has no addresses that take turns.
+            (at::TURNS, 1, u64::from(if facts.turn == 0 { facts.glue } else { facts.turns })),
         ] {
             put(&mut octets, at, size, value);
         }
@@ -230,11 +231,13 @@ impl<'e> Entry<'e> {
     /// The message and what goes with it.
     pub(crate) fn body(&self) -> Body<'e> {
         let flags = self.head[at::STAMPS];
+        let (turn, count) = (self.u16(at::TURN), self.head[at::TURNS]);
         let facts = Facts {
             thin: self.u16(at::THIN),
             question: u16::from(self.head[at::NAME]) + 16,
-            turn: self.u16(at::TURN),
-            turns: self.head[at::TURNS],
+            turn,
+            turns: if turn == 0 { 0 } else { count },
+            glue: if turn == 0 { count } else { 0 },
             wide: flags & WIDE != 0,
             aging: flags & AGING != 0,
             code: self.head[at::CODE],

@@ -1,8 +1,8 @@
 //! From a kept answer to the reply that one client gets: copied, then what is the client's own put in. Allocates nothing. Pure.
 //!
 //! In: the [`Body`] of an entry, what the client asked, how old the entry is. Out: octets in the caller's buffer. What does not fit is
-//! cut whole, never in the middle: first the additional records, which is no truncation (RFC 2181 §9), then everything but the
-//! question, with TC (RFC 6891 §6.2.3). OPT is never kept; it is written here.
+//! cut whole, never in the middle: first the additional records, which is no truncation (RFC 2181 §9) unless they are a referral's glue
+//! (RFC 9471 §2.1), then everything but the question, with TC (RFC 6891 §6.2.3). OPT is never kept; it is written here.
 
 use super::query::{HEADER, QUESTION_TAIL, Query, bit};
 use crate::edns::{Edes, ReplyOpt};
@@ -75,8 +75,10 @@ pub(crate) fn failure(
 /// What is known of a message that is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// Octets without additional records.
+    /// Octets without the additional records that may be left out.
     pub(crate) thin: u16,
+    /// Additional records that may not.
+    pub(crate) glue: u8,
     /// Octets up to the end of the question.
     pub(crate) question: u16,
     /// Where the addresses begin that take turns in being the first.
@@ -152,7 +154,7 @@ impl<'e> Body<'e> {
         let (reply, mut rest) = out[..limit].split_at_mut(length);
         reply.copy_from_slice(&self.wire[..length]);
         if length < self.wire.len() {
-            reply[10..HEADER].fill(0);
+            reply[10..HEADER].copy_from_slice(&[0, if fits { self.facts.glue } else { 0 }]);
         }
         if fits {
             self.turn(reply, turn);

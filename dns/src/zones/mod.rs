@@ -29,8 +29,8 @@ pub(crate) enum Found {
     Records(Vec<Record>),
     /// The name is an alias of another: its CNAME, or the DNAME above it and the CNAME that follows from it.
     Alias(Vec<Record>, Name),
-    /// The name would be an alias of one that is too long (RFC 6672 §2.2).
-    TooLong,
+    /// The name would be an alias of one that is too long (RFC 6672 §2.2), by this DNAME.
+    TooLong(Vec<Record>),
     /// The name is somebody else's: the name servers, and addresses of theirs that we know.
     Delegated(Vec<Record>, Vec<Record>),
     /// The name exists, but not with this type.
@@ -266,7 +266,7 @@ impl Zone {
                     let alias = Record::from_rdata(name.clone(), record.ttl, RData::CNAME(CNAME(whole.clone())));
                     Found::Alias(vec![record, alias], whole)
                 }
-                None => Found::TooLong,
+                None => Found::TooLong(vec![record]),
             };
             Some((owner, found))
         })

@@ -18,7 +18,7 @@ fn a_zone_answers_as_rfc_1034_and_4592_say() {
             set.iter().map(|r| format!("{} {} {}", r.name, r.ttl, r.data)).collect::<Vec<_>>().join("; ")
         }
         Found::Alias(_, target) => format!("alias {target}"),
-        Found::TooLong => "too long".to_owned(),
+        Found::TooLong(_) => "too long".to_owned(),
         Found::Delegated(ns, glue) => format!("to {} with {}", ns[0].data, glue.len()),
         Found::NoData => "no data".to_owned(),
         Found::NoName => "no name".to_owned(),

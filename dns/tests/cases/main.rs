@@ -77,7 +77,24 @@ macro_rules! groups {
     };
 }
 
-groups! { attacks, basics, cache, checks, clusterset, failures, geo, hierarchy, members, outside, protection, zones }
+groups! { basics, cache, checks, clusterset, failures, geo, hierarchy, members, outside, protection, zones }
+
+/// Published attacks: a scenario and a test of its name each, in `cases/attacks/`.
+macro_rules! attacks {
+    ($($attack:ident),* $(,)?) => {
+        const ATTACKS: &[&str] = &[$(stringify!($attack)),*];
+        mod attacks {
+            $(#[test] fn $attack() { super::attack(stringify!($attack)); })*
+        }
+    };
+}
+
+attacks! { budget, camp, fragments, ghost_domain, keytrap, maginotdns, nxns, tudoor }
+
+fn attack(name: &str) {
+    let failures = one("attacks", &home().join("attacks").join(format!("{}.case", name.replace('_', "-"))));
+    assert!(failures.is_empty(), "\n\n{}\n", failures.join("\n\n"));
+}
 
 fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases")
@@ -113,7 +130,12 @@ fn one(group: &str, file: &Path) -> Vec<String> {
 fn every_folder_is_a_group_and_every_transport_is_asked_over() {
     let folders = std::fs::read_dir(home()).unwrap().map(|e| e.unwrap()).filter(|e| e.path().is_dir());
     for folder in folders.map(|e| e.file_name().to_string_lossy().into_owned()) {
-        assert!(GROUPS.contains(&&*folder), "tests/cases/{folder} has no row in `groups!`");
+        let known = GROUPS.contains(&&*folder) || folder == "attacks";
+        assert!(known, "tests/cases/{folder} has no row in `groups!`");
+    }
+    for file in std::fs::read_dir(home().join("attacks")).unwrap().map(|e| e.unwrap().path()) {
+        let name = file.file_stem().unwrap().to_string_lossy().replace('-', "_");
+        assert!(ATTACKS.contains(&&*name), "tests/cases/attacks: {name} has no row in `attacks!`");
     }
     for transport in atoll_dns::transport::TRANSPORTS {
         let known = stage::ways::WAYS.iter().any(|way| way.transport == transport.name);
