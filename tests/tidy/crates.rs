@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("demo", &["federation/apiserver", "federation/registry"]),
     ("testbed", &[]),
     ("benches", &["dns", "federation", "federation/apiserver"]),
+    ("fuzz", &["dns"]),
 ];
 
 /// For anybody's tests.

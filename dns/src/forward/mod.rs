@@ -39,7 +39,7 @@ use crate::cache::Bits;
 use crate::metrics::Metrics;
 use crate::table::Member;
 pub(crate) use ask::UDP_BYTES_MAX;
-use ask::{Ask, Options};
+use ask::{Ask, Options, Reply};
 pub(crate) use failed::Failed;
 pub(crate) use loops::Loops;
 pub(crate) use party::Party;
@@ -348,7 +348,10 @@ fn is_plain(whose: &str) -> bool {
     whose == UPSTREAM || whose == FEDERATION
 }
 
-/// Judges `reply` to a query for `question` with `id`: for those who try what strangers may send.
-pub(crate) fn judge(question: &Query, id: u16, reply: &[u8]) {
-    drop(Ask::new(question, id, None).judge(&mut reply.to_vec()));
+/// The reply to a query for `question` with `id` that `octets` are, if any: for those who try what strangers may send.
+pub(crate) fn judge(question: &Query, id: u16, octets: &[u8]) -> Option<Message> {
+    match Ask::new(question, id, None).judge(&mut octets.to_vec()) {
+        Reply::Ours(message, _) => Some(*message),
+        Reply::Respelled | Reply::Broken | Reply::Foreign => None,
+    }
 }

@@ -5,28 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use atoll_api::topology::Topology;
 use atoll_reach::{Dialer, RelayTable, Routes, System};
-use atoll_wire::follow::{Line, Snapshot};
+use atoll_wire::follow::Snapshot;
 use hickory_proto::op::{Edns, Message, Query as Asks, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::authority::Authority;
 use crate::config::Config;
-use crate::edge::Edge;
-use crate::forward::Forwarder;
 use crate::guard::Rate;
 use crate::health::Probes;
-use crate::lookup::Lookups;
-use crate::metrics::Metrics;
-use crate::outside::Guard;
-use crate::resolve::Resolver;
 use crate::respond::{Responder, Via};
 use crate::testing::topology;
 use crate::world::World;
@@ -103,29 +93,7 @@ pub(crate) fn responder(topology: Topology, bytes_max: usize) -> Responder {
 
 /// The same, as it is told.
 pub(crate) fn configured(config: &Config, topology: Topology, bytes_max: usize) -> Responder {
-    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let system = Arc::new(System::default());
-    let forwarder =
-        Arc::new(Forwarder::new(dialer(), system.clone(), system, Vec::new(), metrics.clone(), &tasks, &shutdown));
-    let (world, _) = World::new(
-        None,
-        &snapshot(topology),
-        &Probes::default(),
-        &dialer(),
-        (config, &crate::geo::Geo::default()),
-        Instant::now(),
-    );
-    let gate = Arc::new(crate::gate::Gate::new(&metrics));
-    gate.follow(None, &world, &forwarder);
-    let lookups = Lookups::new(&config.caching, forwarder, metrics.clone(), tasks);
-    let authority = Arc::new(Authority::new(Line::dead(), Arc::clone(&world.table)));
-    let signatures = Arc::clone(&authority.signatures);
-    let guard = Guard::new(true, vec![], vec![]);
-    let resolver = Arc::new(Resolver { world: ArcSwap::from_pointee(world), lookups, guard, signatures });
-    let edge = Arc::new(Edge::new(config, None));
-    let taps = crate::tap::Taps::default();
-    Responder { resolver, edge, authority, metrics, wire: Arc::new(Wire::new(bytes_max, Instant::now())), taps, gate }
+    crate::fuzzing::responder(config, topology, bytes_max).unwrap()
 }
 
 /// Another topology counts from now on; the tables are made anew and differ.

@@ -1,0 +1,4 @@
+//! Fuzzes dynamic updates.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| atoll_dns::fuzzing::update(octets));
