@@ -32,6 +32,7 @@ use futures::FutureExt as _;
 use process::Process;
 use said::{feed, run, until};
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 const ATOLL: &str = env!("CARGO_BIN_EXE_atoll");
@@ -62,21 +63,28 @@ struct Stage<'t> {
     dir: &'t Path,
     eu: Member<'t>,
     dns: SocketAddr,
+    pod: OnceCell<String>,
     began: Instant,
 }
 
 async fn tell(testbed: &Testbed, dir: &Path) -> Result<()> {
     let eu = testbed.member("prod-eu")?;
     let coredns = SocketAddr::from((eu.plan().dns(), 53));
-    let stage = Stage { testbed, dir, eu, dns: SocketAddr::from((testbed.host(), 5353)), began: Instant::now() };
+    let dns = SocketAddr::from((testbed.host(), 5353));
+    let stage = Stage { testbed, dir, eu, dns, pod: OnceCell::new(), began: Instant::now() };
+    let before = stage.corefile().await?;
+    ensure!(before.starts_with(".:53 {"), "{before}");
     let (hub, dns) = stage.federation().await?;
     let mut agent = stage.join("prod-eu").await?;
     let _other = stage.join("prod-us").await?;
     stage.share().await?;
 
-    let before = stage.corefile().await?;
     let mut node = stage.run("node", &stage.node_config()?)?;
-    stage.mount().await?;
+    until("CoreDNS is told", PATIENCE, async || {
+        stage.mount().await?;
+        stage.ask(coredns, FEDERATED).await?.some()
+    })
+    .await?;
     stage.serves(coredns, "CoreDNS, told by the agent").await?;
     let told = stage.corefile().await?;
     ensure!(told.ends_with(&before) && told.starts_with("# atoll: begin"), "the Corefile:\n{told}");
@@ -124,8 +132,8 @@ async fn tell(testbed: &Testbed, dir: &Path) -> Result<()> {
         Ok(())
     })
     .await?;
-    stage.mount().await?;
     until("CoreDNS knows nothing of Atoll", PATIENCE, async || {
+        stage.mount().await?;
         let answer = stage.ask(coredns, FEDERATED).await?;
         ensure!(answer.addresses().is_empty(), "{answer:?}");
         Ok(())
@@ -297,19 +305,19 @@ impl Stage<'_> {
 
     /// `dig` in the network of one of prod-eu's pods.
     async fn question(&self, server: SocketAddr, name: &str, kind: &str) -> Result<Answer> {
-        let pods = run(self.member(&[
-            "get",
-            "pods",
-            "-n",
-            "echo",
-            "-l",
-            "app=echo",
-            "-o",
-            "jsonpath={.items[0].metadata.name}",
-        ]));
-        let pod = format!("echo/{}", pods.await?.ok()?);
-        let command = self.eu.command_in_pod(&pod, "dig").await?;
+        let network = self.pod.get_or_try_init(|| self.network()).await?;
+        let mut command = Command::new("nsenter");
+        command.args([network, "--", "dig"]);
         dig::dig(command, server, &Question { name, kind, tcp: false, source: None }).await
+    }
+
+    /// The network of one of its pods, as `nsenter` takes it: found once, since nobody is asked for it while the link is cut.
+    async fn network(&self) -> Result<String> {
+        let first = ["get", "pods", "-n", "echo", "-l", "app=echo", "-o", "jsonpath={.items[0].metadata.name}"];
+        let pod = format!("echo/{}", run(self.member(&first)).await?.ok()?);
+        let command = self.eu.command_in_pod(&pod, "dig").await?;
+        let mut words = command.as_std().get_args();
+        Ok(words.next().context("its network")?.to_string_lossy().into_owned())
     }
 
     async fn ask(&self, server: SocketAddr, name: &str) -> Result<Answer> {
