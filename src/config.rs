@@ -112,6 +112,7 @@ pub(crate) struct Gateway {
     pub(crate) clients: Clients,
     /// From which each Gateway gets an address of its own; none: all share the configured ports.
     pub(crate) addresses: Vec<IpNet>,
+    pub(crate) limits: atoll_gateway::Limits,
 }
 
 /// The checked configuration.

@@ -43,12 +43,18 @@ impl Default for Config {
 }
 
 /// Bounds on what clients may do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once, over all listeners; more wait to be accepted.
     pub connections_max: usize,
-    /// A request head must be there within this time, and so long a connection may be idle.
+    /// A request head must be there within this time, and so long an HTTP/1.1 connection may be idle.
     pub header_timeout: Duration,
+    /// So long a request's body may stand still while nothing is answered yet.
+    pub body_timeout: Duration,
+    /// So long a client may take nothing of what is written to it.
+    pub write_timeout: Duration,
+    /// So long an HTTP/2 connection may be without a stream; twice as long at the most.
+    pub idle_timeout: Duration,
     /// A TLS handshake must be done within this time.
     pub handshake_timeout: Duration,
     /// A request head is at most this long.
@@ -68,6 +74,9 @@ impl Default for Limits {
         Self {
             connections_max: 16_384,
             header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(300),
             handshake_timeout: Duration::from_secs(10),
             header_bytes_max: 64 * 1024,
             headers_max: 100,

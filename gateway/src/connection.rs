@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::http::{Client, speak};
 use crate::l4::stream as carry;
 use crate::listen::hello;
+use crate::metrics::Cut;
 use crate::plane::{Plane, Snapshot};
+use crate::progress::Taken;
 use crate::table::{ListenerTable, Mode, Protocol, Slot, StreamRule};
 
 /// Serves one connection until it ends or we do. `stop`: no further requests.
@@ -49,7 +51,7 @@ pub(crate) async fn serve(
             carry(&plane, stream, peer, snapshot, &*rule(&listener, "")?).await
         }
         Protocol::Http | Protocol::Udp => {
-            let (h2, stream) = sniff(stream, plane.limits.header_timeout).await?;
+            let (h2, stream) = begin(&plane, taken(&plane, stream)).await?;
             speak(plane, stream, Client { slot, peer, tls: false, sni: None }, h2, stop).await
         }
     }
@@ -63,12 +65,17 @@ async fn secure(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let until = tokio::time::Instant::now() + plane.limits.handshake_timeout;
+    let late = |_| {
+        plane.metrics.cut(Cut::Tls);
+        io::Error::from(io::ErrorKind::TimedOut)
+    };
     let (name, stream) = tokio::time::timeout_at(until, hello(stream)).await.map_err(late)??;
     let (snapshot, listener) = listener(&plane, slot, &name).ok_or_else(nobody)?;
     if listener.mode == Mode::Pass {
         return carry(&plane, stream, peer, snapshot, &*rule(&listener, &name)?).await;
     }
     let config = listener.server.clone().ok_or_else(nobody)?;
+    let stream = if listener.mode == Mode::Requests { taken(&plane, stream) } else { stream };
     let accepted = tokio::time::timeout_at(until, TlsAcceptor::from(config).accept(stream));
     let stream = accepted.await.map_err(late)??;
     if listener.mode == Mode::Terminate {
@@ -77,7 +84,7 @@ async fn secure(
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let client = Client { slot, peer, tls: true, sni: Some(name).filter(|name| !name.is_empty()) };
     // Who agreed on HTTP/2 begins with its preface; the bounds of servers begin with the first octets.
-    let (begun, stream) = sniff(Box::new(stream), plane.limits.header_timeout).await?;
+    let (begun, stream) = begin(&plane, Box::new(stream)).await?;
     if h2 && !begun {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 was agreed on, and something else spoken"));
     }
@@ -94,8 +101,19 @@ fn rule(listener: &ListenerTable, name: &str) -> io::Result<Arc<StreamRule>> {
     listener.streams.find(name).cloned().ok_or_else(nobody)
 }
 
-fn late<E>(_: E) -> io::Error {
-    io::ErrorKind::TimedOut.into()
+/// Waits for the first octets; whether HTTP/2 begins.
+async fn begin(plane: &Plane, stream: BoxStream) -> io::Result<(bool, BoxStream)> {
+    let begun = sniff(stream, plane.limits.header_timeout).await;
+    begun.inspect_err(|error| {
+        if error.kind() == io::ErrorKind::TimedOut {
+            plane.metrics.cut(Cut::Head);
+        }
+    })
+}
+
+/// Breaks when the client takes nothing. Streams that are not looked into stay as they are: their ends may be silent as long as they like.
+fn taken(plane: &Plane, stream: BoxStream) -> BoxStream {
+    Box::new(Taken::new(stream, plane.limits.write_timeout, plane.metrics.cuts(Cut::Answer)))
 }
 
 fn nobody() -> io::Error {

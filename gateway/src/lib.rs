@@ -34,6 +34,7 @@ mod plane;
 
 mod connection;
 mod listen;
+mod progress;
 mod tls;
 
 mod http;

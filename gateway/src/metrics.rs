@@ -1,10 +1,37 @@
-//! What is counted: requests by route, status and cluster, their time, connects, failures, clusters that are out.
+//! What is counted: requests by route, status and cluster, their time, connects, failures, clusters that are out, clients that were cut.
 
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// With what a client did not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Its hello, or the rest of the TLS handshake.
+    Tls,
+    /// The head of a request; on HTTP/1.1 also the first or next request at all.
+    Head,
+    /// The body of a request.
+    Body,
+    /// Taking an answer.
+    Answer,
+    /// HTTP/2 without a stream.
+    Idle,
+}
+
+impl Cut {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Head => "head",
+            Self::Body => "body",
+            Self::Answer => "answer",
+            Self::Idle => "idle",
+        }
+    }
+}
 
 /// Counters of the gateway. Clones share them.
 #[derive(Clone)]
@@ -15,6 +42,8 @@ pub(crate) struct Metrics {
     failures: IntCounterVec,
     retries: IntCounterVec,
     clusters_out: IntGaugeVec,
+    cuts: IntCounterVec,
+    pub(crate) copies_dropped: IntCounter,
     pub(crate) connections: IntGauge,
     pub(crate) builds: IntCounter,
     pub(crate) routes: IntGauge,
@@ -44,8 +73,10 @@ impl Metrics {
                 .buckets(BUCKETS.to_vec()),
         )?;
         registry.register(Box::new(seconds.clone()))?;
-        let builds = IntCounter::new("atoll_gateway_table_builds_total", "Route tables built")?;
-        registry.register(Box::new(builds.clone()))?;
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone())).map(|()| counter)
+        };
         Ok(Self {
             requests: counters(
                 "atoll_gateway_requests_total",
@@ -69,8 +100,17 @@ impl Metrics {
                 &["result"],
             )?,
             clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,
+            cuts: counters(
+                "atoll_gateway_cut_total",
+                "Clients that did not go on in time, by with what: tls, head, body, answer, idle",
+                &["with"],
+            )?,
+            copies_dropped: counter(
+                "atoll_gateway_copies_dropped_total",
+                "Copies for mirrors that were not made because too many were under way",
+            )?,
             connections: gauge("atoll_gateway_connections", "Connections of clients")?,
-            builds,
+            builds: counter("atoll_gateway_table_builds_total", "Route tables built")?,
             routes: gauge("atoll_gateway_routes", "Routes known")?,
             certificates_not_after: gauges(
                 "atoll_gateway_certificate_not_after_seconds",
@@ -99,6 +139,16 @@ impl Metrics {
     /// A request was to be sent again.
     pub(crate) fn retried(&self, allowed: bool) {
         self.retries.with_label_values(&[if allowed { "sent" } else { "refused" }]).inc();
+    }
+
+    /// A client did not go on.
+    pub(crate) fn cut(&self, with: Cut) {
+        self.cuts(with).inc();
+    }
+
+    /// Counts those.
+    pub(crate) fn cuts(&self, with: Cut) -> IntCounter {
+        self.cuts.with_label_values(&[with.word()])
     }
 
     /// A cluster went out or came back.

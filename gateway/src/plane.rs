@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,7 +42,9 @@ pub(crate) struct Plane {
     pub(crate) budget: Budget,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
-    /// Connections of clients, and what they leave behind: tunnels, copies.
+    /// Copies for mirrors that may be under way at once.
+    pub(crate) copies: Arc<Semaphore>,
+    /// Connections of clients, their streams, and what they leave behind: tunnels, copies.
     pub(crate) tracker: TaskTracker,
     /// No new connections; those that are open finish what they do.
     pub(crate) drain: CancellationToken,

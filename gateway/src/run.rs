@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +22,9 @@ use crate::table::{Memory, Ports, Slot};
 use crate::tls::Keys;
 use crate::watch::Watches;
 use crate::{Config, Error, Resources, last_good, status};
+
+/// Copies of requests for mirrors that are under way at once.
+const COPIES_MAX: usize = 1024;
 
 /// A handle to a running gateway, for console, admin port and commands. Clones are the same one.
 #[derive(Clone)]
@@ -74,6 +77,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         budget: Budget::default(),
         limits: config.limits,
         metrics,
+        copies: Arc::new(Semaphore::new(COPIES_MAX)),
         tracker: TaskTracker::new(),
         drain,
         ready: watch::Sender::new(false),

@@ -1,5 +1,7 @@
 //! The file as it is written: every key, nothing but these keys. Checked here, once.
 
+mod gateway;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -17,8 +19,10 @@ use serde::de::IgnoredAny;
 
 use crate::taps::Looking;
 
+use gateway::FileGateway;
+
 use super::agent::FileAgent;
-use super::{Advertise, Clients, Config, Dns, Gateway, Listen, Listens, Pair};
+use super::{Advertise, Clients, Config, Dns, Listen, Listens, Pair};
 
 /// A tick of the limiter is 16 µs.
 const RATE_MAX: u32 = 60_000;
@@ -171,13 +175,6 @@ struct FileRebinding {
     guard: Option<bool>,
     names: Vec<String>,
     ranges: Vec<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct FileGateway {
-    clients: BTreeMap<String, Standing>,
-    addresses: Vec<String>,
 }
 
 impl File {
@@ -392,16 +389,6 @@ impl FileLimits {
             bail!("dns.limits: every limit is at least 1, and idleSeconds at most {}", IDLE_MAX.as_secs());
         }
         Ok(limits)
-    }
-}
-
-impl FileGateway {
-    fn check(self) -> anyhow::Result<Gateway> {
-        let address = |said: String| range("gateway.addresses", &said);
-        Ok(Gateway {
-            clients: clients("gateway.clients", self.clients)?,
-            addresses: self.addresses.into_iter().map(address).collect::<Result<_, _>>()?,
-        })
     }
 }
 

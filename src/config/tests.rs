@@ -25,6 +25,7 @@ fn the_documented_file_reads_as_it_is_meant() {
         (Rate::default(), Limits::default()),
         "the documented limits are the defaults"
     );
+    assert_eq!(c.gateway.limits, atoll_gateway::Limits::default(), "the gateway's, too");
     assert_eq!(c.dns.upstreams, ["9.9.9.9:53".parse().unwrap()]);
     assert_eq!(c.dns.clients[0].1.region.as_deref(), Some("eu-central"));
     assert_eq!((c.dns.views[0].name.as_str(), c.dns.views[0].zones.len(), c.dns.ecs.len()), ("partners", 1, 1));
@@ -77,6 +78,9 @@ fn a_bad_value_is_named_with_its_key_and_what_fits() {
         ("dns: {clients: {10.0.0.0/8: {planet: mars}}}", vec!["planet"]),
         ("advertise: {addresses: [gw.example.com]}", vec!["advertise.addresses", "gw.example.com"]),
         ("gateway: {addresses: [gw.example.com]}", vec!["gateway.addresses", "gw.example.com"]),
+        ("gateway: {limits: {connections: 0}}", vec!["gateway.limits.connections", "at least 1"]),
+        ("gateway: {limits: {bodySeconds: 0}}", vec!["gateway.limits.bodySeconds", "between 1 and 3600"]),
+        ("gateway: {limits: {idleSeconds: 4000}}", vec!["gateway.limits.idleSeconds", "`4000`"]),
         ("agent: {cluster: svc}", vec!["agent.cluster", "svc"]),
         ("embedded: perhaps", vec!["embedded", "perhaps", "true nor false"]),
         ("apex: [", vec!["line"]),

@@ -65,6 +65,7 @@ pub(crate) async fn run_gateway(
         clients: config.gateway.clients.clone(),
         addresses,
         pool: config.gateway.addresses.clone(),
+        limits: config.gateway.limits.clone(),
         ..atoll_gateway::Config::default()
     };
     let resources = atoll_gateway::Resources {

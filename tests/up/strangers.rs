@@ -1,6 +1,7 @@
 //! Who opens connections and says nothing, half of something, or something else: cut after a while, and nobody else notices.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::world::{FREE, LONG, Place, client};
+use crate::world::{FREE, LONG, Place, client, until};
 
 /// More than the API server takes of strangers, from three addresses.
 const MANY: usize = 450;
@@ -50,7 +51,7 @@ async fn strangers_at_every_port_are_cut_and_nobody_else_notices() -> Result<()>
     let place = Place::new()?;
     let config = place.file("up.yaml", FREE)?.display().to_string();
     let up = place.up(&["--members", "0", "--config", &config]).await?;
-    let kubeconfig = std::path::PathBuf::from(up.text("kubeconfig"));
+    let kubeconfig = PathBuf::from(up.text("kubeconfig"));
     let maps: Api<ConfigMap> = Api::namespaced(client(&kubeconfig, "atoll").await?, "atoll-system");
     let hub = maps.get("atoll-hub").await?.data.unwrap_or_default()["advertise"].clone();
     // Beside the kubeconfig, for other commands.
@@ -96,6 +97,34 @@ async fn strangers_at_every_port_are_cut_and_nobody_else_notices() -> Result<()>
         let left = end.saturating_duration_since(Instant::now());
         timeout(left, slow).await.with_context(|| format!("{name}: a slow connection stays"))??;
     }
+    assert_eq!(up.interrupt().await?, Some(0));
+    Ok(())
+}
+
+/// A request to a port in a whole connection: what came back until it was closed.
+async fn ask(at: SocketAddr, words: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(at).await?;
+    stream.write_all(words.as_bytes()).await?;
+    let mut said = String::new();
+    timeout(LONG, stream.read_to_string(&mut said)).await.context("it stays open")??;
+    Ok(said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stands_still_at_the_gateway_is_cut_and_counted() -> Result<()> {
+    crate::install_provider();
+    let place = Place::new()?;
+    let config = place.file("up.yaml", &format!("{FREE}gateway: {{limits: {{bodySeconds: 1}}}}\n"))?;
+    let up = place.up(&["--members", "prod-eu", "--config", &config.display().to_string()]).await?;
+    until("the shop is served", async || up.curl(crate::SHOP).await.map(drop)).await;
+    let ready = std::fs::read(PathBuf::from(up.text("kubeconfig")).with_file_name("ready.json"))?;
+    let ready: serde_json::Value = serde_json::from_slice(&ready)?;
+    let (http, admin) = (up.text("http").parse()?, ready["admin"].as_str().context("an admin port")?.parse()?);
+    let head = format!("POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: 9\r\n\r\nbegun", crate::SHOP);
+    let said = ask(http, &head).await?;
+    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+    let metrics = ask(admin, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+    assert!(metrics.contains("atoll_gateway_cut_total{with=\"body\"} 1"), "{metrics}");
     assert_eq!(up.interrupt().await?, Some(0));
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::body::Reply;
 use super::forward::{Forward, Trace};
 use super::refusal::Refusal;
 use super::server::Client;
+use super::upload::Upload;
 use super::{headers, mirror};
 use crate::balance::{Picked, draw, find};
 use crate::filter::Matched;
@@ -111,7 +112,8 @@ async fn serve(
         retry: rule.retry.as_ref(),
         session: kept.map(|(_, at)| at),
     };
-    let payload = mirror::copies(&forward, rule, backend, &head, body).await?;
+    let calls = is_grpc(&head.headers) && snapshot.table.upstreams[upstream].h2;
+    let payload = mirror::copies(&forward, rule, backend, &head, Upload::new(plane, body, calls)).await?;
     let mut response = forward.run(&head, payload, upgrade, trace).await?;
     if let (Some(session), Some(endpoint)) = (&rule.session, &trace.endpoint)
         && shown.is_none_or(|shown| shown.endpoint != endpoint.id)

@@ -5,16 +5,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atoll_api::kinds::BalanceMethod;
 use atoll_api::topology::Standing;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -22,10 +20,11 @@ use tokio::time::Instant;
 use super::body::{InFlight, Outgoing, Reply};
 use super::exchange::{Sent, exchange};
 use super::refusal::Refusal;
+use super::upload::{Answered, Payload};
 use super::{headers, tunnel};
 use crate::balance::{Picked, Wish, endpoint, pick};
-use crate::choose::{Question, client_number, place};
-use crate::endpoint::Endpoint;
+use crate::choose::{Question, Tiers, client_number, place};
+use crate::endpoint::{Endpoint, Live};
 use crate::health::Failure;
 use crate::plane::{Plane, Snapshot};
 use crate::table::Retry;
@@ -46,44 +45,6 @@ pub(super) struct Trace {
     /// The last one tried.
     pub(super) endpoint: Option<Arc<Endpoint>>,
     pub(super) attempts: usize,
-}
-
-/// A body that may have to be sent more than once.
-pub(super) enum Payload {
-    Empty,
-    Whole(Bytes),
-    /// Gone once it was sent; and whether the client broke it.
-    Once(Option<Incoming>, Arc<AtomicBool>),
-}
-
-impl Payload {
-    pub(super) fn new(body: Incoming) -> Self {
-        if body.is_end_stream() { Self::Empty } else { Self::Once(Some(body), Arc::default()) }
-    }
-
-    fn take(&mut self) -> Option<Outgoing> {
-        match self {
-            Self::Empty => Some(Outgoing::Empty),
-            Self::Whole(bytes) => Some(Outgoing::Whole(Full::new(bytes.clone()))),
-            Self::Once(body, broken) => body.take().map(|body| Outgoing::Client(body, Arc::clone(broken))),
-        }
-    }
-
-    /// Takes a body back that was not sent.
-    fn put(&mut self, unsent: Outgoing) {
-        if let (Self::Once(body, _), Outgoing::Client(incoming, _)) = (self, unsent) {
-            *body = Some(incoming);
-        }
-    }
-
-    fn is_there(&self) -> bool {
-        !matches!(self, Self::Once(..))
-    }
-
-    /// Whether the client broke it off, or wrote what is no body: no endpoint is to blame then.
-    fn is_broken(&self) -> bool {
-        matches!(self, Self::Once(_, broken) if broken.load(Ordering::Acquire))
-    }
 }
 
 /// Where a request goes, and on whose behalf.
@@ -111,126 +72,23 @@ impl Forward<'_> {
     pub(super) async fn run(
         self,
         head: &Parts,
-        mut payload: Payload,
-        mut upgrade: Option<(HeaderValue, OnUpgrade)>,
+        payload: Payload,
+        upgrade: Option<(HeaderValue, OnUpgrade)>,
         trace: &mut Trace,
     ) -> Result<Response<Reply>, Refusal> {
-        let deadline = self.request_timeout.map(|t| Instant::now() + t);
-        let (plane, live) = (self.plane, &self.snapshot.live[self.upstream]);
-        let question = self.question();
-        let tiers = question.tiers(&plane.health, &self.snapshot.remembered[self.upstream], self.place);
-        let zone = place(self.standing, &self.snapshot.table.topology).zone;
-        let wish = self.wish(&question, &head.headers, zone.as_deref());
-        let replayable = payload.is_there() && is_idempotent(&head.method);
-        let mut tried = Vec::new();
-        let mut again = None;
-        let mut asked = self.retry.map_or(0, |r| r.attempts);
+        let mut attempts = Attempts::new(self, head, payload, upgrade);
         let mut last = Refusal::unavailable("no endpoint is ready");
-        while trace.attempts < ATTEMPTS_MAX + self.retry.map_or(0, |r| r.attempts) {
-            let now = Instant::now();
-            let mut picked = again.or_else(|| pick(live, &tiers, &wish, &tried, &plane.dice, now));
-            if picked.is_none() && self.retry.is_some() && !tried.is_empty() {
-                // A route that wants a retry wants it also of an endpoint that was asked before.
-                tried.clear();
-                picked = pick(live, &tiers, &wish, &tried, &plane.dice, now);
-            }
-            let Some(at) = picked else { break };
-            if trace.attempts > 0 && again.is_none() {
-                let allowed = plane.budget.retry(now);
-                plane.metrics.retried(allowed);
-                if !allowed {
-                    break;
-                }
-            }
+        while trace.attempts < attempts.max {
+            let Some(next) = attempts.next(trace.attempts) else { break };
             trace.attempts += 1;
-            let fresh = again.take().is_some();
-            if !fresh {
-                tried.push(at);
-            }
-            let endpoint = &endpoint(live, at).endpoint;
-            trace.endpoint = Some(Arc::clone(endpoint));
-            let in_flight = InFlight::new(Arc::clone(endpoint));
-            let limit = [deadline, self.backend_timeout.map(|t| now + t)].into_iter().flatten().min();
-            let connection = match within(limit, plane.pool.get(endpoint, fresh)).await {
-                Some(Ok(connection)) => connection,
-                Some(Err(error)) => {
-                    plane.health.failed(endpoint, Failure::Connect);
-                    tracing::debug!(endpoint = %endpoint.address, %error, "connect failed");
-                    last = Refusal::unavailable("no endpoint could be reached");
-                    continue;
-                }
-                None => return Err(late()),
-            };
-            let Some(body) = payload.take() else { break };
-            let request = request(head, body, endpoint);
-            let sent = exchange(plane, endpoint, connection, request, replayable, limit).await;
-            if payload.is_broken() && !matches!(sent, Sent::Answer(..)) {
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, "the body of the request is broken"));
-            }
-            match sent {
-                Sent::Answer(response, connection) => {
-                    plane.health.ok(endpoint, Some(now.elapsed()));
-                    if payload.is_there() && self.again(&mut asked, response.status().as_u16(), deadline).await {
-                        last = Refusal::new(response.status(), "the endpoint answered with an error");
-                        discard(plane, *response, in_flight.holding(connection));
-                        continue;
-                    }
-                    return Ok(self.back(*response, in_flight.holding(connection), upgrade.take()));
-                }
-                Sent::Unsent(body, reused) => {
-                    payload.put(body);
-                    if !reused {
-                        plane.health.failed(endpoint, Failure::FirstByte);
-                    }
-                    again = Some(at).filter(|_| reused);
-                    last = Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint closed the connection");
-                }
-                Sent::Lost(reused) => {
-                    last =
-                        Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint closed the connection without an answer");
-                    if !reused {
-                        plane.health.failed(endpoint, Failure::FirstByte);
-                    }
-                    if !replayable {
-                        break;
-                    }
-                    again = Some(at).filter(|_| reused);
-                }
-                Sent::Down => last = Refusal::unavailable("the endpoint went down"),
-                Sent::Late => {
-                    last = late();
-                    if !payload.is_there() || !self.again(&mut asked, LATE, deadline).await {
-                        return Err(last);
-                    }
-                }
+            trace.endpoint = Some(Arc::clone(&endpoint(attempts.live, next.at).endpoint));
+            match attempts.one(next).await {
+                Step::Answered(response) => return Ok(*response),
+                Step::Next(refusal) => last = refusal,
+                Step::End(refusal) => return Err(refusal),
             }
         }
         Err(last)
-    }
-
-    /// Whether the route wants that tried again; waits as it says.
-    async fn again(&self, asked: &mut usize, status: u16, deadline: Option<Instant>) -> bool {
-        let Some(retry) = self.retry else { return false };
-        let now = Instant::now();
-        let wanted = status == LATE || retry.codes.contains(&status);
-        if *asked == 0 || !wanted || deadline.is_some_and(|deadline| now + retry.backoff >= deadline) {
-            return false;
-        }
-        *asked -= 1;
-        if !retry.backoff.is_zero() {
-            tokio::time::sleep(retry.backoff).await;
-        }
-        true
-    }
-
-    fn wish<'w>(&self, question: &Question<'_>, headers: &HeaderMap, zone: Option<&'w str>) -> Wish<'w> {
-        let balance = question.policy().map(|p| &p.balance);
-        Wish {
-            method: balance.map_or_else(BalanceMethod::default, |b| b.method),
-            key: balance.map_or(0, |b| b.key(headers, self.client)),
-            session: self.session,
-            zone,
-        }
     }
 
     fn question(&self) -> Question<'_> {
@@ -251,6 +109,7 @@ impl Forward<'_> {
         &self,
         mut response: Response<Incoming>,
         in_flight: InFlight,
+        answered: Option<Answered>,
         upgrade: Option<(HeaderValue, OnUpgrade)>,
     ) -> Response<Reply> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -268,13 +127,193 @@ impl Forward<'_> {
         let (mut head, body) = response.into_parts();
         headers::strip(&mut head.headers);
         head.version = Version::HTTP_11;
-        Response::from_parts(head, Reply::of(body, in_flight))
+        Response::from_parts(head, Reply::of(body, in_flight, answered))
+    }
+}
+
+/// What one attempt came to.
+enum Step {
+    Answered(Box<Response<Reply>>),
+    /// Another may do better; what is said if there is none.
+    Next(Refusal),
+    /// No further one may be made.
+    End(Refusal),
+}
+
+/// The next endpoint to ask.
+#[derive(Clone, Copy)]
+struct Next {
+    at: Picked,
+    /// On a connection of its own: the one that was kept turned out to be closed.
+    fresh: bool,
+}
+
+/// The attempts at one request: what was tried, and what may be.
+struct Attempts<'a> {
+    forward: Forward<'a>,
+    head: &'a Parts,
+    payload: Payload,
+    upgrade: Option<(HeaderValue, OnUpgrade)>,
+    live: &'a Live,
+    tiers: Tiers,
+    /// How an endpoint is picked, and by which key of the request.
+    method: BalanceMethod,
+    key: u64,
+    /// The asker's.
+    zone: Option<String>,
+    deadline: Option<Instant>,
+    /// Whether it may be sent again although it may have been worked on.
+    replayable: bool,
+    tried: Vec<Picked>,
+    /// To be asked once more.
+    again: Option<Picked>,
+    /// How often the route still wants it tried again.
+    asked: usize,
+    max: usize,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(forward: Forward<'a>, head: &'a Parts, payload: Payload, upgrade: Option<(HeaderValue, OnUpgrade)>) -> Self {
+        let asked = forward.retry.map_or(0, |r| r.attempts);
+        let question = forward.question();
+        let remembered = &forward.snapshot.remembered[forward.upstream];
+        let balance = question.policy().map(|p| &p.balance);
+        Self {
+            live: &forward.snapshot.live[forward.upstream],
+            tiers: question.tiers(&forward.plane.health, remembered, forward.place),
+            method: balance.map_or_else(BalanceMethod::default, |b| b.method),
+            key: balance.map_or(0, |b| b.key(&head.headers, forward.client)),
+            zone: place(forward.standing, &forward.snapshot.table.topology).zone,
+            deadline: forward.request_timeout.map(|t| Instant::now() + t),
+            replayable: payload.is_there() && is_idempotent(&head.method),
+            tried: Vec::new(),
+            again: None,
+            asked,
+            max: ATTEMPTS_MAX + asked,
+            forward,
+            head,
+            payload,
+            upgrade,
+        }
+    }
+
+    /// Whom to ask after `made` attempts; nobody where all were tried, or the budget is spent.
+    fn next(&mut self, made: usize) -> Option<Next> {
+        if let Some(at) = self.again.take() {
+            return Some(Next { at, fresh: true });
+        }
+        let (plane, now) = (self.forward.plane, Instant::now());
+        let (method, key, session) = (self.method, self.key, self.forward.session);
+        let wish = Wish { method, key, session, zone: self.zone.as_deref() };
+        let pick = |tried: &[Picked]| pick(self.live, &self.tiers, &wish, tried, &plane.dice, now);
+        let mut picked = pick(&self.tried);
+        if picked.is_none() && self.forward.retry.is_some() && !self.tried.is_empty() {
+            // A route that wants a retry wants it also of an endpoint that was asked before.
+            self.tried.clear();
+            picked = pick(&[]);
+        }
+        let at = picked?;
+        if made > 0 {
+            let allowed = plane.budget.retry(now);
+            plane.metrics.retried(allowed);
+            if !allowed {
+                return None;
+            }
+        }
+        self.tried.push(at);
+        Some(Next { at, fresh: false })
+    }
+
+    async fn one(&mut self, Next { at, fresh }: Next) -> Step {
+        let (plane, endpoint) = (self.forward.plane, &endpoint(self.live, at).endpoint);
+        let in_flight = InFlight::new(Arc::clone(endpoint));
+        let began = Instant::now();
+        let own = self.forward.backend_timeout.map(|t| began + t);
+        let limit = [self.deadline, own].into_iter().flatten().min();
+        let connection = match within(limit, plane.pool.get(endpoint, fresh)).await {
+            Some(Ok(connection)) => connection,
+            Some(Err(error)) => {
+                plane.health.failed(endpoint, Failure::Connect);
+                tracing::debug!(endpoint = %endpoint.address, %error, "connect failed");
+                return Step::Next(Refusal::unavailable("no endpoint could be reached"));
+            }
+            None => return Step::End(late()),
+        };
+        let Some(body) = self.payload.take() else {
+            return Step::End(Refusal::unavailable("the body of the request was sent already"));
+        };
+        let request = request(self.head, body, endpoint);
+        let sent = exchange(plane, endpoint, connection, request, self.replayable, limit).await;
+        if !matches!(sent, Sent::Answer(..))
+            && let Some(refusal) = self.payload.refusal()
+        {
+            return Step::End(refusal);
+        }
+        if matches!(sent, Sent::Answer(..)) {
+            plane.health.ok(endpoint, Some(began.elapsed()));
+        }
+        self.judge(sent, at, endpoint, in_flight).await
+    }
+
+    /// What an attempt says of the endpoint, and what follows from it.
+    async fn judge(&mut self, sent: Sent, at: Picked, endpoint: &Arc<Endpoint>, in_flight: InFlight) -> Step {
+        let plane = self.forward.plane;
+        match sent {
+            Sent::Answer(response, connection) => {
+                let in_flight = in_flight.holding(connection);
+                if self.payload.is_there() && self.is_wanted_again(response.status().as_u16()).await {
+                    let refusal = Refusal::new(response.status(), "the endpoint answered with an error");
+                    discard(plane, *response, in_flight);
+                    return Step::Next(refusal);
+                }
+                let answered = self.payload.answered();
+                let back = self.forward.back(*response, in_flight, answered, self.upgrade.take());
+                Step::Answered(Box::new(back))
+            }
+            Sent::Unsent(body, reused) => {
+                self.payload.put(body);
+                self.closed(endpoint, at, reused);
+                Step::Next(Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint closed the connection"))
+            }
+            Sent::Lost(reused) => {
+                let why = "the endpoint closed the connection without an answer";
+                let refusal = Refusal::new(StatusCode::BAD_GATEWAY, why);
+                self.closed(endpoint, at, reused);
+                if self.replayable { Step::Next(refusal) } else { Step::End(refusal) }
+            }
+            Sent::Down => Step::Next(Refusal::unavailable("the endpoint went down")),
+            Sent::Late if self.payload.is_there() && self.is_wanted_again(LATE).await => Step::Next(late()),
+            Sent::Late => Step::End(late()),
+        }
+    }
+
+    /// A connection was closed. One that was kept says nothing of its endpoint, which is asked once more.
+    fn closed(&mut self, endpoint: &Endpoint, at: Picked, reused: bool) {
+        self.again = Some(at).filter(|_| reused);
+        if !reused {
+            self.forward.plane.health.failed(endpoint, Failure::FirstByte);
+        }
+    }
+
+    /// Whether the route wants that tried again; waits as it says.
+    async fn is_wanted_again(&mut self, status: u16) -> bool {
+        let Some(retry) = self.forward.retry else { return false };
+        let now = Instant::now();
+        let wanted = status == LATE || retry.codes.contains(&status);
+        if self.asked == 0 || !wanted || self.deadline.is_some_and(|deadline| now + retry.backoff >= deadline) {
+            return false;
+        }
+        self.asked -= 1;
+        if !retry.backoff.is_zero() {
+            tokio::time::sleep(retry.backoff).await;
+        }
+        true
     }
 }
 
 /// Reads an answer that nobody gets, so that its connection can be used again.
 fn discard(plane: &Plane, response: Response<Incoming>, in_flight: InFlight) {
-    let mut rest = Reply::of(response.into_body(), in_flight);
+    let mut rest = Reply::of(response.into_body(), in_flight, None);
     let end = plane.end.clone();
     let read = async move { while let Some(Ok(_)) = rest.frame().await {} };
     plane.tracker.spawn(async move { end.run_until_cancelled(tokio::time::timeout(DISCARD_MAX, read)).await });

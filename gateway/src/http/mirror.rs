@@ -1,16 +1,18 @@
 //! Copies of requests for RequestMirror: sent beside the request itself, their answers thrown away.
 //!
-//! A body is copied where it is short; a request with a longer one is not mirrored, and goes on untouched.
+//! A body is copied where it is short; a request with a longer one is not mirrored, and goes on untouched. So it does where too many copies
+//! are under way already.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
-use super::forward::{Forward, Payload, Trace};
+use super::forward::{Forward, Trace};
 use super::refusal::Refusal;
+use super::upload::{Payload, Upload};
 use crate::filter::Mirror;
 use crate::table::{Backend, Rule};
 
@@ -18,6 +20,8 @@ use crate::table::{Backend, Rule};
 const BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Copies of one request.
 const COPIES_MAX: usize = 4;
+/// So long a copy may take, its answer included.
+const COPY_MAX: Duration = Duration::from_secs(30);
 
 /// Starts the copies that the rule asks for, and gives the body for the request itself.
 pub(super) async fn copies(
@@ -25,18 +29,20 @@ pub(super) async fn copies(
     rule: &Rule,
     backend: &Backend,
     head: &Parts,
-    body: Incoming,
+    upload: Upload,
 ) -> Result<Payload, Refusal> {
     let asked = rule.filters.iter().chain(&backend.filters).filter_map(|f| f.mirror());
     let drawn = asked.filter(|m| forward.plane.dice.below(m.of as usize) < m.copies as usize);
     let drawn: Vec<Mirror> = drawn.take(COPIES_MAX).collect();
-    let short = body.size_hint().upper().is_some_and(|n| n <= BODY_BYTES_MAX);
+    let short = upload.size_hint().upper().is_some_and(|n| n <= BODY_BYTES_MAX);
     // What may be sent again must still be there.
-    let again = forward.retry.is_some() && !body.is_end_stream();
+    let again = forward.retry.is_some() && !upload.is_end_stream();
     if drawn.is_empty() && !again || !short {
-        return Ok(Payload::new(body));
+        return Ok(Payload::new(upload));
     }
-    let bytes = body.collect().await.map_err(|_| Refusal::bad("the body broke off"))?.to_bytes();
+    let fate = upload.fate();
+    let broken = |_| fate.refusal().unwrap_or_else(|| Refusal::bad("the body of the request is broken"));
+    let bytes = upload.collect().await.map_err(broken)?.to_bytes();
     for mirror in drawn {
         start(forward, mirror, head, Payload::Whole(bytes.clone()));
     }
@@ -45,6 +51,10 @@ pub(super) async fn copies(
 
 fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) {
     let (plane, snapshot) = (Arc::clone(forward.plane), Arc::clone(forward.snapshot));
+    let Ok(permit) = Arc::clone(&plane.copies).try_acquire_owned() else {
+        plane.metrics.copies_dropped.inc();
+        return;
+    };
     let (host, standing, place, client) =
         (forward.host.to_owned(), forward.standing.clone(), forward.place, forward.client);
     let (head, timeout) = (head.clone(), forward.request_timeout);
@@ -69,5 +79,8 @@ fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) 
             while let Some(Ok(_)) = body.frame().await {}
         }
     };
-    tracker.spawn(async move { end.run_until_cancelled(copy).await });
+    tracker.spawn(async move {
+        end.run_until_cancelled(tokio::time::timeout(COPY_MAX, copy)).await;
+        drop(permit);
+    });
 }

@@ -1,7 +1,7 @@
 //! HTTP/1.1 or HTTP/2 on one connection of a client, until it ends or we do.
 //!
-//! In: a stream whose TLS was ended, and where it was accepted. Bounds: request head, streams, header sizes. At the end open requests are
-//! finished, within the drain time.
+//! In: a stream whose TLS was ended, and where it was accepted. Bounds: request head, streams, header sizes, idle time. At the end open
+//! requests are finished, within the drain time.
 
 use std::convert::Infallible;
 use std::io;
@@ -15,12 +15,19 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
+use super::streams::Streams;
+use crate::metrics::Cut;
 use crate::plane::Plane;
 use crate::table::Slot;
+
+/// A client of HTTP/2 is asked so often whether it still is there, and has so long to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PONG_MAX: Duration = Duration::from_secs(10);
 
 /// Who asks, and where.
 #[derive(Debug)]
@@ -40,22 +47,27 @@ pub(crate) async fn speak(
     h2: bool,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let (limits, end) = (plane.limits.clone(), plane.end.clone());
-    let client = Arc::new(client);
+    let (limits, metrics) = (plane.limits.clone(), plane.metrics.clone());
+    let (client, served_by) = (Arc::new(client), Arc::clone(&plane));
     let service = service_fn(move |request: Request<Incoming>| {
-        let (plane, client) = (Arc::clone(&plane), Arc::clone(&client));
+        let (plane, client) = (Arc::clone(&served_by), Arc::clone(&client));
         async move { Ok::<_, Infallible>(Box::pin(answer(&plane, &client, request)).await) }
     });
     let stream = TokioIo::new(stream);
     if h2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let streams = Streams::new(Arc::clone(&plane));
+        let connection = http2::Builder::new(streams.clone())
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams_max)
             .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PONG_MAX)
             .serve_connection(stream, service);
-        return drive(pin!(connection), |c| c.graceful_shutdown(), &stop, &end).await;
+        let idle = async {
+            streams.are_gone(limits.idle_timeout).await;
+            metrics.cut(Cut::Idle);
+        };
+        return drive(&plane, pin!(connection), |c| c.graceful_shutdown(), &stop, idle).await.map_err(io::Error::other);
     }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -64,22 +76,35 @@ pub(crate) async fn speak(
         .max_headers(limits.headers_max)
         .serve_connection(stream, service)
         .with_upgrades();
-    drive(pin!(connection), |c| c.graceful_shutdown(), &stop, &end).await
+    // Hyper's time for a head begins with the answer before it.
+    let idle = std::future::pending();
+    let ended = drive(&plane, pin!(connection), |c| c.graceful_shutdown(), &stop, idle).await;
+    ended.map_err(|error| {
+        if error.is_timeout() {
+            metrics.cut(Cut::Head);
+        }
+        io::Error::other(error)
+    })
 }
 
-/// Drives a connection; after `stop` it finishes what it does, after `end` it is dropped.
+/// Drives a connection. After `stop`, or once it is idle, it finishes what it does; after the plane's end it is dropped, and so is an idle
+/// one whose client does not take that it is over.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
+    plane: &Plane,
     mut connection: Pin<&mut C>,
     finish: impl FnOnce(Pin<&mut C>),
     stop: &CancellationToken,
-    end: &CancellationToken,
-) -> io::Result<()> {
+    idle: impl Future<Output = ()>,
+) -> hyper::Result<()> {
+    let is_idle = tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = stop.cancelled() => false,
+        () = idle => true,
+    };
+    finish(connection.as_mut());
     tokio::select! {
-        ended = connection.as_mut() => return ended.map_err(io::Error::other),
-        () = stop.cancelled() => finish(connection.as_mut()),
-    }
-    tokio::select! {
-        ended = connection => ended.map_err(io::Error::other),
-        () = end.cancelled() => Ok(()),
+        ended = connection => ended,
+        () = plane.end.cancelled() => Ok(()),
+        () = sleep(plane.limits.write_timeout), if is_idle => Ok(()),
     }
 }

@@ -24,6 +24,10 @@ pub(crate) enum Manner {
     Well,
     /// Accepts, reads, and closes without an answer.
     Rude,
+    /// Answers at once, whatever is still to come of the request, and keeps the connection.
+    Hasty,
+    /// Answers without an end.
+    Flood,
 }
 
 /// A pod.
@@ -83,11 +87,12 @@ impl Drop for Pod {
 type Counts = (Arc<AtomicUsize>, Arc<AtomicUsize>);
 
 async fn talk(mut stream: tokio::net::TcpStream, name: String, (hits, used): Counts, manner: Manner) {
-    if manner == Manner::Rude {
+    if manner != Manner::Well {
         let mut bytes = [0; 1024];
         // A probe says nothing and is no hit.
         if stream.read(&mut bytes).await.is_ok_and(|n| n > 0) {
             hits.fetch_add(1, Ordering::Relaxed);
+            misbehave(stream, manner).await;
         }
         return;
     }
@@ -101,6 +106,21 @@ async fn talk(mut stream: tokio::net::TcpStream, name: String, (hits, used): Cou
     });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+}
+
+async fn misbehave(mut stream: tokio::net::TcpStream, manner: Manner) {
+    match manner {
+        Manner::Well | Manner::Rude => {}
+        Manner::Hasty => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            std::future::pending().await
+        }
+        Manner::Flood => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+            let chunk = [b"10000\r\n", [b'x'; 0x10000].as_slice(), b"\r\n"].concat();
+            while stream.write_all(&chunk).await.is_ok() {}
+        }
+    }
 }
 
 async fn answer(

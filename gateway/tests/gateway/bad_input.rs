@@ -104,4 +104,5 @@ async fn slow_clients_are_cut_off() {
         let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut got)).await;
         assert!(ended.is_ok(), "still open after 10 s: {begin:?}");
     }
+    world.until_cut("head", 3).await;
 }

@@ -32,12 +32,12 @@ fn load(world: &World) -> (Arc<AtomicBool>, tokio::task::JoinHandle<Vec<String>>
 #[tokio::test]
 async fn requests_go_on_from_the_next_cluster_without_a_failed_one_and_come_back() {
     let world = World::start().await;
-    let eu = [Pod::start("eu-1", "127.11.0.1").await, Pod::start("eu-2", "127.11.0.1").await];
-    let port = eu[0].address.port();
+    let first = Pod::start("eu-1", "127.11.0.1").await;
+    let port = first.address.port();
     let second = Pod::start_as("eu-2", "127.11.0.2", port, Manner::Well).await;
     let us = Pod::start("us-1", "127.11.1.1").await;
     let dr = Pod::start("dr-1", "127.11.2.1").await;
-    let all = || topology(&[("eu", &[&eu[0], &second]), ("us", &[&us]), ("dr", &[&dr])]);
+    let all = || topology(&[("eu", &[&first, &second]), ("us", &[&us]), ("dr", &[&dr])]);
     world.publish(all(), true);
     world.apply(route("web", &["shop.test"], json!([{"backendRefs": [import("web")]}]))).await;
     world.until("shop.test", "/", |a| a.pod().starts_with("eu")).await;
@@ -45,7 +45,7 @@ async fn requests_go_on_from_the_next_cluster_without_a_failed_one_and_come_back
     for _ in 0..20 {
         assert!(get(world.http, "shop.test", "/").await.pod().starts_with("eu"), "the nearest serves");
     }
-    eu[0].die();
+    first.die();
     second.die();
     world.until("shop.test", "/", |a| a.pod() == "us-1").await;
     us.die();

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::backend::Pod;
 use crate::client::{get, request, send};
-use crate::world::{World, gateway, listener, route, service};
+use crate::world::{Made, World, gateway, listener, route, service};
 
 /// A route of `kind` in `shop` on a listener of the Gateway `main`.
 fn stream_route(kind: &str, name: &str, section: &str, backend: Value) -> Value {
@@ -106,7 +106,7 @@ async fn packets_of_one_client_go_to_one_endpoint_and_back() {
 
 #[tokio::test]
 async fn each_gateway_has_an_address_of_its_own_and_keeps_it() {
-    let world = World::pooled("127.21.2.0/29").await;
+    let world = World::make(Made { pool: vec!["127.21.2.0/29".parse().unwrap()], ..Made::default() }).await;
     let (a, b) = (Pod::start("a", "127.21.0.3").await, Pod::start("b", "127.21.0.4").await);
     for object in service("a", &a).into_iter().chain(service("b", &b)) {
         world.apply(object).await;

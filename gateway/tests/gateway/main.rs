@@ -16,6 +16,7 @@ mod l4;
 mod ports;
 mod relay;
 mod route;
+mod slow;
 mod status;
 mod survive;
 mod tls;

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Pod;
-use crate::world::{World, import, route, topology};
+use crate::world::{Made, World, import, route, topology};
 
 /// Lets everything in, and counts.
 struct Counting(AtomicUsize);
@@ -24,7 +24,7 @@ impl Allow for Counting {
 #[tokio::test]
 async fn a_relayed_member_is_served_through_its_agent_and_left_when_that_goes() {
     let relays = RelayTable::default();
-    let world = World::relayed(relays.clone()).await;
+    let world = World::start_as(Made { relays: relays.clone(), ..Made::default() }).await;
     let (dr, us) = (Pod::start("dr", "127.20.0.1").await, Pod::start("us", "127.20.0.2").await);
     let mut known = topology(&[("relayed", &[&dr]), ("us", &[&us])]);
     let mut facts = (**known.clusters.get("relayed").unwrap()).clone();

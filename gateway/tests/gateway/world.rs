@@ -31,6 +31,25 @@ use crate::client::{Answer, get};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// How a gateway is made.
+pub(crate) struct Made<'a> {
+    /// Where its files are.
+    pub(crate) dir: Option<&'a Path>,
+    /// Relay connections to the member `relayed`.
+    pub(crate) relays: RelayTable,
+    /// From which each Gateway gets addresses of its own.
+    pub(crate) pool: Vec<IpNet>,
+    pub(crate) limits: Limits,
+}
+
+impl Default for Made<'_> {
+    fn default() -> Self {
+        let times = Duration::from_secs(2);
+        let limits = Limits { header_timeout: times, drain: times, ..Limits::default() };
+        Self { dir: None, relays: RelayTable::default(), pool: Vec::new(), limits }
+    }
+}
+
 /// A gateway with everything around it.
 pub(crate) struct World {
     pub(crate) api: Option<ApiServer>,
@@ -40,40 +59,31 @@ pub(crate) struct World {
     pub(crate) http: SocketAddr,
     pub(crate) https: SocketAddr,
     pub(crate) server: Server,
+    metrics: prometheus::Registry,
     shutdown: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
 
 impl World {
-    /// A gateway in region `here` on a new API server with a Gateway `main` in `infra` for everybody: HTTP, no host name.
+    /// A gateway in region `eu` on a new API server with a Gateway `main` in `infra` for everybody: HTTP, no host name.
     pub(crate) async fn start() -> Self {
-        let world = Self::bare(None).await;
-        world.apply(gateway("main", json!([listener("http", 80, "HTTP")]))).await;
-        world
+        Self::start_as(Made::default()).await
     }
 
-    /// The same, with relay connections to the member `relayed`.
-    pub(crate) async fn relayed(relays: RelayTable) -> Self {
-        let world = Self::made(None, relays).await;
+    /// The same, made otherwise.
+    pub(crate) async fn start_as(made: Made<'_>) -> Self {
+        let world = Self::make(made).await;
         world.apply(gateway("main", json!([listener("http", 80, "HTTP")]))).await;
         world
     }
 
     /// The same without a Gateway, with its files in `dir`.
     pub(crate) async fn bare(dir: Option<&Path>) -> Self {
-        Self::made(dir, RelayTable::default()).await
+        Self::make(Made { dir, ..Made::default() }).await
     }
 
-    /// The same with addresses for each Gateway.
-    pub(crate) async fn pooled(pool: &str) -> Self {
-        Self::made_with(None, RelayTable::default(), vec![pool.parse().unwrap()]).await
-    }
-
-    async fn made(dir: Option<&Path>, relays: RelayTable) -> Self {
-        Self::made_with(dir, relays, Vec::new()).await
-    }
-
-    async fn made_with(dir: Option<&Path>, relays: RelayTable, pool: Vec<IpNet>) -> Self {
+    /// A gateway without a Gateway.
+    pub(crate) async fn make(made: Made<'_>) -> Self {
         let config = atoll_apiserver::Config {
             namespaces: ["default", "atoll-system", "infra", "shop", "other"].map(Into::into).into(),
             ..atoll_apiserver::Config::default()
@@ -85,21 +95,19 @@ impl World {
         }
         let client = api.client();
         let (topology, _) = watch::channel(Snapshot { topology: Arc::default(), heard: Some(Instant::now()) });
-        Self::put_together(Some(api), client, topology, dir, relays, pool).await
+        Self::put_together(Some(api), client, topology, made).await
     }
 
     /// A gateway on what is there already, its API server dead.
     pub(crate) async fn over(client: kube::Client, topology: watch::Sender<Snapshot>, dir: Option<&Path>) -> Self {
-        Self::put_together(None, client, topology, dir, RelayTable::default(), Vec::new()).await
+        Self::put_together(None, client, topology, Made { dir, ..Made::default() }).await
     }
 
     async fn put_together(
         api: Option<ApiServer>,
         client: kube::Client,
         topology: watch::Sender<Snapshot>,
-        dir: Option<&Path>,
-        relays: RelayTable,
-        pool: Vec<IpNet>,
+        made: Made<'_>,
     ) -> Self {
         let system = System::new(Duration::from_secs(1));
         let local = "127.0.0.1:0".parse().unwrap();
@@ -112,9 +120,10 @@ impl World {
         routes.set(known);
         let (report, reported) = watch::channel(Report::default());
         let (started, handle) = oneshot::channel();
+        let metrics = prometheus::Registry::new();
         let resources = Resources {
             topology: topology.subscribe(),
-            dialer: Dialer::new(Arc::clone(&connect), relays, routes),
+            dialer: Dialer::new(Arc::clone(&connect), made.relays, routes),
             report,
             connect,
             listen: Arc::new(system),
@@ -122,14 +131,12 @@ impl World {
             https,
             client: client.clone(),
             roots: Arc::new(rustls::RootCertStore::empty()),
-            metrics: prometheus::Registry::new(),
-            dir: dir.map(Path::to_owned),
+            metrics: metrics.clone(),
+            dir: made.dir.map(Path::to_owned),
             started: Some(started),
         };
         let standing = Standing { region: Some("eu".to_owned()), ..Standing::default() };
-        let limits =
-            Limits { header_timeout: Duration::from_secs(2), drain: Duration::from_secs(2), ..Limits::default() };
-        let config = Config { standing, limits, pool, ..Config::default() };
+        let config = Config { standing, limits: made.limits, pool: made.pool, ..Config::default() };
         let shutdown = CancellationToken::new();
         let running = run(config, resources, shutdown.clone());
         let task = tokio::spawn(async move { running.await.unwrap() });
@@ -142,8 +149,27 @@ impl World {
             http: http_at,
             https: https_at,
             server,
+            metrics,
             shutdown,
             task: Some(task),
+        }
+    }
+
+    /// How many clients were cut because they did not go on with that.
+    pub(crate) fn cut(&self, with: &str) -> u64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == "atoll_gateway_cut_total");
+        let all = family.map(|family| family.get_metric()).unwrap_or_default();
+        let counted = all.iter().filter(|metric| metric.get_label().iter().any(|label| label.value() == with));
+        counted.map(|metric| metric.get_counter().get_value() as u64).sum()
+    }
+
+    /// Waits until so many were cut.
+    pub(crate) async fn until_cut(&self, with: &str, count: u64) {
+        let started = Instant::now();
+        while self.cut(with) != count {
+            assert!(started.elapsed() < WAIT_MAX, "{} cut with {with}, not {count}", self.cut(with));
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -1,0 +1,187 @@
+//! A client's body on its way to an endpoint: kept where it may be sent again, given up where the client does not go on with it.
+//!
+//! In: what hyper reads. Out: frames as they come, and for whoever sent the body on what became of it. While an endpoint's answer is on its
+//! way back a silent client is no slow one: both sides of a stream speak as they like.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use prometheus::IntCounter;
+
+use super::body::{BodyError, FramePoll, Outgoing};
+use super::refusal::Refusal;
+use crate::metrics::Cut;
+use crate::plane::Plane;
+use crate::progress::Patience;
+
+/// Why a body did not come whole. No endpoint is to blame then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The client broke it off, or wrote what is no body.
+    Broken,
+    /// The client did not go on.
+    Late,
+}
+
+/// What becomes of a body.
+#[derive(Debug, Default)]
+pub(super) struct Fate {
+    fault: OnceLock<Fault>,
+    /// An answer is on its way back.
+    answered: AtomicBool,
+}
+
+impl Fate {
+    /// What the client is told if its body did not come whole.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        Some(match self.fault.get()? {
+            Fault::Broken => Refusal::bad("the body of the request is broken"),
+            Fault::Late => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body of the request does not go on"),
+        })
+    }
+}
+
+/// Tells a body that its answer is on its way back, until dropped.
+#[derive(Debug)]
+pub(crate) struct Answered(Arc<Fate>);
+
+impl Answered {
+    fn new(fate: &Arc<Fate>) -> Self {
+        fate.answered.store(true, Ordering::Release);
+        Self(Arc::clone(fate))
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.0.answered.store(false, Ordering::Release);
+    }
+}
+
+/// A client's body.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    body: Incoming,
+    fate: Arc<Fate>,
+    /// Nothing: the client may be silent for as long as it likes.
+    patience: Option<Patience>,
+    cut: IntCounter,
+}
+
+impl Upload {
+    /// `calls`: it is the client's side of a gRPC call, which may be silent before the endpoint says anything; whether the client still
+    /// is there HTTP/2's pings tell.
+    pub(super) fn new(plane: &Plane, body: Incoming, calls: bool) -> Self {
+        let patience = (!calls).then(|| Patience::new(plane.limits.body_timeout));
+        Self { body, fate: Arc::default(), patience, cut: plane.metrics.cuts(Cut::Body) }
+    }
+
+    /// Shared with it.
+    pub(super) fn fate(&self) -> Arc<Fate> {
+        Arc::clone(&self.fate)
+    }
+
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(patience) = &mut self.patience else { return false };
+        while patience.is_over(cx) {
+            if !self.fate.answered.load(Ordering::Acquire) {
+                return true;
+            }
+            patience.moved();
+        }
+        false
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
+        let this = self.get_mut();
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            if !this.is_late(cx) {
+                return Poll::Pending;
+            }
+            this.cut.inc();
+            let _ = this.fate.fault.set(Fault::Late);
+            return Poll::Ready(Some(Err(BodyError::Late)));
+        };
+        if let Some(patience) = &mut this.patience {
+            patience.moved();
+        }
+        if matches!(frame, Some(Err(_))) {
+            let _ = this.fate.fault.set(Fault::Broken);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body that may have to be sent more than once.
+pub(super) enum Payload {
+    Empty,
+    Whole(Bytes),
+    /// Gone once it was sent.
+    Once(Option<Upload>, Arc<Fate>),
+}
+
+impl Payload {
+    pub(super) fn new(upload: Upload) -> Self {
+        if upload.is_end_stream() {
+            return Self::Empty;
+        }
+        let fate = upload.fate();
+        Self::Once(Some(upload), fate)
+    }
+
+    pub(super) fn take(&mut self) -> Option<Outgoing> {
+        match self {
+            Self::Empty => Some(Outgoing::Empty),
+            Self::Whole(bytes) => Some(Outgoing::Whole(Full::new(bytes.clone()))),
+            Self::Once(upload, _) => upload.take().map(Outgoing::Client),
+        }
+    }
+
+    /// Takes a body back that was not sent.
+    pub(super) fn put(&mut self, unsent: Outgoing) {
+        if let (Self::Once(kept, _), Outgoing::Client(upload)) = (self, unsent) {
+            *kept = Some(upload);
+        }
+    }
+
+    /// Whether it can be sent again whatever happens.
+    pub(super) fn is_there(&self) -> bool {
+        !matches!(self, Self::Once(..))
+    }
+
+    /// What the client is told if its body did not come whole.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Once(_, fate) => fate.refusal(),
+            _ => None,
+        }
+    }
+
+    /// Its answer is on its way back for as long as this is held.
+    pub(super) fn answered(&self) -> Option<Answered> {
+        match self {
+            Self::Once(_, fate) => Some(Answered::new(fate)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What the file says to the gateway.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::bail;
+use atoll_api::topology::Standing;
+use atoll_gateway::Limits;
+use serde::Deserialize;
+
+use super::{clients, range};
+use crate::config::Gateway;
+
+/// Who would wait longer waits for nobody.
+const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct FileGateway {
+    clients: BTreeMap<String, Standing>,
+    addresses: Vec<String>,
+    limits: FileLimits,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileLimits {
+    connections: Option<usize>,
+    head_seconds: Option<u64>,
+    body_seconds: Option<u64>,
+    write_seconds: Option<u64>,
+    idle_seconds: Option<u64>,
+}
+
+impl FileGateway {
+    pub(super) fn check(self) -> anyhow::Result<Gateway> {
+        let address = |said: String| range("gateway.addresses", &said);
+        Ok(Gateway {
+            clients: clients("gateway.clients", self.clients)?,
+            addresses: self.addresses.into_iter().map(address).collect::<Result<_, _>>()?,
+            limits: self.limits.check()?,
+        })
+    }
+}
+
+impl FileLimits {
+    fn check(self) -> anyhow::Result<Limits> {
+        let default = Limits::default();
+        let connections_max = self.connections.unwrap_or(default.connections_max);
+        if connections_max == 0 {
+            bail!("gateway.limits.connections: `0` lets nobody in: at least 1");
+        }
+        let time = |key: &str, said: Option<u64>, default: Duration| match said.map_or(default, Duration::from_secs) {
+            time if time.is_zero() || time > PATIENCE_MAX => {
+                bail!("gateway.limits.{key}: `{}` is not between 1 and {}", time.as_secs(), PATIENCE_MAX.as_secs())
+            }
+            time => Ok(time),
+        };
+        Ok(Limits {
+            connections_max,
+            header_timeout: time("headSeconds", self.head_seconds, default.header_timeout)?,
+            body_timeout: time("bodySeconds", self.body_seconds, default.body_timeout)?,
+            write_timeout: time("writeSeconds", self.write_seconds, default.write_timeout)?,
+            idle_timeout: time("idleSeconds", self.idle_seconds, default.idle_timeout)?,
+            ..default
+        })
+    }
+}
