@@ -89,11 +89,20 @@ impl Digest {
     }
 }
 
-/// A set of keyed facts with its running digest. Cheap to clone: clones share what does not differ.
+/// What an item costs beside its key and its value.
+pub const ITEM_OVERHEAD_BYTES: usize = 64;
+
+/// What an item costs in memory, about.
+pub fn item_bytes(key: &str, json: &[u8]) -> usize {
+    ITEM_OVERHEAD_BYTES + key.len() + json.len()
+}
+
+/// A set of keyed facts with its running digest and size. Cheap to clone: clones share what does not differ.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     items: Ordered<String, Arc<[u8]>>,
     digest: Digest,
+    bytes: usize,
 }
 
 /// A change of a set.
@@ -130,6 +139,7 @@ impl Facts {
         }
         self.remove(&key);
         self.digest.add(Digest::of(&key, &json));
+        self.bytes += item_bytes(&key, &json);
         self.items.insert(key, json);
         true
     }
@@ -138,6 +148,7 @@ impl Facts {
     pub fn remove(&mut self, key: &str) -> bool {
         let Some((key, json)) = self.items.remove(key) else { return false };
         self.digest.sub(Digest::of(&key, &json));
+        self.bytes -= item_bytes(&key, &json);
         true
     }
 
@@ -176,6 +187,11 @@ impl Facts {
     /// The digest of the whole set. O(1).
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// What all items cost in memory, about. O(1).
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The change that makes `newer` out of `self`. Where one was cloned from the other it costs what differs.

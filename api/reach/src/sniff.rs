@@ -118,6 +118,7 @@ mod tests {
             assert_eq!((h2, got.as_slice()), (expected, sent));
         }
     }
+
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_or_only_half_is_cut() {
         for sent in [&b""[..], b"PRI * HTTP/2.0\r\n"] {

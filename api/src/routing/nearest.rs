@@ -1,9 +1,9 @@
 //! `nearest`: the asker's own cluster, then its zone, its region, then neighbouring regions, then by distance over the earth.
 //! `{policy: nearest, neighbours: {eu-central: [eu-north, eu-west]}}`.
 //!
-//! Clusters of the same zone or region are equal. Beyond the region, the regions that `neighbours` names come first, in its order; then whole kilometres of great-circle distance decide (haversine,
-//! Sinnott 1984); a cluster without a location comes last. An asker without a location stands in the middle of its region's
-//! candidates.
+//! Clusters of the same zone or region are equal. Beyond the region, the regions that `neighbours` names come first, in its order; then
+//! whole kilometres of great-circle distance decide (haversine, Sinnott 1984); a cluster without a location comes last. An asker without a
+//! location stands in the middle of its region's candidates.
 
 use std::collections::BTreeMap;
 

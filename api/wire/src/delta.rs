@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use atoll_api::facts::{Change, Digest, Facts};
+use atoll_api::facts::{Change, Digest, Facts, item_bytes};
 use atoll_api::topology::Version;
 
 use crate::v1;
@@ -16,7 +16,7 @@ use crate::v1;
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// One item at most; a longer one is left out of the set and said.
 pub const ITEM_BYTES_MAX: usize = 3 << 20;
-/// What a receiver holds at most, keys and values.
+/// What a receiver holds at most, and takes for one change: keys, values, and what each item costs beside them.
 pub const SET_BYTES_MAX: usize = 256 << 20;
 
 /// Turns a set as it is now into the messages that bring the other side there.
@@ -203,12 +203,13 @@ impl Refused {
 }
 
 /// Puts deltas together again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Receiver {
     facts: Facts,
     version: Option<Version>,
     epoch_min: u64,
     open: Option<Open>,
+    bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -219,15 +220,21 @@ struct Open {
     change: Change,
 }
 
+impl Default for Receiver {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Receiver {
     /// Holds nothing; refuses epochs older than `epoch_min`.
     pub fn new(epoch_min: u64) -> Self {
-        Self { epoch_min, ..Self::default() }
+        Self::with(Facts::default(), epoch_min)
     }
 
     /// Starts with a set known from before (the last good one), which any full delta replaces.
     pub fn with(facts: Facts, epoch_min: u64) -> Self {
-        Self { facts, epoch_min, ..Self::default() }
+        Self { facts, version: None, epoch_min, open: None, bytes_max: SET_BYTES_MAX }
     }
 
     /// Takes one message. `Ok(None)`: more is to come, or nothing changed. `Ok(Some(change))`: the delta is complete and taken.
@@ -258,12 +265,12 @@ impl Receiver {
             return Err(Refused::Mixed);
         }
         for item in delta.upserts {
-            open.bytes += item.key.len() + item.json.len();
+            open.bytes += item_bytes(&item.key, &item.json);
             open.change.upserts.insert(item.key, Arc::from(&item.json[..]));
         }
-        open.bytes += delta.removed.iter().map(String::len).sum::<usize>();
+        open.bytes += delta.removed.iter().map(|key| item_bytes(key, &[])).sum::<usize>();
         open.change.removed.extend(delta.removed);
-        if open.bytes > SET_BYTES_MAX {
+        if open.bytes > self.bytes_max {
             return Err(Refused::TooMuch);
         }
         if delta.more {
@@ -286,9 +293,14 @@ impl Receiver {
         }
         let held = self.facts.clone();
         self.facts.apply(&change);
-        if self.facts.digest().to_bytes() != digest {
+        let refused = if self.facts.digest().to_bytes() != digest {
+            Some(Refused::Digest)
+        } else {
+            (self.facts.bytes() > self.bytes_max).then_some(Refused::TooMuch)
+        };
+        if let Some(refused) = refused {
             self.facts = held;
-            return Err(Refused::Digest);
+            return Err(refused);
         }
         self.version = Some(version);
         self.epoch_min = version.epoch;

@@ -84,6 +84,8 @@ enum Lost {
     Connect(String),
     #[error("no connection within {} s", CONNECT_MAX.as_secs())]
     ConnectTimeout,
+    #[error("no answer within {} s", CONNECT_MAX.as_secs())]
+    Unanswered,
     #[error("stream: {0}")]
     Stream(#[from] Box<tonic::Status>),
     #[error("the hub closed the stream")]
@@ -181,7 +183,7 @@ impl Follower {
 
     async fn listen(&mut self, mut client: FeedClient<Channel>, instance: String) -> Result<(), Lost> {
         let asked = timeout(CONNECT_MAX, client.follow(v1::FollowRequest { instance }));
-        let mut events = asked.await.map_err(|_| Lost::Silent)?.map_err(Box::new)?.into_inner();
+        let mut events = asked.await.map_err(|_| Lost::Unanswered)?.map_err(Box::new)?.into_inner();
         let mut silent_at = Instant::now() + SILENCE_MAX;
         loop {
             let event = tokio::select! {
@@ -244,7 +246,7 @@ async fn tell(
                 have: have.map(|v| v1::Version { epoch: v.epoch, generation: v.generation }),
             }
         };
-        timeout(CONNECT_MAX, client.report(site_report)).await.map_err(|_| Lost::Silent)?.map_err(Box::new)?;
+        timeout(CONNECT_MAX, client.report(site_report)).await.map_err(|_| Lost::Unanswered)?.map_err(Box::new)?;
         let pause = sleep(REPORT_EVERY);
         tokio::select! {
             () = pause => {}

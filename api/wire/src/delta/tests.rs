@@ -104,6 +104,29 @@ fn a_delta_that_does_not_fit_is_refused_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_set_that_grows_over_its_bound_is_refused_as_is_a_change_of_many_small_things() {
+    let mut sender = Sender::new(1);
+    let mut receiver = Receiver { bytes_max: 1000, ..Receiver::new(0) };
+    let mut all = facts(&[]);
+    for i in 0..4 {
+        all.put_json(format!("bundle/shop/{i}"), vec![b'7'; 100].into());
+        pass(&mut receiver, sender.update(&all)).unwrap();
+    }
+    let held = receiver.facts().digest();
+    for i in 4..8 {
+        all.put_json(format!("bundle/shop/{i}"), vec![b'7'; 100].into());
+    }
+    assert_eq!(pass(&mut receiver, sender.update(&all)), Err(Refused::TooMuch), "each change alone is small");
+    assert_eq!(receiver.facts().digest(), held);
+    let version = Some(v1::Version { epoch: 1, generation: 9 });
+    let small = v1::Delta { version, more: true, removed: vec![String::new(); 100], ..v1::Delta::default() };
+    assert_eq!(receiver.take(small), Err(Refused::TooMuch), "what is empty costs something, too");
+    sender.forget();
+    assert!(pass(&mut receiver, sender.update(&facts(&[("a", "1")]))).unwrap().is_some(), "a smaller set is taken");
+    assert_eq!(receiver.facts().len(), 1);
+}
+
+#[test]
 fn chunks_of_two_deltas_are_not_mixed() {
     let (mut sender, mut receiver) = (Sender::new(1), Receiver::default());
     let mut half = sender.update(&facts(&[("a", "1")]));
