@@ -1,7 +1,8 @@
 //! The process belongs to `src/`: environment, sockets, logging, signals and exit.
 //!
 //! In: what is product in each file. Parts are handed listeners, connectors, values and directories instead. The testbed is a
-//! program of its own, and so is what benches measure with; the demo members stand for other machines, so they open loopback sockets as they come and go.
+//! program of its own, and so is what benches measure with; the demo members stand for other machines, so they open loopback sockets as
+//! they come and go.
 
 use crate::{
     Breach,

@@ -112,9 +112,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends it.
+    /// Ends it, and well.
     pub(crate) async fn end(self) -> Result<()> {
-        self.up.interrupt().await.map(drop)
+        let code = self.up.interrupt().await?;
+        ensure!(code == Some(0), "`atoll up` ended with {code:?}");
+        Ok(())
     }
 }
 
