@@ -2,7 +2,7 @@
 //!
 //! In: the topology, how long ago the hub last spoke to this replica, and the replica's own probes. Out: [`HealthView`]. While
 //! the hub's view is fresh it counts; when it is stale each replica trusts its own probes, so that failover goes on with the hub
-//! dead. Never reads a clock. Source: design §1 (routing); hysteresis and panic threshold as HAProxy's fall, rise and Envoy's
+//! dead. Never reads a clock. Source: hysteresis and panic threshold as HAProxy's fall, rise and Envoy's
 //! panic mode, but saying when the observer and not the observed is ill.
 
 mod check;

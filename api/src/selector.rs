@@ -1,7 +1,7 @@
 //! Selectors of clusters: every given field must hold; an empty selector means all.
 //!
-//! Input: a selector as written in an object and a cluster's spec and labels. Output: yes or no. Source: design §10 and the
-//! semantics of Kubernetes label selectors (In, NotIn, Exists, DoesNotExist).
+//! Input: a selector as written in an object and a cluster's spec and labels. Output: yes or no. Source: the semantics of
+//! Kubernetes label selectors (In, NotIn, Exists, DoesNotExist).
 
 use std::collections::BTreeMap;
 

@@ -50,7 +50,7 @@ pub(crate) struct Builder {
     pub(crate) dir: Option<PathBuf>,
     pub(crate) has_last_good: bool,
     /// What is on disk, once something was written in this life.
-    pub(crate) saved: Option<Vec<u8>>,
+    pub(crate) saved: Option<Arc<Vec<u8>>>,
 }
 
 impl Builder {
@@ -157,11 +157,11 @@ impl Builder {
         let Some(dir) = self.dir.clone() else { return true };
         let objects = self.watches.objects().used();
         let hub = &topology.settings.hub_id;
-        let file = last_good::encode(hub, &objects);
+        let file = Arc::new(last_good::encode(hub, &objects));
         if self.saved.as_ref() == Some(&file) {
             return true;
         }
-        let written = last_good::save(dir, hub, &objects).await;
+        let written = last_good::save(dir, Arc::clone(&file)).await;
         if written {
             self.saved = Some(file);
         }

@@ -110,7 +110,6 @@ fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, st
     said["policy"] = question.policy().map(|p| p.name.clone()).into();
     let method = question.policy().map_or_else(BalanceMethod::default, |p| p.balance.method);
     said["balance"] = serde_json::to_value(method).unwrap_or_default();
-    said["capacity"] = "unbounded".into();
     said["why"] = choice.why.into();
     said["lastResort"] = choice.resort.is_some().into();
     said["clusters"] = live.parts.iter().filter_map(|part| known(snapshot, part)).collect();

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! In: endpoints in use, results, the topology as followed. Out: which endpoints and clusters take requests, and what the hub is told.
-//! Never: sends a request. Source: design §1 (routing); ejection as Envoy's outlier detection.
+//! Never: sends a request. Source: ejection as Envoy's outlier detection.
 
 mod state;
 #[cfg(test)]

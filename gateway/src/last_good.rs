@@ -40,9 +40,8 @@ pub(crate) async fn load(dir: Option<&Path>, hub: &str) -> Option<Objects> {
     }
 }
 
-/// Writes them; a failure is said and changes nothing. Returns whether they are on disk.
-pub(crate) async fn save(dir: PathBuf, hub: &str, objects: &Objects) -> bool {
-    let file = encode(hub, objects);
+/// Writes what [`encode`] made; a failure is said and changes nothing. Returns whether it is on disk.
+pub(crate) async fn save(dir: PathBuf, file: Arc<Vec<u8>>) -> bool {
     match tokio::task::spawn_blocking(move || kept::write(&dir, FILE, &file)).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
@@ -144,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn the_file_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(save(dir.path().to_owned(), "hub-1", &objects()).await);
+        assert!(save(dir.path().to_owned(), Arc::new(encode("hub-1", &objects()))).await);
         assert_eq!(load(Some(dir.path()), "hub-1").await.unwrap().routes.len(), 1);
         assert!(load(Some(&dir.path().join("none")), "hub-1").await.is_none());
     }

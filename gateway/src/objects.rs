@@ -20,6 +20,11 @@ pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// By which a definition says what channel it is of.
 const CHANNEL: &str = "gateway.networking.k8s.io/channel";
 
+/// By what the older of two objects of a kind is known, as the Gateway API settles conflicts: the time, then namespace and name.
+pub(crate) fn age(object: &impl kube::ResourceExt) -> (Option<jiff::Timestamp>, Option<String>, String) {
+    (object.creation_timestamp().map(|time| time.0), object.namespace(), object.name_any())
+}
+
 /// Everything that routes are made of.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Objects {
@@ -36,7 +41,7 @@ pub(crate) struct Objects {
     pub(crate) policies: Vec<Arc<BackendTLSPolicy>>,
     pub(crate) grants: Vec<Arc<ReferenceGrant>>,
     pub(crate) secrets: Vec<Arc<Secret>>,
-    /// Those that hold authorities.
+    /// Of all of them what may be an authority.
     pub(crate) configs: Vec<Arc<ConfigMap>>,
     pub(crate) services: Vec<Arc<Service>>,
     pub(crate) slices: Vec<Arc<EndpointSlice>>,

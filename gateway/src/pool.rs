@@ -1,7 +1,7 @@
 //! Connections to endpoints: dialed, kept while idle, given to one request after the other.
 //!
-//! In: an endpoint. Out: a [`Connection`] that takes a request. HTTP/1.1 connections are kept last in, first out; of HTTP/2 without TLS there
-//! is one an endpoint. Every connection's task belongs to the tracker and ends with the token. Source: design §5.
+//! In: an endpoint. Out: a [`Connection`] that takes a request. HTTP/1.1 connections are kept last in, first out; of HTTP/2 there is one
+//! an endpoint. Every connection's task belongs to the tracker and ends with the token.
 
 use std::collections::VecDeque;
 use std::io;

@@ -54,15 +54,15 @@ impl Server {
 ///
 /// # Errors
 /// See [`Error`]: mistakes of the caller only. Hub or API server out of reach are waited for.
-pub async fn run(config: Config, resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(config: Config, mut resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
     let metrics = Metrics::register(&resources.metrics)?;
-    let (drain, end) = (shutdown.clone(), CancellationToken::new());
+    let end = CancellationToken::new();
     let _ends = end.clone().drop_guard();
     let endpoints = Arc::new(Endpoints::default());
     let prober = Prober::new(Arc::clone(&endpoints), metrics.clone());
     let pool = Pool {
-        dialer: resources.dialer,
-        connect: resources.connect,
+        dialer: resources.dialer.clone(),
+        connect: Arc::clone(&resources.connect),
         tracker: TaskTracker::new(),
         shutdown: end.clone(),
         metrics: metrics.clone(),
@@ -71,22 +71,42 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         snapshots: Snapshots::default(),
         endpoints,
         health: Arc::clone(&prober.health),
-        pool: pool.clone(),
-        clients: Clients::new(config.standing, config.clients),
+        pool,
+        clients: Clients::new(config.standing.clone(), config.clients.clone()),
         dice: Dice::new(),
         budget: Budget::default(),
-        limits: config.limits,
+        limits: config.limits.clone(),
         metrics,
         copies: Arc::new(Semaphore::new(COPIES_MAX)),
         tracker: TaskTracker::new(),
-        drain,
+        drain: shutdown.clone(),
         ready: watch::Sender::new(false),
         end,
     });
-    if let Some(started) = resources.started {
+    if let Some(started) = resources.started.take() {
         // Nobody waits for the handle: the gateway serves all the same.
         let _ = started.send(Server { plane: Arc::clone(&plane) });
     }
+    let mut tasks = start(&plane, prober, config, resources, &shutdown).await;
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(broken) = ended {
+            // A task that panicked is a bug of ours: better no gateway than half of one.
+            tracing::error!(%broken, "a task of the gateway broke");
+            shutdown.cancel();
+        }
+    }
+    finish(&plane).await;
+    Ok(())
+}
+
+/// Starts what listens, probes, watches, builds and writes, each until `shutdown`.
+async fn start(
+    plane: &Arc<Plane>,
+    prober: Prober,
+    config: Config,
+    resources: Resources,
+    shutdown: &CancellationToken,
+) -> JoinSet<()> {
     let (http, https) = (resources.http, resources.https);
     let at = http.local_addr();
     tracing::info!(instance = config.instance, http = %at, https = %https.local_addr(), "gateway starts");
@@ -98,15 +118,15 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let before = last_good::load(resources.dir.as_deref(), &hub).await;
 
     let mut tasks = JoinSet::new();
-    let listening = Listening::new(Arc::clone(&plane), resources.listen);
+    let listening = Listening::new(Arc::clone(plane), resources.listen);
     tasks.spawn(listening.clone().accept(http, Slot::Http, shutdown.clone()));
     tasks.spawn(listening.clone().accept(https, Slot::Https, shutdown.clone()));
-    tasks.spawn(prober.run(pool, resources.topology.clone(), resources.report.clone(), shutdown.clone()));
-    let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), &mut tasks, &shutdown);
+    tasks.spawn(prober.run(plane.pool.clone(), resources.topology.clone(), resources.report.clone(), shutdown.clone()));
+    let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), &mut tasks, shutdown);
     let (statuses, newest) = watch::channel(status::Statuses::default());
     tasks.spawn(status::write::run(resources.client, config.instance.clone(), newest, shutdown.clone()));
     let builder = Builder {
-        plane: Arc::clone(&plane),
+        plane: Arc::clone(plane),
         watches,
         topology: resources.topology,
         instance: config.instance,
@@ -122,15 +142,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         saved: None,
     };
     tasks.spawn(builder.run(shutdown.clone()));
-    while let Some(ended) = tasks.join_next().await {
-        if let Err(broken) = ended {
-            // A task that panicked is a bug of ours: better no gateway than half of one.
-            tracing::error!(%broken, "a task of the gateway broke");
-            shutdown.cancel();
-        }
-    }
-    finish(&plane).await;
-    Ok(())
+    tasks
 }
 
 /// Lets open requests finish for the drain time, then ends what is left.

@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::objects::Objects;
+use crate::tls::AUTHORITY_KEY;
 
 /// Which definition is looked at.
 const HTTP_ROUTES: &str = "metadata.name=httproutes.gateway.networking.k8s.io";
@@ -103,7 +104,7 @@ impl Watches {
             policies: start.follow(before.policies, all()),
             grants: start.follow(before.grants, all()),
             secrets: start.follow(before.secrets, all().fields("type=kubernetes.io/tls")),
-            configs: start.follow(before.configs, all()),
+            configs: start.follow_part(before.configs, all(), only_authority),
             services: start.follow(before.services, all()),
             slices: start.follow(before.slices, all()),
             namespaces: start.follow(before.namespaces, all()),
@@ -166,8 +167,25 @@ struct Start<'a> {
     shutdown: &'a CancellationToken,
 }
 
+/// Of a ConfigMap nothing else is looked at.
+fn only_authority(map: &mut ConfigMap) {
+    map.binary_data = None;
+    if let Some(data) = &mut map.data {
+        data.retain(|key, _| key == AUTHORITY_KEY);
+    }
+}
+
 impl Start<'_> {
     fn follow<K>(&mut self, before: Vec<Arc<K>>, config: watcher::Config) -> Kind<K>
+    where
+        K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+    {
+        self.follow_part(before, config, |_| ())
+    }
+
+    /// Follows a kind of which `trim` leaves only what is looked at.
+    fn follow_part<K>(&mut self, before: Vec<Arc<K>>, config: watcher::Config, trim: fn(&mut K)) -> Kind<K>
     where
         K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
         K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
@@ -178,7 +196,11 @@ impl Start<'_> {
         let (changed, seen, shutdown) = (self.changed.clone(), Arc::clone(&listed), self.shutdown.clone());
         let kind = K::kind(&K::DynamicType::default()).into_owned();
         self.tasks.spawn(async move {
-            let events = reflector::reflector(writer, watcher(api, config).backoff(Again::default()));
+            let events = watcher(api, config).backoff(Again::default()).modify(|object| {
+                object.meta_mut().managed_fields = None;
+                trim(object);
+            });
+            let events = reflector::reflector(writer, events);
             let mut events = std::pin::pin!(events);
             while let Some(Some(event)) = shutdown.run_until_cancelled(events.next()).await {
                 match event {

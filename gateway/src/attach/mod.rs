@@ -8,6 +8,7 @@ use std::sync::Arc;
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
 use kube::{Resource, ResourceExt};
 
+use crate::objects::age;
 use crate::status::{ParentVerdict, Verdict};
 use crate::table::{Draft, Host, ListenerDraft, Problem, allows};
 
@@ -50,7 +51,7 @@ impl<T> Compiled<T> {
 /// The objects of a kind, the oldest first.
 pub(crate) fn by_age<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<Arc<K>> {
     let mut sorted = objects.to_vec();
-    sorted.sort_by_cached_key(|r| (r.creation_timestamp().map(|t| t.0), r.namespace(), r.name_any()));
+    sorted.sort_by_cached_key(|object| age(&**object));
     sorted
 }
 
@@ -138,7 +139,7 @@ pub(crate) fn verdict<T>(parent: &ParentReference, place: &Place, compiled: &Com
     let mut verdicts = vec![accepted];
     verdicts.push(match &compiled.unresolved {
         Some(problem) => Verdict::new("ResolvedRefs", false, problem.reason, problem.message.as_str()),
-        None => Verdict::new("ResolvedRefs", true, "ResolvedRefs", "everything that it names is there"),
+        None => Verdict::resolved(),
     });
     if let (true, Some(problem)) = (attached && compiled.whole > 0, &compiled.refused) {
         let why = format!("Dropped Rule: {}", problem.message);

@@ -17,6 +17,11 @@ impl Verdict {
     pub(crate) fn new(kind: &'static str, status: bool, reason: &'static str, message: impl Into<String>) -> Self {
         Self { kind, status, reason, message: message.into() }
     }
+
+    /// Nothing that an object names is missing.
+    pub(crate) fn resolved() -> Self {
+        Self::new("ResolvedRefs", true, "ResolvedRefs", "everything that it names is there")
+    }
 }
 
 /// The old conditions with `verdicts` put in. The time of a transition moves only with the status.

@@ -2,7 +2,7 @@
 //!
 //! In: the pool, the Gateways with their statuses, what was given in this life. Out: addresses for each, one of each family of the
 //! pool. What a Gateway has it keeps as long as it exists and the pool holds it; of two that choose one address the older gets it.
-//! Source: design §9, Gateway API (GatewaySpec.addresses).
+//! Source: Gateway API (GatewaySpec.addresses).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -33,7 +33,6 @@ impl Claims {
     }
 
     fn conflict(&self, slot: Slot, listener: &ListenerDraft) -> Option<(&'static str, String)> {
-        // TCP and UDP ports of one number are two, but a listener set that takes both is still to be told which is held.
         if let Some((protocol, first)) = self.protocols.get(&slot)
             && *protocol != listener.protocol
         {

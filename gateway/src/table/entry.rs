@@ -1,7 +1,7 @@
 //! Gateways: their addresses, listeners (their own and those of ListenerSets), and what is wrong with the others. Pure.
 //!
 //! In: GatewayClasses, Gateways, ListenerSets, Secrets, grants, the ports that are ours. Out: drafts that routes attach to. Two claims to one
-//! port and host name are settled by age. Source: Gateway API (Gateway), design §9 (shared ports, own addresses).
+//! port and host name are settled by age. Source: Gateway API (Gateway).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,6 +17,7 @@ use super::build::{Input, Memory};
 use super::claim::Claims;
 use super::listener::{ListenerDraft, Owner, certificate, draft};
 use super::{Slot, set};
+use crate::objects::age;
 use crate::status::Verdict;
 use crate::tls::{Certificate, Keys};
 
@@ -67,7 +68,7 @@ pub(super) fn gateways(input: &Input<'_>, memory: &mut Memory) -> (Vec<GatewayDr
         .collect();
     let ours = input.objects.gateways.iter().filter(|g| classes.contains(&g.spec.gateway_class_name));
     let mut ours: Vec<&Arc<Gateway>> = ours.collect();
-    ours.sort_by_cached_key(|g| (g.creation_timestamp().map(|t| t.0), g.namespace(), g.name_any()));
+    ours.sort_by_cached_key(|gateway| age(&***gateway));
     let given = if input.pool.is_empty() {
         ours.iter().map(|g| shared(input, g).map(|()| Vec::new())).collect()
     } else {

@@ -185,7 +185,7 @@ fn place(ports: &Ports, protocol: Protocol, port: u16, own: &[IpAddr]) -> Result
 fn kinds(spec: &Listener) -> (Vec<RouteGroupKind>, Verdict) {
     let of_protocol = || PROVIDERS.iter().filter(|p| p.protocols.contains(&spec.protocol.as_str()));
     let named = |kind: &str| RouteGroupKind { group: Some(GATEWAY_GROUP.to_owned()), kind: kind.to_owned() };
-    let fine = Verdict::new("ResolvedRefs", true, "ResolvedRefs", "everything that it names is there");
+    let fine = Verdict::resolved();
     let allowed = spec.allowed_routes.as_ref().map(|a| a.kinds.as_slice()).unwrap_or_default();
     if allowed.is_empty() {
         return (of_protocol().map(|p| named(p.kind)).collect(), fine);

@@ -11,6 +11,7 @@ use kube::ResourceExt as _;
 
 use super::backend::Problem;
 use super::build::Input;
+use crate::objects::age;
 use crate::status::Verdict;
 use crate::tls::{Authorities, BackendCheck, Keys};
 
@@ -35,7 +36,7 @@ pub(crate) struct Judged {
 }
 
 impl Policies {
-    /// The policy for a port of a service, and whether any targets it without effect.
+    /// The policy that counts for a port of a service, by its place in `all`.
     pub(super) fn find(&self, kind: (&str, &str), namespace: &str, name: &str, port: &str) -> Option<usize> {
         let at = |section: Option<&str>| {
             let target = (kind.0.to_owned(), kind.1.to_owned(), namespace.to_owned(), name.to_owned());
@@ -59,7 +60,7 @@ impl Policies {
 /// Judges every policy, the oldest first.
 pub(super) fn judge(input: &Input<'_>, keys: &mut Keys) -> Policies {
     let mut objects: Vec<&Arc<BackendTLSPolicy>> = input.objects.policies.iter().collect();
-    objects.sort_by_cached_key(|p| (p.creation_timestamp().map(|t| t.0), p.namespace(), p.name_any()));
+    objects.sort_by_cached_key(|policy| age(&***policy));
     let mut policies = Policies::default();
     for object in objects {
         let index = policies.all.len();
@@ -75,7 +76,7 @@ pub(super) fn judge(input: &Input<'_>, keys: &mut Keys) -> Policies {
 }
 
 fn one(input: &Input<'_>, object: &Arc<BackendTLSPolicy>, namespace: &str, won: bool, keys: &mut Keys) -> Judged {
-    let mut resolved = Verdict::new("ResolvedRefs", true, "ResolvedRefs", "everything that it names is there");
+    let mut resolved = Verdict::resolved();
     let trusted = match trusted(input, object, namespace, keys) {
         Ok((trusted, None)) => Ok(trusted),
         Ok((trusted, Some(problem))) => {

@@ -9,14 +9,14 @@ use kube::core::{Selector, SelectorExt as _};
 
 use super::backend::Problem;
 use super::entry::SetDraft;
-use crate::objects::Objects;
+use crate::objects::{Objects, age};
 
 /// The ListenerSets that name a Gateway, the oldest first, each with why it is not taken.
 pub(super) fn sets(objects: &Objects, gateway: &Gateway) -> Vec<SetDraft> {
     let own = gateway.namespace().unwrap_or_default();
     let meant = objects.sets.iter().filter(|set| is_meant(set, &own, &gateway.name_any()));
     let mut meant: Vec<&Arc<ListenerSet>> = meant.collect();
-    meant.sort_by_cached_key(|s| (s.creation_timestamp().map(|t| t.0), s.namespace(), s.name_any()));
+    meant.sort_by_cached_key(|set| age(&***set));
     let from = gateway.spec.allowed_listeners.as_ref().and_then(|a| a.namespaces.as_ref());
     let drafts = meant.into_iter().map(|set| {
         let namespace = set.namespace().unwrap_or_default();

@@ -19,6 +19,9 @@ pub(crate) use backend::{BackendCheck, BackendTls};
 pub(crate) use certificate::{Authorities, Certificate};
 pub(crate) use server::ClientCheck;
 
+/// Under which a ConfigMap holds authorities.
+pub(crate) const AUTHORITY_KEY: &str = "ca.crt";
+
 /// What became of a Secret, and its last certificate that could be used.
 struct Known {
     data: Secret,
@@ -88,13 +91,13 @@ impl Keys {
     /// # Errors
     /// What is wrong with them.
     pub(crate) fn authorities(&mut self, map: &ConfigMap) -> Result<Arc<Authorities>, String> {
-        let pem = map.data.as_ref().and_then(|data| data.get("ca.crt"));
+        let pem = map.data.as_ref().and_then(|data| data.get(AUTHORITY_KEY));
         let at = (map.namespace(), map.name_any());
         let known = self.authorities.get(&at).filter(|(seen, _)| seen.as_ref() == pem);
         if let Some((_, known)) = known {
             return known.clone();
         }
-        let parsed = pem.ok_or_else(|| "has no `ca.crt`".to_owned()).and_then(|pem| Authorities::parse(pem));
+        let parsed = pem.ok_or_else(|| format!("has no `{AUTHORITY_KEY}`")).and_then(|pem| Authorities::parse(pem));
         let parsed = parsed.map(Arc::new);
         self.authorities.insert(at, (pem.cloned(), parsed.clone()));
         parsed
