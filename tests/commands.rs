@@ -185,6 +185,10 @@ async fn objects_are_shown_as_text_and_as_one_document() -> anyhow::Result<()> {
     world.apply_all(&[cluster("prod-eu", "True"), cluster("dr", "False"), bundle(2)]).await?;
     world.atoll(&["get", "clusters"]).await.ended(0, "NAME").ended(0, "prod-eu");
     world.atoll(&["get", "cl", "prod-eu", "-o", "name"]).await.ended(0, "cluster.atoll.dev/prod-eu");
+    let both = world.atoll(&["get", "clusters", "prod-eu", "dr"]).await;
+    both.ended(0, "prod-eu").ended(0, "dr");
+    // What stands in another column is no name.
+    world.atoll(&["get", "clusters", "prod-eu", "prod"]).await.ended(1, "`prod`: there is none");
     world.atoll(&["get", "cluster/none"]).await.ended(1, "cluster `none`: there is none");
     world.atoll(&["get", "nonsense"]).await.ended(1, "no kind `nonsense`");
     world.atoll(&["get", "bundles", "-A"]).await.ended(0, "NAMESPACE").ended(0, "shop");

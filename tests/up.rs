@@ -9,6 +9,7 @@ mod world;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use atoll_api::kinds::{Cluster, ReplicationApproval, ReplicationRequest, RequestState};
@@ -17,7 +18,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
-use world::{FREE, Place, client, until};
+use world::{FREE, Place, Up, client, until};
 
 const WEB: &str = "web.shop.svc.atoll.internal.";
 const SHOP: &str = "shop.example.com";
@@ -33,42 +34,66 @@ async fn what_is_ready_answers_what_is_broken_heals_and_nothing_is_left() -> Res
     let place = Place::new()?;
     let config = place.file("up.yaml", FREE)?;
     let up = place.up(&["--config", &config.display().to_string()]).await?;
-    let members = up.ready["members"].as_array().cloned().unwrap_or_default();
-    let names: Vec<&str> = members.iter().filter_map(|m| m["name"].as_str()).collect();
-    assert_eq!(names, ["dev", "test", "prod-eu", "prod-us", "dr"]);
-
-    // Known and named at once.
-    let kubeconfig = std::path::PathBuf::from(up.text("kubeconfig"));
+    let kubeconfig = PathBuf::from(up.text("kubeconfig"));
     assert!(
         kubeconfig.is_absolute() && fs::metadata(&kubeconfig)?.permissions().mode() & 0o077 == 0,
         "keys are private"
     );
     assert_eq!(fs::canonicalize(place.home().join("config"))?, fs::canonicalize(&kubeconfig)?);
-    let hub = client(&kubeconfig, "atoll").await?;
-    let clusters: Api<Cluster> = Api::all(hub.clone());
-    assert_eq!(clusters.list(&ListParams::default()).await?.items.len(), 5);
-    for (member, said) in names.iter().zip(&members) {
-        let (code, addresses) = up.dig(&format!("web.shop.svc.{member}.atoll.internal.")).await?;
-        assert!(code == ResponseCode::NoError && addresses.len() == 1, "{member}: {code} {addresses:?}");
-        let own = std::path::PathBuf::from(said["kubeconfig"].as_str().unwrap_or_default());
-        client(&own, member).await?.apiserver_version().await?;
-    }
-    assert_eq!(up.dig("web.shop.svc.nowhere.atoll.internal.").await?.0, ResponseCode::NXDomain);
+    let clusters: Api<Cluster> = Api::all(client(&kubeconfig, "atoll").await?);
+    everybody_is_known_and_named(&up, &clusters).await?;
     let near = until("the nearest pods", async || {
         let answer = up.dig(WEB).await?;
         ensure!(answer.0 == ResponseCode::NoError && !answer.1.is_empty(), "{answer:?}");
         Ok(answer.1)
     })
     .await;
-    until("the nearest cluster's echo", async || {
-        let echo = up.curl(SHOP).await?;
-        ensure!(echo["cluster"] == "prod-eu", "{echo}");
+    answered_by(&up, "prod-eu").await;
+    the_request_waits_for_somebody_else(&kubeconfig).await?;
+    without_the_hub_others_are_found(&place, &up, &near).await?;
+    until("the hub knows everybody again", async || {
+        let ready = clusters.list(&ListParams::default()).await?.items.into_iter().filter(is_ready).count();
+        ensure!(ready == 5, "{ready} are ready");
         Ok(())
     })
     .await;
+    answered_by(&up, "prod-eu").await;
+    place.ended(&["demo", "break", "nowhere"]).await?.says("nobody", 1, &["nowhere", "prod-us", "gateway"]);
 
-    // The request waits for somebody else than who made it.
-    let requests: Api<ReplicationRequest> = Api::namespaced(hub.clone(), "shop");
+    assert_eq!(up.interrupt().await?, Some(0));
+    assert!(!place.home().exists(), "left behind: {:?}", fs::read_dir(place.home())?.collect::<Vec<_>>());
+    place.ended(&["demo", "break", "hub"]).await?.says("nobody runs", 4, &["no `atoll up` runs"]);
+    Ok(())
+}
+
+async fn everybody_is_known_and_named(up: &Up, clusters: &Api<Cluster>) -> Result<()> {
+    let members = up.ready["members"].as_array().cloned().unwrap_or_default();
+    let names: Vec<&str> = members.iter().filter_map(|m| m["name"].as_str()).collect();
+    assert_eq!(names, ["dev", "test", "prod-eu", "prod-us", "dr"]);
+    assert_eq!(clusters.list(&ListParams::default()).await?.items.len(), 5);
+    for (member, said) in names.iter().zip(&members) {
+        let (code, addresses) = up.dig(&format!("web.shop.svc.{member}.atoll.internal.")).await?;
+        assert!(code == ResponseCode::NoError && addresses.len() == 1, "{member}: {code} {addresses:?}");
+        let own = PathBuf::from(said["kubeconfig"].as_str().unwrap_or_default());
+        client(&own, member).await?.apiserver_version().await?;
+    }
+    assert_eq!(up.dig("web.shop.svc.nowhere.atoll.internal.").await?.0, ResponseCode::NXDomain);
+    Ok(())
+}
+
+/// Waits until the gateway answers from that cluster.
+async fn answered_by(up: &Up, cluster: &str) {
+    until(&format!("the gateway answers from {cluster}"), async || {
+        let echo = up.curl(SHOP).await?;
+        ensure!(echo["cluster"] == cluster, "{echo}");
+        Ok(())
+    })
+    .await;
+}
+
+/// Than who made it.
+async fn the_request_waits_for_somebody_else(kubeconfig: &Path) -> Result<()> {
+    let requests: Api<ReplicationRequest> = Api::namespaced(client(kubeconfig, "atoll").await?, "shop");
     let closure = until("the request waits for a vote", async || {
         let status = requests.get("web-1").await?.status.unwrap_or_default();
         ensure!(status.state == RequestState::PendingApproval, "{status:?}");
@@ -79,17 +104,20 @@ async fn what_is_ready_answers_what_is_broken_heals_and_nothing_is_left() -> Res
     let vote: ReplicationApproval = serde_json::from_value(json!({"metadata": {"name": "web-1-x"},
         "spec": {"request": "web-1", "decision": "Approve", "closure": closure}}))?;
     let as_dev =
-        Api::namespaced(client(&kubeconfig, "atoll-dev").await?, "shop").create(&PostParams::default(), &vote).await;
+        Api::namespaced(client(kubeconfig, "atoll-dev").await?, "shop").create(&PostParams::default(), &vote).await;
     assert!(matches!(&as_dev, Err(kube::Error::Api(status)) if status.code == 403), "{as_dev:?}");
-    Api::namespaced(client(&kubeconfig, "atoll-approver").await?, "shop").create(&PostParams::default(), &vote).await?;
+    Api::namespaced(client(kubeconfig, "atoll-approver").await?, "shop").create(&PostParams::default(), &vote).await?;
     until("the image is copied", async || {
         let status = requests.get("web-1").await?.status.unwrap_or_default();
         ensure!(status.state == RequestState::Succeeded, "{status:?}");
         Ok(())
     })
     .await;
+    Ok(())
+}
 
-    // The data planes go on without the hub, also when they begin anew, and notice themselves that a cluster is gone.
+/// The data planes go on without the hub, also when they begin anew, and notice themselves that a cluster is gone.
+async fn without_the_hub_others_are_found(place: &Place, up: &Up, near: &[String]) -> Result<()> {
     place.ended(&["demo", "break", "hub"]).await?.says("hub", 0, &["stopped"]);
     place.ended(&["demo", "break", "hub"]).await?.says("hub twice", 1, &["already"]);
     for part in ["dns", "gateway"] {
@@ -104,27 +132,9 @@ async fn what_is_ready_answers_what_is_broken_heals_and_nothing_is_left() -> Res
         Ok(())
     })
     .await;
-    until("the gateway answers from elsewhere", async || {
-        let echo = up.curl(SHOP).await?;
-        ensure!(echo["cluster"] == "prod-us", "{echo}");
-        Ok(())
-    })
-    .await;
+    answered_by(up, "prod-us").await;
     place.ended(&["demo", "heal", "prod-eu"]).await?.says("prod-eu", 0, &["connected again"]);
     place.ended(&["demo", "heal", "hub"]).await?.says("hub", 0, &["again"]);
-    until("the hub knows everybody again, and the nearest answers", async || {
-        let ready = clusters.list(&ListParams::default()).await?.items.into_iter().filter(is_ready).count();
-        ensure!(ready == 5, "{ready} are ready");
-        let echo = up.curl(SHOP).await?;
-        ensure!(echo["cluster"] == "prod-eu", "{echo}");
-        Ok(())
-    })
-    .await;
-    place.ended(&["demo", "break", "nowhere"]).await?.says("nobody", 1, &["nowhere", "prod-us", "gateway"]);
-
-    assert_eq!(up.interrupt().await?, Some(0));
-    assert!(!place.home().exists(), "left behind: {:?}", fs::read_dir(place.home())?.collect::<Vec<_>>());
-    place.ended(&["demo", "break", "hub"]).await?.says("nobody runs", 4, &["no `atoll up` runs"]);
     Ok(())
 }
 
@@ -161,17 +171,7 @@ async fn a_data_directory_keeps_the_state_and_lets_one_in_at_a_time() -> Result<
     }
     place.ended(&["get", "clusters"]).await?.says("the first goes on", 0, &["edge"]);
 
-    let (snapshot, saved) = (place.at("snapshot.redb").display().to_string(), place.at("snapshot.redb"));
-    place.ended(&["hub", "snapshot", &snapshot]).await?.says("a snapshot", 0, &["holds all Secrets"]);
-    assert_eq!(fs::metadata(&saved)?.permissions().mode() & 0o077, 0, "and so its owner alone reads it");
-    place.ended(&["hub", "snapshot", &snapshot]).await?.says(
-        "never over another file",
-        1,
-        &["snapshot.redb", "exists"],
-    );
-    let as_dev =
-        place.ended(&["hub", "snapshot", &place.at("no").display().to_string(), "--context", "atoll-dev"]).await?;
-    as_dev.says("a snapshot for a developer", 3, &["only the administrator"]);
+    let snapshot = save_a_snapshot(&place).await?;
     let restore = ["hub", "restore", snapshot.as_str(), "--data-dir", &data];
     place.ended(&restore).await?.says("a restore under a running hub", 1, &["in use by another process"]);
 
@@ -184,18 +184,8 @@ async fn a_data_directory_keeps_the_state_and_lets_one_in_at_a_time() -> Result<
     place.ended(&["get", "clusters"]).await?.says("kept", 0, &["edge"]);
     assert_eq!(up.interrupt().await?, Some(0));
 
-    // What happened to the store meanwhile is told, and the file is left as it is.
     let store = place.at("data/hub.redb");
-    let whole = fs::read(&store)?;
-    for (case, damage) in [("corrupt", damage as fn(&std::path::Path) -> Result<()>), ("foreign", overwrite)] {
-        damage(&store)?;
-        let held = fs::read(&store)?;
-        let mut words = vec!["up"];
-        words.extend(["--members", "0", "--config", &config, "--data-dir", &data]);
-        place.ended(&words).await?.says(case, 1, &["hub.redb"]);
-        assert_eq!(fs::read(&store)?.len(), held.len(), "{case}");
-        fs::write(&store, &whole)?;
-    }
+    what_happened_to_the_store_is_told(&place, &store, &words).await?;
     // A snapshot mends it. Who obeyed the hub since obeys the restored one, too: its epoch is greater.
     let up = place.up(&words).await?;
     let before = epoch(&kubeconfig).await?;
@@ -215,19 +205,47 @@ async fn a_data_directory_keeps_the_state_and_lets_one_in_at_a_time() -> Result<
     Ok(())
 }
 
+async fn save_a_snapshot(place: &Place) -> Result<String> {
+    let (snapshot, saved) = (place.at("snapshot.redb").display().to_string(), place.at("snapshot.redb"));
+    place.ended(&["hub", "snapshot", &snapshot]).await?.says("a snapshot", 0, &["holds all Secrets"]);
+    assert_eq!(fs::metadata(&saved)?.permissions().mode() & 0o077, 0, "and so its owner alone reads it");
+    place.ended(&["hub", "snapshot", &snapshot]).await?.says(
+        "never over another file",
+        1,
+        &["snapshot.redb", "exists"],
+    );
+    let as_dev =
+        place.ended(&["hub", "snapshot", &place.at("no").display().to_string(), "--context", "atoll-dev"]).await?;
+    as_dev.says("a snapshot for a developer", 3, &["only the administrator"]);
+    Ok(snapshot)
+}
+
+/// And the file is left as it is.
+async fn what_happened_to_the_store_is_told(place: &Place, store: &Path, words: &[&str]) -> Result<()> {
+    let whole = fs::read(store)?;
+    for (case, damage) in [("corrupt", damage as fn(&Path) -> Result<()>), ("foreign", overwrite)] {
+        damage(store)?;
+        let held = fs::read(store)?;
+        place.ended(&[&["up"], words].concat()).await?.says(case, 1, &["hub.redb"]);
+        assert!(fs::read(store)? == held, "{case}: the file is another");
+        fs::write(store, &whole)?;
+    }
+    Ok(())
+}
+
 /// The hub's epoch.
-async fn epoch(kubeconfig: &std::path::Path) -> Result<u64> {
+async fn epoch(kubeconfig: &Path) -> Result<u64> {
     let maps: Api<ConfigMap> = Api::namespaced(client(kubeconfig, "atoll").await?, "atoll-system");
     Ok(maps.get("atoll-hub").await?.data.unwrap_or_default()["epoch"].parse()?)
 }
 
-fn damage(store: &std::path::Path) -> Result<()> {
+fn damage(store: &Path) -> Result<()> {
     let file = fs::OpenOptions::new().write(true).open(store)?;
     let len = file.metadata()?.len();
     Ok(file.write_all_at(&vec![0xa5; usize::try_from(len - 4096)?], 4096)?)
 }
 
-fn overwrite(store: &std::path::Path) -> Result<()> {
+fn overwrite(store: &Path) -> Result<()> {
     Ok(fs::write(store, "Dear diary, today I did not back anything up.\n".repeat(1000))?)
 }
 

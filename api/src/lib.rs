@@ -23,6 +23,7 @@ pub mod quantity;
 pub mod rdata;
 pub mod records;
 mod rendezvous;
+pub mod repositories;
 pub mod reverse;
 pub mod routing;
 pub mod selector;

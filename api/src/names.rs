@@ -39,6 +39,12 @@ pub fn is_label(s: &str) -> bool {
         && b.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
 }
 
+/// A domain name as people write it, in lower case and without its last dot; `None` where it is none.
+pub fn domain(said: &str) -> Option<String> {
+    let name = said.trim_end_matches('.').to_ascii_lowercase();
+    (!name.is_empty() && name.len() <= 253 && name.split('.').all(is_label)).then_some(name)
+}
+
 /// The name of a member cluster: one DNS label of at most 49 octets, not reserved. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -14,6 +14,8 @@ use super::failure::{Failure, Outcome, root_cause};
 use crate::config::home;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// After a watch has ended, until the next.
+pub(crate) const WATCH_AGAIN: Duration = Duration::from_millis(500);
 
 /// A connection to an API server.
 pub(crate) struct Connection {

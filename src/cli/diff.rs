@@ -19,6 +19,8 @@ use super::output::yaml;
 /// Lines around a change.
 const AROUND: usize = 3;
 const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Of the table that finds what two texts share; what is larger differs as a whole.
+const CELLS_MAX: usize = 4 << 20;
 
 /// Show what applying files would change.
 #[derive(Debug, clap::Args)]
@@ -84,12 +86,15 @@ fn clean(kind: &Kind, object: DynamicObject) -> Outcome<String> {
 pub(crate) fn documents(file: &Path) -> Outcome<Vec<Value>> {
     let shown = file.display();
     let failed = |e: std::io::Error| Failure::failed(format!("{shown}: {e}"));
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
-    } else {
-        std::fs::File::open(file).map_err(failed)?.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+    let mut octets = Vec::new();
+    let read = match file == Path::new("-") {
+        true => std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_end(&mut octets),
+        false => std::fs::File::open(file).map_err(failed)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut octets),
+    };
+    if read.map_err(failed)? as u64 > FILE_BYTES_MAX {
+        return Err(Failure::failed(format!("{shown}: longer than {} MiB: take it apart", FILE_BYTES_MAX >> 20)));
     }
+    let text = String::from_utf8(octets).map_err(|e| Failure::failed(format!("{shown}: {e}")))?;
     let parsed: Vec<Value> =
         serde_saphyr::from_multiple(&text).map_err(|e| Failure::failed(format!("{shown}: {e}")))?;
     let apart = parsed.into_iter().flat_map(|value| match value["kind"].as_str() {
@@ -125,7 +130,20 @@ fn unified(name: &str, old: &str, new: &str) -> String {
 fn edits<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(char, &'a str)> {
     let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
+    let (gone, come) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
+    let mut out: Vec<(char, &str)> = old[..head].iter().map(|line| (' ', *line)).collect();
+    if gone.len().saturating_mul(come.len()) > CELLS_MAX {
+        out.extend(gone.iter().map(|line| ('-', *line)));
+        out.extend(come.iter().map(|line| ('+', *line)));
+    } else {
+        between(gone, come, &mut out);
+    }
+    out.extend(old[old.len() - tail..].iter().map(|line| (' ', *line)));
+    out
+}
+
+/// By the longest common subsequence of `a` and `b`.
+fn between<'a>(a: &[&'a str], b: &[&'a str], out: &mut Vec<(char, &'a str)>) {
     let mut longest = vec![vec![0u32; b.len() + 1]; a.len() + 1];
     for i in (0..a.len()).rev() {
         for j in (0..b.len()).rev() {
@@ -133,7 +151,6 @@ fn edits<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(char, &'a str)> {
                 if a[i] == b[j] { longest[i + 1][j + 1] + 1 } else { longest[i + 1][j].max(longest[i][j + 1]) };
         }
     }
-    let mut out: Vec<(char, &str)> = old[..head].iter().map(|line| (' ', *line)).collect();
     let (mut i, mut j) = (0, 0);
     while i < a.len() || j < b.len() {
         if i < a.len() && j < b.len() && a[i] == b[j] {
@@ -147,8 +164,6 @@ fn edits<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(char, &'a str)> {
             j += 1;
         }
     }
-    out.extend(old[old.len() - tail..].iter().map(|line| (' ', *line)));
-    out
 }
 
 #[cfg(test)]
@@ -171,5 +186,22 @@ mod tests {
         new[20] = "x".into();
         let diff = unified("x", &old.join("\n"), &new.join("\n"));
         assert_eq!(diff.lines().count(), 2 + 1 + 2 + 2 * AROUND, "{diff}");
+    }
+
+    #[test]
+    fn texts_that_are_all_different_and_long_are_told_at_once() {
+        let text = |word: &str| (0..20_000).map(|i| format!("{word}{i}\n")).collect::<String>();
+        let diff = unified("x", &text("a"), &text("b"));
+        assert_eq!(diff.lines().count(), 2 + 1 + 40_000);
+        assert!(diff.contains("@@\n-a0\n-a1\n") && diff.ends_with("+b19999\n"));
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_and_not_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("long.yaml");
+        std::fs::write(&file, vec![b'#'; usize::try_from(FILE_BYTES_MAX).unwrap() + 1]).unwrap();
+        let refused = documents(&file).unwrap_err().message;
+        assert!(refused.contains("long.yaml") && refused.contains("16 MiB"), "{refused}");
     }
 }

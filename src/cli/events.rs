@@ -7,6 +7,7 @@ use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 
 use super::Globals;
+use super::connect::WATCH_AGAIN;
 use super::failure::{Failure, Outcome};
 use super::kinds;
 use super::output::{Output, age, columns, note, print};
@@ -78,6 +79,8 @@ impl Events {
                     }
                 }
             }
+            // A server that ends watches at once is not asked all the time.
+            tokio::time::sleep(WATCH_AGAIN).await;
         }
     }
 }

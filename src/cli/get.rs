@@ -6,7 +6,7 @@ use kube::api::{DynamicObject, ListParams, Request, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 
 use super::Globals;
-use super::connect::Connection;
+use super::connect::{Connection, WATCH_AGAIN};
 use super::failure::{Failure, Outcome};
 use super::kinds::{self, Kind};
 use super::output::{Output, columns, note, print};
@@ -108,21 +108,16 @@ impl Get {
         }
         let what = format!("get {}", kind.resource.plural);
         let url = DynamicObject::url_path(&kind.resource, self.namespace(at).filter(|_| kind.namespaced));
-        let table: Value = at
+        let mut table: Value = at
             .client
             .request(as_table(Request::new(&url).list(&self.list()), &what)?)
             .await
             .map_err(Failure::api(&what))?;
         let mut layout = Layout::of(&table, output == Output::Wide, kind.namespaced && self.all_namespaces);
-        let mut rows = layout.rows(&table);
         if self.names.len() > 1 {
-            for name in &self.names {
-                if !rows.iter().any(|row| row.contains(name)) {
-                    return Err(Failure::failed(format!("{} `{name}`: there is none", kind.resource.kind)));
-                }
-            }
-            rows.retain(|row| self.names.iter().any(|name| row.contains(name)));
+            self.only_named(&mut table, kind)?;
         }
+        let rows = layout.rows(&table);
         if rows.is_empty() && !self.watch {
             let place = self.namespace(at).filter(|_| kind.namespaced);
             note(match place {
@@ -133,6 +128,17 @@ impl Get {
         }
         print(layout.text(rows, true));
         if self.watch { self.follow(at, &url, &table, &mut layout).await } else { Ok(()) }
+    }
+
+    /// Leaves the rows of the objects that were asked for.
+    fn only_named(&self, table: &mut Value, kind: &Kind) -> Outcome {
+        let name_of = |row: &Value| row["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let Some(rows) = table["rows"].as_array_mut() else { return Ok(()) };
+        if let Some(name) = self.names.iter().find(|name| !rows.iter().any(|row| name_of(row) == **name)) {
+            return Err(Failure::failed(format!("{} `{name}`: there is none", kind.resource.kind)));
+        }
+        rows.retain(|row| self.names.contains(&name_of(row)));
+        Ok(())
     }
 
     async fn follow(&self, at: &Connection, url: &str, table: &Value, layout: &mut Layout) -> Outcome {
@@ -157,6 +163,8 @@ impl Get {
                     WatchEvent::Error(status) => return Err(Failure::failed(format!("watch: {}", status.message))),
                 }
             }
+            // A server that ends watches at once is not asked all the time.
+            tokio::time::sleep(WATCH_AGAIN).await;
         }
     }
 }

@@ -245,11 +245,8 @@ fn servers(globals: &Globals, facts: Option<&HubFacts>) -> Outcome<Vec<SocketAdd
 }
 
 fn domain(text: &str) -> Outcome<String> {
-    let name = text.trim_end_matches('.').to_ascii_lowercase();
-    if name.is_empty() || name.len() > 253 || !name.split('.').all(atoll_api::names::is_label) {
-        return Err(Failure::usage(format!("--apex `{text}`: is no domain name, such as atoll.internal")));
-    }
-    Ok(name)
+    let name = atoll_api::names::domain(text);
+    name.ok_or_else(|| Failure::usage(format!("--apex `{text}`: is no domain name, such as atoll.internal")))
 }
 
 /// The reverse zones of every cluster's ranges but of that one's own.

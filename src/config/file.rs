@@ -433,11 +433,8 @@ fn label(key: &str, said: String) -> anyhow::Result<String> {
 
 /// A domain name, in lower case and without the last dot.
 pub(super) fn domain(key: &str, said: String) -> anyhow::Result<String> {
-    let name = said.trim_end_matches('.').to_ascii_lowercase();
-    if name.is_empty() || name.len() > 253 || !name.split('.').all(atoll_api::names::is_label) {
-        bail!("{key}: `{said}` is not a domain name, such as atoll.internal");
-    }
-    Ok(name)
+    let name = atoll_api::names::domain(&said);
+    name.ok_or_else(|| anyhow!("{key}: `{said}` is not a domain name, such as atoll.internal"))
 }
 
 fn range(key: &str, said: &str) -> anyhow::Result<IpNet> {

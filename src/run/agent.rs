@@ -11,7 +11,7 @@ use atoll_reach::{Connect, System};
 use tokio_util::sync::CancellationToken;
 
 use super::node::NodeParts;
-use super::{apis, copies};
+use super::{Part, apis, copies};
 use crate::admin::{self, Admin, Slot};
 use crate::bind::{self, Strict};
 use crate::config::Config;
@@ -53,6 +53,7 @@ pub(crate) async fn agent(options: AgentOptions) -> anyhow::Result<()> {
     let node = config.agent.dns.clone();
     let alone = node.as_ref().is_some_and(|node| node.alone);
     // `atoll join` beside a laptop's federation must not fight with it for a port that nobody asked for.
+    let mut admin = None;
     if options.config.is_some() {
         let listener = bind::accept(config.listen.admin, Strict::Always)?;
         let mut checks: Vec<(&'static str, admin::Check)> = Vec::new();
@@ -66,8 +67,8 @@ pub(crate) async fn agent(options: AgentOptions) -> anyhow::Result<()> {
             checks.push(("dns", Box::new(move || seen.load().as_ref().is_some_and(|server| server.is_ready()))));
             dns = Some(Arc::clone(&slot));
         }
-        let admin = Admin { metrics: metrics.clone(), checks, dns, ..Admin::default() };
-        tokio::spawn(admin::serve(listener, admin, shutdown.clone()));
+        let told = Admin { metrics: metrics.clone(), checks, dns, ..Admin::default() };
+        admin = Some(Part::start("admin port", &shutdown, |end| admin::serve(listener, told, end)));
     }
     let hub = options.hub.or_else(|| config.hub.clone());
     let naming = async {
@@ -86,7 +87,12 @@ pub(crate) async fn agent(options: AgentOptions) -> anyhow::Result<()> {
         ended
     };
     let (named, linked) = tokio::join!(naming, linking);
-    linked.and(named)
+    shutdown.cancel();
+    let closed = match admin {
+        Some(admin) => admin.end().await,
+        None => Ok(()),
+    };
+    linked.and(named).and(closed)
 }
 
 /// The agent itself: joins, and does what the hub asks.

@@ -66,7 +66,6 @@ pub(crate) async fn run_gateway(
         addresses,
         pool: config.gateway.addresses.clone(),
         limits: config.gateway.limits.clone(),
-        ..atoll_gateway::Config::default()
     };
     let resources = atoll_gateway::Resources {
         topology: common.topology,

@@ -12,8 +12,8 @@ use atoll_reach::{Accept, listener};
 use futures::future::{join_all, try_join_all};
 use kube::Client;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::control::Action;
 use super::members::{self, Members, Spec};
@@ -374,12 +374,13 @@ impl Federation {
     }
 }
 
-type Starting = Vec<JoinHandle<Result<Member, atoll_demo::Error>>>;
+/// Members on their way up; who is not waited for to the end is not started.
+type Starting = Vec<AbortOnDropHandle<Result<Member, atoll_demo::Error>>>;
 
 fn start_members(specs: &[Spec], shutdown: &CancellationToken) -> Starting {
     let start = |spec: &Spec| {
         let (member, shutdown) = (spec.member.clone(), shutdown.clone());
-        tokio::spawn(async move { Member::start(member, &shutdown).await })
+        AbortOnDropHandle::new(tokio::spawn(async move { Member::start(member, &shutdown).await }))
     };
     specs.iter().map(start).collect()
 }

@@ -119,7 +119,7 @@ impl World {
             started: Some(started),
         };
         let end = world.shutdown.clone();
-        let hub = tokio::spawn(async move { drop(atoll_federation::run(config, resources, end).await) });
+        let hub = tokio::spawn(async move { drop(Box::pin(atoll_federation::run(config, resources, end)).await) });
         world._tasks.push(AbortOnDropHandle::new(hub));
         up.await.context("the hub comes up")?;
         Ok(world)

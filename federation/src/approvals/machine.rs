@@ -15,6 +15,7 @@ use atoll_api::kinds::{
     ReplicationRequestStatus, RequestState, RootStatus, VOTER, VOTER_GROUPS, VoteStatus, split_groups,
 };
 use atoll_api::names::ClusterName;
+use atoll_api::repositories::{fits, repository};
 use kube::ResourceExt as _;
 
 use crate::conditions::Found;
@@ -191,7 +192,7 @@ fn ends<'a>(case: &Case<'a>) -> Result<Ends<'a>, Stop> {
         case.policy.ok_or_else(|| missing(format!("policy `{}`: there is none in this namespace", spec.policy)))?;
     for image in &spec.images {
         let repository = repository(image);
-        if !policy.spec.repositories.iter().any(|pattern| matches(pattern, repository)) {
+        if !policy.spec.repositories.iter().any(|pattern| fits(pattern, repository)) {
             return Err(failed(format!(
                 "image `{image}`: policy `{}` does not allow repository `{repository}`",
                 spec.policy
@@ -202,27 +203,6 @@ fn ends<'a>(case: &Case<'a>) -> Result<Ends<'a>, Stop> {
         |name: &str| case.registries.get(name).ok_or_else(|| missing(format!("registry `{name}`: there is none")));
     let (from, to) = (policy.spec.from.as_str(), policy.spec.to.as_str());
     Ok(Ends { policy, from, sending: registry(from)?, to, receiving: registry(to)? })
-}
-
-/// The repository of an image as asked for: `shop/web:2` → `shop/web`.
-fn repository(image: &str) -> &str {
-    let image = image.split_once('@').map_or(image, |(name, _)| name);
-    match image.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => name,
-        _ => image,
-    }
-}
-
-/// `*` matches any characters. What stands between two of them is taken where it comes first, which leaves most for the rest.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
 }
 
 fn receiver(name: &str, registry: &Registry) -> Result<ClusterName, Stop> {

@@ -26,6 +26,8 @@ pub(crate) enum BadProgram {
     Damaged(PathBuf),
     /// A library is not there: who needs it, its name, where it was looked for.
     Missing(PathBuf, String, Vec<PathBuf>),
+    /// More than it can need: something is wrong.
+    Endless(PathBuf),
     /// A file can't be read.
     Io(PathBuf, std::io::Error),
 }
@@ -39,6 +41,7 @@ impl fmt::Display for BadProgram {
                 let searched: Vec<String> = searched.iter().map(|d| d.display().to_string()).collect();
                 write!(f, "{}: needs {name}, which is in none of {}", path.display(), searched.join(", "))
             }
+            Self::Endless(path) => write!(f, "{}: needs more than {LIBRARIES_MAX} libraries", path.display()),
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
         }
     }
@@ -135,7 +138,10 @@ pub(crate) fn closure(program: &Path, loaded: &[PathBuf]) -> Result<BTreeMap<Pat
     let mut files = BTreeMap::new();
     let mut known: BTreeSet<String> = BTreeSet::new();
     let mut queue = VecDeque::from([program.to_owned()]);
-    while let Some(path) = queue.pop_front().filter(|_| files.len() <= LIBRARIES_MAX) {
+    while let Some(path) = queue.pop_front() {
+        if files.len() > LIBRARIES_MAX {
+            return Err(BadProgram::Endless(program.to_owned()));
+        }
         let bytes = std::fs::read(&path).map_err(|e| BadProgram::Io(path.clone(), e))?;
         let dynamic = read(&path, &bytes)?;
         if let Some(loader) = dynamic.interpreter {

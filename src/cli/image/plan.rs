@@ -1,6 +1,7 @@
 //! `atoll image plan POLICY IMAGE…`: whether a policy lets images through, whose agent would copy, and who has to agree.
 
 use atoll_api::kinds::{Cluster, Registry, ReplicationPolicy};
+use atoll_api::repositories::{fits, repository};
 use kube::{Api, ResourceExt as _};
 use serde::Serialize;
 
@@ -126,22 +127,9 @@ fn text(planned: &Planned) -> String {
     columns::<String, String>(&[], rows)
 }
 
-/// Whether one of the patterns is the repository of `image`; `*` stands for any characters. No pattern: none.
+/// Whether one of the patterns takes the repository of `image`. No pattern: none.
 fn allowed(patterns: &[String], image: &str) -> bool {
-    let repository = image.split('@').next().unwrap_or(image);
-    let repository = match repository.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => name,
-        _ => repository,
-    };
-    patterns.iter().any(|pattern| fits(pattern.as_bytes(), repository.as_bytes()))
-}
-
-fn fits(pattern: &[u8], text: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => text.is_empty(),
-        Some((b'*', rest)) => (0..=text.len()).any(|skip| fits(rest, &text[skip..])),
-        Some((byte, rest)) => text.split_first().is_some_and(|(first, more)| first == byte && fits(rest, more)),
-    }
+    patterns.iter().any(|pattern| fits(pattern, repository(image)))
 }
 
 #[cfg(test)]
