@@ -256,13 +256,20 @@ fn reverse_zones(clusters: &[Cluster], own: Option<&str>, remarks: &mut Vec<Stri
         let found = cluster.status.as_ref().and_then(|status| status.cidrs.clone());
         let ranges = cluster.spec.cidrs.clone().or(found).unwrap_or_default();
         let ranges = ranges.pods.into_iter().chain(ranges.services);
-        if own == Some(cluster.name_any().as_str()) { own_ranges.extend(ranges) } else { all.extend(ranges) }
+        let name = cluster.name_any();
+        if own == Some(name.as_str()) {
+            own_ranges.extend(ranges);
+        } else {
+            all.extend(ranges.map(|range| (range, name.clone())));
+        }
     }
-    let others = reverse::others(own_ranges.iter().map(String::as_str), all.iter().map(String::as_str));
+    let others = reverse::others(own_ranges.iter().map(String::as_str), all.iter().map(|(range, _)| range.as_str()));
     if !others.left_out.is_empty() {
+        let whose = |out: &String| all.iter().find(|(range, _)| range == out).map_or("?", |(_, name)| name.as_str());
+        let named: Vec<String> = others.left_out.iter().map(|out| format!("{out} ({})", whose(out))).collect();
         remarks.push(format!(
             "no zone of their own have the addresses {}: they stay with whom has the zone around them",
-            others.left_out.join(", ")
+            named.join(", ")
         ));
     }
     if others.beyond > 0 {
