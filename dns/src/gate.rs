@@ -26,7 +26,7 @@ use crate::edns::Edes;
 use crate::forward::{Failed, Forwarder, Party};
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
-use crate::names::{text, within};
+use crate::names::{lower_octets, text, within};
 use crate::resolve::failure;
 use crate::share::{Pass, Share};
 use crate::table::{Member, Table};
@@ -170,7 +170,7 @@ impl Doors {
     fn new(world: &World, forwarder: &Forwarder, metrics: &Metrics) -> Self {
         let table = &world.table;
         let mixed = Mixed::of(table);
-        let mut doors: HashMap<_, _> = table.zone_names().map(|name| (octets(name), None)).collect();
+        let mut doors: HashMap<_, _> = table.zone_names().map(|name| (lower_octets(name).into(), None)).collect();
         for member in table.members.values() {
             let name = member.name.as_str();
             let sign = |failed: &Failed, why| {
@@ -187,7 +187,7 @@ impl Doors {
                 unprobed: sign(&Failed::unprobed(), "down"),
                 unanswered: sign(&Failed::unanswered(), "open"),
             };
-            doors.insert(octets(member.rename.hub()), Some(door));
+            doors.insert(lower_octets(member.rename.hub()).into(), Some(door));
         }
         Self(doors)
     }
@@ -283,17 +283,6 @@ impl Mixed {
     fn has(&self, member: &str) -> bool {
         self.all || self.words.contains(member)
     }
-}
-
-/// A name as octets of the wire, in lower case.
-fn octets(name: &Name) -> Box<[u8]> {
-    let mut octets = Vec::with_capacity(NAME_MAX);
-    for label in name {
-        octets.push(u8::try_from(label.len()).unwrap_or(0));
-        octets.extend(label.iter().map(u8::to_ascii_lowercase));
-    }
-    octets.push(0);
-    octets.into()
 }
 
 #[cfg(test)]

@@ -25,6 +25,22 @@ pub(crate) fn ancestors(name: &Name) -> impl Iterator<Item = Name> + '_ {
     (0..=name.iter().len()).rev().map(|n| name.trim_to(n))
 }
 
+/// The octets of `name` as they stand in a message, uncompressed and spelled as it is (RFC 1035 §3.1).
+pub(crate) fn octets(name: &Name) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(name.len());
+    for label in name {
+        octets.push(u8::try_from(label.len()).unwrap_or(0));
+        octets.extend_from_slice(label);
+    }
+    octets.push(0);
+    octets
+}
+
+/// The same in lower case; lengths are below every letter.
+pub(crate) fn lower_octets(name: &Name) -> Vec<u8> {
+    octets(name).to_ascii_lowercase()
+}
+
 /// A label as text, where it is text.
 pub(crate) fn text(label: &[u8]) -> Option<&str> {
     std::str::from_utf8(label).ok()

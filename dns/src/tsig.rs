@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
-use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, BinEncodable as _, BinEncoder, NameEncoding};
+use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 
-use crate::names::absolute;
+use crate::names::{absolute, lower_octets};
 
 const TYPE: u16 = 250;
 const HEADER_BYTES: usize = 12;
@@ -242,23 +242,14 @@ impl Session {
 
 /// §4.3.3.
 fn variables(found: &Found) -> Vec<u8> {
-    let mut octets = lower(&found.name);
+    let mut octets = lower_octets(&found.name);
     octets.extend_from_slice(&[0, 255, 0, 0, 0, 0]);
-    octets.extend(lower(&found.algorithm));
+    octets.extend(lower_octets(&found.algorithm));
     octets.extend_from_slice(&found.time.to_be_bytes()[2..]);
     octets.extend_from_slice(&found.fudge.to_be_bytes());
     octets.extend_from_slice(&found.error.to_be_bytes());
     octets.extend_from_slice(&u16::try_from(found.other.len()).unwrap_or(0).to_be_bytes());
     octets.extend_from_slice(&found.other);
-    octets
-}
-
-fn lower(name: &Name) -> Vec<u8> {
-    let mut octets = Vec::new();
-    let mut encoder = BinEncoder::new(&mut octets);
-    encoder.set_name_encoding(NameEncoding::UncompressedLowercase);
-    // A name fits into memory.
-    let _ = name.emit(&mut encoder);
     octets
 }
 
@@ -301,8 +292,8 @@ fn unsigned(reply: Vec<u8>, found: &Found, error: u16) -> Vec<u8> {
 }
 
 fn append(mut message: Vec<u8>, found: &Found) -> Vec<u8> {
-    let algorithm = lower(&found.algorithm);
-    message.extend(lower(&found.name));
+    let algorithm = lower_octets(&found.algorithm);
+    message.extend(lower_octets(&found.name));
     message.extend_from_slice(&TYPE.to_be_bytes());
     message.extend_from_slice(&[0, 255, 0, 0, 0, 0]);
     let length = algorithm.len() + 16 + found.mac.len() + found.other.len();

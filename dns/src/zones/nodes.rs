@@ -13,6 +13,8 @@ use hashbrown::HashTable;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, BinEncodable as _, BinEncoder, Restrict};
 
+use crate::names::octets;
+
 /// Type, time to live, length.
 const HEAD: usize = 8;
 
@@ -101,17 +103,6 @@ impl Nodes {
     fn hash(&self, name: &[u8]) -> u64 {
         self.seed.hash_one(name.to_ascii_lowercase())
     }
-}
-
-/// A name's octets.
-fn octets(name: &Name) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(name.len());
-    for label in name {
-        octets.push(u8::try_from(label.len()).unwrap_or(0));
-        octets.extend_from_slice(label);
-    }
-    octets.push(0);
-    octets
 }
 
 fn is(node: &[u8], name: &[u8]) -> bool {
