@@ -123,30 +123,18 @@ impl Wire {
         terms: Terms<'_>,
         out: &mut [u8],
     ) -> Option<Hit> {
-        let base = key(query, client);
-        let hash = self.hash(&base);
-        let mut step = |hash, key: &Key<'_>| {
+        self.found(query, client, terms.dice, |hash, key| {
             self.look(local, hash, key, terms.now, |entry| {
                 self.step(&entry, terms, |body, age_s| {
                     body.render(&Asked::of(query, terms.opt), age_s, terms.dice, terms.limit, out)
                 })
             })
-        };
-        let (hash, key) = match step(hash, &base)? {
-            Step::Given(hit) => return Some(hit),
-            Step::Varied(shape) => varied(shape, hash, base, client, terms.dice)?,
-        };
-        match step(hash, &key)? {
-            Step::Given(hit) => Some(hit),
-            Step::Varied(_) => None,
-        }
+        })
     }
 
     /// The same without entries of one's own, for streams.
     pub(crate) fn shared(&self, query: &Query<'_>, client: Client, terms: Terms<'_>, out: &mut Vec<u8>) -> Option<Hit> {
-        let base = key(query, client);
-        let hash = self.hash(&base);
-        let mut step = |hash, key: &Key<'_>| {
+        self.found(query, client, terms.dice, |hash, key| {
             let stored = self.stored(hash, key, terms.now, |octets, _| octets.to_vec())?;
             let entry = Entry::read(&stored).filter(|entry| self.holds(entry, terms.now))?;
             self.step(&entry, terms, |body, age_s| {
@@ -155,10 +143,22 @@ impl Wire {
                 out.truncate(len);
                 Some(len)
             })
-        };
+        })
+    }
+
+    /// What `step` finds for everybody, or for the variant that this client gets now.
+    fn found(
+        &self,
+        query: &Query<'_>,
+        client: Client,
+        dice: u64,
+        mut step: impl FnMut(u64, &Key<'_>) -> Option<Step>,
+    ) -> Option<Hit> {
+        let base = key(query, client);
+        let hash = self.hash(&base);
         let (hash, key) = match step(hash, &base)? {
             Step::Given(hit) => return Some(hit),
-            Step::Varied(shape) => varied(shape, hash, base, client, terms.dice)?,
+            Step::Varied(shape) => varied(shape, hash, base, client, dice)?,
         };
         match step(hash, &key)? {
             Step::Given(hit) => Some(hit),
