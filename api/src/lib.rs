@@ -22,7 +22,7 @@ pub mod ordered;
 pub mod quantity;
 pub mod rdata;
 pub mod records;
-mod rendezvous;
+pub mod rendezvous;
 pub mod repositories;
 pub mod reverse;
 pub mod routing;

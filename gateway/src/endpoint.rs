@@ -105,9 +105,9 @@ impl LivePart {
         Self { facts, state, endpoints, ring: OnceLock::new(), maglev: OnceLock::new() }
     }
 
-    /// The cluster's number, the same on every replica.
-    pub(crate) fn number(&self) -> u64 {
-        hash(self.facts.as_ref().map_or("", |f| f.name.as_str()).as_bytes())
+    /// The cluster's name; empty: the hub's own network.
+    pub(crate) fn name(&self) -> &str {
+        self.facts.as_ref().map_or("", |f| f.name.as_str())
     }
 
     /// Endpoints by their place, in the order in which a key goes through them, with repetitions. What that needs is made when first asked for.

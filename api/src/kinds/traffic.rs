@@ -194,6 +194,13 @@ pub enum BalanceMethod {
     Maglev,
 }
 
+impl BalanceMethod {
+    /// Whether a request's key decides, and not how busy endpoints are.
+    pub fn goes_by_key(self) -> bool {
+        matches!(self, Self::RingHash | Self::Maglev)
+    }
+}
+
 /// What a hash is made of: one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -32,7 +32,7 @@ impl Route for Sticky {
     fn route(&self, asker: &Asker<'_>, candidates: &[Candidate<'_>], mut tier: Vec<usize>) -> Vec<Vec<usize>> {
         let rank = |i: usize| {
             let name = candidates[i].name();
-            (score(asker.client, name, *self.weights.get(name).unwrap_or(&1)), hash(asker.client, name))
+            (score(asker.client, name, *self.weights.get(name).unwrap_or(&1)), hash(asker.client, name.as_bytes()))
         };
         tier.sort_by(|a, b| {
             let (a, b) = (rank(*a), rank(*b));

@@ -4,6 +4,8 @@
 //! In: numbers of endpoints. Out: for a key, endpoints in an order of its own. Sources: Karger et al., "Consistent hashing and random trees";
 //! Eisenbud et al., "Maglev"; Mirrokni et al., "Consistent hashing with bounded loads" (the bound is applied by whoever walks).
 
+use atoll_api::rendezvous;
+
 use super::dice::mix;
 
 /// Points of one endpoint on a ring: the largest share is about a tenth over the mean.
@@ -13,15 +15,9 @@ const SLOTS: [usize; 3] = [65_537, 655_373, 6_553_621];
 /// How far apart the points of one endpoint are before they are mixed; any odd number does.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The same number for the same bytes on every replica: FNV-1a, then mixed. Not for secrets.
+/// The same number for the same bytes on every replica. Not for secrets.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-    mix(fnv)
-}
-
-/// The score of `member` for `key`: the highest wins (rendezvous hashing).
-pub(super) fn score(key: u64, member: u64) -> u64 {
-    mix(key ^ mix(member))
+    rendezvous::hash(0, bytes)
 }
 
 /// Points of a ring in order, each with the endpoint that it belongs to.
@@ -134,8 +130,9 @@ mod tests {
 
     #[test]
     fn of_three_clusters_each_wins_about_a_third_of_the_keys() {
-        let clusters = ["eu", "us", "dr"].map(|name| hash(name.as_bytes()));
-        let (_, over) = shares(&clusters, |key| (0..3).max_by_key(|at| score(key, clusters[*at])));
+        let clusters = ["eu", "us", "dr"];
+        let ids = clusters.map(|name| hash(name.as_bytes()));
+        let (_, over) = shares(&ids, |key| (0..3).max_by_key(|at| rendezvous::hash(key, clusters[*at].as_bytes())));
         assert!(over < 1.05, "{over}");
     }
 

@@ -12,6 +12,7 @@ mod method;
 use std::sync::atomic::Ordering;
 
 use atoll_api::kinds::BalanceMethod;
+use atoll_api::rendezvous;
 use tokio::time::Instant;
 
 pub(crate) use dice::Dice;
@@ -95,9 +96,8 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     fn of_tier(&self, tier: &[usize], fit: impl Fn(Picked) -> bool) -> Option<Picked> {
-        match self.wish.method {
-            BalanceMethod::RingHash | BalanceMethod::Maglev => return self.by_key(tier, fit),
-            BalanceMethod::PeakEwma | BalanceMethod::LeastRequest | BalanceMethod::RoundRobin => {}
+        if self.wish.method.goes_by_key() {
+            return self.by_key(tier, fit);
         }
         let places = tier.iter().flat_map(|part| (0..self.live.parts[*part].endpoints.len()).map(move |i| (*part, i)));
         let all: Vec<Picked> = places.filter(|at| fit(*at)).collect();
@@ -139,7 +139,9 @@ impl Turn<'_> {
     fn by_key(&self, tier: &[usize], fit: impl Fn(Picked) -> bool) -> Option<Picked> {
         let fit = &fit;
         let mut parts: Vec<usize> = tier.to_vec();
-        parts.sort_by_cached_key(|part| std::cmp::Reverse(hash::score(self.wish.key, self.live.parts[*part].number())));
+        parts.sort_by_cached_key(|part| {
+            std::cmp::Reverse(rendezvous::hash(self.wish.key, self.live.parts[*part].name().as_bytes()))
+        });
         parts.into_iter().find_map(|part| {
             let all = 0..self.live.parts[part].endpoints.len();
             let fitting = all.map(|i| (part, i)).filter(|at| fit(*at)).collect::<Vec<_>>();

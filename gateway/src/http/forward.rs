@@ -182,7 +182,7 @@ impl<'a> Attempts<'a> {
             live: &forward.snapshot.live[forward.upstream],
             tiers: question.tiers(&forward.plane.health, remembered, forward.place),
             method: balance.map_or_else(BalanceMethod::default, |b| b.method),
-            key: balance.map_or(0, |b| b.key(&head.headers, forward.client)),
+            key: balance.filter(|b| b.method.goes_by_key()).map_or(0, |b| b.key(&head.headers, forward.client)),
             zone: place(forward.standing, &forward.snapshot.table.topology).zone,
             deadline: forward.request_timeout.map(|t| Instant::now() + t),
             replayable: payload.is_there() && is_idempotent(&head.method),
