@@ -14,14 +14,18 @@ use atoll_reach::host_and_port;
 /// # Errors
 /// As the file system says, with the file's name: the disk may be full, or the directory not ours.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let next = path.with_extension("next");
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&next, path)
-    };
-    write().with_context(|| format!("write {}", path.display()))
+    replace(path, &path.with_extension("next"), 0o600, content).with_context(|| format!("write {}", path.display()))
+}
+
+/// Replaces a file as a whole: writes `next` (with `mode`, less the umask), then puts it in the place of `path`.
+///
+/// # Errors
+/// As the file system says; `path` is what it was then.
+pub(crate) fn replace(path: &Path, next: &Path, mode: u32, content: &[u8]) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(next)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(next, path)
 }
 
 /// The names of a listener's certificate: how it is advertised, where it listens, and this machine.

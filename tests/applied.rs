@@ -11,13 +11,9 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use hickory_proto::op::Message;
-use hickory_proto::op::Query;
-use hickory_proto::rr::{Name, RecordType};
-use tokio::net::UdpSocket;
+use hickory_proto::rr::RecordType;
 use tokio::process::{Child, Command};
-use tokio::time::{Duration, timeout};
-use world::{FREE, Place, Up, until};
+use world::{FREE, Place, Up, ask, until};
 
 const NAMES: [&str; 3] =
     ["web.shop.svc.prod-eu.atoll.internal.", "web.shop.svc.atoll.internal.", "web.shop.svc.clusterset.local."];
@@ -74,18 +70,8 @@ fn free() -> SocketAddr {
     found.expect("loopback has a free port")
 }
 
-async fn ask(server: SocketAddr, name: &str) -> Result<Vec<String>> {
-    let socket = UdpSocket::bind("127.0.0.1:0").await?;
-    let mut query = Message::query();
-    query.metadata.recursion_desired = true;
-    query.add_query(Query::query(Name::from_ascii(name)?, RecordType::A));
-    socket.send_to(&query.to_vec()?, server).await?;
-    let mut packet = [0; 4096];
-    let (len, _) = timeout(Duration::from_secs(3), socket.recv_from(&mut packet)).await.context("no answer")??;
-    let mut data: Vec<String> =
-        Message::from_vec(&packet[..len])?.answers.iter().map(|record| record.data.to_string()).collect();
-    data.sort();
-    Ok(data)
+async fn addresses(server: SocketAddr, name: &str) -> Result<Vec<String>> {
+    Ok(ask(server, name, RecordType::A).await?.1)
 }
 
 /// A running program that ends with its handle.
@@ -150,7 +136,7 @@ async fn told_and_taken_back(place: &Place, up: &Up, case: &Case, programs: Opti
     let mut telling = agent(place, kubeconfig, &on)?;
     for name in NAMES {
         until(&format!("{} asks Atoll for {name}", case.name), async || {
-            let (theirs, ours) = (ask(at, name).await.with_context(said)?, ask(atoll, name).await?);
+            let (theirs, ours) = (addresses(at, name).await.with_context(said)?, addresses(atoll, name).await?);
             ensure!(theirs == ours && !ours.is_empty(), "{theirs:?}, Atoll {ours:?}\n{}", said());
             Ok(())
         })
@@ -161,7 +147,7 @@ async fn told_and_taken_back(place: &Place, up: &Up, case: &Case, programs: Opti
     let mut taking = agent(place, kubeconfig, &off)?;
     until(&format!("{} asks Atoll no more", case.name), async || {
         ensure!(!file.exists(), "{}", said());
-        let left = ask(at, NAMES[1]).await.unwrap_or_default();
+        let left = addresses(at, NAMES[1]).await.unwrap_or_default();
         ensure!(left.is_empty(), "{left:?}\n{}", said());
         Ok(())
     })

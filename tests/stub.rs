@@ -11,12 +11,10 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RecordType};
-use tokio::net::UdpSocket;
 use tokio::process::{Child, Command};
-use tokio::time::{Duration, timeout};
-use world::{FREE, Place, Up, until};
+use world::{FREE, Place, Up, ask, until};
 
 /// Below the member, federated, and as the multi-cluster specification names it.
 const NAMES: [&str; 3] =
@@ -102,20 +100,6 @@ const CONSUL: Case = Case {
 fn free() -> SocketAddr {
     let found = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
     found.expect("loopback has a free port")
-}
-
-async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<(ResponseCode, Vec<String>)> {
-    let socket = UdpSocket::bind("127.0.0.1:0").await?;
-    let mut query = Message::query();
-    query.metadata.recursion_desired = true;
-    query.add_query(Query::query(Name::from_ascii(name)?, kind));
-    socket.send_to(&query.to_vec()?, server).await?;
-    let mut packet = [0; 4096];
-    let (len, _) = timeout(Duration::from_secs(5), socket.recv_from(&mut packet)).await.context("no answer")??;
-    let answer = Message::from_vec(&packet[..len])?;
-    let mut data: Vec<String> = answer.answers.iter().map(|record| record.data.to_string()).collect();
-    data.sort();
-    Ok((answer.metadata.response_code, data))
 }
 
 /// The remedies for search paths that a page holds in comments: what is indented there.

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::cli::stub as resolvers;
 use crate::config;
 use crate::error::Exit;
+use crate::files;
 
 /// The first line of a file of ours; what stands behind is for people.
 const MARK: &str = "# atoll: kept by the agent";
@@ -127,13 +128,9 @@ impl File {
 
 /// Replaces a file as a whole; resolvers that read a directory pass over the name in between.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    use std::io::Write as _;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let next = path.with_file_name(format!(".{}.atoll~", name.to_string_lossy()));
-    let mut file = std::fs::File::create(&next)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&next, path)
+    files::replace(path, &next, 0o666, text.as_bytes())
 }
 
 #[cfg(test)]

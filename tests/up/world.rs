@@ -137,14 +137,7 @@ impl Up {
 
     /// Asks its DNS server by UDP.
     pub(crate) async fn dig(&self, name: &str) -> Result<(ResponseCode, Vec<String>)> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await?;
-        let mut query = Message::query();
-        query.add_query(Query::query(Name::from_ascii(name)?, RecordType::A));
-        socket.send_to(&query.to_vec()?, self.address("dns")?).await?;
-        let mut packet = [0; 4096];
-        let (len, _) = timeout(Duration::from_secs(5), socket.recv_from(&mut packet)).await.context("no answer")??;
-        let answer = Message::from_vec(&packet[..len])?;
-        Ok((answer.metadata.response_code, answer.answers.iter().map(|r| r.data.to_string()).collect()))
+        ask(self.address("dns")?, name, RecordType::A).await
     }
 
     /// A request to its gateway; the answer's body.
@@ -181,4 +174,19 @@ pub(crate) async fn until<T>(what: &str, ask: impl AsyncFn() -> Result<T>) -> T 
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
     }
+}
+
+/// What a DNS server says by UDP: its code, and the data in order.
+pub(crate) async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<(ResponseCode, Vec<String>)> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    let mut query = Message::query();
+    query.metadata.recursion_desired = true;
+    query.add_query(Query::query(Name::from_ascii(name)?, kind));
+    socket.send_to(&query.to_vec()?, server).await?;
+    let mut packet = [0; 4096];
+    let (len, _) = timeout(Duration::from_secs(5), socket.recv_from(&mut packet)).await.context("no answer")??;
+    let answer = Message::from_vec(&packet[..len])?;
+    let mut data: Vec<String> = answer.answers.iter().map(|record| record.data.to_string()).collect();
+    data.sort();
+    Ok((answer.metadata.response_code, data))
 }
