@@ -101,6 +101,8 @@ pub struct Prober {
 struct Seen {
     route: Route,
     contrary: u32,
+    /// The route is what it must be, whatever was found: once it need not, the first probe decides.
+    forced: bool,
 }
 
 impl Prober {
@@ -197,17 +199,18 @@ fn settle(target: &Target, before: Option<Seen>, reached: Option<bool>) -> Seen 
         (Want::Auto, false) => None,
     };
     if let Some(route) = forced {
-        return Seen { route, contrary: 0 };
+        return Seen { route, contrary: 0, forced: true };
     }
+    let free = |route, contrary| Seen { route, contrary, forced: false };
     let was = before.map_or(Route::Unknown, |seen| seen.route);
-    let Some(reached) = reached else { return Seen { route: was, contrary: 0 } };
+    let Some(reached) = reached else { return Seen { contrary: 0, ..before.unwrap_or(free(was, 0)) } };
     let found = if reached { Route::Direct } else { Route::Relay };
-    if was == Route::Unknown || was == found {
-        return Seen { route: found, contrary: 0 };
+    if was == Route::Unknown || was == found || before.is_some_and(|seen| seen.forced) {
+        return free(found, 0);
     }
     let contrary = before.map_or(0, |seen| seen.contrary) + 1;
     let enough = if reached { SUCCESSES_TO_DIRECT } else { FAILURES_TO_RELAY };
-    if contrary >= enough { Seen { route: found, contrary: 0 } } else { Seen { route: was, contrary } }
+    if contrary >= enough { free(found, 0) } else { free(was, contrary) }
 }
 
 #[cfg(test)]
@@ -251,6 +254,18 @@ mod tests {
         ] {
             let target = Target { want, overlap, groups: vec![] };
             assert_eq!(settle(&target, None, Some(route != Route::Direct)).route, route, "{want:?} {overlap}");
+        }
+    }
+
+    #[test]
+    fn when_an_overlap_ends_the_first_probe_decides() {
+        let (alone, twin) = (Target::default(), Target { overlap: true, ..Target::default() });
+        let forced = settle(&twin, Some(settle(&alone, None, Some(true))), None);
+        assert_eq!(forced.route, Route::Relay);
+        let unasked = settle(&alone, Some(forced), None);
+        assert_eq!(unasked.route, Route::Relay, "nothing was found out yet");
+        for (reached, route) in [(true, Route::Direct), (false, Route::Relay)] {
+            assert_eq!(settle(&alone, Some(unasked), Some(reached)).route, route);
         }
     }
 
