@@ -279,7 +279,7 @@ pub struct ClusterStatus {
     /// Sum of the nodes' allocatable.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub allocatable: BTreeMap<String, String>,
-    /// Allocatable less what pods request. Written once a minute at most, and with the next change of anything else: placement goes by
+    /// Allocatable less what pods request. Written every 10 s at most, and with the next change of anything else: placement goes by
     /// what the agent said last, not by this.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub free: BTreeMap<String, String>,

@@ -185,7 +185,7 @@ impl State {
 fn cluster(judged: &Judged) -> ClusterState {
     let object = &*judged.cluster;
     let (spec, status) = (&object.spec, object.status.clone().unwrap_or_default());
-    // As reported a moment ago, else as written: the status follows at most once a minute.
+    // As reported a moment ago, else as written: the status follows within seconds.
     let (free, capacity) = match judged.member.capacity.is_empty() {
         false => (&judged.member.free, &judged.member.capacity),
         true => (&status.free, &status.capacity),

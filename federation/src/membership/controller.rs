@@ -1,4 +1,4 @@
-//! Writes down how members do: conditions and facts of each Cluster, on a change, else at most once a minute.
+//! Writes down how members do: conditions and facts of each Cluster, on a change (free room: every 10 s at most), else once a minute.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,8 +23,10 @@ use crate::pulse::Pulse;
 use crate::sessions::Sessions;
 use crate::topology::Sites;
 
-/// A status in which nothing but the last heartbeat and the free room changed is written this often.
-const REWRITTEN: SignedDuration = SignedDuration::from_mins(1);
+/// A status in which nothing but the last heartbeat changed is written this often.
+const BEATS_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// One in which the free room changed too: pods come and go all the time, and each write goes to everybody who watches.
+const ROOM_EVERY: SignedDuration = SignedDuration::from_secs(10);
 
 /// What membership reads and writes.
 pub(crate) struct Membership {
@@ -149,10 +151,7 @@ impl Membership {
         new.cidrs = Some(judged.cidrs.clone()).filter(|c| *c != Cidrs::default()).or(old.cidrs.clone());
         new.dns = judged.dns.clone().or(old.dns.clone());
         self.take_session(name, &judged.member, &mut new);
-        let urgent = ClusterStatus { free: old.free.clone(), ..new.clone() } != old;
-        let written: Option<Timestamp> = old.last_heartbeat.as_ref().and_then(|t| t.parse().ok());
-        let due = judged.verdict.ready && written.is_none_or(|at| now.duration_since(at) >= REWRITTEN);
-        if !urgent && !due {
+        if !is_due(&old, &new, judged.verdict.ready, now) {
             return None;
         }
         if judged.verdict.ready {
@@ -228,4 +227,42 @@ where
     let patch = json!([{"op": "add", "path": "/status", "value": status}]);
     let patch: json_patch::Patch = serde_json::from_value(patch).expect("a well-formed patch");
     api.patch_status(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await.map(drop)
+}
+
+/// Whether `new` is to be written over `old` now. Pure.
+fn is_due(old: &ClusterStatus, new: &ClusterStatus, ready: bool, now: Timestamp) -> bool {
+    if (ClusterStatus { free: old.free.clone(), ..new.clone() }) != *old {
+        return true;
+    }
+    let written: Option<Timestamp> = old.last_heartbeat.as_ref().and_then(|at| at.parse().ok());
+    let since = |least| written.is_none_or(|at| now.duration_since(at) >= least);
+    (new.free != old.free && since(ROOM_EVERY)) || (ready && since(BEATS_EVERY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_written_at_once_free_room_within_seconds_and_heartbeats_by_the_minute() {
+        let written: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let status = |version: &str, cpu: &str| ClusterStatus {
+            version: Some(version.into()),
+            free: BTreeMap::from([("cpu".to_owned(), cpu.to_owned())]),
+            last_heartbeat: Some(written.to_string()),
+            ..ClusterStatus::default()
+        };
+        let old = status("v1", "4");
+        for (what, new, ready, after, due) in [
+            ("nothing", status("v1", "4"), true, 59, false),
+            ("nothing but time", status("v1", "4"), true, 60, true),
+            ("no heartbeat", status("v1", "4"), false, 600, false),
+            ("less room, just now", status("v1", "3"), true, 9, false),
+            ("less room", status("v1", "3"), true, 10, true),
+            ("a version", status("v2", "4"), true, 0, true),
+        ] {
+            let now = written + SignedDuration::from_secs(after);
+            assert_eq!(is_due(&old, &new, ready, now), due, "{what}");
+        }
+    }
 }
