@@ -1,6 +1,7 @@
 //! Builds a table whenever something changed, swaps it in, opens ports, hands on statuses, keeps the last good objects.
 //!
-//! In: objects, topology, the moment. Never: waits for anybody while a change is there to be served; many changes at once make one table.
+//! In: what changed of objects and topology, the moment. Never: waits for anybody while a change is there to be served. The first change
+//! after a rest is served at once; many changes at once make one table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,26 +10,29 @@ use std::sync::Arc;
 use atoll_api::topology::{ServedGateway, Topology, Version};
 use atoll_wire::follow::{Report, Snapshot as Followed};
 use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::last_good;
 use crate::listen::OpenPorts;
-use crate::objects::Objects;
+use crate::objects::{Edit, Objects};
 use crate::plane::Plane;
 use crate::status::Statuses;
-use crate::table::{Built, Input, Memory, Ports, Table, build};
+use crate::table::{Built, Certified, Input, Memory, Ports, rebuild};
 use crate::watch::Watches;
 
-/// Changes within this time make one table.
-const GATHER: Duration = Duration::from_millis(5);
+/// Between two tables: changes within this time make one.
+const GATHER: Duration = Duration::from_millis(2);
 /// Ports that could not be opened are tried again so often.
 const PORTS_AGAIN: Duration = Duration::from_secs(10);
 /// So long the first table waits for the topology: without it every ServiceImport would be missing.
 const TOPOLOGY_MAX: Duration = Duration::from_secs(5);
 /// The last good objects are written at most so often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// And no more often than takes this share of the time, for writing costs what there is.
+const SAVE_SHARE: u32 = 20;
 
 /// What building needs.
 pub(crate) struct Builder {
@@ -49,8 +53,10 @@ pub(crate) struct Builder {
     pub(crate) statuses: watch::Sender<Statuses>,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) has_last_good: bool,
-    /// What is on disk, once something was written in this life.
-    pub(crate) saved: Option<Arc<Vec<u8>>>,
+    /// The objects as they were looked at last.
+    pub(crate) objects: Objects,
+    /// The hash of what is on disk, once something was written in this life.
+    pub(crate) saved: Option<[u8; 32]>,
 }
 
 impl Builder {
@@ -71,15 +77,18 @@ impl Builder {
         let mut unsaved = false;
         let known = |s: &Followed| s.heard.is_some() || s.topology.version != Version::default();
         let _ = tokio::time::timeout(TOPOLOGY_MAX, self.topology.wait_for(known)).await;
+        let mut built = None;
         loop {
             changes.borrow_and_update();
             let topology = Arc::clone(&self.topology.borrow_and_update().topology);
             let listed = self.watches.are_listed();
             if listed || self.has_last_good {
-                let objects = self.watches.objects();
-                self.build(&objects, &topology, listed).await;
+                let edits = self.watches.update(&mut self.objects, built != Some(listed));
+                self.build(&edits, &topology, listed).await;
+                built = Some(listed);
                 unsaved = listed && self.dir.is_some();
             }
+            let rest = Instant::now() + GATHER;
             // Saves what there is, then waits until something that tables are made of is another.
             loop {
                 tokio::select! {
@@ -90,27 +99,28 @@ impl Builder {
                     }
                     () = sleep(PORTS_AGAIN), if !self.ports.failed.is_empty() => break,
                     () = tokio::time::sleep_until(save_at), if unsaved => {
+                        let began = Instant::now();
                         unsaved = !self.save(&topology).await;
-                        save_at = Instant::now() + SAVE_EVERY;
+                        save_at = Instant::now() + SAVE_EVERY.max(began.elapsed() * SAVE_SHARE);
                     }
                 }
             }
-            sleep(GATHER).await;
+            tokio::time::sleep_until(rest).await;
         }
     }
 
     /// Builds, swaps, and settles the ports; once more if that changed which ports can be served.
-    async fn build(&mut self, objects: &Objects, topology: &Arc<Topology>, listed: bool) {
-        self.memory.keys.retain(&objects.secrets, &objects.configs);
+    async fn build(&mut self, edits: &[Edit], topology: &Arc<Topology>, listed: bool) {
         let addresses = self.addresses(topology);
+        let mut edits = edits.to_vec();
         loop {
             let (ports, pool, now) = (&self.ports, &self.pool, jiff::Timestamp::now());
-            let instance = &self.instance;
+            let (instance, objects) = (&self.instance, &self.objects);
             let input = Input { objects, topology, instance, ports, addresses: &addresses, pool, now };
-            let Built { table, statuses, served, wanted } = build(&input, &mut self.memory);
+            let Built { table, statuses, served, wanted, certified } = rebuild(&input, &mut self.memory, &edits);
             self.plane.metrics.builds.inc();
             self.plane.metrics.routes.set(i64::try_from(objects.routes_len()).unwrap_or(i64::MAX));
-            self.count_certificates(&table);
+            self.count_certificates(&certified);
             self.plane.swap(table, !listed);
             let failed = self.open.settle(&wanted).await;
             if failed == self.ports.failed {
@@ -121,6 +131,7 @@ impl Builder {
                 return;
             }
             self.ports.failed = failed;
+            edits = vec![Edit::Whole];
         }
     }
 
@@ -135,12 +146,16 @@ impl Builder {
         });
     }
 
-    fn count_certificates(&self, table: &Table) {
+    fn count_certificates(&self, certified: &Certified) {
         let ends = &self.plane.metrics.certificates_not_after;
-        ends.reset();
-        for listener in table.slots.values().flat_map(|slot| slot.listeners.values()) {
-            if let Some(end) = listener.certificates.iter().map(|c| c.not_after).min() {
-                ends.with_label_values(&[&*listener.id]).set(end);
+        if certified.all {
+            ends.reset();
+        }
+        for (listener, end) in &certified.listeners {
+            match end {
+                Some(end) => ends.with_label_values(&[&**listener]).set(*end),
+                // One that was never counted is not there to be removed.
+                None => drop(ends.remove_label_values(&[&**listener])),
             }
         }
     }
@@ -155,15 +170,19 @@ impl Builder {
     /// Writes the objects that are used, where they differ from what is on disk. Returns whether that went well.
     async fn save(&mut self, topology: &Topology) -> bool {
         let Some(dir) = self.dir.clone() else { return true };
-        let objects = self.watches.objects().used();
-        let hub = &topology.settings.hub_id;
-        let file = Arc::new(last_good::encode(hub, &objects));
-        if self.saved.as_ref() == Some(&file) {
+        let (objects, hub) = (self.objects.clone(), topology.settings.hub_id.clone());
+        // What is there may be much: it is gathered beside everything else.
+        let encode = move || {
+            let file = last_good::encode(&hub, &objects.used());
+            (Sha256::digest(&file).into(), Arc::new(file))
+        };
+        let Ok((digest, file)) = tokio::task::spawn_blocking(encode).await else { return false };
+        if self.saved == Some(digest) {
             return true;
         }
-        let written = last_good::save(dir, Arc::clone(&file)).await;
+        let written = last_good::save(dir, file).await;
         if written {
-            self.saved = Some(file);
+            self.saved = Some(digest);
         }
         written
     }

@@ -3,8 +3,9 @@
 //! In: an upstream, who asks, the policy, health. Out: tiers of the upstream's clusters, by index. Never crosses a cluster set.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use atoll_api::routing::{Asker, Candidate, Chain, Choice, choose};
 use atoll_api::topology::{Standing, Topology};
 use ipnet::IpNet;
@@ -52,13 +53,13 @@ impl Clients {
 /// Tiers of an upstream's clusters, best first.
 pub(crate) type Tiers = Arc<Vec<Vec<usize>>>;
 
-/// Choices of one upstream that hold as long as nothing changes.
+/// Choices of one upstream that hold as long as nothing changes. Read without a lock.
 #[derive(Default)]
 pub(crate) struct Remembered {
-    choices: Mutex<(u64, Vec<(Key, Tiers)>)>,
+    choices: ArcSwap<(u64, Vec<(Key, Tiers)>)>,
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Key {
     place: usize,
     /// Which policy of the host there is, by its address.
@@ -92,15 +93,16 @@ impl Question<'_> {
         }
         let key = Key { place, policy: policy.map_or(0, |p| Arc::as_ptr(p) as usize) };
         let version = health.version();
-        let mut choices = remembered.choices.lock().unwrap_or_else(PoisonError::into_inner);
-        if choices.0 != version || choices.1.len() >= REMEMBERED_MAX {
-            *choices = (version, Vec::new());
-        }
-        if let Some((_, tiers)) = choices.1.iter().find(|(known, _)| *known == key) {
+        let choices = remembered.choices.load();
+        let known = Some(&choices.1).filter(|_| choices.0 == version);
+        if let Some((_, tiers)) = known.into_iter().flatten().find(|(known, _)| *known == key) {
             return Arc::clone(tiers);
         }
         let tiers = Arc::new(self.choice(health).tiers);
-        choices.1.push((key, Arc::clone(&tiers)));
+        // Of two that add at once one is forgotten, and asked for again.
+        let mut next = known.filter(|known| known.len() < REMEMBERED_MAX).cloned().unwrap_or_default();
+        next.push((key, Arc::clone(&tiers)));
+        remembered.choices.store(Arc::new((version, next)));
         tiers
     }
 

@@ -137,13 +137,16 @@ pub(crate) struct InUse {
 #[derive(Default)]
 pub(crate) struct Endpoints {
     known: Mutex<Known>,
+    /// The lists are older than what is known.
+    stale: AtomicBool,
     all: ArcSwap<Vec<Arc<Endpoint>>>,
     by_cluster: ArcSwap<BTreeMap<ClusterName, InUse>>,
 }
 
 #[derive(Default)]
 struct Known {
-    endpoints: HashMap<Address, Arc<Endpoint>>,
+    /// Each with how many upstreams lead to it.
+    endpoints: HashMap<Address, (Arc<Endpoint>, usize)>,
     clusters: BTreeMap<ClusterName, Arc<ClusterState>>,
 }
 
@@ -152,9 +155,10 @@ impl Known {
         Arc::clone(self.clusters.entry(name.clone()).or_insert_with(|| Arc::new(ClusterState::new(name.clone()))))
     }
 
+    /// One more upstream leads to it.
     fn endpoint(&mut self, address: Address, cluster: Option<&Arc<ClusterState>>) -> Arc<Endpoint> {
         let make = || {
-            Arc::new(Endpoint {
+            let made = Arc::new(Endpoint {
                 address: address.clone(),
                 id: hash(address.to_string().as_bytes()),
                 in_flight: AtomicUsize::new(0),
@@ -163,59 +167,92 @@ impl Known {
                 idle: Idle::default(),
                 retired: AtomicBool::new(false),
                 down: watch::Sender::new(0),
-            })
+            });
+            (made, 0)
         };
-        Arc::clone(self.endpoints.entry(address.clone()).or_insert_with(make))
+        let (endpoint, users) = self.endpoints.entry(address.clone()).or_insert_with(make);
+        *users += 1;
+        Arc::clone(endpoint)
+    }
+
+    /// One fewer leads to it.
+    fn release(&mut self, endpoint: &Endpoint) {
+        let Some((_, users)) = self.endpoints.get_mut(&endpoint.address) else { return };
+        *users -= 1;
+        if *users == 0 {
+            self.endpoints.remove(&endpoint.address);
+            endpoint.retired.store(true, Ordering::Relaxed);
+            endpoint.idle.clear();
+        }
+    }
+
+    fn live(&mut self, upstream: &Upstream, turn: usize) -> Live {
+        let parts = upstream.clusters.iter().map(|part| {
+            let state = part.name().map(|name| self.cluster(name));
+            let endpoints = part.endpoints.iter().map(|target| {
+                let (cluster, ip, port) = (part.name().cloned(), target.address, target.port);
+                let (h2, udp, tls) = (upstream.h2, upstream.udp, upstream.tls.clone());
+                let endpoint = self.endpoint(Address { cluster, ip, port, h2, udp, tls }, state.as_ref());
+                LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
+            });
+            let endpoints = endpoints.collect();
+            LivePart::new(part.cluster.clone(), state, endpoints)
+        });
+        Live { parts: parts.collect(), turn: AtomicUsize::new(turn) }
     }
 }
 
 impl Endpoints {
-    /// Makes upstreams live; endpoints that none of them leads to are retired.
-    #[expect(clippy::mutable_key_type, reason = "settings of TLS are hashed by what they were made of alone")]
-    pub(crate) fn enliven(&self, upstreams: &[Upstream]) -> Vec<Live> {
+    /// Makes upstreams live. Those that stand in `before` at the same place stay as they are; endpoints that none leads to any more are
+    /// retired.
+    pub(crate) fn enliven(
+        &self,
+        upstreams: &[Arc<Upstream>],
+        before: (&[Arc<Upstream>], &[Arc<Live>]),
+    ) -> Vec<Arc<Live>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut used: HashMap<Address, Arc<Endpoint>> = HashMap::new();
+        let stays = |at: usize| before.0.get(at).zip(upstreams.get(at)).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        let live = upstreams.iter().enumerate().map(|(at, upstream)| match before.1.get(at) {
+            Some(live) if stays(at) => Arc::clone(live),
+            older => Arc::new(known.live(upstream, older.map_or(0, |live| live.turn.load(Ordering::Relaxed)))),
+        });
+        let live = live.collect();
+        let gone = before.1.iter().enumerate().filter(|(at, _)| !stays(*at));
+        for endpoint in gone.flat_map(|(_, live)| &live.parts).flat_map(|part| &part.endpoints) {
+            known.release(&endpoint.endpoint);
+        }
+        self.stale.store(true, Ordering::Release);
+        live
+    }
+
+    /// Makes the lists anew if something changed since.
+    fn refresh(&self) {
+        if !self.stale.load(Ordering::Acquire) {
+            return;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stale.store(false, Ordering::Release);
         let mut by_cluster: BTreeMap<ClusterName, InUse> = BTreeMap::new();
-        let mut live = Vec::with_capacity(upstreams.len());
-        for upstream in upstreams {
-            let parts = upstream.clusters.iter().map(|part| {
-                let state = part.name().map(|name| known.cluster(name));
-                let endpoints = part.endpoints.iter().map(|target| {
-                    let (cluster, ip, port) = (part.name().cloned(), target.address, target.port);
-                    let (h2, udp, tls) = (upstream.h2, upstream.udp, upstream.tls.clone());
-                    let endpoint = known.endpoint(Address { cluster, ip, port, h2, udp, tls }, state.as_ref());
-                    if used.insert(endpoint.address.clone(), Arc::clone(&endpoint)).is_none()
-                        && let (Some(name), Some(state)) = (part.name(), &state)
-                    {
-                        let fresh = || InUse { state: Arc::clone(state), endpoints: Vec::new() };
-                        by_cluster.entry(name.clone()).or_insert_with(fresh).endpoints.push(Arc::clone(&endpoint));
-                    }
-                    LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
-                });
-                let endpoints = endpoints.collect();
-                LivePart::new(part.cluster.clone(), state, endpoints)
-            });
-            live.push(Live { parts: parts.collect(), turn: AtomicUsize::new(0) });
+        for (endpoint, _) in known.endpoints.values() {
+            if let (Some(name), Some(state)) = (&endpoint.address.cluster, &endpoint.cluster) {
+                let fresh = || InUse { state: Arc::clone(state), endpoints: Vec::new() };
+                by_cluster.entry(name.clone()).or_insert_with(fresh).endpoints.push(Arc::clone(endpoint));
+            }
         }
         known.clusters.retain(|name, _| by_cluster.contains_key(name));
-        let gone = std::mem::take(&mut known.endpoints).into_iter().filter(|(address, _)| !used.contains_key(address));
-        for (_, endpoint) in gone {
-            endpoint.retired.store(true, Ordering::Relaxed);
-            endpoint.idle.clear();
-        }
-        self.all.store(Arc::new(used.values().cloned().collect()));
-        known.endpoints = used;
+        self.all.store(Arc::new(known.endpoints.values().map(|(endpoint, _)| Arc::clone(endpoint)).collect()));
         self.by_cluster.store(Arc::new(by_cluster));
-        live
     }
 
     /// Every endpoint in use.
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Endpoint>>> {
+        self.refresh();
         self.all.load_full()
     }
 
     /// The same by cluster, without those of the hub's own network.
     pub(crate) fn by_cluster(&self) -> Arc<BTreeMap<ClusterName, InUse>> {
+        self.refresh();
         self.by_cluster.load_full()
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::objects::Objects;
+use crate::objects::{Objects, Shelf};
 
 const FILE: &str = "objects.last-good";
 const FORM: &str = "atoll-gateway-objects-2";
@@ -55,21 +55,21 @@ pub(crate) async fn save(dir: PathBuf, file: Arc<Vec<u8>>) -> bool {
 /// The file's bytes; the same objects give the same bytes.
 pub(crate) fn encode(hub: &str, objects: &Objects) -> Vec<u8> {
     let mut all = Map::new();
-    put(&mut all, "classes", &objects.classes);
-    put(&mut all, "gateways", &objects.gateways);
-    put(&mut all, "sets", &objects.sets);
-    put(&mut all, "routes", &objects.routes);
-    put(&mut all, "grpc", &objects.grpc);
-    put(&mut all, "tls", &objects.tls);
-    put(&mut all, "tcp", &objects.tcp);
-    put(&mut all, "udp", &objects.udp);
-    put(&mut all, "policies", &objects.policies);
-    put(&mut all, "grants", &objects.grants);
-    put(&mut all, "secrets", &objects.secrets);
-    put(&mut all, "configs", &objects.configs);
-    put(&mut all, "services", &objects.services);
-    put(&mut all, "slices", &objects.slices);
-    put(&mut all, "namespaces", &objects.namespaces);
+    put(&mut all, "classes", objects.classes.iter());
+    put(&mut all, "gateways", objects.gateways.iter());
+    put(&mut all, "sets", objects.sets.iter());
+    put(&mut all, "routes", objects.routes.iter());
+    put(&mut all, "grpc", objects.grpc.iter());
+    put(&mut all, "tls", objects.tls.iter());
+    put(&mut all, "tcp", objects.tcp.iter());
+    put(&mut all, "udp", objects.udp.iter());
+    put(&mut all, "policies", objects.policies.iter());
+    put(&mut all, "grants", objects.grants.iter());
+    put(&mut all, "secrets", objects.secrets.iter());
+    put(&mut all, "configs", objects.configs.iter());
+    put(&mut all, "services", objects.services.iter());
+    put(&mut all, "slices", objects.slices.iter());
+    put(&mut all, "namespaces", objects.namespaces.iter());
     let body = Value::Object(all).to_string();
     kept::encode(FORM, hub, &Value::Null, body.as_bytes())
 }
@@ -78,7 +78,7 @@ pub(crate) fn decode(file: &[u8], hub: &str) -> Result<Objects, Unusable> {
     let (_, body) = kept::decode(FORM, file, (!hub.is_empty()).then_some(hub))?;
     let mut all: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Unusable::Form(FORM))?;
     Ok(Objects {
-        definitions: Vec::new(),
+        definitions: Shelf::default(),
         classes: take(&mut all, "classes")?,
         gateways: take(&mut all, "gateways")?,
         sets: take(&mut all, "sets")?,
@@ -98,8 +98,12 @@ pub(crate) fn decode(file: &[u8], hub: &str) -> Result<Objects, Unusable> {
 }
 
 /// Without managed fields and resource versions, which no table is made of and which change all the time.
-fn put<K: Resource + Clone + Serialize>(all: &mut Map<String, Value>, key: &str, objects: &[Arc<K>]) {
-    let plain = objects.iter().filter_map(|object| {
+fn put<'a, K: Resource + Clone + Serialize + 'a>(
+    all: &mut Map<String, Value>,
+    key: &str,
+    objects: impl Iterator<Item = &'a Arc<K>>,
+) {
+    let plain = objects.filter_map(|object| {
         let mut object = K::clone(object);
         let meta: &mut ObjectMeta = object.meta_mut();
         meta.managed_fields = None;
@@ -109,7 +113,7 @@ fn put<K: Resource + Clone + Serialize>(all: &mut Map<String, Value>, key: &str,
     all.insert(key.to_owned(), plain.collect());
 }
 
-fn take<K: DeserializeOwned>(all: &mut Map<String, Value>, key: &str) -> Result<Vec<Arc<K>>, Unusable> {
+fn take<K: DeserializeOwned, A: FromIterator<Arc<K>>>(all: &mut Map<String, Value>, key: &str) -> Result<A, Unusable> {
     let list: Vec<K> = serde_json::from_value(all.remove(key).unwrap_or(Value::Array(Vec::new())))
         .map_err(|_| Unusable::Form(FORM))?;
     Ok(list.into_iter().map(Arc::new).collect())
@@ -124,7 +128,8 @@ mod tests {
     fn objects() -> Objects {
         let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
             "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"}, "spec": {"hostnames": ["a.example"]}});
-        Objects { routes: vec![Arc::new(serde_json::from_value(route).unwrap())], ..Objects::default() }
+        let routes = [Arc::new(serde_json::from_value(route).unwrap())];
+        Objects { routes: routes.into_iter().collect(), ..Objects::default() }
     }
 
     #[test]
@@ -134,8 +139,11 @@ mod tests {
             let read = decode(&file, hub);
             assert_eq!(read.as_ref().err().map(ToString::to_string).unwrap_or_default(), wrong, "{hub}");
             if let Ok(found) = read {
-                assert_eq!(found.routes[0].spec.hostnames, ["a.example"], "{hub}");
-                assert!(found.routes[0].metadata.resource_version.is_none(), "the same objects give the same bytes");
+                assert_eq!(found.routes.get("shop", "web").unwrap().spec.hostnames, ["a.example"], "{hub}");
+                assert!(
+                    found.routes.get("shop", "web").unwrap().metadata.resource_version.is_none(),
+                    "the same objects give the same bytes"
+                );
             }
         }
     }

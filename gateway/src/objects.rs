@@ -1,6 +1,9 @@
 //! The objects that routes are made of, as the hub's API last said them.
 //!
-//! Plain lists: what is built from them does not know whether they came from a watch or from the last good file. Pure.
+//! What is built from them does not know whether they came from a watch or from the last good file. A clone costs pointers. Pure.
+
+mod edit;
+mod shelf;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,9 +13,11 @@ use atoll_api::kinds::gateway::{
     TCPRoute, TLSRoute, UDPRoute,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
+
+pub(crate) use edit::{Edit, Kept, Kind};
+pub(crate) use shelf::{Name, Shelf, Slices, name_of};
 
 /// The label by which an EndpointSlice names its Service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -21,7 +26,10 @@ pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const CHANNEL: &str = "gateway.networking.k8s.io/channel";
 
 /// By what the older of two objects of a kind is known, as the Gateway API settles conflicts: the time, then namespace and name.
-pub(crate) fn age(object: &impl kube::ResourceExt) -> (Option<jiff::Timestamp>, Option<String>, String) {
+pub(crate) type Age = (Option<jiff::Timestamp>, Option<String>, String);
+
+/// The age of an object.
+pub(crate) fn age(object: &impl kube::ResourceExt) -> Age {
     (object.creation_timestamp().map(|time| time.0), object.namespace(), object.name_any())
 }
 
@@ -29,23 +37,23 @@ pub(crate) fn age(object: &impl kube::ResourceExt) -> (Option<jiff::Timestamp>, 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Objects {
     /// The definition of HTTPRoutes, which says what channel of the Gateway API is installed.
-    pub(crate) definitions: Vec<Arc<CustomResourceDefinition>>,
-    pub(crate) classes: Vec<Arc<GatewayClass>>,
-    pub(crate) gateways: Vec<Arc<Gateway>>,
-    pub(crate) sets: Vec<Arc<ListenerSet>>,
-    pub(crate) routes: Vec<Arc<HTTPRoute>>,
-    pub(crate) grpc: Vec<Arc<GRPCRoute>>,
-    pub(crate) tls: Vec<Arc<TLSRoute>>,
-    pub(crate) tcp: Vec<Arc<TCPRoute>>,
-    pub(crate) udp: Vec<Arc<UDPRoute>>,
-    pub(crate) policies: Vec<Arc<BackendTLSPolicy>>,
-    pub(crate) grants: Vec<Arc<ReferenceGrant>>,
-    pub(crate) secrets: Vec<Arc<Secret>>,
+    pub(crate) definitions: Shelf<CustomResourceDefinition>,
+    pub(crate) classes: Shelf<GatewayClass>,
+    pub(crate) gateways: Shelf<Gateway>,
+    pub(crate) sets: Shelf<ListenerSet>,
+    pub(crate) routes: Shelf<HTTPRoute>,
+    pub(crate) grpc: Shelf<GRPCRoute>,
+    pub(crate) tls: Shelf<TLSRoute>,
+    pub(crate) tcp: Shelf<TCPRoute>,
+    pub(crate) udp: Shelf<UDPRoute>,
+    pub(crate) policies: Shelf<BackendTLSPolicy>,
+    pub(crate) grants: Shelf<ReferenceGrant>,
+    pub(crate) secrets: Shelf<Secret>,
     /// Of all of them what may be an authority.
-    pub(crate) configs: Vec<Arc<ConfigMap>>,
-    pub(crate) services: Vec<Arc<Service>>,
-    pub(crate) slices: Vec<Arc<EndpointSlice>>,
-    pub(crate) namespaces: Vec<Arc<Namespace>>,
+    pub(crate) configs: Shelf<ConfigMap>,
+    pub(crate) services: Shelf<Service>,
+    pub(crate) slices: Slices,
+    pub(crate) namespaces: Shelf<Namespace>,
 }
 
 impl Objects {
@@ -62,7 +70,7 @@ impl Objects {
 
     /// A ConfigMap.
     pub(crate) fn config(&self, namespace: &str, name: &str) -> Option<&Arc<ConfigMap>> {
-        self.configs.iter().find(|c| c.name_any() == name && c.namespace().as_deref() == Some(namespace))
+        self.configs.get(namespace, name)
     }
 
     /// Only what routes really use: Secrets and ConfigMaps that are named, Services that rules name, and their EndpointSlices.
@@ -73,10 +81,7 @@ impl Objects {
         used.secrets.retain(|s| secrets.contains(&at(s.namespace(), s.name_any())));
         used.configs.retain(|c| configs.contains(&at(c.namespace(), c.name_any())));
         used.services.retain(|s| services.contains(&at(s.namespace(), s.name_any())));
-        used.slices.retain(|s| {
-            let name = s.labels().get(SERVICE_NAME).cloned().unwrap_or_default();
-            services.contains(&at(s.namespace(), name))
-        });
+        used.slices.retain(|service| services.contains(service));
         used
     }
 
@@ -95,7 +100,7 @@ impl Objects {
 
     fn named_configs(&self) -> BTreeSet<(String, String)> {
         let mut named = BTreeSet::new();
-        for gateway in &self.gateways {
+        for gateway in self.gateways.iter() {
             let Some(frontend) = gateway.spec.tls.as_ref().and_then(|t| t.frontend.as_ref()) else { continue };
             let all = std::iter::once(&frontend.default).chain(frontend.per_port.iter().map(|p| &p.tls));
             for reference in all.filter_map(|s| s.validation.as_ref()).flat_map(|v| &v.ca_certificate_refs) {
@@ -103,7 +108,7 @@ impl Objects {
                 named.insert((at, reference.name.clone()));
             }
         }
-        for policy in &self.policies {
+        for policy in self.policies.iter() {
             let refs = policy.spec.validation.ca_certificate_refs.iter();
             named.extend(refs.map(|r| (policy.namespace().unwrap_or_default(), r.name.clone())));
         }
@@ -144,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    fn all<K: serde::de::DeserializeOwned>(objects: &[Value]) -> Vec<Arc<K>> {
+    fn all<K: serde::de::DeserializeOwned, A: FromIterator<Arc<K>>>(objects: &[Value]) -> A {
         objects.iter().map(|o| Arc::new(serde_json::from_value(o.clone()).unwrap())).collect()
     }
 

@@ -21,9 +21,9 @@ use crate::table::Table;
 pub(crate) struct Snapshot {
     pub(crate) table: Table,
     /// In the order of the table's upstreams.
-    pub(crate) live: Vec<Live>,
+    pub(crate) live: Vec<Arc<Live>>,
     /// The same order.
-    pub(crate) remembered: Vec<Remembered>,
+    pub(crate) remembered: Vec<Arc<Remembered>>,
     /// Whether it was built from the last good objects only.
     pub(crate) last_good: bool,
 }
@@ -55,10 +55,19 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    /// Puts a new table in the place of the old one.
+    /// Puts a new table in the place of the old one. What does not differ stays as it is.
     pub(crate) fn swap(&self, table: Table, last_good: bool) {
-        let live = self.endpoints.enliven(&table.upstreams);
-        let remembered = table.upstreams.iter().map(|_| Remembered::default()).collect();
+        let before = self.snapshots.load_full();
+        let before = before.as_deref();
+        let held = before.map_or((&[][..], &[][..]), |b| (&b.table.upstreams[..], &b.live[..]));
+        let live = self.endpoints.enliven(&table.upstreams, held);
+        // Choices among clusters depend on the topology too.
+        let same = before.filter(|b| Arc::ptr_eq(&b.table.topology, &table.topology));
+        let remembered = live.iter().enumerate().map(|(at, live)| {
+            let known = same.filter(|b| b.live.get(at).is_some_and(|known| Arc::ptr_eq(known, live)));
+            known.map_or_else(Arc::default, |b| Arc::clone(&b.remembered[at]))
+        });
+        let remembered = remembered.collect();
         self.snapshots.store(Some(Arc::new(Snapshot { table, live, remembered, last_good })));
         self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
     }

@@ -15,6 +15,7 @@ use crate::explain;
 use crate::health::Prober;
 use crate::listen::{Listening, OpenPorts};
 use crate::metrics::Metrics;
+use crate::objects::Objects;
 use crate::plane::{Plane, Snapshots};
 use crate::pool::Pool;
 use crate::retry::Budget;
@@ -135,10 +136,11 @@ async fn start(
         open: OpenPorts::new(listening, at.ip()),
         addresses,
         pool: config.pool,
-        memory: Memory { keys: Keys::new(resources.roots), ..Memory::default() },
+        memory: Memory::new(Keys::new(resources.roots)),
         statuses,
         dir: resources.dir,
         has_last_good: before.is_some(),
+        objects: Objects::default(),
         saved: None,
     };
     tasks.spawn(builder.run(shutdown.clone()));

@@ -1,10 +1,11 @@
 //! Watches: one a kind, read from memory, opened again for ever.
 //!
-//! In: a client, and the last good objects. Out: [`Objects`] and a signal at every change. A kind that was not listed in this life
-//! yet stands as it was last good; an API server that is dead changes nothing. Never writes.
+//! In: a client, and the last good objects. Out: [`Objects`], a signal at every change, and which objects changed. A kind that was not
+//! listed in this life yet stands as it was last good; an API server that is dead changes nothing. Never writes.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_api::kinds::gateway::{
@@ -15,56 +16,84 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::objects::Objects;
+use crate::objects::{Edit, Kept, Kind, Name, Objects, name_of};
 use crate::tls::AUTHORITY_KEY;
 
 /// Which definition is looked at.
 const HTTP_ROUTES: &str = "metadata.name=httproutes.gateway.networking.k8s.io";
 const BACKOFF_MIN: Duration = Duration::from_millis(300);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// With more changes than that at once everything is looked at.
+const TOUCHED_MAX: usize = 4096;
 
 /// The watches of all kinds.
 pub(crate) struct Watches {
-    definitions: Kind<CustomResourceDefinition>,
-    classes: Kind<GatewayClass>,
-    gateways: Kind<Gateway>,
-    sets: Kind<ListenerSet>,
-    routes: Kind<HTTPRoute>,
-    grpc: Kind<GRPCRoute>,
-    tls: Kind<TLSRoute>,
-    tcp: Kind<TCPRoute>,
-    udp: Kind<UDPRoute>,
-    policies: Kind<BackendTLSPolicy>,
-    grants: Kind<ReferenceGrant>,
-    secrets: Kind<Secret>,
-    configs: Kind<ConfigMap>,
-    services: Kind<Service>,
-    slices: Kind<EndpointSlice>,
-    namespaces: Kind<Namespace>,
+    definitions: Watched<CustomResourceDefinition>,
+    classes: Watched<GatewayClass>,
+    gateways: Watched<Gateway>,
+    sets: Watched<ListenerSet>,
+    routes: Watched<HTTPRoute>,
+    grpc: Watched<GRPCRoute>,
+    tls: Watched<TLSRoute>,
+    tcp: Watched<TCPRoute>,
+    udp: Watched<UDPRoute>,
+    policies: Watched<BackendTLSPolicy>,
+    grants: Watched<ReferenceGrant>,
+    secrets: Watched<Secret>,
+    configs: Watched<ConfigMap>,
+    services: Watched<Service>,
+    slices: Watched<EndpointSlice>,
+    namespaces: Watched<Namespace>,
+    /// What was last good, for kinds that were not listed yet.
+    before: Objects,
+    touched: Arc<Mutex<Touched>>,
     changed: watch::Receiver<u64>,
 }
 
-/// One kind: its store, whether it was listed in this life, and what was last good.
-struct Kind<K: Resource + 'static>
+/// The objects that changed.
+#[derive(Debug, Default)]
+struct Touched {
+    /// More than are told apart, or a kind as a whole.
+    whole: bool,
+    names: BTreeSet<(Kind, Name)>,
+}
+
+impl Touched {
+    fn whole(&mut self) {
+        self.whole = true;
+        self.names.clear();
+    }
+
+    fn one(&mut self, kind: Kind, name: Name) {
+        if self.names.len() >= TOUCHED_MAX {
+            self.whole();
+        }
+        if !self.whole {
+            self.names.insert((kind, name));
+        }
+    }
+}
+
+/// One kind: its store, and whether it was listed in this life.
+struct Watched<K: Resource + 'static>
 where
     K::DynamicType: Eq + std::hash::Hash + Clone,
 {
     store: Store<K>,
     listed: Arc<AtomicBool>,
-    before: Vec<Arc<K>>,
 }
 
-impl<K: Resource + Clone + 'static> Kind<K>
+impl<K: Resource + Clone + 'static> Watched<K>
 where
     K::DynamicType: Eq + std::hash::Hash + Clone,
 {
@@ -72,11 +101,22 @@ where
         self.listed.load(Ordering::Acquire)
     }
 
-    /// In order of namespace and name, so that the same objects make the same table.
-    fn objects(&self) -> Vec<Arc<K>> {
-        let mut all = if self.is_listed() { self.store.state() } else { self.before.clone() };
-        all.sort_by_cached_key(|k| (k.namespace(), k.name_any()));
-        all
+    fn objects<A: FromIterator<Arc<K>> + Clone>(&self, before: &A) -> A {
+        if self.is_listed() { self.store.state().into_iter().collect() } else { before.clone() }
+    }
+}
+
+impl<K> Watched<K>
+where
+    K: Kept + Resource<DynamicType = ()> + Clone,
+{
+    /// Takes over one object as it is now.
+    fn take(&self, name: &Name, objects: &mut Objects) -> Vec<Edit> {
+        let mut reference = ObjectRef::<K>::new(&name.1);
+        if !name.0.is_empty() {
+            reference = reference.within(&name.0);
+        }
+        objects.take(name, self.store.get(&reference))
     }
 }
 
@@ -89,25 +129,28 @@ impl Watches {
         shutdown: &CancellationToken,
     ) -> Arc<Self> {
         let (changed, changes) = watch::channel(0);
-        let mut start = Start { client, tasks, changed, shutdown };
+        let touched = Arc::default();
+        let mut start = Start { client, tasks, changed, touched: Arc::clone(&touched), shutdown };
         let all = watcher::Config::default;
         Arc::new(Self {
-            definitions: start.follow(Vec::new(), all().fields(HTTP_ROUTES)),
-            classes: start.follow(before.classes, all()),
-            gateways: start.follow(before.gateways, all()),
-            sets: start.follow(before.sets, all()),
-            routes: start.follow(before.routes, all()),
-            grpc: start.follow(before.grpc, all()),
-            tls: start.follow(before.tls, all()),
-            tcp: start.follow(before.tcp, all()),
-            udp: start.follow(before.udp, all()),
-            policies: start.follow(before.policies, all()),
-            grants: start.follow(before.grants, all()),
-            secrets: start.follow(before.secrets, all().fields("type=kubernetes.io/tls")),
-            configs: start.follow_part(before.configs, all(), only_authority),
-            services: start.follow(before.services, all()),
-            slices: start.follow(before.slices, all()),
-            namespaces: start.follow(before.namespaces, all()),
+            definitions: start.follow(all().fields(HTTP_ROUTES)),
+            classes: start.follow(all()),
+            gateways: start.follow(all()),
+            sets: start.follow(all()),
+            routes: start.follow(all()),
+            grpc: start.follow(all()),
+            tls: start.follow(all()),
+            tcp: start.follow(all()),
+            udp: start.follow(all()),
+            policies: start.follow(all()),
+            grants: start.follow(all()),
+            secrets: start.follow(all().fields("type=kubernetes.io/tls")),
+            configs: start.follow_part(all(), only_authority),
+            services: start.follow(all()),
+            slices: start.follow(all()),
+            namespaces: start.follow(all()),
+            before,
+            touched,
             changed: changes,
         })
     }
@@ -137,25 +180,56 @@ impl Watches {
             && self.namespaces.is_listed()
     }
 
+    /// Brings `objects` up to date. Returns what that means; more than is told apart is a whole. `anew`: everything is looked at.
+    pub(crate) fn update(&self, objects: &mut Objects, anew: bool) -> Vec<Edit> {
+        let touched = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
+        if touched.whole || anew {
+            *objects = self.objects();
+            return vec![Edit::Whole];
+        }
+        touched.names.iter().flat_map(|(kind, name)| self.take(*kind, name, objects)).collect()
+    }
+
+    fn take(&self, kind: Kind, name: &Name, objects: &mut Objects) -> Vec<Edit> {
+        match kind {
+            Kind::Definition => self.definitions.take(name, objects),
+            Kind::Class => self.classes.take(name, objects),
+            Kind::Gateway => self.gateways.take(name, objects),
+            Kind::Set => self.sets.take(name, objects),
+            Kind::Http => self.routes.take(name, objects),
+            Kind::Grpc => self.grpc.take(name, objects),
+            Kind::Tls => self.tls.take(name, objects),
+            Kind::Tcp => self.tcp.take(name, objects),
+            Kind::Udp => self.udp.take(name, objects),
+            Kind::Policy => self.policies.take(name, objects),
+            Kind::Grant => self.grants.take(name, objects),
+            Kind::Secret => self.secrets.take(name, objects),
+            Kind::Config => self.configs.take(name, objects),
+            Kind::Service => self.services.take(name, objects),
+            Kind::Slice => self.slices.take(name, objects),
+            Kind::Namespace => self.namespaces.take(name, objects),
+        }
+    }
+
     /// What is known now.
-    pub(crate) fn objects(&self) -> Objects {
+    fn objects(&self) -> Objects {
         Objects {
-            definitions: self.definitions.objects(),
-            classes: self.classes.objects(),
-            gateways: self.gateways.objects(),
-            sets: self.sets.objects(),
-            routes: self.routes.objects(),
-            grpc: self.grpc.objects(),
-            tls: self.tls.objects(),
-            tcp: self.tcp.objects(),
-            udp: self.udp.objects(),
-            policies: self.policies.objects(),
-            grants: self.grants.objects(),
-            secrets: self.secrets.objects(),
-            configs: self.configs.objects(),
-            services: self.services.objects(),
-            slices: self.slices.objects(),
-            namespaces: self.namespaces.objects(),
+            definitions: self.definitions.objects(&self.before.definitions),
+            classes: self.classes.objects(&self.before.classes),
+            gateways: self.gateways.objects(&self.before.gateways),
+            sets: self.sets.objects(&self.before.sets),
+            routes: self.routes.objects(&self.before.routes),
+            grpc: self.grpc.objects(&self.before.grpc),
+            tls: self.tls.objects(&self.before.tls),
+            tcp: self.tcp.objects(&self.before.tcp),
+            udp: self.udp.objects(&self.before.udp),
+            policies: self.policies.objects(&self.before.policies),
+            grants: self.grants.objects(&self.before.grants),
+            secrets: self.secrets.objects(&self.before.secrets),
+            configs: self.configs.objects(&self.before.configs),
+            services: self.services.objects(&self.before.services),
+            slices: self.slices.objects(&self.before.slices),
+            namespaces: self.namespaces.objects(&self.before.namespaces),
         }
     }
 }
@@ -164,6 +238,7 @@ struct Start<'a> {
     client: &'a Client,
     tasks: &'a mut JoinSet<()>,
     changed: watch::Sender<u64>,
+    touched: Arc<Mutex<Touched>>,
     shutdown: &'a CancellationToken,
 }
 
@@ -176,24 +251,29 @@ fn only_authority(map: &mut ConfigMap) {
 }
 
 impl Start<'_> {
-    fn follow<K>(&mut self, before: Vec<Arc<K>>, config: watcher::Config) -> Kind<K>
+    fn follow<K>(&mut self, config: watcher::Config) -> Watched<K>
     where
-        K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K: Kept + Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
         K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
     {
-        self.follow_part(before, config, |_| ())
+        self.follow_part(config, |_| ())
     }
 
     /// Follows a kind of which `trim` leaves only what is looked at.
-    fn follow_part<K>(&mut self, before: Vec<Arc<K>>, config: watcher::Config, trim: fn(&mut K)) -> Kind<K>
+    fn follow_part<K>(&mut self, config: watcher::Config, trim: fn(&mut K)) -> Watched<K>
     where
-        K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K: Kept + Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
         K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
     {
         let (store, writer) = reflector::store::<K>();
         let listed = Arc::new(AtomicBool::new(false));
         let api: Api<K> = Api::all(self.client.clone());
         let (changed, seen, shutdown) = (self.changed.clone(), Arc::clone(&listed), self.shutdown.clone());
+        let touched = Arc::clone(&self.touched);
+        let touch = move |note: &dyn Fn(&mut Touched)| {
+            note(&mut touched.lock().unwrap_or_else(PoisonError::into_inner));
+            changed.send_modify(|n| *n += 1);
+        };
         let kind = K::kind(&K::DynamicType::default()).into_owned();
         self.tasks.spawn(async move {
             let events = watcher(api, config).backoff(Again::default()).modify(|object| {
@@ -208,9 +288,11 @@ impl Start<'_> {
                     Ok(Event::Init | Event::InitApply(_)) => {}
                     Ok(Event::InitDone) => {
                         seen.store(true, Ordering::Release);
-                        changed.send_modify(|n| *n += 1);
+                        touch(&Touched::whole);
                     }
-                    Ok(Event::Apply(_) | Event::Delete(_)) => changed.send_modify(|n| *n += 1),
+                    Ok(Event::Apply(object) | Event::Delete(object)) => {
+                        touch(&|touched| touched.one(K::KIND, name_of(&object)));
+                    }
                     // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen. Definitions
                     // may be hidden from us: then all fields are thought to be there.
                     Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
@@ -218,14 +300,14 @@ impl Start<'_> {
                     {
                         if !seen.swap(true, Ordering::AcqRel) {
                             tracing::warn!(kind, "the API server does not show this kind");
-                            changed.send_modify(|n| *n += 1);
+                            touch(&Touched::whole);
                         }
                     }
                     Err(error) => tracing::warn!(kind, %error, "watch interrupted, goes on"),
                 }
             }
         });
-        Kind { store, listed, before }
+        Watched { store, listed }
     }
 }
 

@@ -3,12 +3,8 @@
 pub(crate) mod rules;
 pub(crate) mod streams;
 
-use std::sync::Arc;
-
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
-use kube::{Resource, ResourceExt};
 
-use crate::objects::age;
 use crate::status::{ParentVerdict, Verdict};
 use crate::table::{Draft, Host, ListenerDraft, Problem, allows};
 
@@ -48,13 +44,6 @@ impl<T> Compiled<T> {
     }
 }
 
-/// The objects of a kind, the oldest first.
-pub(crate) fn by_age<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<Arc<K>> {
-    let mut sorted = objects.to_vec();
-    sorted.sort_by_cached_key(|object| age(&**object));
-    sorted
-}
-
 /// Finds the listeners that take a route by one of its parents; nothing where that is none of ours.
 pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReference) -> Option<Place> {
     let (gateway, set) = owner(draft, route, parent)?;
@@ -91,12 +80,14 @@ fn owner(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReference) -> Opti
     let mut gateways = draft.gateways.iter().enumerate();
     match parent.kind.as_deref().unwrap_or("Gateway") {
         "Gateway" => {
-            let found = gateways.find(|(_, g)| g.namespace == namespace && g.object.name_any() == parent.name);
+            let found = gateways
+                .find(|(_, g)| g.namespace == namespace && g.object.metadata.name.as_ref() == Some(&parent.name));
             found.map(|(at, _)| (at, None))
         }
         "ListenerSet" => gateways.find_map(|(at, g)| {
             let mut sets = g.sets.iter();
-            let set = sets.position(|s| s.namespace == namespace && s.object.name_any() == parent.name);
+            let set =
+                sets.position(|s| s.namespace == namespace && s.object.metadata.name.as_ref() == Some(&parent.name));
             set.map(|set| (at, Some(set)))
         }),
         _ => None,

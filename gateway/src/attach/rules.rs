@@ -15,9 +15,12 @@ use atoll_api::kinds::gateway::{
 
 use super::{Compiled, Hosts, find, verdict};
 use crate::filter::{self, Filter, Resolve};
+use crate::objects::Age;
 use crate::session::Session;
 use crate::status::{RouteObject, RouteVerdicts};
-use crate::table::{Backend, Draft, Entry, From, ListenerDraft, Match, Problem, Resolver, Retry, Rule, Scope, Wants};
+use crate::table::{
+    Backend, Draft, Entry, From, ListenerDraft, Match, Problem, Resolver, Retry, Rule, Scope, Spot, Wants,
+};
 
 /// Retries of a rule that does not say how many.
 const RETRIES: usize = 1;
@@ -46,8 +49,7 @@ pub(crate) struct Route<'a> {
     pub(crate) hostnames: &'a [String],
     pub(crate) parents: &'a [ParentReference],
     pub(crate) wants: Wants,
-    /// Its place by age and name.
-    pub(crate) age: usize,
+    pub(crate) age: Arc<Age>,
     pub(crate) rules: Vec<Written<'a>>,
 }
 
@@ -56,7 +58,7 @@ type Rules = Vec<(Vec<Arc<Match>>, Arc<Rule>)>;
 /// Attaches a route to all of its parents.
 pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route: &Route<'_>) {
     let mut compiled: BTreeMap<usize, Compiled<Rules>> = BTreeMap::new();
-    let mut parents = Vec::new();
+    let (mut parents, mut spots) = (Vec::new(), Vec::new());
     let meant = super::Route { kind: route.kind, namespace: route.namespace, hostnames: route.hostnames };
     for parent in route.parents {
         let Some(place) = find(draft, &meant, parent) else { continue };
@@ -66,20 +68,22 @@ pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route
             for (at, hosts) in &place.listeners {
                 let listener = &mut draft.gateways[place.gateway].listeners[*at];
                 listener.attached += 1;
-                put(listener, hosts, route.age, &compiled.rules);
+                put(listener, hosts, &compiled.rules);
+                spots.push(Spot::new(place.gateway, *at, hosts));
             }
         }
         parents.push(verdict(parent, &place, compiled));
     }
-    draft.routes.push(RouteVerdicts { object, parents });
+    draft.attached(RouteVerdicts { object, parents }, spots);
 }
 
-fn put(listener: &mut ListenerDraft, hosts: &Hosts, age: usize, rules: &Rules) {
+fn put(listener: &mut ListenerDraft, hosts: &Hosts, rules: &Rules) {
     for (host, host_rank) in hosts {
-        let entries = listener.routes.entry(host.as_ref(), Vec::new);
+        listener.unsorted.insert(host.clone());
+        let entries = Arc::make_mut(listener.routes.entry(host.as_ref(), Arc::default));
         for (matches, rule) in rules {
             let entry =
-                |m: &Arc<Match>| Entry { matcher: Arc::clone(m), rule: Arc::clone(rule), host_rank: *host_rank, age };
+                |m: &Arc<Match>| Entry { matcher: Arc::clone(m), rule: Arc::clone(rule), host_rank: *host_rank };
             entries.extend(matches.iter().map(entry));
         }
     }
@@ -160,6 +164,7 @@ fn rule(
         backoff: time(r.backoff.as_ref()).unwrap_or(Duration::ZERO),
     });
     let rule = Rule {
+        age: Arc::clone(&resolve.route.age),
         route: Arc::clone(route),
         index,
         name: written.name.cloned(),

@@ -9,8 +9,9 @@ use atoll_api::kinds::gateway::{L4Rule, ParentReference};
 
 use super::rules::backend_name;
 use super::{Compiled, find, verdict};
+use crate::objects::Age;
 use crate::status::{RouteObject, RouteVerdicts};
-use crate::table::{Backend, Draft, From, Resolver, Scope, StreamRule, Wants};
+use crate::table::{Backend, Draft, From, Resolver, Scope, Spot, StreamRule, Wants};
 
 /// A route as it is written.
 pub(crate) struct Route<'a> {
@@ -20,13 +21,14 @@ pub(crate) struct Route<'a> {
     pub(crate) hostnames: &'a [String],
     pub(crate) parents: &'a [ParentReference],
     pub(crate) wants: Wants,
+    pub(crate) age: Arc<Age>,
     pub(crate) rules: &'a [L4Rule],
 }
 
 /// Attaches a route to all of its parents.
 pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route: &Route<'_>) {
     let mut compiled: BTreeMap<usize, Compiled<Option<Arc<StreamRule>>>> = BTreeMap::new();
-    let mut parents = Vec::new();
+    let (mut parents, mut spots) = (Vec::new(), Vec::new());
     let meant = super::Route { kind: route.kind, namespace: route.namespace, hostnames: route.hostnames };
     for parent in route.parents {
         let Some(place) = find(draft, &meant, parent) else { continue };
@@ -37,13 +39,22 @@ pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route
             listener.attached += 1;
             for (host, _) in hosts {
                 if let Some(rule) = &compiled.rules {
-                    listener.streams.entry(host.as_ref(), || Arc::clone(rule));
+                    put(listener.streams.entry(host.as_ref(), Vec::new), rule);
                 }
             }
+            spots.push(Spot::new(place.gateway, *at, hosts));
         }
         parents.push(verdict(parent, &place, compiled));
     }
-    draft.routes.push(RouteVerdicts { object, parents });
+    draft.attached(RouteVerdicts { object, parents }, spots);
+}
+
+/// The older goes before the younger; each stands there once.
+fn put(waiting: &mut Vec<Arc<StreamRule>>, rule: &Arc<StreamRule>) {
+    let at = waiting.partition_point(|other| (&other.age, &other.route) < (&rule.age, &rule.route));
+    if waiting.get(at).is_none_or(|other| other.route != rule.route) {
+        waiting.insert(at, Arc::clone(rule));
+    }
 }
 
 fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Compiled<Option<Arc<StreamRule>>> {
@@ -62,6 +73,6 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
         }
     }
     let name = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
-    compiled.rules = Some(Arc::new(StreamRule { route: name, backends }));
+    compiled.rules = Some(Arc::new(StreamRule { age: Arc::clone(&route.age), route: name, backends }));
     compiled
 }

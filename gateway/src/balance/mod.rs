@@ -165,7 +165,7 @@ mod tests {
     use crate::table::{Part, Target, Upstream, UpstreamId};
 
     /// Clusters by their endpoints' zones.
-    fn live(clusters: &[&[&str]]) -> Live {
+    fn live(clusters: &[&[&str]]) -> std::sync::Arc<Live> {
         let part = |(c, zones): (usize, &&[&str])| Part {
             cluster: None,
             endpoints: zones
@@ -188,7 +188,7 @@ mod tests {
             clusters: clusters.iter().enumerate().map(part).collect(),
             policy: None,
         };
-        Endpoints::default().enliven(&[upstream]).remove(0)
+        Endpoints::default().enliven(&[upstream.into()], (&[], &[])).remove(0)
     }
 
     fn wish(zone: Option<&str>) -> Wish<'_> {

@@ -2,33 +2,31 @@
 
 use std::sync::Arc;
 
-use atoll_api::kinds::gateway::{HTTPRouteMatch, HTTPRouteRule};
-use kube::ResourceExt as _;
-
-use crate::attach::by_age;
 use crate::attach::rules::{Matches, Route, Written, provide as provide_rules};
+use crate::objects::{Kind, Name, age};
 use crate::table::{Draft, Match, Wants};
+use atoll_api::kinds::gateway::{HTTPRouteMatch, HTTPRouteRule};
 
+pub(super) const ROW: Kind = Kind::Http;
 pub(super) const KIND: &str = "HTTPRoute";
 
-/// Attaches every HTTPRoute.
-pub(super) fn provide(draft: &mut Draft<'_>) {
-    for (age, object) in by_age(&draft.objects.routes).into_iter().enumerate() {
-        let (namespace, object_of_status) = (object.namespace().unwrap_or_default(), Arc::clone(&object));
-        let rules = object.spec.rules.iter().map(rule).collect();
-        let spec = &object.spec;
-        let route = Route {
-            kind: KIND,
-            namespace: &namespace,
-            name: &object.name_any(),
-            hostnames: &spec.hostnames,
-            parents: &spec.parent_refs,
-            wants: Wants::Http,
-            age,
-            rules,
-        };
-        provide_rules(draft, object_of_status, &route);
-    }
+/// Attaches the one of that name.
+pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
+    let Some(object) = draft.objects.routes.at(name).cloned() else { return };
+    let object_of_status = Arc::clone(&object);
+    let rules = object.spec.rules.iter().map(rule).collect();
+    let spec = &object.spec;
+    let route = Route {
+        kind: KIND,
+        namespace: &name.0,
+        name: &name.1,
+        hostnames: &spec.hostnames,
+        parents: &spec.parent_refs,
+        wants: Wants::Http,
+        age: Arc::new(age(&*object)),
+        rules,
+    };
+    provide_rules(draft, object_of_status, &route);
 }
 
 fn rule(written: &HTTPRouteRule) -> Written<'_> {

@@ -6,6 +6,10 @@ mod tcproute;
 mod tlsroute;
 mod udproute;
 
+use std::sync::Arc;
+
+use crate::objects::{Kind, Name, Objects};
+use crate::status::RouteObject;
 use crate::table::Draft;
 
 /// A row of the table.
@@ -14,15 +18,56 @@ pub(crate) struct Provider {
     pub(crate) kind: &'static str,
     /// Protocols of listeners that take it.
     pub(crate) protocols: &'static [&'static str],
-    /// Attaches every object of the kind to the listeners of the draft, and says what became of it.
-    pub(crate) provide: fn(&mut Draft<'_>),
+    /// The same as changes name it.
+    pub(crate) row: Kind,
+    /// The names of all objects.
+    pub(crate) names: fn(&Objects) -> Vec<Name>,
+    /// An object, for its status.
+    pub(crate) object: fn(&Objects, &Name) -> Option<Arc<dyn RouteObject>>,
+    /// Attaches one object to the listeners of the draft, and says what became of it; nothing where there is none.
+    pub(crate) provide: fn(&mut Draft<'_>, &Name),
 }
 
 /// Every kind that makes routes.
 pub(crate) const PROVIDERS: &[Provider] = &[
-    Provider { kind: httproute::KIND, protocols: &["HTTP", "HTTPS"], provide: httproute::provide },
-    Provider { kind: grpcroute::KIND, protocols: &["HTTP", "HTTPS"], provide: grpcroute::provide },
-    Provider { kind: tlsroute::KIND, protocols: &["TLS"], provide: tlsroute::provide },
-    Provider { kind: tcproute::KIND, protocols: &["TCP"], provide: tcproute::provide },
-    Provider { kind: udproute::KIND, protocols: &["UDP"], provide: udproute::provide },
+    Provider {
+        kind: httproute::KIND,
+        protocols: &["HTTP", "HTTPS"],
+        row: httproute::ROW,
+        names: |objects| objects.routes.names().cloned().collect(),
+        object: |objects, name| objects.routes.at(name).map(|object| Arc::clone(object) as _),
+        provide: httproute::provide,
+    },
+    Provider {
+        kind: grpcroute::KIND,
+        protocols: &["HTTP", "HTTPS"],
+        row: grpcroute::ROW,
+        names: |objects| objects.grpc.names().cloned().collect(),
+        object: |objects, name| objects.grpc.at(name).map(|object| Arc::clone(object) as _),
+        provide: grpcroute::provide,
+    },
+    Provider {
+        kind: tlsroute::KIND,
+        protocols: &["TLS"],
+        row: tlsroute::ROW,
+        names: |objects| objects.tls.names().cloned().collect(),
+        object: |objects, name| objects.tls.at(name).map(|object| Arc::clone(object) as _),
+        provide: tlsroute::provide,
+    },
+    Provider {
+        kind: tcproute::KIND,
+        protocols: &["TCP"],
+        row: tcproute::ROW,
+        names: |objects| objects.tcp.names().cloned().collect(),
+        object: |objects, name| objects.tcp.at(name).map(|object| Arc::clone(object) as _),
+        provide: tcproute::provide,
+    },
+    Provider {
+        kind: udproute::KIND,
+        protocols: &["UDP"],
+        row: udproute::ROW,
+        names: |objects| objects.udp.names().cloned().collect(),
+        object: |objects, name| objects.udp.at(name).map(|object| Arc::clone(object) as _),
+        provide: udproute::provide,
+    },
 ];

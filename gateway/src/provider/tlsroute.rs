@@ -2,27 +2,26 @@
 
 use std::sync::Arc;
 
-use kube::ResourceExt as _;
-
-use crate::attach::by_age;
 use crate::attach::streams::{Route, provide as provide_streams};
+use crate::objects::{Kind, Name, age};
 use crate::table::{Draft, Wants};
 
+pub(super) const ROW: Kind = Kind::Tls;
 pub(super) const KIND: &str = "TLSRoute";
 
-/// Attaches every TLSRoute.
-pub(super) fn provide(draft: &mut Draft<'_>) {
-    for object in by_age(&draft.objects.tls) {
-        let (namespace, spec) = (object.namespace().unwrap_or_default(), &object.spec);
-        let route = Route {
-            kind: KIND,
-            namespace: &namespace,
-            name: &object.name_any(),
-            hostnames: &spec.hostnames,
-            parents: &spec.parent_refs,
-            wants: Wants::Tcp,
-            rules: &spec.rules,
-        };
-        provide_streams(draft, Arc::clone(&object) as _, &route);
-    }
+/// Attaches the one of that name.
+pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
+    let Some(object) = draft.objects.tls.at(name).cloned() else { return };
+    let spec = &object.spec;
+    let route = Route {
+        kind: KIND,
+        namespace: &name.0,
+        name: &name.1,
+        hostnames: &spec.hostnames,
+        parents: &spec.parent_refs,
+        wants: Wants::Tcp,
+        age: Arc::new(age(&*object)),
+        rules: &spec.rules,
+    };
+    provide_streams(draft, Arc::clone(&object) as _, &route);
 }

@@ -7,21 +7,23 @@ use serde_json::{Value, json};
 
 use super::Update;
 use super::condition::{Verdict, merge};
+use crate::objects::{Kind, Name, name_of};
 use crate::table::{GatewayDraft, Input, ListenerDraft, SetDraft, behind, validation};
 
 /// The condition that warns of clients that are let in without a certificate.
 const INSECURE: &str = "InsecureFrontendValidationMode";
 
-/// The statuses of a Gateway and of its sets that say something else than before.
-pub(super) fn updates(draft: &GatewayDraft, input: &Input<'_>) -> Vec<Update> {
+/// The statuses of a Gateway and of its sets, where they say something else than before.
+pub(super) fn updates(draft: &GatewayDraft, input: &Input<'_>) -> Vec<(Kind, Name, Option<Update>)> {
     let status = gateway(draft, input);
     let changed = draft.object.status.as_ref() != Some(&status);
     let own = changed.then(|| Update::of(&*draft.object, &status)).flatten();
-    let sets = draft.sets.iter().enumerate().filter_map(|(at, set)| {
+    let sets = draft.sets.iter().enumerate().map(|(at, set)| {
         let status = of_set(draft, at, set, input);
-        (set.object.status.as_ref() != Some(&status)).then(|| Update::of(&*set.object, &status)).flatten()
+        let changed = set.object.status.as_ref() != Some(&status);
+        (Kind::Set, name_of(&*set.object), changed.then(|| Update::of(&*set.object, &status)).flatten())
     });
-    own.into_iter().chain(sets).collect()
+    std::iter::once((Kind::Gateway, name_of(&*draft.object), own)).chain(sets).collect()
 }
 
 fn gateway(draft: &GatewayDraft, input: &Input<'_>) -> GatewayStatus {

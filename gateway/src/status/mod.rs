@@ -1,6 +1,7 @@
 //! What became of every object: verdicts turned into statuses, which change only where they say something else. Pure.
 //!
-//! In: the draft, and the statuses that the objects bear. Out: [`Statuses`], those to be written. `write` writes them.
+//! In: drafts, and the statuses that the objects bear. Out: [`Statuses`], those to be written. Objects are judged one by one, those that a
+//! change touched. `write` writes them.
 
 mod condition;
 mod features;
@@ -12,7 +13,8 @@ mod route;
 pub(crate) mod testing;
 pub(crate) mod write;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{GATEWAY_CONTROLLER, GatewayClass, GatewayClassStatus, SupportedFeature};
 use jiff::Timestamp;
@@ -25,7 +27,8 @@ pub(crate) use condition::Verdict;
 use condition::merge;
 pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
 
-use crate::table::{GatewayDraft, Input, Policies};
+use crate::objects::{Kind, Name, name_of};
+use crate::table::{GatewayDraft, Input, Policies, RouteName};
 
 /// A status to be written.
 #[derive(Debug, Clone)]
@@ -53,30 +56,70 @@ impl Update {
 /// Statuses that differ from what the objects bear.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Statuses {
-    pub(crate) updates: Vec<Update>,
+    pub(crate) updates: Vec<Arc<Update>>,
     /// What is to stand beside Gateways that have addresses of their own.
     pub(crate) made: Vec<Value>,
 }
 
-/// Judges everything. `ancestors`: which policies have to do with which Gateways, both by their places.
-pub(crate) fn judge(
-    input: &Input<'_>,
-    gateways: &[GatewayDraft],
-    routes: &[RouteVerdicts],
-    policies: &Policies,
-    ancestors: &BTreeSet<(usize, usize)>,
-) -> Statuses {
-    let classes = input.objects.classes.iter().filter(|c| c.spec.controller_name == GATEWAY_CONTROLLER);
-    let classes = classes.filter_map(|c| {
-        let status = class(c, input.objects.lacks_experimental(), input.now);
-        (c.status.as_ref() != Some(&status)).then(|| Update::of(&**c, &status)).flatten()
-    });
-    let of_gateways = gateways.iter().flat_map(|draft| gateway::updates(draft, input));
-    let of_routes = routes.iter().filter_map(|verdicts| route::update(verdicts, input.now));
-    let of_policies = policy::updates(policies, gateways, ancestors, input.now);
-    Statuses {
-        updates: classes.chain(of_gateways).chain(of_routes).chain(of_policies).collect(),
-        made: gateways.iter().filter_map(|draft| gateway::made(draft, input)).collect(),
+/// Everything that was judged: what differs, by the object. What is judged again takes the place of what was said before.
+#[derive(Debug, Default)]
+pub(crate) struct Sheet {
+    updates: BTreeMap<(Kind, Name), Arc<Update>>,
+    made: BTreeMap<Name, Value>,
+}
+
+impl Sheet {
+    /// Judges the GatewayClasses.
+    pub(crate) fn classes(&mut self, input: &Input<'_>) {
+        let lacks = input.objects.lacks_experimental();
+        for object in input.objects.classes.iter().filter(|c| c.spec.controller_name == GATEWAY_CONTROLLER) {
+            let status = class(object, lacks, input.now);
+            let update = (object.status.as_ref() != Some(&status)).then(|| Update::of(&**object, &status)).flatten();
+            self.put(Kind::Class, name_of(&**object), update);
+        }
+    }
+
+    /// Judges a Gateway and its sets.
+    pub(crate) fn gateway(&mut self, draft: &GatewayDraft, input: &Input<'_>) {
+        for (kind, name, update) in gateway::updates(draft, input) {
+            self.put(kind, name, update);
+        }
+        let name = name_of(&*draft.object);
+        match gateway::made(draft, input) {
+            Some(made) => drop(self.made.insert(name, made)),
+            None => drop(self.made.remove(&name)),
+        }
+    }
+
+    /// Judges a route; nothing: there is none.
+    pub(crate) fn route(&mut self, route: &RouteName, verdicts: Option<&RouteVerdicts>, now: Timestamp) {
+        self.put(route.0, route.1.clone(), verdicts.and_then(|verdicts| route::update(verdicts, now)));
+    }
+
+    /// Judges a BackendTLSPolicy. `ancestors`: which policies have to do with which Gateways, both by their places.
+    pub(crate) fn policy(
+        &mut self,
+        at: usize,
+        policies: &Policies,
+        gateways: &[GatewayDraft],
+        ancestors: &BTreeMap<(usize, usize), usize>,
+        now: Timestamp,
+    ) {
+        let judged = &policies.all[at];
+        let gateways = ancestors.range((at, 0)..(at + 1, 0)).map(|((_, gateway), _)| &gateways[*gateway]);
+        self.put(Kind::Policy, name_of(&*judged.object), policy::update(judged, gateways, now));
+    }
+
+    fn put(&mut self, kind: Kind, name: Name, update: Option<Update>) {
+        match update {
+            Some(update) => drop(self.updates.insert((kind, name), Arc::new(update))),
+            None => drop(self.updates.remove(&(kind, name))),
+        }
+    }
+
+    /// What is to be written.
+    pub(crate) fn statuses(&self) -> Statuses {
+        Statuses { updates: self.updates.values().cloned().collect(), made: self.made.values().cloned().collect() }
     }
 }
 

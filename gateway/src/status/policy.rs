@@ -1,7 +1,5 @@
 //! Statuses of BackendTLSPolicies: at each Gateway whose routes they have to do with.
 
-use std::collections::BTreeSet;
-
 use atoll_api::kinds::gateway::{
     GATEWAY_CONTROLLER, GATEWAY_GROUP, ParentReference, PolicyAncestorStatus, PolicyStatus,
 };
@@ -10,41 +8,36 @@ use kube::ResourceExt as _;
 
 use super::Update;
 use super::condition::replace;
-use crate::table::{GatewayDraft, Policies};
+use crate::table::{GatewayDraft, Judged};
 
 /// A status names at most so many ancestors.
 const ANCESTORS_MAX: usize = 16;
 
-/// The statuses that say something else than before. What other controllers say stays.
-pub(super) fn updates(
-    policies: &Policies,
-    gateways: &[GatewayDraft],
-    ancestors: &BTreeSet<(usize, usize)>,
+/// The status of a policy that has to do with `gateways`, where it says something else than before. What other controllers say stays.
+pub(super) fn update<'a>(
+    judged: &Judged,
+    gateways: impl Iterator<Item = &'a GatewayDraft>,
     now: Timestamp,
-) -> Vec<Update> {
-    let each = policies.all.iter().enumerate().filter_map(|(at, judged)| {
-        let object = &judged.object;
-        let old = object.status.clone().unwrap_or_default().ancestors;
-        let mut fresh: Vec<_> = old.iter().filter(|a| a.controller_name != GATEWAY_CONTROLLER).cloned().collect();
-        for (_, gateway) in ancestors.range((at, 0)..(at + 1, 0)).take(ANCESTORS_MAX.saturating_sub(fresh.len())) {
-            let gateway = &gateways[*gateway];
-            let ancestor = ParentReference {
-                group: Some(GATEWAY_GROUP.to_owned()),
-                kind: Some("Gateway".to_owned()),
-                namespace: Some(gateway.namespace.clone()),
-                name: gateway.object.name_any(),
-                ..ParentReference::default()
-            };
-            let before = old.iter().find(|a| a.controller_name == GATEWAY_CONTROLLER && a.ancestor_ref == ancestor);
-            let kept = before.map(|a| a.conditions.as_slice()).unwrap_or_default();
-            let verdicts = vec![judged.accepted.clone(), judged.resolved.clone()];
-            fresh.push(PolicyAncestorStatus {
-                ancestor_ref: ancestor,
-                controller_name: GATEWAY_CONTROLLER.to_owned(),
-                conditions: replace(kept, verdicts, object.metadata.generation, now),
-            });
-        }
-        (old != fresh).then(|| Update::of(&**object, &PolicyStatus { ancestors: fresh })).flatten()
-    });
-    each.collect()
+) -> Option<Update> {
+    let object = &judged.object;
+    let old = object.status.clone().unwrap_or_default().ancestors;
+    let mut fresh: Vec<_> = old.iter().filter(|a| a.controller_name != GATEWAY_CONTROLLER).cloned().collect();
+    for gateway in gateways.take(ANCESTORS_MAX.saturating_sub(fresh.len())) {
+        let ancestor = ParentReference {
+            group: Some(GATEWAY_GROUP.to_owned()),
+            kind: Some("Gateway".to_owned()),
+            namespace: Some(gateway.namespace.clone()),
+            name: gateway.object.name_any(),
+            ..ParentReference::default()
+        };
+        let before = old.iter().find(|a| a.controller_name == GATEWAY_CONTROLLER && a.ancestor_ref == ancestor);
+        let kept = before.map(|a| a.conditions.as_slice()).unwrap_or_default();
+        let verdicts = vec![judged.accepted.clone(), judged.resolved.clone()];
+        fresh.push(PolicyAncestorStatus {
+            ancestor_ref: ancestor,
+            controller_name: GATEWAY_CONTROLLER.to_owned(),
+            conditions: replace(kept, verdicts, object.metadata.generation, now),
+        });
+    }
+    (old != fresh).then(|| Update::of(&**object, &PolicyStatus { ancestors: fresh })).flatten()
 }

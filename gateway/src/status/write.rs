@@ -3,6 +3,7 @@
 //! In: the newest [`Statuses`]. Never: judges anything, or holds up a request.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::kinds::FIELD_MANAGER;
@@ -117,7 +118,7 @@ async fn make_all(client: &Client, wanted: &[Value], made: &mut BTreeMap<String,
 }
 
 /// Writes one status. An object that changed meanwhile comes with the next build.
-async fn write(client: Client, update: Update) -> bool {
+async fn write(client: Client, update: Arc<Update>) -> bool {
     let mut patch = json!({"metadata": {"resourceVersion": update.version}, "status": update.status});
     // A merge leaves what is absent: what we leave out because it is empty is to go.
     for field in ["addresses", "conditions", "listeners", "attachedListenerSets"] {

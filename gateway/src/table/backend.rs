@@ -10,16 +10,15 @@ use atoll_api::kinds::gateway::BackendObjectReference;
 use atoll_api::names::ServiceName;
 use atoll_api::routing::Chain;
 use atoll_api::topology::{Endpoints, ServicePort, Topology, TrafficFacts};
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt as _;
 
 use super::grant::{From, To, permits};
 use super::policy::Policies;
+use super::upstreams::{Resolved, Upstreams};
 use super::{GatewayDraft, Part, Policy, Target, Upstream, UpstreamId};
 use crate::balance::Balance;
-use crate::objects::{Objects, SERVICE_NAME};
-use crate::tls::{BackendTls, Certificate, Keys};
+use crate::objects::Objects;
+use crate::tls::{Certificate, Keys};
 
 const IMPORT_GROUP: &str = "multicluster.x-k8s.io";
 const H2C: &str = "kubernetes.io/h2c";
@@ -73,22 +72,28 @@ impl Wants {
     }
 }
 
-/// What makes an upstream another one.
-type Known = (UpstreamId, Wants, Option<Arc<BackendTls>>);
-
-/// Resolves references, and keeps the upstreams that they lead to.
+/// Resolves references, and holds the upstreams that they lead to.
 pub(crate) struct Resolver<'a> {
-    objects: &'a Objects,
-    topology: &'a Topology,
-    tls: &'a Policies,
-    keys: &'a mut Keys,
-    services: HashMap<(String, String), &'a Service>,
-    slices: HashMap<(String, String), Vec<&'a EndpointSlice>>,
-    policies: HashMap<ServiceName, Arc<Policy>>,
-    known: HashMap<Known, usize>,
-    pub(crate) upstreams: Vec<Upstream>,
+    pub(super) objects: &'a Objects,
+    pub(super) topology: &'a Topology,
+    pub(super) tls: &'a Policies,
+    pub(super) keys: &'a mut Keys,
+    /// TrafficPolicies of services.
+    pub(super) traffic: &'a HashMap<ServiceName, Arc<Policy>>,
+    pub(super) upstreams: &'a mut Upstreams,
+    /// Since it was last taken.
+    pub(super) noted: Noted,
+}
+
+/// What references had to do with.
+#[derive(Debug, Default)]
+pub(crate) struct Noted {
+    /// Places of upstreams, each as often as something leads there.
+    pub(super) upstreams: Vec<usize>,
+    /// Services that were looked for, there or not.
+    pub(super) services: BTreeSet<ServiceName>,
     /// Which BackendTLSPolicies have to do with which Gateways.
-    pub(crate) ancestors: BTreeSet<(usize, usize)>,
+    pub(super) ancestors: BTreeSet<(usize, usize)>,
 }
 
 /// A service as the API or the topology has it, before TLS is settled.
@@ -99,21 +104,7 @@ struct Found {
     policy: Option<Arc<Policy>>,
 }
 
-impl<'a> Resolver<'a> {
-    pub(crate) fn new(objects: &'a Objects, topology: &'a Topology, tls: &'a Policies, keys: &'a mut Keys) -> Self {
-        let mut slices: HashMap<_, Vec<&EndpointSlice>> = HashMap::new();
-        for slice in &objects.slices {
-            if let (Some(namespace), Some(service)) = (slice.namespace(), slice.labels().get(SERVICE_NAME)) {
-                slices.entry((namespace, service.clone())).or_default().push(slice);
-            }
-        }
-        let at = |s: &'a Arc<Service>| ((s.namespace().unwrap_or_default(), s.name_any()), &**s);
-        let services = objects.services.iter().map(at).collect();
-        let (policies, known) = (service_policies(topology), HashMap::new());
-        let (upstreams, ancestors) = (Vec::new(), BTreeSet::new());
-        Self { objects, topology, tls, keys, services, slices, policies, known, upstreams, ancestors }
-    }
-
+impl Resolver<'_> {
     /// The upstream that `target` leads to for a route of kind `kind` in `namespace`, attached to a Gateway.
     ///
     /// # Errors
@@ -143,6 +134,7 @@ impl<'a> Resolver<'a> {
             return Err(Problem::new("RefNotPermitted", why));
         }
         let service = ServiceName::new(namespace, &target.name);
+        self.noted.services.insert(service.clone());
         let found = if import {
             self.import(service, target.port, &scope.set, wants)?
         } else {
@@ -157,34 +149,23 @@ impl<'a> Resolver<'a> {
         let facts = facts.ok_or_else(|| missing(&format!("cluster set {set} has no such service")))?;
         let port = pick_port(&facts.ports, port, wants);
         let port = port.ok_or_else(|| missing(&format!("has no such {} port", wants.transport())))?;
-        let offers = facts.clusters.iter().filter_map(|name| self.topology.clusters.get(name.as_str()));
-        let clusters = offers.filter(|cluster| cluster.set() == set).map(|cluster| {
-            let found = self.topology.endpoints_in(cluster.name.as_str(), &service);
-            let endpoints = found.map(|e| member_targets(e, port, wants)).unwrap_or_default();
-            Part { cluster: Some(Arc::clone(cluster)), endpoints }
-        });
-        let (clusters, policy) = (clusters.collect(), self.policies.get(&service).cloned());
+        let clusters = import_parts(self.topology, set, &service, port, wants);
+        let policy = self.traffic.get(&service).cloned();
         let id = UpstreamId::Set(set.to_owned(), service, port.port);
         Ok(Found { id, port: port.clone(), clusters, policy })
     }
 
     fn local(&self, service: ServiceName, port: Option<i32>, wants: Wants) -> Result<Found, Problem> {
         let missing = |why: &str| Problem::new("BackendNotFound", format!("Service `{service}`: {why}"));
-        let at = (service.namespace.clone(), service.name.clone());
-        let spec = self.services.get(&at).ok_or_else(|| missing("does not exist"))?.spec.clone().unwrap_or_default();
+        let found = self.objects.services.get(&service.namespace, &service.name);
+        let spec = found.ok_or_else(|| missing("does not exist"))?.spec.clone().unwrap_or_default();
         if spec.type_.as_deref() == Some("ExternalName") {
             return Err(missing("is an ExternalName, which is not served"));
         }
         let ports: Vec<ServicePort> = spec.ports.unwrap_or_default().into_iter().map(service_port).collect();
         let port = pick_port(&ports, port, wants);
         let port = port.ok_or_else(|| missing(&format!("has no such {} port", wants.transport())))?;
-        let slices = self.slices.get(&at);
-        let all = slices.into_iter().flatten().flat_map(|slice| slice_targets(slice, &port.name, wants));
-        // The same endpoint may stand in several slices while they are moved.
-        let mut endpoints: Vec<Target> = all.collect();
-        endpoints.sort_by_key(|t| (t.address, t.port));
-        endpoints.dedup_by_key(|t| (t.address, t.port));
-        let clusters = vec![Part { cluster: None, endpoints }];
+        let clusters = local_parts(self.objects, &service, port, wants);
         let id = UpstreamId::Local(service, port.port);
         Ok(Found { id, port: port.clone(), clusters, policy: None })
     }
@@ -202,10 +183,10 @@ impl<'a> Resolver<'a> {
         let h2 = wants == Wants::Grpc || wants == Wants::Http && found.port.app_protocol.as_deref() == Some(H2C);
         let policy = self.tls.find(kind, namespace, name, &found.port.name);
         let losers = self.tls.losers(namespace, name).map(|at| (at, scope.gateway));
-        self.ancestors.extend(losers);
-        let mut tls = None;
+        self.noted.ancestors.extend(losers);
+        let (mut tls, mut closed) = (None, false);
         if let Some(at) = policy {
-            self.ancestors.insert((at, scope.gateway));
+            self.noted.ancestors.insert((at, scope.gateway));
             let made = self.tls.all[at].check.as_ref().map_err(Clone::clone);
             let protocol = match (wants, h2) {
                 (Wants::Tcp | Wants::Udp, _) => None,
@@ -214,23 +195,52 @@ impl<'a> Resolver<'a> {
             };
             match made.and_then(|check| self.keys.backend(check, scope.client.as_ref(), protocol)) {
                 Ok(made) => tls = Some(made),
-                Err(_) => found.clusters.iter_mut().for_each(|part| part.endpoints.clear()),
+                Err(_) => {
+                    closed = true;
+                    found.clusters.iter_mut().for_each(|part| part.endpoints.clear());
+                }
             }
         }
         let known = (found.id.clone(), if h2 { Wants::Grpc } else { wants }, tls.clone());
-        if let Some(known) = self.known.get(&known) {
-            return *known;
-        }
-        let index = self.upstreams.len();
-        self.known.insert(known, index);
-        let Found { id, clusters, policy, .. } = found;
-        self.upstreams.push(Upstream { id, h2, udp: wants == Wants::Udp, tls, clusters, policy });
-        index
+        let Found { id, clusters, policy, port } = found;
+        let upstream = Upstream { id, h2, udp: wants == Wants::Udp, tls, clusters, policy };
+        let at = self.upstreams.hold(Resolved { known, upstream, port, wants, closed });
+        self.noted.upstreams.push(at);
+        at
     }
 }
 
+/// What members offer of a service of a cluster set.
+pub(super) fn import_parts(
+    topology: &Topology,
+    set: &str,
+    service: &ServiceName,
+    port: &ServicePort,
+    wants: Wants,
+) -> Vec<Part> {
+    let facts = topology.services.get(set).and_then(|services| services.get(service));
+    let offers = facts.into_iter().flat_map(|f| &f.clusters).filter_map(|name| topology.clusters.get(name.as_str()));
+    let parts = offers.filter(|cluster| cluster.set() == set).map(|cluster| {
+        let found = topology.endpoints_in(cluster.name.as_str(), service);
+        let endpoints = found.map(|e| member_targets(e, port, wants)).unwrap_or_default();
+        Part { cluster: Some(Arc::clone(cluster)), endpoints }
+    });
+    parts.collect()
+}
+
+/// What the hub's own network offers of a Service.
+pub(super) fn local_parts(objects: &Objects, service: &ServiceName, port: &ServicePort, wants: Wants) -> Vec<Part> {
+    let service = (service.namespace.clone(), service.name.clone());
+    let slices = objects.slices.of(&service);
+    // The same endpoint may stand in several slices while they are moved.
+    let mut endpoints: Vec<Target> = slices.flat_map(|slice| slice_targets(slice, &port.name, wants)).collect();
+    endpoints.sort_by_key(|t| (t.address, t.port));
+    endpoints.dedup_by_key(|t| (t.address, t.port));
+    vec![Part { cluster: None, endpoints }]
+}
+
 /// TrafficPolicies of services; the first by name counts, one that does not parse is left out: the hub says so in its status.
-fn service_policies(topology: &Topology) -> HashMap<ServiceName, Arc<Policy>> {
+pub(super) fn service_policies(topology: &Topology) -> HashMap<ServiceName, Arc<Policy>> {
     let mut policies = HashMap::new();
     for (at, spec) in &topology.traffic {
         let (Some(service), Some(policy)) = (&spec.service, policy(at, spec)) else { continue };

@@ -1,7 +1,7 @@
 //! Builds the table and the statuses out of objects and topology, in one go. Pure.
 //!
 //! In: [`Input`]. Out: [`Built`]. The same input gives the same table. A bad object is refused alone; whatever it says, the others are built as if
-//! it were not there.
+//! it were not there. What is made is kept ([`Made`]), so that the next change need not build everything again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,16 +9,14 @@ use std::sync::Arc;
 use atoll_api::topology::{ServedGateway, Topology};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use kube::ResourceExt as _;
 
 use super::address::Allotted;
-use super::backend::{Resolver, host_policies};
-use super::entry::{self, GatewayDraft};
-use super::served::served;
-use super::{Entry, ListenerTable, Slot, SlotTable, Table, policy};
+use super::backend::{host_policies, service_policies};
+use super::made::{Made, Touched, parts};
+use super::{Slot, Table, entry, policy};
 use crate::objects::Objects;
 use crate::provider::PROVIDERS;
-use crate::status::{self, RouteVerdicts, Statuses};
+use crate::status::Statuses;
 use crate::tls::Keys;
 
 /// The ports that are ours, and those that could not be opened.
@@ -59,6 +57,14 @@ pub(crate) struct Input<'a> {
 pub(crate) struct Memory {
     pub(crate) keys: Keys,
     pub(crate) allotted: Allotted,
+    pub(super) made: Made,
+}
+
+impl Memory {
+    /// Nothing was built yet.
+    pub(crate) fn new(keys: Keys) -> Self {
+        Self { keys, ..Self::default() }
+    }
 }
 
 /// What was built.
@@ -70,75 +76,73 @@ pub(crate) struct Built {
     pub(crate) served: BTreeMap<String, ServedGateway>,
     /// Ports beside the shared ones that are to be open, or to be tried again.
     pub(crate) wanted: BTreeSet<Slot>,
+    pub(crate) certified: Certified,
 }
 
-/// What providers work on.
-pub(crate) struct Draft<'a> {
-    pub(crate) objects: &'a Objects,
-    pub(crate) resolver: Resolver<'a>,
-    /// Oldest first.
-    pub(crate) gateways: Vec<GatewayDraft>,
-    pub(crate) routes: Vec<RouteVerdicts>,
+/// When the certificates of listeners end, in seconds since 1970, by the listener's id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Certified {
+    /// There are no others.
+    pub(crate) all: bool,
+    /// Nothing: it shows none.
+    pub(crate) listeners: Vec<(Arc<str>, Option<i64>)>,
 }
 
 /// Builds everything anew. `memory` holds what was made before.
 pub(crate) fn build(input: &Input<'_>, memory: &mut Memory) -> Built {
+    memory.keys.retain(&input.objects.secrets, &input.objects.configs);
     let (gateways, wanted) = entry::gateways(input, memory);
     let policies = policy::judge(input, &mut memory.keys);
-    let resolver = Resolver::new(input.objects, input.topology, &policies, &mut memory.keys);
-    let mut draft = Draft { objects: input.objects, resolver, gateways, routes: Vec::new() };
-    for provider in PROVIDERS {
-        (provider.provide)(&mut draft);
-    }
-    let Draft { resolver, gateways, routes, .. } = draft;
-    let Resolver { upstreams, ancestors, .. } = resolver;
-    let statuses = status::judge(input, &gateways, &routes, &policies, &ancestors);
-    let served = served(&gateways);
-    let table = Table {
-        slots: slots(gateways, &mut memory.keys),
+    let mut upstreams = std::mem::take(&mut memory.made.upstreams);
+    upstreams.begin();
+    memory.made = Made {
+        gateways,
+        policies,
         upstreams,
-        host_policies: host_policies(input.topology),
-        topology: Arc::clone(input.topology),
+        wanted,
+        traffic: service_policies(input.topology),
+        ports: input.ports.clone(),
+        addresses: input.addresses.to_vec(),
+        ..Made::default()
     };
-    memory.keys.sweep();
-    Built { table, statuses, served, wanted }
-}
-
-fn slots(gateways: Vec<GatewayDraft>, keys: &mut Keys) -> BTreeMap<Slot, SlotTable> {
-    let mut slots: BTreeMap<Slot, SlotTable> = BTreeMap::new();
-    for gateway in gateways.into_iter().filter(|g| g.refused.is_none()) {
-        let name = format!("{}/{}", gateway.namespace, gateway.object.name_any());
-        for mut listener in gateway.listeners.into_iter().filter(|l| l.is_programmed()) {
-            listener.routes.values_mut().for_each(|entries| entries.sort_by(precedence));
-            let server = listener.server(keys);
-            let table = Arc::new(ListenerTable {
-                gateway: name.clone(),
-                id: format!("{name}/{}", listener.spec.name).into(),
-                name: listener.spec.name,
-                port: listener.port,
-                host: listener.host.clone(),
-                mode: listener.mode,
-                certificates: listener.certificates,
-                server,
-                routes: listener.routes,
-                streams: listener.streams,
-            });
-            for slot in listener.slots {
-                let slot = slots.entry(slot).or_default();
-                slot.protocol = listener.protocol;
-                slot.listeners.entry(listener.host.as_ref(), || Arc::clone(&table));
-            }
+    let (made, keys) = parts(memory);
+    let mut touched = Touched::default();
+    for provider in PROVIDERS {
+        for name in (provider.names)(input.objects) {
+            made.attach(input, keys, &(provider.row, name), &mut touched);
         }
     }
-    slots
+    touched.gateways = (0..made.gateways.len()).collect();
+    touched.policies = (0..made.policies.all.len()).collect();
+    touched.released = (0..made.upstreams.len()).collect();
+    let listeners =
+        made.gateways.iter().enumerate().flat_map(|(g, draft)| (0..draft.listeners.len()).map(move |l| (g, l)));
+    touched.listeners = listeners.collect();
+    made.table.host_policies = Arc::new(host_policies(input.topology));
+    made.sheet.classes(input);
+    let built = finish(input, memory, &touched, true);
+    memory.keys.sweep();
+    built
 }
 
-/// "precedence must be given to the largest number of characters in a matching non-wildcard hostname, … in a matching hostname", then by
-/// match, then the older route, then by name, then the earlier rule.
-fn precedence(a: &Entry, b: &Entry) -> std::cmp::Ordering {
-    (b.host_rank.cmp(&a.host_rank))
-        .then_with(|| a.matcher.order(&b.matcher))
-        .then_with(|| (a.age, a.rule.index).cmp(&(b.age, b.rule.index)))
+/// Puts into the table and its statuses what was touched.
+pub(super) fn finish(input: &Input<'_>, memory: &mut Memory, touched: &Touched, whole: bool) -> Built {
+    let (made, keys) = parts(memory);
+    made.publish(input, keys, touched);
+    made.judge(input, touched);
+    let listeners = touched.listeners.iter().map(|(gateway, listener)| {
+        let gateway = &made.gateways[*gateway];
+        let draft = &gateway.listeners[*listener];
+        let end = draft.certificates.iter().map(|c| c.not_after).min().filter(|_| !draft.served.is_empty());
+        (Arc::clone(&draft.id), end)
+    });
+    Built {
+        certified: Certified { all: whole, listeners: listeners.collect() },
+        table: made.table.clone(),
+        statuses: made.sheet.statuses(),
+        served: made.served.clone(),
+        wanted: made.wanted.clone(),
+    }
 }
 
 #[cfg(test)]

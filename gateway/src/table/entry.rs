@@ -117,11 +117,13 @@ fn gateway(
         }
     };
     let sets = set::sets(input.objects, object);
-    let own = Owner { gateway: object, kind: "Gateway", namespace: &namespace, addresses: &addresses };
+    let name = object.name_any();
+    let own = Owner { gateway: object, kind: "Gateway", namespace: &namespace, name: &name, addresses: &addresses };
     let mut listeners: Vec<ListenerDraft> =
         object.spec.listeners.iter().map(|spec| draft(input, own, None, spec, keys)).collect();
     for (at, set) in sets.iter().enumerate().filter(|(_, set)| set.refused.is_none()) {
-        let owner = Owner { kind: "ListenerSet", namespace: &set.namespace, ..own };
+        let name = set.object.name_any();
+        let owner = Owner { kind: "ListenerSet", namespace: &set.namespace, name: &name, ..own };
         let added = set.object.spec.listeners.iter().map(|spec| draft(input, owner, Some(at), spec, keys));
         listeners.extend(added);
     }

@@ -1,9 +1,9 @@
 //! Whether an object may refer to one of another namespace. Pure. Source: Gateway API, ReferenceGrant.
 
-use std::sync::Arc;
-
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ReferenceGrant};
 use kube::ResourceExt as _;
+
+use crate::objects::Shelf;
 
 /// Who refers: a kind of the Gateway API in a namespace.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ pub(crate) struct To<'a> {
 }
 
 /// Whether `from` may refer to `to`.
-pub(crate) fn permits(grants: &[Arc<ReferenceGrant>], from: From<'_>, to: To<'_>) -> bool {
+pub(crate) fn permits(grants: &Shelf<ReferenceGrant>, from: From<'_>, to: To<'_>) -> bool {
     if from.namespace == to.namespace {
         return true;
     }
@@ -49,7 +49,7 @@ mod tests {
                 "to": [{"group": "", "kind": "Service", "name": "web"}, {"group": "", "kind": "Secret"}]}
         }))
         .unwrap();
-        let grants = [Arc::new(grant)];
+        let grants = [std::sync::Arc::new(grant)].into_iter().collect();
         for (from, namespace, kind, name, permitted) in [
             (("HTTPRoute", "a"), "b", "Service", "web", true),
             (("HTTPRoute", "a"), "b", "Service", "other", false),

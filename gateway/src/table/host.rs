@@ -2,6 +2,7 @@
 //! ones first. Pure. Source: Gateway API, `HTTPRoute.spec.hostnames` and `Listener.hostname`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A host name as listeners and routes write it, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,11 +66,11 @@ fn is_below(host: &str, suffix: &str) -> bool {
     host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
 }
 
-/// Values by host name, found by the names of requests.
-#[derive(Debug)]
+/// Values by host name, found by the names of requests. A clone shares the names.
+#[derive(Debug, Clone)]
 pub(crate) struct HostMap<T> {
-    exact: HashMap<String, T>,
-    below: HashMap<String, T>,
+    exact: HashMap<Arc<str>, T>,
+    below: HashMap<Arc<str>, T>,
     any: Option<T>,
 }
 
@@ -83,10 +84,39 @@ impl<T> HostMap<T> {
     /// The value of exactly this name, made if absent; no name: of all others.
     pub(crate) fn entry(&mut self, host: Option<&Host>, make: impl FnOnce() -> T) -> &mut T {
         match host {
-            Some(Host::Exact(name)) => self.exact.entry(name.clone()).or_insert_with(make),
-            Some(Host::Below(suffix)) => self.below.entry(suffix.clone()).or_insert_with(make),
+            Some(Host::Exact(name)) => self.exact.entry(name.as_str().into()).or_insert_with(make),
+            Some(Host::Below(suffix)) => self.below.entry(suffix.as_str().into()).or_insert_with(make),
             None => self.any.get_or_insert_with(make),
         }
+    }
+
+    /// The value of exactly this name, to be changed.
+    pub(crate) fn get_mut(&mut self, host: Option<&Host>) -> Option<&mut T> {
+        match host {
+            Some(Host::Exact(name)) => self.exact.get_mut(name.as_str()),
+            Some(Host::Below(suffix)) => self.below.get_mut(suffix.as_str()),
+            None => self.any.as_mut(),
+        }
+    }
+
+    /// Takes the value of exactly this name away.
+    pub(crate) fn remove(&mut self, host: Option<&Host>) -> Option<T> {
+        match host {
+            Some(Host::Exact(name)) => self.exact.remove(name.as_str()),
+            Some(Host::Below(suffix)) => self.below.remove(suffix.as_str()),
+            None => self.any.take(),
+        }
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.below.is_empty() && self.any.is_none()
+    }
+
+    /// The same names with other values.
+    pub(crate) fn map<U>(&self, of: impl Fn(&T) -> U) -> HostMap<U> {
+        let all = |map: &HashMap<Arc<str>, T>| map.iter().map(|(name, value)| (Arc::clone(name), of(value))).collect();
+        HostMap { exact: all(&self.exact), below: all(&self.below), any: self.any.as_ref().map(&of) }
     }
 
     /// Every value whose name covers `host`, the most specific first.
@@ -100,20 +130,10 @@ impl<T> HostMap<T> {
         self.levels(host).next()
     }
 
-    /// Every value.
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.exact.values_mut().chain(self.below.values_mut()).chain(self.any.as_mut())
-    }
-
     /// The names: `*.` and a suffix for all below it, `*` for all others.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         let below = self.below.keys().map(|suffix| format!("*.{suffix}"));
-        self.exact.keys().cloned().chain(below).chain(self.any.as_ref().map(|_| "*".to_owned()))
-    }
-
-    /// Every value.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
-        self.exact.values().chain(self.below.values()).chain(self.any.as_ref())
+        self.exact.keys().map(ToString::to_string).chain(below).chain(self.any.as_ref().map(|_| "*".to_owned()))
     }
 }
 

@@ -3,6 +3,7 @@
 //! In: a listener as a Gateway or a ListenerSet writes it. Out: a draft that routes attach to, with its conditions. Source: Gateway API
 //! (Listener), GEP-91 (client certificates).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,14 +15,19 @@ use kube::ResourceExt as _;
 use super::backend::Problem;
 use super::build::{Input, Ports};
 use super::grant::{From, To, permits};
-use super::{Entry, Host, HostMap, Mode, Protocol, Slot, StreamRule};
+use super::{Host, HostMap, Level, Mode, Protocol, Slot, StreamRule};
 use crate::provider::PROVIDERS;
 use crate::status::Verdict;
 use crate::tls::{Authorities, Certificate, ClientCheck, Keys};
 
+/// Nobody's certificate could be checked.
+const NO_AUTHORITY: &str = "NoValidCACertificate";
+
 /// A listener of a Gateway or of one of its sets.
 #[derive(Debug)]
 pub(crate) struct ListenerDraft {
+    /// Gateway or set, and listener: for logs and metrics.
+    pub(super) id: Arc<str>,
     pub(crate) spec: Listener,
     /// The set that it is of; nothing: the Gateway's own.
     pub(crate) set: Option<usize>,
@@ -44,8 +50,13 @@ pub(crate) struct ListenerDraft {
     pub(crate) conflicted: Verdict,
     /// How many routes are attached.
     pub(crate) attached: i32,
-    pub(crate) routes: HostMap<Vec<Entry>>,
-    pub(crate) streams: HostMap<Arc<StreamRule>>,
+    /// Where the table has it.
+    pub(super) served: Vec<Slot>,
+    /// Entries by host name; those of `unsorted` stand in no order yet.
+    pub(crate) routes: HostMap<Level>,
+    pub(crate) unsorted: BTreeSet<Option<Host>>,
+    /// Those that could take a host name, the oldest first.
+    pub(crate) streams: HostMap<Vec<Arc<StreamRule>>>,
 }
 
 /// Whose listener it is.
@@ -55,6 +66,7 @@ pub(super) struct Owner<'a> {
     /// Gateway or ListenerSet.
     pub(super) kind: &'static str,
     pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
     pub(super) addresses: &'a [IpAddr],
 }
 
@@ -88,6 +100,7 @@ pub(super) fn draft(
     let port = u16::try_from(spec.port).unwrap_or_default();
     let fine = |kind| Verdict::new(kind, true, kind, "everything that it names is there");
     let mut listener = ListenerDraft {
+        id: format!("{}/{}/{}", owner.namespace, owner.name, spec.name).into(),
         spec: spec.clone(),
         set,
         namespace: owner.namespace.to_owned(),
@@ -104,7 +117,9 @@ pub(super) fn draft(
         resolved: fine("ResolvedRefs"),
         conflicted: Verdict::new("Conflicted", false, "NoConflicts", "no other listener claims its port and host name"),
         attached: 0,
+        served: Vec::new(),
         routes: HostMap::default(),
+        unsorted: BTreeSet::new(),
         streams: HostMap::default(),
     };
     let refuse = |problem: Problem| Verdict::new("Accepted", false, problem.reason, problem.message);
@@ -138,6 +153,23 @@ pub(super) fn draft(
         }
     }
     listener
+}
+
+/// Looks its certificates up again; whatever else it is made of stays.
+pub(super) fn recertify(input: &Input<'_>, gateway: &Gateway, listener: &mut ListenerDraft, keys: &mut Keys) {
+    let unchecked = listener.accepted.reason == NO_AUTHORITY;
+    if !listener.ends_tls() || !(listener.accepted.status || unchecked) {
+        return;
+    }
+    listener.certificates.clear();
+    (_, listener.resolved) = kinds(&listener.spec);
+    let kind = if listener.set.is_some() { "ListenerSet" } else { "Gateway" };
+    let namespace = listener.namespace.clone();
+    let owner = Owner { gateway, kind, namespace: &namespace, name: "", addresses: &[] };
+    certify(input, owner, listener, keys);
+    if listener.mode == Mode::Requests {
+        check_clients(input, owner, listener, keys);
+    }
 }
 
 /// What the protocol and its TLS mode mean.
@@ -241,8 +273,7 @@ pub(super) fn certificate(
         let why = format!("Secret `{at}/{}`: no ReferenceGrant there permits it", reference.name);
         return Err(Problem::new("RefNotPermitted", why));
     }
-    let mut secrets = input.objects.secrets.iter();
-    let secret = secrets.find(|s| s.name_any() == reference.name && s.namespace().as_deref() == Some(at));
+    let secret = input.objects.secrets.get(at, &reference.name);
     let secret = secret.ok_or_else(|| invalid("does not exist, or is not of type kubernetes.io/tls".to_owned()))?;
     match keys.load(secret) {
         Ok(certificate) => Ok((certificate, None)),
@@ -275,7 +306,7 @@ fn check_clients(input: &Input<'_>, owner: Owner<'_>, listener: &mut ListenerDra
     }
     if trusted.is_empty() {
         let why = "no authority that certificates of clients are checked against can be used";
-        listener.accepted = Verdict::new("Accepted", false, "NoValidCACertificate", why);
+        listener.accepted = Verdict::new("Accepted", false, NO_AUTHORITY, why);
         return;
     }
     let optional = said.mode.as_deref() == Some("AllowInsecureFallback");

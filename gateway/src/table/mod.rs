@@ -1,25 +1,30 @@
-//! The route table: what every request is looked up in. Built as a whole, never changed, swapped whole. Pure.
+//! The route table: what every request is looked up in. Never changed, swapped whole; what does not differ from the one before is shared
+//! with it. Pure.
 //!
 //! ```text
 //!   slot (where it came in) ─► listener (most specific host) ─┬► routes (hosts, then precedence) ─► rule ─┬► backend ─► upstream
 //!                                                             └► streams (server name) ──────────────────┘
 //! ```
 //!
-//! In: objects and topology ([`build()`]). Out: [`Table`]. Upstreams are known by service and port, never by rule, so that
-//! connections and health outlive a change of routes.
+//! In: objects and topology, and what changed of them ([`rebuild()`]). Out: [`Table`]. Upstreams are known by service
+//! and port, never by rule, so that connections, health and balance outlive a change of routes.
 
 mod address;
 mod backend;
 mod build;
 mod claim;
+mod differ;
 mod entry;
 mod grant;
 mod host;
 mod listener;
+mod made;
 mod matching;
 mod policy;
+mod rebuild;
 mod served;
 mod set;
+mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -33,20 +38,23 @@ use atoll_api::topology::{ClusterFacts, Topology};
 use http::request::Parts;
 
 pub(crate) use backend::{Problem, Resolver, Scope, Wants};
-pub(crate) use build::{Built, Draft, Input, Memory, Ports, Unopened, build};
+pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
 pub(crate) use entry::{GatewayDraft, SetDraft};
 pub(crate) use grant::From;
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::{ListenerDraft, validation};
+pub(crate) use made::{Draft, RouteName, Spot};
 pub(crate) use matching::{Match, PathMatch};
-pub(crate) use policy::Policies;
+pub(crate) use policy::{Judged, Policies};
+pub(crate) use rebuild::rebuild;
 pub(crate) use served::behind;
 pub(crate) use set::allows;
 
 use crate::balance::Balance;
 use crate::filter::Filter;
+use crate::objects::Age;
 use crate::session::Session;
-use crate::tls::{BackendTls, Certificate};
+use crate::tls::BackendTls;
 
 /// Where listeners are served: the shared ports, or one of their own, at the shared address or a Gateway's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,21 +104,21 @@ pub(crate) enum Mode {
     Pass,
 }
 
-/// The whole table.
-#[derive(Debug, Default)]
+/// The whole table. A clone shares everything.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
     /// Listeners by where they are served.
-    pub(crate) slots: BTreeMap<Slot, SlotTable>,
-    /// What backends point to.
-    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) slots: BTreeMap<Slot, Arc<SlotTable>>,
+    /// What backends point to. Each keeps its place from one table to the next.
+    pub(crate) upstreams: Vec<Arc<Upstream>>,
     /// TrafficPolicies that name hosts, by host.
-    pub(crate) host_policies: HashMap<String, Arc<Policy>>,
+    pub(crate) host_policies: Arc<HashMap<String, Arc<Policy>>>,
     /// The topology that it was built from.
     pub(crate) topology: Arc<Topology>,
 }
 
 /// What is served at one port.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct SlotTable {
     pub(crate) protocol: Protocol,
     /// Listeners by host name.
@@ -131,19 +139,22 @@ pub(crate) struct ListenerTable {
     /// Its host name.
     pub(crate) host: Option<Host>,
     pub(crate) mode: Mode,
-    /// Its certificates; the first is the default.
-    pub(crate) certificates: Vec<Arc<Certificate>>,
     /// How TLS is spoken, where it ends here.
     pub(crate) server: Option<Arc<rustls::ServerConfig>>,
     /// Routes by host name, in order of precedence.
-    pub(crate) routes: HostMap<Vec<Entry>>,
+    pub(crate) routes: HostMap<Level>,
     /// Where streams go, by server name.
     pub(crate) streams: HostMap<Arc<StreamRule>>,
 }
 
+/// The entries of one host name, in order of precedence.
+pub(crate) type Level = Arc<Vec<Entry>>;
+
 /// Where a stream or a packet goes.
 #[derive(Debug)]
 pub(crate) struct StreamRule {
+    /// How old the route is.
+    pub(crate) age: Arc<Age>,
     /// kind namespace/name of the route.
     pub(crate) route: Arc<str>,
     /// Backends with a weight above 0.
@@ -157,13 +168,13 @@ pub(crate) struct Entry {
     pub(crate) rule: Arc<Rule>,
     /// How specific the route's own host name is.
     pub(crate) host_rank: (u8, usize),
-    /// The route's place by age and name.
-    pub(crate) age: usize,
 }
 
 /// What is done with a request that matches.
 #[derive(Debug)]
 pub(crate) struct Rule {
+    /// How old the route is.
+    pub(crate) age: Arc<Age>,
     /// kind namespace/name of the route.
     pub(crate) route: Arc<str>,
     /// The how-manieth rule of it.
@@ -245,7 +256,7 @@ pub(crate) struct Upstream {
 }
 
 /// What one cluster offers of a service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// The member; nothing: the hub's own network.
     pub(crate) cluster: Option<Arc<ClusterFacts>>,
@@ -295,6 +306,6 @@ impl Table {
 impl ListenerTable {
     /// The first rule, by precedence, that takes the request.
     pub(crate) fn route<'a>(&'a self, host: &'a str, request: &Parts) -> Option<&'a Entry> {
-        self.routes.levels(host).flatten().find(|entry| entry.matcher.takes(request))
+        self.routes.levels(host).flat_map(|level| level.iter()).find(|entry| entry.matcher.takes(request))
     }
 }

@@ -12,10 +12,10 @@ use super::listener::ListenerDraft;
 /// Hosts that are stated one by one; a Gateway with more means everybody.
 const HOSTS_MAX: usize = 512;
 
-/// The Gateways of which anything is served, by `namespace/name`.
-pub(super) fn served(gateways: &[GatewayDraft]) -> BTreeMap<String, ServedGateway> {
-    let some = gateways.iter().filter(|g| g.refused.is_none() && g.listeners.iter().any(ListenerDraft::is_programmed));
-    some.map(|g| (format!("{}/{}", g.namespace, g.object.name_any()), one(g))).collect()
+/// What is stated of a Gateway, if anything of it is served.
+pub(super) fn served(gateway: &GatewayDraft) -> Option<ServedGateway> {
+    let any = gateway.refused.is_none() && gateway.listeners.iter().any(ListenerDraft::is_programmed);
+    any.then(|| one(gateway))
 }
 
 fn one(gateway: &GatewayDraft) -> ServedGateway {

@@ -9,7 +9,7 @@ use kube::core::{Selector, SelectorExt as _};
 
 use super::backend::Problem;
 use super::entry::SetDraft;
-use crate::objects::{Objects, age};
+use crate::objects::{Objects, Shelf, age};
 
 /// The ListenerSets that name a Gateway, the oldest first, each with why it is not taken.
 pub(super) fn sets(objects: &Objects, gateway: &Gateway) -> Vec<SetDraft> {
@@ -41,14 +41,14 @@ pub(crate) fn allows(
     absent: &str,
     own: &str,
     namespace: &str,
-    namespaces: &[Arc<Namespace>],
+    namespaces: &Shelf<Namespace>,
 ) -> bool {
     match said.and_then(|n| n.from.as_deref()).unwrap_or(absent) {
         "All" => true,
         "Same" => own == namespace,
         "Selector" => {
             let selector = said.and_then(|n| n.selector.clone()).and_then(|s| Selector::try_from(s).ok());
-            let object = namespaces.iter().find(|n| n.name_any() == namespace);
+            let object = namespaces.get("", namespace);
             selector.zip(object).is_some_and(|(selector, object)| selector.matches(object.labels()))
         }
         _ => false,

@@ -7,13 +7,14 @@ mod backend;
 mod certificate;
 mod server;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::ResourceExt as _;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::objects::{Name, Shelf, name_of};
 
 pub(crate) use backend::{BackendCheck, BackendTls};
 pub(crate) use certificate::{Authorities, Certificate};
@@ -24,15 +25,14 @@ pub(crate) const AUTHORITY_KEY: &str = "ca.crt";
 
 /// What became of a Secret, and its last certificate that could be used.
 struct Known {
-    data: Secret,
+    data: Arc<Secret>,
     now: Result<Arc<Certificate>, String>,
     good: Option<Arc<Certificate>>,
 }
 
-type Name = (Option<String>, String);
 type Bundle = (Option<String>, Result<Arc<Authorities>, String>);
 
-/// Everything made so far: what the last table did not use is forgotten.
+/// Everything made so far; settings are known for as long as somebody uses them.
 pub(crate) struct Keys {
     provider: Arc<CryptoProvider>,
     /// Whom the machine trusts.
@@ -74,13 +74,17 @@ impl Keys {
     ///
     /// # Errors
     /// What is wrong with it, and the one before if there is one.
-    pub(crate) fn load(&mut self, secret: &Secret) -> Result<Arc<Certificate>, (String, Option<Arc<Certificate>>)> {
-        let at = (secret.namespace(), secret.name_any());
-        let fresh = self.certificates.get(&at).is_some_and(|k| k.data.data == secret.data);
+    pub(crate) fn load(
+        &mut self,
+        secret: &Arc<Secret>,
+    ) -> Result<Arc<Certificate>, (String, Option<Arc<Certificate>>)> {
+        let at = name_of(&**secret);
+        let same = |k: &Known| Arc::ptr_eq(&k.data, secret) || k.data.data == secret.data;
+        let fresh = self.certificates.get(&at).is_some_and(same);
         if !fresh {
             let now = Certificate::parse(secret, &self.provider).map(Arc::new);
             let good = now.as_ref().ok().cloned().or_else(|| self.certificates.remove(&at).and_then(|k| k.good));
-            self.certificates.insert(at.clone(), Known { data: secret.clone(), now, good });
+            self.certificates.insert(at.clone(), Known { data: Arc::clone(secret), now, good });
         }
         let known = &self.certificates[&at];
         known.now.clone().map_err(|why| (why, known.good.clone()))
@@ -92,7 +96,7 @@ impl Keys {
     /// What is wrong with them.
     pub(crate) fn authorities(&mut self, map: &ConfigMap) -> Result<Arc<Authorities>, String> {
         let pem = map.data.as_ref().and_then(|data| data.get(AUTHORITY_KEY));
-        let at = (map.namespace(), map.name_any());
+        let at = name_of(map);
         let known = self.authorities.get(&at).filter(|(seen, _)| seen.as_ref() == pem);
         if let Some((_, known)) = known {
             return known.clone();
@@ -104,11 +108,14 @@ impl Keys {
     }
 
     /// Forgets Secrets and ConfigMaps that are gone.
-    pub(crate) fn retain(&mut self, secrets: &[Arc<Secret>], maps: &[Arc<ConfigMap>]) {
-        let there: HashSet<Name> = secrets.iter().map(|s| (s.namespace(), s.name_any())).collect();
-        self.certificates.retain(|at, _| there.contains(at));
-        let there: HashSet<Name> = maps.iter().map(|m| (m.namespace(), m.name_any())).collect();
-        self.authorities.retain(|at, _| there.contains(at));
+    pub(crate) fn retain(&mut self, secrets: &Shelf<Secret>, maps: &Shelf<ConfigMap>) {
+        self.certificates.retain(|at, _| secrets.at(at).is_some());
+        self.authorities.retain(|at, _| maps.at(at).is_some());
+    }
+
+    /// Forgets a Secret that is gone.
+    pub(crate) fn forget(&mut self, secret: &Name) {
+        self.certificates.remove(secret);
     }
 
     /// How TLS is spoken to clients of a listener; `http`: HTTP follows. Nothing if the provider refuses, a bug.
@@ -139,36 +146,41 @@ impl Keys {
         BackendTls::new(id, config, &check.name).map(Arc::new)
     }
 
-    /// Forgets what no listener and no backend asked for since the last time.
+    /// Forgets settings that nobody uses any more.
     pub(crate) fn sweep(&mut self) {
         self.servers.sweep();
         self.backends.sweep();
     }
 }
 
-/// Settings by what makes them, and whether they were asked for.
+/// Settings by what makes them, for as long as somebody uses them.
 struct Kept<T> {
-    all: HashMap<String, (Arc<T>, bool)>,
+    all: HashMap<String, Weak<T>>,
+    /// With so many it is worth looking which are used.
+    sweep_at: usize,
 }
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { all: HashMap::new() }
+        Self { all: HashMap::new(), sweep_at: 64 }
     }
 }
 
 impl<T> Kept<T> {
     fn get(&mut self, key: String, make: impl FnOnce() -> Result<T, String>) -> Result<Arc<T>, String> {
-        if let Some((known, used)) = self.all.get_mut(&key) {
-            *used = true;
-            return Ok(Arc::clone(known));
+        if let Some(known) = self.all.get(&key).and_then(Weak::upgrade) {
+            return Ok(known);
         }
         let made = Arc::new(make()?);
-        self.all.insert(key, (Arc::clone(&made), true));
+        self.all.insert(key, Arc::downgrade(&made));
+        if self.all.len() >= self.sweep_at {
+            self.sweep();
+            self.sweep_at = 2 * self.all.len().max(32);
+        }
         Ok(made)
     }
 
     fn sweep(&mut self) {
-        self.all.retain(|_, (_, used)| std::mem::take(used));
+        self.all.retain(|_, used| used.strong_count() > 0);
     }
 }

@@ -8,9 +8,9 @@ use crate::table::{ListenerTable, Slot};
 
 const NOW: &str = "2026-01-01T00:00:00Z";
 
-/// Objects by kind, in the order given.
+/// Objects by kind.
 fn objects(all: &[Value]) -> Objects {
-    fn of<K: serde::de::DeserializeOwned>(all: &[Value], kind: &str) -> Vec<Arc<K>> {
+    fn of<K: serde::de::DeserializeOwned, A: FromIterator<Arc<K>>>(all: &[Value], kind: &str) -> A {
         let ours = all.iter().filter(|o| o["kind"] == kind);
         ours.map(|o| Arc::new(serde_json::from_value(o.clone()).unwrap())).collect()
     }
@@ -327,7 +327,8 @@ fn listener_sets_add_listeners_where_the_gateway_allows_them() {
         let held = |l: &atoll_api::kinds::gateway::ListenerStatus| l.conditions[0].reason == "HostnameConflict";
         s.listeners.iter().filter(|l| held(l)).map(|l| l.name.clone()).collect::<Vec<_>>()
     });
-    assert_eq!(conflicts.collect::<Vec<_>>(), [["own-test"], ["both-test"]], "the older set keeps what both claim");
+    // By name, the newer first.
+    assert_eq!(conflicts.collect::<Vec<_>>(), [["both-test"], ["own-test"]], "the older set keeps what both claim");
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! What the change of one object means for a table: much less, mostly, than building it anew. Pure.
+//!
+//! In: an object as it was and as it is. Out: an [`Edit`]. Statuses are written all the time and change no table.
+
+use std::sync::Arc;
+
+use atoll_api::kinds::gateway::{
+    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
+    UDPRoute,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+
+use super::shelf::service_of;
+use super::{Name, Objects};
+
+/// The kinds that tables are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    Definition,
+    Class,
+    Gateway,
+    Set,
+    Http,
+    Grpc,
+    Tls,
+    Tcp,
+    Udp,
+    Policy,
+    Grant,
+    Secret,
+    Config,
+    Service,
+    Slice,
+    Namespace,
+}
+
+/// What a change means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Edit {
+    /// Nothing.
+    Nothing,
+    /// Everything may be another.
+    Whole,
+    /// The object says something else of itself, or its status does: statuses are to be compared again.
+    Said(Kind, Name),
+    /// A route is there, another, or gone.
+    Route(Kind, Name),
+    /// A certificate.
+    Secret(Name),
+    /// The ports of a Service.
+    Service(Name),
+    /// The endpoints of a Service.
+    Endpoints(Name),
+}
+
+/// A kind that tables are made of.
+pub(crate) trait Kept: ResourceExt + Sized + 'static {
+    const KIND: Kind;
+
+    /// Puts an object in the place of the one before, or takes that away.
+    fn set(objects: &mut Objects, name: &Name, object: Option<Arc<Self>>) -> Option<Arc<Self>>;
+
+    /// What it means that `old` became `new`; one of them is there.
+    fn edits(name: &Name, old: Option<&Self>, new: Option<&Self>) -> Vec<Edit>;
+}
+
+impl Objects {
+    /// Takes over an object as it is now, and says what that means.
+    pub(crate) fn take<K: Kept>(&mut self, name: &Name, object: Option<Arc<K>>) -> Vec<Edit> {
+        let before = K::set(self, name, object.clone());
+        if before.is_none() && object.is_none() {
+            return Vec::new();
+        }
+        K::edits(name, before.as_deref(), object.as_deref())
+    }
+}
+
+/// Whether two are the same object, as far as whoever wrote it is concerned.
+fn alike(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+    a.generation == b.generation
+        && a.labels == b.labels
+        && a.creation_timestamp == b.creation_timestamp
+        && a.uid == b.uid
+        && a.deletion_timestamp == b.deletion_timestamp
+}
+
+macro_rules! kept {
+    ($kind:ty, $row:ident, $shelf:ident, |$name:pat_param, $old:ident, $new:ident| $edits:expr) => {
+        impl Kept for $kind {
+            const KIND: Kind = Kind::$row;
+
+            fn set(objects: &mut Objects, name: &Name, object: Option<Arc<Self>>) -> Option<Arc<Self>> {
+                objects.$shelf.set(name, object)
+            }
+
+            fn edits($name: &Name, $old: Option<&Self>, $new: Option<&Self>) -> Vec<Edit> {
+                $edits
+            }
+        }
+    };
+}
+
+/// Where nothing but the status differs that is to be compared again; else everything is built anew.
+macro_rules! stated {
+    ($kind:ty, $row:ident, $shelf:ident) => {
+        kept!($kind, $row, $shelf, |name, old, new| match (old, new) {
+            (Some(old), Some(new)) if alike(&old.metadata, &new.metadata) && old.spec == new.spec => {
+                vec![Edit::Said(Kind::$row, name.clone())]
+            }
+            _ => vec![Edit::Whole],
+        });
+    };
+}
+
+macro_rules! route {
+    ($kind:ty, $row:ident, $shelf:ident) => {
+        kept!($kind, $row, $shelf, |name, old, new| match (old, new) {
+            (Some(old), Some(new)) if alike(&old.metadata, &new.metadata) && old.spec == new.spec => {
+                vec![Edit::Said(Kind::$row, name.clone())]
+            }
+            _ => vec![Edit::Route(Kind::$row, name.clone())],
+        });
+    };
+}
+
+stated!(GatewayClass, Class, classes);
+stated!(Gateway, Gateway, gateways);
+stated!(ListenerSet, Set, sets);
+stated!(BackendTLSPolicy, Policy, policies);
+route!(HTTPRoute, Http, routes);
+route!(GRPCRoute, Grpc, grpc);
+route!(TLSRoute, Tls, tls);
+route!(TCPRoute, Tcp, tcp);
+route!(UDPRoute, Udp, udp);
+kept!(ReferenceGrant, Grant, grants, |_, old, new| {
+    vec![if old.map(|g| &g.spec) == new.map(|g| &g.spec) { Edit::Nothing } else { Edit::Whole }]
+});
+kept!(CustomResourceDefinition, Definition, definitions, |_, old, new| {
+    let said = |d: &CustomResourceDefinition| d.annotations().clone();
+    vec![if old.map(said) == new.map(said) { Edit::Nothing } else { Edit::Whole }]
+});
+kept!(Namespace, Namespace, namespaces, |_, old, new| {
+    let said = |n: &Namespace| n.labels().clone();
+    vec![if old.map(said) == new.map(said) { Edit::Nothing } else { Edit::Whole }]
+});
+kept!(ConfigMap, Config, configs, |_, old, new| {
+    let said = |c: &ConfigMap| c.data.clone().filter(|data| !data.is_empty());
+    vec![if old.and_then(said) == new.and_then(said) { Edit::Nothing } else { Edit::Whole }]
+});
+kept!(Secret, Secret, secrets, |name, old, new| {
+    let same = old.is_some() && old.map(|s| &s.data) == new.map(|s| &s.data);
+    vec![if same { Edit::Nothing } else { Edit::Secret(name.clone()) }]
+});
+kept!(Service, Service, services, |name, old, new| {
+    let same = old.is_some() && old.map(|s| &s.spec) == new.map(|s| &s.spec);
+    vec![if same { Edit::Nothing } else { Edit::Service(name.clone()) }]
+});
+kept!(EndpointSlice, Slice, slices, |_, old, new| {
+    let of: Vec<Option<Name>> = [old, new].iter().map(|s| s.and_then(service_of)).collect();
+    let same = |a: &EndpointSlice, b: &EndpointSlice| a.endpoints == b.endpoints && a.ports == b.ports;
+    if of[0] == of[1] && old.zip(new).is_some_and(|(a, b)| same(a, b)) {
+        return vec![Edit::Nothing];
+    }
+    of.into_iter().flatten().map(Edit::Endpoints).collect()
+});

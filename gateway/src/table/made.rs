@@ -1,0 +1,294 @@
+//! What a table was made of, kept so that a change rebuilds only what it touches: which listeners and hosts a route stands at, which
+//! upstreams it uses, which services it names. Pure.
+//!
+//! ```text
+//!   attach / detach a route ─► touched: listeners, Gateways, policies ─► publish (listener tables) and judge (statuses)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use atoll_api::names::ServiceName;
+use atoll_api::topology::ServedGateway;
+use kube::ResourceExt as _;
+
+use super::backend::{Noted, Resolver};
+use super::build::{Input, Memory, Ports};
+use super::entry::GatewayDraft;
+use super::policy::Policies;
+use super::served::served;
+use super::upstreams::Upstreams;
+use super::{Entry, Host, ListenerTable, Policy, Slot, SlotTable, Table};
+use crate::attach::Hosts;
+use crate::objects::{Kind, Name, Objects};
+use crate::provider::PROVIDERS;
+use crate::status::{RouteVerdicts, Sheet};
+use crate::tls::Keys;
+
+/// Which route.
+pub(crate) type RouteName = (Kind, Name);
+
+/// Where a route stands: a listener of a Gateway, both by their places, and host names there.
+#[derive(Debug)]
+pub(crate) struct Spot {
+    gateway: usize,
+    listener: usize,
+    hosts: Vec<Option<Host>>,
+}
+
+impl Spot {
+    pub(crate) fn new(gateway: usize, listener: usize, hosts: &Hosts) -> Self {
+        Self { gateway, listener, hosts: hosts.iter().map(|(host, _)| host.clone()).collect() }
+    }
+}
+
+/// A route that was attached.
+#[derive(Debug)]
+pub(super) struct Attached {
+    verdicts: RouteVerdicts,
+    spots: Vec<Spot>,
+    noted: Noted,
+}
+
+/// What providers work on.
+pub(crate) struct Draft<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) resolver: Resolver<'a>,
+    /// Oldest first.
+    pub(crate) gateways: &'a mut Vec<GatewayDraft>,
+    made: Option<Attached>,
+}
+
+impl Draft<'_> {
+    /// Says what became of the route, and where it stands.
+    pub(crate) fn attached(&mut self, verdicts: RouteVerdicts, spots: Vec<Spot>) {
+        self.made = Some(Attached { verdicts, spots, noted: std::mem::take(&mut self.resolver.noted) });
+    }
+}
+
+/// What changes touched since the last table.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// By the places of Gateway and listener.
+    pub(super) listeners: BTreeSet<(usize, usize)>,
+    /// Whose statuses are to be judged.
+    pub(super) gateways: BTreeSet<usize>,
+    pub(super) routes: BTreeSet<RouteName>,
+    pub(super) policies: BTreeSet<usize>,
+    /// Upstreams that fewer use.
+    pub(super) released: BTreeSet<usize>,
+}
+
+/// What the table is made of.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    pub(super) gateways: Vec<GatewayDraft>,
+    pub(super) policies: Policies,
+    pub(super) upstreams: Upstreams,
+    /// TrafficPolicies of services.
+    pub(super) traffic: HashMap<ServiceName, Arc<Policy>>,
+    pub(super) routes: BTreeMap<RouteName, Attached>,
+    /// Routes by the services that they name.
+    pub(super) by_service: HashMap<ServiceName, BTreeSet<RouteName>>,
+    /// Which policies have to do with which Gateways, by their places, and how many routes say so.
+    pub(super) ancestors: BTreeMap<(usize, usize), usize>,
+    pub(super) table: Table,
+    pub(super) sheet: Sheet,
+    pub(super) served: BTreeMap<String, ServedGateway>,
+    pub(super) wanted: BTreeSet<Slot>,
+    /// What it was built with.
+    pub(super) ports: Ports,
+    pub(super) addresses: Vec<String>,
+}
+
+impl Made {
+    /// Attaches a route, where there is one.
+    pub(super) fn attach(&mut self, input: &Input<'_>, keys: &mut Keys, route: &RouteName, touched: &mut Touched) {
+        let Some(provider) = PROVIDERS.iter().find(|p| p.row == route.0) else { return };
+        let resolver = Resolver {
+            objects: input.objects,
+            topology: input.topology,
+            tls: &self.policies,
+            keys,
+            traffic: &self.traffic,
+            upstreams: &mut self.upstreams,
+            noted: Noted::default(),
+        };
+        let mut draft = Draft { objects: input.objects, resolver, gateways: &mut self.gateways, made: None };
+        (provider.provide)(&mut draft, &route.1);
+        let Some(attached) = draft.made else { return };
+        touched.stood(&attached);
+        for service in &attached.noted.services {
+            self.by_service.entry(service.clone()).or_default().insert(route.clone());
+        }
+        for pair in &attached.noted.ancestors {
+            *self.ancestors.entry(*pair).or_default() += 1;
+        }
+        touched.routes.insert(route.clone());
+        self.routes.insert(route.clone(), attached);
+    }
+
+    /// Takes a route away from wherever it stands.
+    pub(super) fn detach(&mut self, route: &RouteName, touched: &mut Touched) {
+        let Some(attached) = self.routes.remove(route) else { return };
+        touched.stood(&attached);
+        touched.routes.insert(route.clone());
+        let name = label(route);
+        for spot in &attached.spots {
+            let listener = &mut self.gateways[spot.gateway].listeners[spot.listener];
+            listener.attached -= 1;
+            for host in spot.hosts.iter().map(Option::as_ref) {
+                let level = listener.routes.get_mut(host).map(|level| {
+                    Arc::make_mut(level).retain(|entry| *entry.rule.route != *name);
+                    level.is_empty()
+                });
+                if level == Some(true) {
+                    listener.routes.remove(host);
+                }
+                let streams = listener.streams.get_mut(host).map(|waiting| {
+                    waiting.retain(|rule| *rule.route != *name);
+                    waiting.is_empty()
+                });
+                if streams == Some(true) {
+                    listener.streams.remove(host);
+                }
+            }
+        }
+        for at in attached.noted.upstreams {
+            self.upstreams.release(at);
+            touched.released.insert(at);
+        }
+        for service in &attached.noted.services {
+            if let Some(routes) = self.by_service.get_mut(service) {
+                routes.remove(route);
+                if routes.is_empty() {
+                    self.by_service.remove(service);
+                }
+            }
+        }
+        for pair in &attached.noted.ancestors {
+            let count = self.ancestors.entry(*pair).or_default();
+            *count -= 1;
+            if *count == 0 {
+                self.ancestors.remove(pair);
+            }
+        }
+    }
+
+    /// The routes that name a service.
+    pub(super) fn routes_of(&self, service: &ServiceName) -> impl Iterator<Item = &RouteName> {
+        self.by_service.get(service).into_iter().flatten()
+    }
+
+    /// The object of a route is another one, and says nothing else.
+    pub(super) fn retell(&mut self, objects: &Objects, route: &RouteName) {
+        let provider = PROVIDERS.iter().find(|p| p.row == route.0);
+        let object = provider.and_then(|p| (p.object)(objects, &route.1));
+        if let (Some(attached), Some(object)) = (self.routes.get_mut(route), object) {
+            attached.verdicts.object = object;
+        }
+    }
+
+    /// Puts what was touched into the table.
+    pub(super) fn publish(&mut self, input: &Input<'_>, keys: &mut Keys, touched: &Touched) {
+        for (gateway, listener) in &touched.listeners {
+            self.publish_listener(*gateway, *listener, keys);
+        }
+        self.upstreams.sweep(touched.released.iter().copied());
+        self.table.upstreams.clone_from(&self.upstreams.table);
+        self.table.topology = Arc::clone(input.topology);
+        for gateway in touched.listeners.iter().map(|(gateway, _)| *gateway).chain(touched.gateways.iter().copied()) {
+            let draft = &self.gateways[gateway];
+            let name = draft.label();
+            match served(draft) {
+                Some(said) => drop(self.served.insert(name, said)),
+                None => drop(self.served.remove(&name)),
+            }
+        }
+    }
+
+    fn publish_listener(&mut self, gateway: usize, at: usize, keys: &mut Keys) {
+        let gateway = &mut self.gateways[gateway];
+        let (name, refused) = (gateway.label(), gateway.refused.is_some());
+        let listener = &mut gateway.listeners[at];
+        for host in std::mem::take(&mut listener.unsorted) {
+            if let Some(level) = listener.routes.get_mut(host.as_ref()) {
+                Arc::make_mut(level).sort_by(precedence);
+            }
+        }
+        let table = (!refused && listener.is_programmed()).then(|| {
+            Arc::new(ListenerTable {
+                id: Arc::clone(&listener.id),
+                gateway: name,
+                name: listener.spec.name.clone(),
+                port: listener.port,
+                host: listener.host.clone(),
+                mode: listener.mode,
+                server: listener.server(keys),
+                routes: listener.routes.clone(),
+                streams: listener.streams.map(|waiting| Arc::clone(&waiting[0])),
+            })
+        });
+        for slot in std::mem::take(&mut listener.served) {
+            let Some(served) = self.table.slots.get_mut(&slot) else { continue };
+            Arc::make_mut(served).listeners.remove(listener.host.as_ref());
+            if served.listeners.is_empty() {
+                self.table.slots.remove(&slot);
+            }
+        }
+        let Some(table) = table else { return };
+        listener.served.clone_from(&listener.slots);
+        for slot in &listener.slots {
+            let served: &mut SlotTable = Arc::make_mut(self.table.slots.entry(*slot).or_default());
+            served.protocol = listener.protocol;
+            served.listeners.entry(listener.host.as_ref(), || Arc::clone(&table));
+        }
+    }
+
+    /// Compares the statuses of what was touched.
+    pub(super) fn judge(&mut self, input: &Input<'_>, touched: &Touched) {
+        for gateway in touched.listeners.iter().map(|(g, _)| *g).chain(touched.gateways.iter().copied()) {
+            self.sheet.gateway(&self.gateways[gateway], input);
+        }
+        for route in &touched.routes {
+            self.sheet.route(route, self.routes.get(route).map(|attached| &attached.verdicts), input.now);
+        }
+        for at in &touched.policies {
+            self.sheet.policy(*at, &self.policies, &self.gateways, &self.ancestors, input.now);
+        }
+    }
+}
+
+impl Touched {
+    /// A route stands there, or stood.
+    fn stood(&mut self, attached: &Attached) {
+        self.listeners.extend(attached.spots.iter().map(|spot| (spot.gateway, spot.listener)));
+        self.policies.extend(attached.noted.ancestors.iter().map(|(policy, _)| *policy));
+    }
+}
+
+/// A route as rules call it.
+fn label(route: &RouteName) -> String {
+    let kind = PROVIDERS.iter().find(|p| p.row == route.0).map_or("", |p| p.kind);
+    format!("{kind} {}/{}", route.1.0, route.1.1)
+}
+
+impl GatewayDraft {
+    /// namespace/name.
+    pub(super) fn label(&self) -> String {
+        format!("{}/{}", self.namespace, self.object.name_any())
+    }
+}
+
+/// "precedence must be given to the largest number of characters in a matching non-wildcard hostname, … in a matching hostname", then by
+/// match, then the older route, then by name, then the earlier rule.
+fn precedence(a: &Entry, b: &Entry) -> std::cmp::Ordering {
+    (b.host_rank.cmp(&a.host_rank))
+        .then_with(|| a.matcher.order(&b.matcher))
+        .then_with(|| (&a.rule.age, &a.rule.route, a.rule.index).cmp(&(&b.rule.age, &b.rule.route, b.rule.index)))
+}
+
+/// What is remembered from one table to the next is taken apart, so that its parts can be used at once.
+pub(super) fn parts(memory: &mut Memory) -> (&mut Made, &mut Keys) {
+    (&mut memory.made, &mut memory.keys)
+}
