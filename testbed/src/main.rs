@@ -1,6 +1,7 @@
 //! The command `cargo testbed`: up, down, env, status, build, and the faults. Answers on stdout, progress on stderr.
 #![allow(clippy::print_stdout, reason = "a command answers on its standard output")]
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -280,20 +281,16 @@ async fn status(testbed: &Testbed, output: Output) -> Result<()> {
     }
     for row in rows {
         let parts = row["parts"].as_object().context("a status has parts")?;
-        let faulty: Vec<String> = parts
-            .iter()
-            .filter(|(_, word)| word.is_string() && *word != "running")
-            .map(|(part, word)| format!("{part} {}", word.as_str().unwrap_or_default()))
-            .collect();
-        let ready = if row["ready"] == true { "ready" } else { "not ready" };
-        let link = if row["linked"] == true { "" } else { "  link cut" };
-        println!(
-            "{:<10} {ready}{link}  {} {} {}",
-            row["name"].as_str().unwrap_or_default(),
-            faulty.join(", "),
-            row["cuts"],
-            row["message"]
-        );
+        let mut said = vec![if row["ready"] == true { "ready" } else { "not ready" }.to_owned()];
+        said.extend((row["linked"] != true).then(|| "link cut".to_owned()));
+        let faulty = parts.iter().filter_map(|(part, word)| Some((part, word.as_str()?)));
+        said.extend(faulty.filter(|(_, word)| *word != "running").map(|(part, word)| format!("{part} {word}")));
+        // Chains of the packet filter, `cut-dns.output`.
+        let chains = row["cuts"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let cuts: BTreeSet<&str> = chains.filter_map(|chain| chain.strip_prefix("cut-")?.split('.').next()).collect();
+        said.extend(cuts.iter().map(|cut| format!("{cut} cut")));
+        said.extend(row["message"].as_str().map(str::to_owned));
+        println!("{:<10} {}", row["name"].as_str().unwrap_or_default(), said.join(", "));
     }
     Ok(())
 }
