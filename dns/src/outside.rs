@@ -72,8 +72,10 @@ pub(crate) fn scrub(
         }
         // RFC 6672 §3.1: a DNAME above comes with the CNAME that is made of it.
         let covers = |r: &&Record| r.name != at && within(&at, &r.name);
-        let above = answers.iter().find(|r| dname(&r.data).is_some() && covers(r)).map(|r| r.name.clone());
-        kept.answers.extend(answers.iter().filter(|r| above.as_ref() == Some(&r.name)).cloned());
+        let above = answers.iter().find(|r| dname(&r.data).is_some() && covers(r)).map(|r| &r.name);
+        // A chain may come below the same one again: once is enough.
+        let above = above.filter(|above| !kept.answers.iter().any(|r| r.name == **above && dname(&r.data).is_some()));
+        kept.answers.extend(answers.iter().filter(|r| above == Some(&r.name)).cloned());
         let alias = here(&|r| r.record_type() == RecordType::CNAME);
         let Some(target) = alias.iter().find_map(target) else { break };
         kept.answers.extend(alias);
@@ -93,7 +95,7 @@ pub(crate) fn scrub(
         kept.next = Some(at);
     }
     kept.authorities.extend(soa);
-    let dropped = all - kept.answers.len() - kept.authorities.len();
+    let dropped = all.saturating_sub(kept.answers.len() + kept.authorities.len());
     Ok((kept, dropped))
 }
 

@@ -1,5 +1,6 @@
 //! What upstreams may say: the chain alone, no address of inside networks, nothing of ours.
 
+use atoll_api::rdata::to_dname;
 use hickory_proto::op::OpCode;
 use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
 
@@ -16,6 +17,10 @@ fn a(owner: &str, ip: &str) -> Record {
 
 fn cname(owner: &str, target: &str) -> Record {
     Record::from_rdata(n(owner), 60, RData::CNAME(CNAME(n(target))))
+}
+
+fn dname(owner: &str, target: &str) -> Record {
+    Record::from_rdata(n(owner), 60, to_dname(&n(target)).unwrap())
 }
 
 fn soa(owner: &str) -> Record {
@@ -62,6 +67,22 @@ fn an_upstream_speaks_for_the_question_and_its_chain_alone() {
         ),
         ("no name", reply(ResponseCode::NXDomain, vec![], vec![soa("example")]), "0/1 -0 no name"),
         ("a stranger's SOA", reply(ResponseCode::NXDomain, vec![], vec![soa("bank.example")]), "0/0 -1 no name"),
+        (
+            "a chain that comes below one DNAME twice",
+            reply(
+                ResponseCode::NoError,
+                vec![
+                    dname("d.example", "e.example"),
+                    cname("c0.example", "a.d.example"),
+                    cname("a.d.example", "a.e.example"),
+                    cname("a.e.example", "b.d.example"),
+                    cname("b.d.example", "b.e.example"),
+                    a("b.e.example", "192.0.2.1"),
+                ],
+                vec![],
+            ),
+            "6/0 -0",
+        ),
         ("a chain without end", reply(ResponseCode::NoError, long, vec![]), "a chain of more than 8 links"),
         (
             "a chain that goes round",
