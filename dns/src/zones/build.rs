@@ -3,7 +3,7 @@
 //! In: a topology and which serial zones without an object have. Out: zones by apex, and what was left out. A zone below another is
 //! delegated in it: its name servers stand there, and its DS where it is signed, so that neither transfers nor validators lose the way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use atoll_api::kinds::Soa;
@@ -27,6 +27,8 @@ pub(crate) struct Building<'t> {
     topology: &'t Topology,
     serial: u32,
     zones: HashMap<Name, Zone>,
+    /// What the views of a zone say themselves, by apex and view.
+    said: HashMap<Name, HashMap<String, HashSet<(Name, RecordType)>>>,
     /// What was left out, and why.
     pub(crate) bad: Vec<String>,
 }
@@ -34,7 +36,8 @@ pub(crate) struct Building<'t> {
 impl<'t> Building<'t> {
     /// The zones of `topology`; `own` are the federation's, `hosts` names that must lie in one.
     pub(crate) fn new<'n>(topology: &'t Topology, own: &[Name], hosts: impl Iterator<Item = &'n Name>) -> Self {
-        let mut building = Self { topology, serial: serial(topology), zones: HashMap::new(), bad: Vec::new() };
+        let (zones, said) = (HashMap::new(), HashMap::new());
+        let mut building = Self { topology, serial: serial(topology), zones, said, bad: Vec::new() };
         for apex in own {
             building.make(apex.clone());
         }
@@ -95,6 +98,8 @@ impl<'t> Building<'t> {
             }
             zone.object = Some((object.clone(), Arc::clone(facts)));
             zone.keys = keys;
+            let sets = |records: &[Record]| records.iter().map(|r| (r.name.to_lowercase(), r.record_type())).collect();
+            self.said.insert(apex.clone(), own.views.iter().map(|(view, r)| (view.clone(), sets(r))).collect());
             zone.views = own.views.into_iter().map(|(view, records)| (view, Arc::new(seen(&zone, records)))).collect();
             self.zones.insert(apex, zone);
         }
@@ -119,10 +124,12 @@ impl<'t> Building<'t> {
                 let home = self.home(&record.name);
                 let Some(zone) = self.zones.get_mut(&home) else { continue };
                 let what = format!("record `{} {}`", record.name, record.record_type());
-                for view in zone.views.values_mut() {
-                    let overlaid = Arc::make_mut(view);
-                    if !overlaid.owns(&record.name) {
-                        overlaid.insert(record.clone());
+                let set = (record.name.to_lowercase(), record.record_type());
+                let said = self.said.get(&home);
+                for (name, view) in &mut zone.views {
+                    // What a view says itself stands in place of this.
+                    if !said.and_then(|views| views.get(name)).is_some_and(|sets| sets.contains(&set)) {
+                        Arc::make_mut(view).insert(record.clone());
                     }
                 }
                 if !zone.insert(record) {

@@ -46,3 +46,33 @@ fn a_zone_answers_as_rfc_1034_and_4592_say() {
     assert!(own.data.to_string().contains(" 4 3600 "), "generation 7 after the hub's serial, wrapped: {}", own.data);
     assert_eq!(table.bad_records().len(), 1, "{:?}", table.bad_records());
 }
+
+#[test]
+fn a_view_has_every_record_of_an_endpoint_but_those_that_it_says_itself() {
+    let zone = serde_json::json!({"serial": 1, "spec": {"apex": "example.com", "views": {
+        "inside": [{"name": "www", "type": "A", "values": ["10.0.0.1"]}]}}});
+    let endpoints = serde_json::json!({"endpoints": [
+        {"dnsName": "www.example.com", "recordType": "A", "targets": ["192.0.2.1"]},
+        {"dnsName": "WWW.example.com", "recordType": "TXT", "targets": ["for all"]},
+        {"dnsName": "two.example.com", "recordType": "A", "targets": ["192.0.2.2", "192.0.2.3"]},
+        {"dnsName": "two.example.com", "recordType": "AAAA", "targets": ["2001:db8::2"]},
+    ]});
+    let mut topology = topology();
+    topology.zones.insert("example-com".into(), Arc::new(serde_json::from_value(zone).unwrap()));
+    topology.records.insert("ops/b".into(), Arc::new(serde_json::from_value(endpoints).unwrap()));
+    let table = Table::new(&Arc::new(topology), &crate::config::Config::default(), &crate::geo::Geo::default());
+    let zone = table.zone_of(&n("example.com")).unwrap();
+    let show = |view: Option<&str>, name: &str, kind| {
+        let set = zone.seen_by(view).set(&n(name), kind).unwrap_or_default();
+        set.iter().map(|r| r.data.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    for (name, kind, all, inside) in [
+        ("www.example.com", RecordType::A, "192.0.2.1", "10.0.0.1"),
+        ("www.example.com", RecordType::TXT, "for all", "for all"),
+        ("two.example.com", RecordType::A, "192.0.2.2 192.0.2.3", "192.0.2.2 192.0.2.3"),
+        ("two.example.com", RecordType::AAAA, "2001:db8::2", "2001:db8::2"),
+    ] {
+        let got = (show(None, name, kind), show(Some("inside"), name, kind));
+        assert_eq!(got, (all.to_owned(), inside.to_owned()), "{name} {kind}");
+    }
+}
