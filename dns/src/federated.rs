@@ -28,6 +28,7 @@ use crate::policy::{Policy, TTL};
 use crate::serve::{Pick, gather, pick};
 use crate::table::Table;
 use crate::view::View;
+use crate::wire::slot;
 use crate::zones::Zone;
 
 /// MCS DNS specification, "Schema version".
@@ -209,22 +210,35 @@ pub(crate) fn alias(case: &Case<'_>, hosts: &[String], policy: &Policy) -> Answe
     Answer { next: Some(target), reuse, ..Answer::records(vec![record]) }
 }
 
-/// Addresses of the family that was asked for, a different one first each time.
+/// Addresses of the family that was asked for, a different one first each time; where they are more than one answer holds, others by the
+/// dice.
 pub(crate) fn given(case: &Case<'_>, owner: &Name, ips: Vec<IpAddr>, policy: &Policy) -> Answer {
-    let records = family(case, owner, ips, case.kind, policy);
+    let (records, reuse) = family(case, owner, ips, case.kind, policy);
     if records.is_empty() {
         return Answer::no_data_in(case.zone);
     }
-    Answer { rotates: true, ..Answer::records(records) }
+    Answer { rotates: true, reuse, ..Answer::records(records) }
 }
 
-fn family(case: &Case<'_>, owner: &Name, ips: Vec<IpAddr>, kind: RecordType, policy: &Policy) -> Vec<Record> {
-    let mut ips: Vec<IpAddr> = ips.into_iter().filter(|ip| ip.is_ipv4() == (kind == RecordType::A)).collect();
-    if let Some(turn) = usize::try_from(case.dice).unwrap_or(0).checked_rem(ips.len()) {
-        ips.rotate_left(turn);
-    }
+/// The records of one family, as many as one answer holds, and who else may get these.
+fn family(case: &Case<'_>, owner: &Name, ips: Vec<IpAddr>, kind: RecordType, policy: &Policy) -> (Vec<Record>, Reuse) {
+    let wanted = |ip: &IpAddr| match kind {
+        RecordType::A => ip.is_ipv4(),
+        RecordType::AAAA => ip.is_ipv6(),
+        _ => false,
+    };
+    let mut ips: Vec<IpAddr> = ips.into_iter().filter(wanted).collect();
+    // Each slot begins elsewhere, so that all of them together give every address. A policy that goes by the dice itself has its own slots.
+    let slots = if policy.reuse() == Reuse::Place { ips.len().div_ceil(policy.limit) } else { 1 };
+    let slots = u16::try_from(slots).unwrap_or(u16::MAX);
+    let (turn, reuse) = match slots {
+        0 | 1 => (usize::try_from(case.dice).unwrap_or(0).checked_rem(ips.len()).unwrap_or(0), Reuse::Place),
+        _ => (usize::from(slot(case.dice, slots)) * ips.len() / usize::from(slots), Reuse::Slots(slots)),
+    };
+    ips.rotate_left(turn);
     let ttl = case.view.ttl(policy.ttl);
-    ips.into_iter().take(policy.limit).map(|ip| Record::from_rdata(owner.clone(), ttl, RData::from(ip))).collect()
+    let records = ips.into_iter().take(policy.limit).map(|ip| Record::from_rdata(owner.clone(), ttl, RData::from(ip)));
+    (records.collect(), reuse)
 }
 
 /// The name of a headless service's endpoint: its host name, else its address with dashes.
@@ -249,7 +263,7 @@ fn srv(
     };
     let both = |owner: &Name, ips: &[IpAddr]| {
         let kinds = [RecordType::A, RecordType::AAAA].into_iter();
-        kinds.flat_map(|kind| family(case, owner, ips.to_vec(), kind, policy)).collect::<Vec<_>>()
+        kinds.flat_map(|kind| family(case, owner, ips.to_vec(), kind, policy).0).collect::<Vec<_>>()
     };
     // Where the addresses are not the endpoints' own, what is dialed is the service's port.
     let in_front = |ips: &[IpAddr]| {

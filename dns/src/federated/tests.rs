@@ -137,6 +137,26 @@ fn endpoints_of_a_headless_service_have_names() {
 }
 
 #[test]
+fn an_endpoint_has_addresses_of_its_family_and_no_other_data() {
+    let mut t = topology();
+    let web = ServiceName::new("shop", "web");
+    let headless = json!({"clusters": ["prod-eu"], "headless": true, "ports": []});
+    t.services.get_mut("prod").unwrap().insert(web.clone(), Arc::new(serde_json::from_value(headless).unwrap()));
+    let mut there = atoll_api::topology::Endpoints::clone(&t.endpoints["prod-eu"][&web]);
+    there.endpoints[0].address = "2001:db8::1".parse().unwrap();
+    t.endpoints.get_mut("prod-eu").unwrap().insert(web, there.into());
+    for (kind, want) in [
+        (RecordType::AAAA, "2001:db8::1"),
+        (RecordType::A, "no data"),
+        (RecordType::TXT, "no data"),
+        (RecordType::MX, "no data"),
+    ] {
+        let name = "web-0.prod-eu.web.shop.svc.clusterset.local";
+        assert_eq!(ask(t.clone(), EU, name, kind, &[]), want, "{kind}");
+    }
+}
+
+#[test]
 fn a_policy_decides_and_a_bad_one_is_passed_over() {
     for (spec, ip, down, want) in [
         (

@@ -180,7 +180,8 @@ impl<'e> Body<'e> {
     fn turn(&self, reply: &mut [u8], turn: u64) {
         let (at, count, size) =
             (usize::from(self.facts.turn), usize::from(self.facts.turns), turn_size(self.facts.wide));
-        let Some(by) = (turn as usize).checked_rem(count) else { return };
+        // The low half decides slots: were it the same, each slot would have one first address.
+        let Some(by) = ((turn >> 32) as usize).checked_rem(count) else { return };
         let (Some(set), Some(kept)) = (reply.get_mut(at..at + count * size), self.wire.get(at..at + count * size))
         else {
             return;

@@ -255,6 +255,28 @@ async fn every_address_is_the_first_one_in_turn() {
     assert_eq!(first.len(), 2);
 }
 
+#[tokio::test]
+async fn of_more_addresses_than_one_answer_holds_every_one_is_given_and_is_the_first_in_turn() {
+    let mut many = stage();
+    let web = many.endpoints.get_mut("prod-eu").unwrap().values_mut().next().unwrap();
+    let mut there = atoll_api::topology::Endpoints::clone(web);
+    let one = there.endpoints[0].clone();
+    there.endpoints =
+        (1..=40_u8).map(|n| atoll_api::topology::Endpoint { address: [10, 1, 0, n].into(), ..one.clone() }).collect();
+    *web = Arc::new(there);
+    let responder = responder(many, BYTES_MAX);
+    let (mut given, mut first) = (std::collections::HashSet::new(), std::collections::HashSet::new());
+    for _ in 0..2000 {
+        let answer = ask(&responder, "web.shop.svc.atoll.internal.", RecordType::A).await;
+        assert_eq!(answer.answers.len(), 16);
+        given.extend(addresses(&answer));
+        first.insert(answer.answers[0].data.to_string());
+    }
+    assert_eq!((given.len(), first.len()), (40, 40));
+    // A mark, and an answer for each of three slots.
+    assert_eq!(responder.wire.size().0, 4);
+}
+
 /// A query, and an answer to keep for it.
 fn keep(wire: &Wire, packet: &[u8], answer: &Answer, dice: u64, client: Client, now: Instant) {
     let mut folded = [0; query::NAME_MAX];
