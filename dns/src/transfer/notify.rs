@@ -14,7 +14,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, Record, RecordType};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::metrics::Metrics;
 use crate::names::absolute;
@@ -25,6 +25,8 @@ use crate::zones::Zone;
 /// RFC 1996 §3.6 leaves the interval to us; it doubles.
 const AGAIN: Duration = Duration::from_secs(1);
 const TRIES: u32 = 6;
+/// So long an answer is waited for, and with it a place among those in flight kept: a secondary that is gone holds up the others no longer.
+const ANSWER: Duration = Duration::from_secs(1);
 const IN_FLIGHT_MAX: usize = 64;
 const PORT: u16 = 53;
 
@@ -37,7 +39,13 @@ pub(crate) async fn run(mut tables: watch::Receiver<Arc<Table>>, listen: Arc<dyn
     let mut running: HashMap<Target, AbortHandle> = HashMap::new();
     let mut telling = JoinSet::new();
     let slots = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    // The first one counts as a swap.
+    tables.mark_changed();
     loop {
+        tokio::select! {
+            changed = tables.changed() => if changed.is_err() { return },
+            Some(_) = telling.join_next() => continue,
+        }
         let table = Arc::clone(&tables.borrow_and_update());
         let wanted = targets(&table);
         told.retain(|target, _| wanted.contains_key(target));
@@ -49,17 +57,12 @@ pub(crate) async fn run(mut tables: watch::Receiver<Arc<Table>>, listen: Arc<dyn
             let (listen, slots, at) = (Arc::clone(&listen), Arc::clone(&slots), target.1);
             let (soa, metrics) = (zone.soa(), metrics.clone());
             let handle = telling.spawn(async move {
-                let _slot = slots.acquire().await;
-                let answered = tell(listen.as_ref(), at, &soa, key).await;
+                let answered = tell(listen.as_ref(), &slots, at, &soa, key).await;
                 metrics.notify(&soa.name, if answered { "answered" } else { "silent" });
             });
             if let Some(older) = running.insert(target, handle) {
                 older.abort();
             }
-        }
-        tokio::select! {
-            changed = tables.changed() => if changed.is_err() { return },
-            Some(_) = telling.join_next() => {}
         }
     }
 }
@@ -93,20 +96,21 @@ fn address(target: &ZoneNotify) -> Option<SocketAddr> {
 }
 
 /// Tells one secondary; says whether it answered.
-async fn tell(listen: &dyn Listen, at: SocketAddr, soa: &Record, key: Option<Arc<Key>>) -> bool {
+async fn tell(listen: &dyn Listen, slots: &Semaphore, at: SocketAddr, soa: &Record, key: Option<Arc<Key>>) -> bool {
     let mut wait = AGAIN;
     for _ in 0..TRIES {
-        match timeout(wait, attempt(listen, at, soa, key.clone())).await {
+        let slot = slots.acquire().await;
+        let next = Instant::now() + wait;
+        match timeout(ANSWER, attempt(listen, at, soa, key.clone())).await {
             Ok(Ok(code)) => {
                 tracing::debug!(zone = %soa.name, %at, code, "secondary told");
                 return true;
             }
-            Ok(Err(error)) => {
-                tracing::debug!(zone = %soa.name, %at, %error, "secondary not told yet");
-                tokio::time::sleep(wait).await;
-            }
+            Ok(Err(error)) => tracing::debug!(zone = %soa.name, %at, %error, "secondary not told yet"),
             Err(_) => {}
         }
+        drop(slot);
+        sleep_until(next).await;
         wait *= 2;
     }
     tracing::warn!(zone = %soa.name, %at, "secondary does not answer NOTIFY");
@@ -135,5 +139,50 @@ async fn attempt(listen: &dyn Listen, at: SocketAddr, soa: &Record, key: Option<
         if answers {
             return Ok(u16::from(reply[3] & 0x0f));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use atoll_reach::Accept;
+
+    use super::*;
+
+    /// A system whose sockets never come, and how many were asked for so far.
+    #[derive(Default)]
+    struct Stuck(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Listen for Stuck {
+        async fn tcp(&self, _: SocketAddr) -> std::io::Result<Box<dyn Accept>> {
+            std::future::pending().await
+        }
+
+        async fn udp(&self, _: SocketAddr) -> std::io::Result<tokio::net::UdpSocket> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn secondaries_that_are_gone_hold_up_the_others_for_a_second_each() {
+        let mut facts = atoll_api::facts::Facts::default();
+        facts.put("settings", &serde_json::json!({"apex": "atoll.internal", "defaultSet": "prod"}));
+        for n in 0..200 {
+            let spec = serde_json::json!({"apex": format!("z{n}.example"), "notify": [{"address": "192.0.2.1"}]});
+            facts.put(format!("zone/z{n}"), &serde_json::json!({"serial": 1, "spec": spec}));
+        }
+        let topology = atoll_api::topology::Topology::from_facts(atoll_api::topology::Version::default(), &facts);
+        let table = Table::new(&Arc::new(topology), &crate::config::Config::default(), &crate::geo::Geo::default());
+        let (swaps, tables) = watch::channel(Arc::new(table));
+        let (stuck, metrics) = (Arc::new(Stuck::default()), Metrics::new(&prometheus::Registry::new()).unwrap());
+        let listen: Arc<dyn Listen> = stuck.clone();
+        let running = tokio::spawn(run(tables, listen, metrics));
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        assert!(stuck.0.load(Ordering::Relaxed) >= 200, "each was tried: {}", stuck.0.load(Ordering::Relaxed));
+        drop(swaps);
+        running.await.unwrap();
     }
 }
