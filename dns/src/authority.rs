@@ -132,19 +132,19 @@ impl Responder {
             Err(code) => {
                 self.metrics.transfer(ours, kind, code);
                 tracing::info!(zone = %query.queries[0].name, %from, key, %code, "transfer refused");
-                return Some(Transfer::refused(&query, code, session, now));
+                return Some(Transfer::refused(&query, code, session, now_s));
             }
         };
         let Ok(slot) = Arc::clone(&self.authority.transfers).try_acquire_owned() else {
             self.metrics.transfer(ours, kind, ResponseCode::ServFail);
-            return Some(Transfer::refused(&query, ResponseCode::ServFail, session, now));
+            return Some(Transfer::refused(&query, ResponseCode::ServFail, session, now_s));
         };
         self.metrics.transfer(ours, kind, ResponseCode::NoError);
         tracing::info!(zone = %zone.apex(), view, %from, key, serial = zone.serial(), %kind, "transfer");
         let seconds = (now & u64::from(u32::MAX)) as u32;
         let Authority { journals, signatures, .. } = self.authority.as_ref();
         let records = transfer::content((zone, view), &query, journals, signatures, seconds);
-        Some(Transfer::new(&query, records, session, now, slot))
+        Some(Transfer::new(&query, records, session, now_s, slot))
     }
 
     async fn update(&self, message: &[u8], from: SocketAddr, session: Option<&Session>) -> Vec<u8> {

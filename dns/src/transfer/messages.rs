@@ -1,6 +1,6 @@
 //! Records as a stream of messages (RFC 5936 §2.2): as many as fit, one after the other, each signed where the question was.
 //!
-//! In: the question, records. Out: messages, made when they are asked for. Never holds more than one.
+//! In: the question, records, a clock. Out: messages, made and signed when they are asked for. Never holds more than one.
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::Record;
@@ -21,7 +21,8 @@ pub(crate) struct Transfer {
     session: Option<Box<Session>>,
     /// The OPT of the first message, where the question had one (RFC 6891 §6.1.1), until it is sent.
     opt: Option<ReplyOpt<'static>>,
-    now_s: u64,
+    /// The seconds of the era: a transfer may take longer than a signature holds.
+    now_s: fn() -> u64,
     /// Holds its place among the transfers that run, until all is sent.
     _slot: Option<tokio::sync::OwnedSemaphorePermit>,
     done: bool,
@@ -33,7 +34,7 @@ impl Transfer {
         query: &Message,
         records: Box<dyn Iterator<Item = Record> + Send>,
         session: Option<Box<Session>>,
-        now_s: u64,
+        now_s: fn() -> u64,
         slot: tokio::sync::OwnedSemaphorePermit,
     ) -> Self {
         let head = head(query, ResponseCode::NoError);
@@ -41,7 +42,12 @@ impl Transfer {
     }
 
     /// One message that says no.
-    pub(crate) fn refused(query: &Message, code: ResponseCode, session: Option<Box<Session>>, now_s: u64) -> Self {
+    pub(crate) fn refused(
+        query: &Message,
+        code: ResponseCode,
+        session: Option<Box<Session>>,
+        now_s: fn() -> u64,
+    ) -> Self {
         let none: Box<dyn Iterator<Item = Record> + Send> = Box::new(std::iter::empty());
         let (head, opt) = (head(query, code), opt(query));
         Self { head, records: none.peekable(), session, opt, now_s, _slot: None, done: false }
@@ -50,7 +56,7 @@ impl Transfer {
     /// One message as it is.
     pub(crate) fn only(octets: Vec<u8>) -> Self {
         let none: Box<dyn Iterator<Item = Record> + Send> = Box::new(std::iter::empty());
-        Self { head: octets, records: none.peekable(), session: None, opt: None, now_s: 0, _slot: None, done: false }
+        Self { head: octets, records: none.peekable(), session: None, opt: None, now_s: || 0, _slot: None, done: false }
     }
 }
 
@@ -97,7 +103,7 @@ impl Iterator for Transfer {
         }
         edns::append(&mut octets, self.opt.take().as_ref(), MESSAGE_BYTES * 2);
         Some(match &mut self.session {
-            Some(session) => session.sign(octets, self.now_s),
+            Some(session) => session.sign(octets, (self.now_s)()),
             None => octets,
         })
     }

@@ -40,7 +40,7 @@ fn apex() -> Name {
 
 fn messages(records: Box<dyn Iterator<Item = Record> + Send>, query: &Message) -> Vec<Vec<u8>> {
     let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    Transfer::new(query, records, None, 0, slot).collect()
+    Transfer::new(query, records, None, || 0, slot).collect()
 }
 
 #[test]
@@ -90,6 +90,23 @@ fn a_large_zone_is_many_messages_between_two_soas() {
     let soas: Vec<usize> =
         records.iter().enumerate().filter(|(_, r)| r.record_type() == RecordType::SOA).map(|(i, _)| i).collect();
     assert_eq!(soas, [0, 20_002]);
+}
+
+#[test]
+fn every_message_is_signed_at_the_time_when_it_is_made() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    /// Each message takes a minute to send.
+    static NOW: AtomicU64 = AtomicU64::new(1_800_000_000);
+    let table = table(5, 0..8_000);
+    let query = query("example.com", RecordType::AXFR, None);
+    let records = content((table.zone_of(&apex()).unwrap(), None), &query, &Journals::default(), &Arc::default(), 0);
+    let key = crate::tsig::Key::new("k1.", "hmac-sha256", "c2VjcmV0LXRoYXQtaXMtbG9uZy1lbm91Z2g=").unwrap();
+    let session = Box::new(crate::tsig::Session::begin(Arc::new(key), 7));
+    let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let now_s = || NOW.fetch_add(60, Ordering::Relaxed);
+    let messages: Vec<Vec<u8>> = Transfer::new(&query, records, Some(session), now_s, slot).collect();
+    let times: Vec<u64> = messages.iter().map(|m| Message::from_vec(m).unwrap().signature.unwrap().data.time).collect();
+    assert!(times.len() > 5 && times.windows(2).all(|w| w[1] == w[0] + 60), "{times:?}");
 }
 
 #[test]
