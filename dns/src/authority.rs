@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::answer::{Ede, ede};
 use crate::client::Origin;
 use crate::edns::{self, Opt, ReplyOpt};
+use crate::guard::{Kind, Verdict};
 use crate::respond::{Responder, Via};
 use crate::sign::Signatures;
 use crate::table::Table;
@@ -88,12 +89,12 @@ impl Responder {
         }
         let table = Arc::clone(&self.authority.tables.borrow());
         let mut reply = match peel(packet, &table.keys, now_s()) {
-            Peeled::Plain if update => Some(self.update(packet, from, None).await),
+            Peeled::Plain if update => self.limited(self.update(packet, from, None).await, from, via),
             Peeled::Plain => self.plain(packet, from, via, None).await,
-            Peeled::Malformed => Some(formerr(packet)),
+            Peeled::Malformed => self.limited(formerr(packet), from, via),
             Peeled::Refused(reply, word) => {
                 self.metrics.dropped(via.transport, word);
-                Some(reply)
+                self.limited(reply, from, via)
             }
             Peeled::Signed(message, mut session) if update => {
                 let reply = self.update(&message, from, Some(&session)).await;
@@ -108,6 +109,22 @@ impl Responder {
         }?;
         own_id(&mut reply, packet);
         Some(reply)
+    }
+
+    /// A reply to somebody whose word is not believed, as far as strangers get replies by datagrams.
+    fn limited(&self, reply: Vec<u8>, from: SocketAddr, via: Via) -> Option<Vec<u8>> {
+        let origin = Origin { ip: from.ip(), listener: via.transport, key: None };
+        if via.stream || self.resolver.world.load().table.clients.who(&origin).spared {
+            return Some(reply);
+        }
+        match self.edge.guard.judge(self.edge.now(), from.ip(), Kind::of(&reply)) {
+            Verdict::Send => Some(reply),
+            Verdict::Slip => Some(cut(&reply)),
+            Verdict::Drop => {
+                self.metrics.dropped(via.transport, "rate");
+                None
+            }
+        }
     }
 
     /// The messages of a transfer that `packet` asks for by a stream; `None` for every other packet.

@@ -78,7 +78,11 @@ impl Metrics {
                 "Records of members that were left out.",
                 &["member", "why"],
             )?,
-            dropped: counter("atoll_dns_dropped_total", "Packets that got no answer.", &["transport", "why"])?,
+            dropped: counter(
+                "atoll_dns_dropped_total",
+                "Packets that got no answer, or none but that their signature is refused.",
+                &["transport", "why"],
+            )?,
             shed: counter(
                 "atoll_dns_shed_total",
                 "Queries that were answered SERVFAIL before any work: their member answers nothing, or has its share.",
