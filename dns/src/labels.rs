@@ -81,6 +81,14 @@ impl Labels {
         }
     }
 
+    /// The word for a member, bounded in number; names that no member has are words of ours.
+    pub(crate) fn member(&self, name: &str) -> Arc<str> {
+        let Ok(member) = name.parse() else { return Arc::from(name) };
+        match self.label(self.number(&Source::Member(member))) {
+            Label::Zone(word) | Label::Member(word) => word,
+        }
+    }
+
     /// What has this number.
     pub(crate) fn label(&self, number: u16) -> Label {
         let known = self.known.load();
@@ -157,5 +165,8 @@ mod tests {
             assert_eq!(&*zone == "(other)", n >= ZONES_MAX, "{zone}");
         }
         assert_eq!(labels.len(), LABELS_MAX);
+        for (name, word) in [("m0", "m0"), ("one-more", "(other)"), ("(upstream)", "(upstream)")] {
+            assert_eq!(&*labels.member(name), word);
+        }
     }
 }

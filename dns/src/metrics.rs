@@ -145,7 +145,7 @@ impl Metrics {
 
     /// The count of queries for one member that nothing was done for, for one reason.
     pub(crate) fn shed(&self, member: &str, why: &str) -> IntCounter {
-        self.shed.with_label_values(&[member, why])
+        self.shed.with_label_values(&[&*self.labels.member(member), why])
     }
 
     /// How many connections a transport has.
@@ -159,7 +159,7 @@ impl Metrics {
     }
 
     pub(crate) fn forward(&self, member: &str, outcome: &str) {
-        self.forwards.with_label_values(&[member, outcome]).inc();
+        self.forwards.with_label_values(&[&*self.labels.member(member), outcome]).inc();
     }
 
     pub(crate) fn cache(&self, outcome: &str) {
@@ -167,7 +167,7 @@ impl Metrics {
     }
 
     pub(crate) fn refused(&self, member: &str, why: &str) {
-        self.refused.with_label_values(&[member, why]).inc();
+        self.refused.with_label_values(&[&*self.labels.member(member), why]).inc();
     }
 
     pub(crate) fn dropped(&self, transport: &str, why: &str) {
@@ -180,7 +180,7 @@ impl Metrics {
 
     pub(crate) fn hedged(&self, member: &str, questions: u64) {
         if questions > 0 {
-            self.hedges.with_label_values(&[member]).inc_by(questions);
+            self.hedges.with_label_values(&[&*self.labels.member(member)]).inc_by(questions);
         }
     }
 
