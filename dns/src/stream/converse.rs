@@ -33,7 +33,7 @@ const WRITE_BYTES: usize = 32 * 1024;
 /// # Errors
 /// What the client did, or the stream's.
 pub(crate) async fn converse(client: Client, transport: &'static str, encrypted: bool) -> io::Result<()> {
-    let Client { mut stream, from, seat, direct, responder } = client;
+    let Client { mut stream, from, seat, direct, responder, tasks: _ } = client;
     let write = responder.edge.limits.write;
     let ended = exchange(&mut stream, (from, direct), &seat, responder, (transport, encrypted)).await;
     // TLS says that it ends, so that nobody takes it for cut off. Who is gone already does not hear it.

@@ -50,7 +50,7 @@ where
 /// # Errors
 /// The connection's.
 pub(crate) async fn answer(client: Client, via: Via) -> io::Result<()> {
-    let Client { stream, from, seat, direct: _, responder } = client;
+    let Client { stream, from, seat, direct: _, responder, tasks } = client;
     let limits = responder.edge.limits;
     let busy = watch::Sender::new(0_usize);
     let service = service_fn(|request: Request<Incoming>| {
@@ -62,8 +62,7 @@ pub(crate) async fn answer(client: Client, via: Via) -> io::Result<()> {
             Ok::<_, Infallible>(response)
         }
     });
-    let tasks = TaskTracker::new();
-    let mut builder = Builder::new(Tasks(tasks.clone()));
+    let mut builder = Builder::new(Tasks(tasks));
     // Our own clock comes first, and says good-bye.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle * 2).max_buf_size(HEAD_BYTES_MAX);
     builder
@@ -80,23 +79,21 @@ pub(crate) async fn answer(client: Client, via: Via) -> io::Result<()> {
     let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
     let mut changed = busy.subscribe();
     let mut closing = false;
-    let ended = loop {
+    loop {
         let idle = *changed.borrow_and_update() == 0;
         let pause = if closing { limits.write } else { seat.idle() };
         tokio::select! {
-            ended = connection.as_mut() => break ended.map_err(io::Error::other),
+            ended = connection.as_mut() => return ended.map_err(io::Error::other),
             // Something came or went: the time begins anew.
             _ = changed.changed(), if !closing => {}
             () = sleep(pause), if idle || closing => {
                 if std::mem::replace(&mut closing, true) {
-                    break Ok(());
+                    return Ok(());
                 }
                 connection.as_mut().graceful_shutdown();
             }
         }
-    };
-    tasks.close();
-    ended
+    }
 }
 
 /// A request in flight, until it is dropped.

@@ -31,6 +31,8 @@ pub(crate) struct Client {
     /// Whether a PROXY header would be a stranger's.
     pub(crate) direct: bool,
     pub(crate) responder: Responder,
+    /// Where tasks that it needs beside its own are awaited.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// Serves a listener until the token ends: `talk` has each connection.
@@ -87,15 +89,10 @@ impl Door {
                 continue;
             };
             let (transport, responder, talk) = (self.transport, self.responder.clone(), talk.clone());
-            let shutdown = self.shutdown.clone();
+            let (shutdown, tasks) = (self.shutdown.clone(), self.connections.clone());
             self.connections.spawn(async move {
                 let metrics = responder.metrics.clone();
-                let served = async {
-                    match admit(stream, from, seat, responder).await {
-                        Ok(client) => talk(client).await,
-                        Err(error) => Err(error),
-                    }
-                };
+                let served = async { talk(admit(stream, from, seat, responder, tasks).await?).await };
                 if let Some(Err(error)) = shutdown.run_until_cancelled(served).await {
                     metrics.dropped(transport, why(&error));
                     tracing::debug!(transport, %from, %error, "a DNS connection ended early");
@@ -106,7 +103,13 @@ impl Door {
 }
 
 /// Finds out whose connection it is and gives it its seat.
-async fn admit(mut stream: BoxStream, from: SocketAddr, mut seat: Seat, responder: Responder) -> io::Result<Client> {
+async fn admit(
+    mut stream: BoxStream,
+    from: SocketAddr,
+    mut seat: Seat,
+    responder: Responder,
+    tasks: TaskTracker,
+) -> io::Result<Client> {
     let edge: &Edge = &responder.edge;
     let direct = !edge.is_proxy(from.ip());
     let mut client = from;
@@ -119,7 +122,7 @@ async fn admit(mut stream: BoxStream, from: SocketAddr, mut seat: Seat, responde
     if (direct || client != from) && !seat.sit(client.ip()) {
         return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the client has as many connections as it may"));
     }
-    Ok(Client { stream, from: client, seat, direct, responder })
+    Ok(Client { stream, from: client, seat, direct, responder, tasks })
 }
 
 /// What a connection that ended early is counted as.
