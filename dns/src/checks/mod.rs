@@ -78,7 +78,13 @@ pub(crate) async fn run(
                     probing.spawn(async move { (target.key(), way.probe(&target).await) });
                 }
             }
-            Some(Ok((key, well))) = probing.join_next() => watch.take(&key, well, Instant::now()),
+            Some(ended) = probing.join_next() => {
+                if let Ok((key, well)) = ended {
+                    watch.take(&key, well, Instant::now());
+                }
+                // What it means is looked at with the next tick, for all that ended until then: there may be thousands.
+                continue;
+            }
         }
         let now = Instant::now().saturating_duration_since(started);
         let found = Arc::new(watch.findings(now));

@@ -72,10 +72,19 @@ impl Scene {
             tokio::time::advance(STRIDE).await;
             self.heard().await;
         }
+        self.found().await;
+        // What probes found is judged at the next look.
+        tokio::time::advance(STRIDE).await;
+        self.heard().await;
+        self.found().await;
+        Ok(())
+    }
+
+    /// Until what is on its way is known: probes take real time.
+    async fn found(&self) {
         for _ in 0..LOOKS {
             looked().await;
         }
-        Ok(())
     }
 
     /// What the hub is told of health checks: `IP well|ill|nothing`.
@@ -116,9 +125,7 @@ impl Scene {
         }
         // It is read by a thread of its own.
         self.stage().await;
-        for _ in 0..LOOKS {
-            looked().await;
-        }
+        self.found().await;
         Ok(())
     }
 }
