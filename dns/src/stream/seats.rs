@@ -65,10 +65,10 @@ impl Seat {
     pub(crate) fn sit(&mut self, ip: IpAddr) -> bool {
         let client = neighbourhood(ip);
         let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.clients.entry(client).or_default();
-        let may = *count < self.seats.limits.client_connections;
+        let count = taken.clients.get(&client).copied().unwrap_or_default();
+        let may = count < self.seats.limits.client_connections;
         if may {
-            *count += 1;
+            taken.clients.insert(client, count + 1);
             self.client = Some(client);
         }
         may
