@@ -36,8 +36,8 @@ impl Keys {
     ///
     /// # Errors
     /// When there is none, or one can't be read.
-    pub(crate) fn new(apex: &Name, held: &[Held]) -> Result<Self, String> {
-        let keys: Result<Vec<Key>, String> = held.iter().map(|held| Key::new(apex, held)).collect();
+    pub(crate) fn new(held: &[Held]) -> Result<Self, String> {
+        let keys: Result<Vec<Key>, String> = held.iter().map(Key::new).collect();
         let keys = keys?;
         if keys.is_empty() {
             Err("its signing key is not there yet: it is not signed".to_owned())
@@ -84,7 +84,7 @@ impl Keys {
 }
 
 impl Key {
-    fn new(_apex: &Name, held: &Held) -> Result<Self, String> {
+    fn new(held: &Held) -> Result<Self, String> {
         let bad = |why: String| format!("signing key of generation {}: {why}", held.generation);
         let der = decode(&held.pkcs8).ok_or_else(|| bad("not base64".to_owned()))?;
         let der = PrivatePkcs8KeyDer::from(der);

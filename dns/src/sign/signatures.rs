@@ -22,7 +22,7 @@ const VALID: u32 = 8 * DAY;
 /// Clocks of validators that are behind.
 const BEFORE: u32 = 3600;
 
-/// What is signed, by digest: owner, type, TTL, data, keys, day.
+/// What is signed, by digest: zone, owner, type, TTL, data, keys, day.
 type Subject = (u64, u64);
 
 /// The signatures that were made.
@@ -52,7 +52,7 @@ impl Signatures {
         let start = day(&first.name, now_s);
         let subject = |seed: u8| {
             let mut hasher = DefaultHasher::new();
-            (seed, &first.name, first.record_type(), original, &data, start).hash(&mut hasher);
+            (seed, zone.apex(), &first.name, first.record_type(), original, &data, start).hash(&mut hasher);
             keys.tags().for_each(|tag| tag.hash(&mut hasher));
             hasher.finish()
         };
@@ -82,7 +82,8 @@ impl Signatures {
     }
 }
 
-/// The TTL that is signed of what is decided when it is asked for: that of answers which age is one of a few, so that they share signatures (RFC 4035 §5.3.3 allows less).
+/// The TTL that is signed of what is decided when it is asked for: that of answers which age is one of a few, so that they share
+/// signatures (RFC 4035 §5.3.3 allows less).
 fn whole(ttl: u32) -> u32 {
     [5, 30, 60, 300, 900, 3600, DAY].into_iter().find(|step| ttl <= *step).unwrap_or(ttl)
 }
@@ -127,4 +128,37 @@ fn to_be_signed(input: &SigInput, owner: &Name, data: &[Vec<u8>]) -> TBS {
         octets.extend_from_slice(data);
     }
     TBS::from(octets.as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::names::absolute;
+
+    /// The same record in a zone and in the zone below it, with one key for both.
+    #[test]
+    fn a_signature_is_by_the_zone_that_signs_whatever_was_kept_of_another() {
+        let pkcs8 = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgOc6ZzG82zAD9iSWy8WzMGFTUybjQEhHVHS4GzN+0FvChRANCAASdItnc3Dw1YEUDQND9TooLHbLclMamEyUMCj2FeU2xfCQPFe4FuITjJS68MdZA0HYHJESLV6+jVoHkd3/pjXJW";
+        let mut topology = atoll_api::topology::Topology::default();
+        topology.settings.apex = "atoll.internal".into();
+        for apex in ["example.net", "sub.example.net"] {
+            let zone = serde_json::json!({"serial": 1, "spec": {"apex": apex, "dnssec": {"enabled": true}}});
+            let keys = serde_json::json!({"signing": [{"generation": 1, "pkcs8": pkcs8}]});
+            topology.zones.insert(apex.into(), Arc::new(serde_json::from_value(zone).unwrap()));
+            topology.keys.insert(apex.into(), Arc::new(serde_json::from_value(keys).unwrap()));
+        }
+        let (config, geo) = (crate::config::Config::default(), crate::geo::Geo::default());
+        let table = crate::table::Table::new(&Arc::new(topology), &config, &geo);
+        let owner = absolute("www.sub.example.net").unwrap();
+        let set = [atoll_api::records::record(owner, "A", 60, "192.0.2.1").unwrap()];
+        let signatures = Signatures::default();
+        for apex in ["example.net", "sub.example.net"] {
+            let apex = absolute(apex).unwrap();
+            let signed = signatures.of(table.zone_of(&apex).unwrap(), &set, 1_800_000_000);
+            let RData::DNSSEC(DNSSECRData::RRSIG(signature)) = &signed[0].data else { panic!("{signed:?}") };
+            assert_eq!(signature.input().signer_name, apex);
+        }
+    }
 }

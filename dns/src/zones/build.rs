@@ -84,7 +84,7 @@ impl<'t> Building<'t> {
             };
             let own = records::own(&facts.spec, facts.file());
             self.bad.extend(own.faults.into_iter().map(|fault| format!("zone `{object}`: {fault}")));
-            let keys = self.keys(object, facts, &apex);
+            let keys = self.keys(object, facts);
             let mut zone = if facts.spec.catalog {
                 catalog::zone(&apex, facts, &self.topology.zones)
             } else {
@@ -105,9 +105,9 @@ impl<'t> Building<'t> {
         }
     }
 
-    fn keys(&mut self, object: &str, facts: &ZoneFacts, apex: &Name) -> Option<Arc<Keys>> {
+    fn keys(&mut self, object: &str, facts: &ZoneFacts) -> Option<Arc<Keys>> {
         let held = self.topology.keys.get(object).filter(|_| facts.spec.dnssec.enabled)?;
-        match Keys::new(apex, &held.signing) {
+        match Keys::new(&held.signing) {
             Ok(keys) => Some(Arc::new(keys)),
             Err(why) => {
                 self.bad.push(format!("zone `{object}`: {why}"));
