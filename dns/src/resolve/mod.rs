@@ -69,7 +69,9 @@ impl Resolver {
         if let Some(via) = self.lookups.forwarder().loops().arrived(&question.name) {
             return looped(&via);
         }
-        let mut answer = self.chain(world, asker, question, trace).await;
+        let asking = Asking { budget: Budget::new(Instant::now()), client: question.client, trail: question.trail };
+        let mut answer = self.chain(world, asker, question, &asking, trace).await;
+        trace.step("budget", || json!({"questionsAsked": asking.budget.spent()}));
         if question.dnssec {
             let now_s = jiff::Timestamp::now().as_second() as u32;
             let asked = (&question.name, question.kind);
@@ -78,9 +80,16 @@ impl Resolver {
         answer
     }
 
-    async fn chain(&self, world: &World, asker: &Asker, question: &Question, trace: &mut Trace) -> Answer {
-        let asking = Asking { budget: Budget::new(Instant::now()), client: question.client, trail: question.trail };
-        let mut whole = self.link(world, asker, question, &question.name, &asking, trace).await;
+    /// The answer as it is decided, within what the query may still cost.
+    async fn chain(
+        &self,
+        world: &World,
+        asker: &Asker,
+        question: &Question,
+        asking: &Asking,
+        trace: &mut Trace,
+    ) -> Answer {
+        let mut whole = self.link(world, asker, question, &question.name, asking, trace).await;
         let mut seen = vec![question.name.clone()];
         while let Some(next) = whole.next.take() {
             if question.kind == RecordType::CNAME {
@@ -98,11 +107,10 @@ impl Resolver {
                 // The client's own resolver goes on from here.
                 break;
             }
-            let link = self.link(world, asker, question, &next, &asking, trace).await;
+            let link = self.link(world, asker, question, &next, asking, trace).await;
             seen.push(next);
             join(&mut whole, link);
         }
-        trace.step("budget", || json!({"questionsAsked": asking.budget.spent()}));
         whole
     }
 
@@ -154,7 +162,7 @@ impl Resolver {
                 answer.sources.extend(policy.backend.clone().map(Source::Service));
                 // RFC 1912 §2.4: no alias where other records stand, as they do at a zone's own name.
                 match answer.next.clone().filter(|_| zone.apex() == name) {
-                    Some(target) => self.flat(world, asker, question, (zone, name, &target), trace).await,
+                    Some(target) => self.flat(world, asker, question, (zone, name, &target), asking, trace).await,
                     None => answer,
                 }
             }
@@ -181,6 +189,7 @@ impl Resolver {
         asker: &Asker,
         question: &Question,
         (zone, name, target): (&Zone, &Name, &Name),
+        asking: &Asking,
         trace: &mut Trace,
     ) -> Answer {
         if question.flat {
@@ -190,7 +199,7 @@ impl Resolver {
         // It is our name: who asks need not be one for whom names of others are looked up.
         let able = Asker { recursion: true, ..asker.clone() };
         let asked = Question { name: target.clone(), recursion: true, flat: true, ..question.clone() };
-        let found = Box::pin(self.resolve(world, &able, &asked, trace)).await;
+        let found = Box::pin(self.chain(world, &able, &asked, asking, trace)).await;
         let ours = found.answers.iter().filter(|r| r.record_type() == question.kind);
         let ours: Vec<Record> = ours.map(|r| Record::from_rdata(name.clone(), r.ttl, r.data.clone())).collect();
         let flat = match found.rcode {
