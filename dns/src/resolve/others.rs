@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::ours::reverse_soa;
 use super::{Question, Resolver, looped};
 use crate::answer::{Answer, Reuse, ede};
-use crate::cache::Bits;
+use crate::cache::{Bits, Kept};
 use crate::client::Asker;
 use crate::explain::Trace;
 use crate::forward::Failed;
@@ -24,6 +24,8 @@ use atoll_api::rdata::{is_dnssec, may_hide_names};
 
 /// How long a stale answer may be kept (RFC 8767 §4: 30 s at most; members come back faster).
 const STALE_TTL: u32 = 5;
+/// How upstreams are called in extended errors.
+const UPSTREAMS: &str = "upstream resolvers";
 
 impl Resolver {
     pub(super) async fn below(
@@ -60,22 +62,14 @@ impl Resolver {
         let down = world.down.contains(&member.name);
         let looked = self.lookups.below(member, name, asked, soa, down, asking).await;
         trace.step("forward", || looked_up(member.name.as_str(), &looked, down));
-        let (kept, failed) = match looked.outcome {
-            Outcome::Fresh(kept) => (kept, None),
-            Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
-            Outcome::Failed(failed) => {
-                return failure(&failed, &format!("cluster `{}`", member.name));
-            }
+        let whom = format!("cluster `{}`", member.name);
+        let (mut kept, failed) = match found(looked) {
+            Ok(found) => found,
+            Err(failed) => return failure(&failed, &whom),
         };
         // The subtree's own name has names below it: it exists (RFC 8020).
-        let nxdomain = kept.nxdomain && !(below.top && kept.answers.is_empty());
-        let mut answer = Answer::records(kept.answers);
-        answer.rcode = if nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
-        (answer.authorities, answer.additionals, answer.next) = (kept.authorities, kept.additionals, kept.next);
-        let Some(failed) = failed else { return answer };
-        answer.authoritative = false;
-        let text = format!("cluster `{}`: {failed}", member.name);
-        answer.because(ede::STALE, "answered before, kept").because(code(&failed), text)
+        kept.nxdomain &= !(below.top && kept.answers.is_empty());
+        marked(Answer { authoritative: failed.is_none(), ..told(kept) }, failed, &whom)
     }
 
     /// Why names that are not ours are not looked up for this question; `None` where they are.
@@ -109,50 +103,57 @@ impl Resolver {
         let bits = Bits { dnssec: question.dnssec, unchecked: question.unchecked, validated: true };
         let looked = self.lookups.outside(name, question.kind, bits, asking).await;
         trace.step("forward", || looked_up("upstreams", &looked, false));
-        let (mut kept, failed) = match looked.outcome {
-            Outcome::Fresh(kept) => (kept, None),
-            Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
-            Outcome::Failed(failed) => return failure(&failed, "upstream resolvers"),
+        let (mut kept, failed) = match found(looked) {
+            Ok(found) => found,
+            Err(failed) => return failure(&failed, UPSTREAMS),
         };
         let ours = |n: &Name| !matches!(place(&world.table, asker, n, question.kind), Place::Outside);
         let home = outside::come_home(&mut kept, ours);
         let stripped = self.guard.strip(name, &mut kept, |ip| world.table.owners(ip).is_some());
         trace.step("outside", || json!({"comesHome": home, "addressesStripped": stripped, "validated": kept.secure}));
-        let mut answer = Answer { authoritative: false, secure: kept.secure, ..Answer::records(kept.answers) };
-        answer.rcode = if kept.nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
-        (answer.authorities, answer.additionals, answer.next) = (kept.authorities, kept.additionals, kept.next);
+        let mut answer = told(kept);
         if stripped > 0 {
             let text = format!("{stripped} addresses of inside networks taken out (dns.rebinding)");
             answer = answer.because(ede::BLOCKED, text);
         }
-        match failed {
-            None => answer,
-            Some(failed) => {
-                let stale = if kept.nxdomain { ede::STALE_NXDOMAIN } else { ede::STALE };
-                answer.secure = false;
-                answer
-                    .because(stale, "answered before, kept")
-                    .because(code(&failed), format!("upstream resolvers: {failed}"))
-            }
-        }
+        marked(answer, failed, UPSTREAMS)
     }
 }
 
 /// What others said, or what was answered before.
 pub(crate) fn said(looked: Looked, whom: &str, trace: &mut Trace) -> Answer {
     trace.step("forward", || looked_up(whom, &looked, false));
-    let (kept, failed) = match looked.outcome {
-        Outcome::Fresh(kept) => (kept, None),
-        Outcome::Stale(kept, failed) => (kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed)),
-        Outcome::Failed(failed) => return failure(&failed, whom),
-    };
-    let mut answer = Answer { authoritative: false, secure: kept.secure, ..Answer::records(kept.answers) };
-    answer.rcode = if kept.nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
-    (answer.authorities, answer.additionals, answer.next) = (kept.authorities, kept.additionals, kept.next);
+    match found(looked) {
+        Ok((kept, failed)) => marked(told(kept), failed, whom),
+        Err(failed) => failure(&failed, whom),
+    }
+}
+
+/// What there is of a look-up, and why it is nothing newer.
+///
+/// # Errors
+/// Why there is nothing.
+fn found(looked: Looked) -> Result<(Kept, Option<Failed>), Failed> {
+    match looked.outcome {
+        Outcome::Fresh(kept) => Ok((kept, None)),
+        Outcome::Stale(kept, failed) => Ok((kept.aged(Duration::ZERO, Some(STALE_TTL)), Some(failed))),
+        Outcome::Failed(failed) => Err(failed),
+    }
+}
+
+/// What others said, as an answer.
+fn told(kept: Kept) -> Answer {
+    let Kept { nxdomain, secure, answers, authorities, additionals, next } = kept;
+    let rcode = if nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
+    Answer { rcode, secure, authorities, additionals, next, authoritative: false, ..Answer::records(answers) }
+}
+
+/// An answer that was given before says so, and why there is no newer one.
+fn marked(answer: Answer, failed: Option<Failed>, whom: &str) -> Answer {
     let Some(failed) = failed else { return answer };
-    answer.secure = false;
-    let stale = if kept.nxdomain { ede::STALE_NXDOMAIN } else { ede::STALE };
-    answer.because(stale, "answered before, kept").because(code(&failed), format!("{whom}: {failed}"))
+    let stale = if answer.rcode == ResponseCode::NXDomain { ede::STALE_NXDOMAIN } else { ede::STALE };
+    let marked = Answer { secure: false, ..answer }.because(stale, "answered before, kept");
+    marked.because(code(&failed), format!("{whom}: {failed}"))
 }
 
 /// That `whom` could not tell.
