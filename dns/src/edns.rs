@@ -4,13 +4,16 @@
 //!   query ── Opt::find ──► size, DO, cookie, …          reply ── ReplyOpt::write ──► reply with OPT
 //! ```
 //!
-//! In: octets. Out: an [`Opt`] that borrows from them; the OPT of a reply, exactly if the query had one, cut to what fits. Neither reading nor writing an OPT allocates. Never panics on what comes. Sources: RFC 6891 (EDNS), 5001
-//! (NSID), 7828 (keep-alive), 7830 and 8467 (padding), 7873 (cookies), 8914 (extended errors).
+//! In: octets. Out: an [`Opt`] that borrows from them; the OPT of a reply, exactly if the query had one, cut to what fits. Neither reading
+//! nor writing an OPT allocates. Never panics on what comes. Sources: RFC 6891 (EDNS), 5001 (NSID), 7828 (keep-alive), 7830 and 8467
+//! (padding), 7873 (cookies), 8914 (extended errors).
+
+use bytes::BufMut;
 
 use crate::answer::Ede;
 use crate::forward::UDP_BYTES_MAX;
 use crate::guard::COOKIE_BYTES;
-use bytes::BufMut;
+use crate::names::after_name;
 
 mod code {
     pub(super) const NSID: u16 = 3;
@@ -67,12 +70,12 @@ impl<'a> Opt<'a> {
         };
         let mut at = HEADER_BYTES;
         for _ in 0..questions {
-            at = after_name(packet, at)? + 4;
+            at = after_name(packet, at).ok_or(Malformed)? + 4;
         }
         let mut found = None;
         for record in 0..before + also + additionals {
             let owner = at;
-            at = after_name(packet, at)?;
+            at = after_name(packet, at).ok_or(Malformed)?;
             let fixed = packet.get(at..at + 10).ok_or(Malformed)?;
             let word = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
             at += 10;
@@ -297,20 +300,6 @@ pub(crate) fn append(octets: &mut Vec<u8>, opt: Option<&ReplyOpt<'_>>, limit: us
     opt.write(octets.len(), limit, octets);
     let count = u16::from_be_bytes([octets[10], octets[11]]).saturating_add(1);
     octets[10..HEADER_BYTES].copy_from_slice(&count.to_be_bytes());
-}
-
-/// Where a name that begins at `at` ends.
-pub(crate) fn after_name(packet: &[u8], mut at: usize) -> Result<usize, Malformed> {
-    // Each turn moves on by at least one octet.
-    loop {
-        match *packet.get(at).ok_or(Malformed)? {
-            0 => return Ok(at + 1),
-            // A pointer is the end (RFC 1035 §4.1.4); where it leads is not asked here.
-            length if length & 0xc0 == 0xc0 => return Ok(at + 2),
-            length if length & 0xc0 == 0 => at += 1 + usize::from(length),
-            _ => return Err(Malformed),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Addresses of gateways: for hosts that a TrafficPolicy names, and for services whose endpoints the asker can't reach. Pure.
 //!
 //! In: the sites of the topology, as gateways report themselves; who asks. Out: the gateways that serve the asker's set and stand in the
-//! clusters that the policy puts first, where each is reached by the name that is asked for; those that stand in no member, or in none that is up, when no other is left. One that a health
-//! check takes out is left out, as long as another is there.
+//! clusters that the policy puts first, where each is reached by the name that is asked for; those that stand in no member, or in none
+//! that is up, when no other is left. One that a health check takes out is left out, as long as another is there.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -30,11 +30,9 @@ use crate::kinds::Kind;
 use crate::lookup::Asking;
 use crate::names::{absolute, within};
 use crate::resolve::{Question, Resolver, said};
-use crate::table::{Member, server};
+use crate::table::{CLUSTERSET, Member, server};
 use crate::world::World;
 
-/// The zone of the multi-cluster services API.
-const CLUSTERSET: &str = "clusterset.local";
 /// A cluster set that nobody is in.
 const NOWHERE: &str = "";
 

@@ -117,7 +117,7 @@ mod metrics;
 mod counters;
 
 mod labels;
-// who looks on
+
 mod tap;
 
 #[doc(hidden)]

@@ -41,6 +41,20 @@ pub(crate) fn lower_octets(name: &Name) -> Vec<u8> {
     octets(name).to_ascii_lowercase()
 }
 
+/// Where the name that begins at `at` in a message ends; `None` when it does not end in it, or is none.
+pub(crate) fn after_name(packet: &[u8], mut at: usize) -> Option<usize> {
+    // Each turn moves on by at least one octet.
+    loop {
+        match *packet.get(at)? {
+            0 => return Some(at + 1),
+            // A pointer is the end (RFC 1035 §4.1.4); where it leads is not asked here.
+            length if length & 0xc0 == 0xc0 => return Some(at + 2),
+            length if length & 0xc0 == 0 => at += 1 + usize::from(length),
+            _ => return None,
+        }
+    }
+}
+
 /// A label as text, where it is text.
 pub(crate) fn text(label: &[u8]) -> Option<&str> {
     std::str::from_utf8(label).ok()
@@ -72,6 +86,21 @@ mod tests {
             if let Some(labels) = labels {
                 assert_eq!(below(&labels, &zone).unwrap(), name, "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_message_ends_with_the_root_or_a_pointer() {
+        for (octets, end) in [
+            (&b"\0"[..], Some(1)),
+            (b"\x01a\x02bc\0rest", Some(6)),
+            (b"\x01a\xc0\x0crest", Some(4)),
+            (b"\x01a\x40\0", None),
+            (b"\x01a", None),
+            (b"\x3fa", None),
+            (b"", None),
+        ] {
+            assert_eq!(after_name(octets, 0), end, "{octets:?}");
         }
     }
 

@@ -32,7 +32,7 @@ use crate::zones::{Building, Zone, serial};
 /// How long a negative answer of ours may be kept where no Zone says it: what is absent now may be there in a moment.
 pub(crate) const NEGATIVE_TTL: u32 = 5;
 /// The zone of the multi-cluster services API.
-const CLUSTERSET: &str = "clusterset.local";
+pub(crate) const CLUSTERSET: &str = "clusterset.local";
 
 /// A member as names see it.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 
-use crate::names::{absolute, lower_octets};
+use crate::names::{absolute, after_name, lower_octets};
 
 const TYPE: u16 = 250;
 const HEADER_BYTES: usize = 12;
@@ -265,8 +265,8 @@ fn without(packet: &[u8], found: &Found) -> Vec<u8> {
 /// The header and question of a reply that says NOTAUTH. The message was walked through before.
 fn refusal(message: &[u8]) -> Vec<u8> {
     let questions = u16::from_be_bytes([message[4], message[5]]);
-    let end = (0..questions).try_fold(HEADER_BYTES, |at, _| Ok::<_, ()>(after_name(message, at)? + 4));
-    let question = end.ok().and_then(|end| message.get(HEADER_BYTES..end));
+    let end = (0..questions).try_fold(HEADER_BYTES, |at, _| Some(after_name(message, at)? + 4));
+    let question = end.and_then(|end| message.get(HEADER_BYTES..end));
     let mut reply = message[..HEADER_BYTES].to_vec();
     reply[2] = 0x80 | (reply[2] & 0x79);
     reply[3] = NOTAUTH;
@@ -322,11 +322,11 @@ fn find(packet: &[u8]) -> Result<Option<Found>, ()> {
     }
     let mut at = HEADER_BYTES;
     for _ in 0..questions {
-        at = after_name(packet, at)? + 4;
+        at = after_name(packet, at).ok_or(())? + 4;
     }
     for record in 1..=records {
         let start = at;
-        at = after_name(packet, at)?;
+        at = after_name(packet, at).ok_or(())?;
         let fixed = packet.get(at..at + 10).ok_or(())?;
         let (kind, length) = (u16::from_be_bytes([fixed[0], fixed[1]]), u16::from_be_bytes([fixed[8], fixed[9]]));
         let (fields, data) = (at, at + 10);
@@ -342,18 +342,6 @@ fn find(packet: &[u8]) -> Result<Option<Found>, ()> {
         return if placed { read(packet, start, data, at).map(Some).ok_or(()) } else { Err(()) };
     }
     Ok(None)
-}
-
-/// What follows a name; pointers end it.
-fn after_name(packet: &[u8], mut at: usize) -> Result<usize, ()> {
-    loop {
-        match *packet.get(at).ok_or(())? {
-            0 => return Ok(at + 1),
-            length if length < 64 => at += 1 + usize::from(length),
-            length if length >= 192 => return Ok(at + 2),
-            _ => return Err(()),
-        }
-    }
 }
 
 fn read(packet: &[u8], at: usize, data: usize, end: usize) -> Option<Found> {

@@ -1,7 +1,12 @@
 //! Who asks, as cases.
 
+use atoll_api::kinds::Location;
+use serde_json::json;
+
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, View};
+use crate::geo::{Map, Mmdb, write};
+use crate::names::absolute;
 use crate::testing::topology;
 
 #[test]
@@ -84,13 +89,6 @@ fn who_stands_alike_has_one_number_and_keeps_it() {
     assert_eq!(id(&second, "10.2.1.7"), numbers[1]);
     assert!(first == Clients::new(&topology, &config(&[]), &Geo::default(), Some(&first)) && first != second);
 }
-
-use atoll_api::kinds::Location;
-use serde_json::json;
-
-use crate::config::View;
-use crate::geo::{Map, Mmdb, write};
-use crate::names::absolute;
 
 /// The federation with places on earth, and files that know some addresses.
 fn on_earth() -> (Topology, Geo) {

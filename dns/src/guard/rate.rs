@@ -75,7 +75,8 @@ pub(crate) enum Verdict {
 /// How fast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Replies of one kind that a network of strangers gets each second; 0: no limit.
+    /// Replies of one kind that a network of strangers gets each second, counted in steps of 16 µs: above some thousands it is a little
+    /// less. 0: no limit.
     pub per_second: u32,
     /// Of those over it, each so-many-th goes out truncated, the others not at all; 0: none, 1: all.
     pub slip: u8,

@@ -47,6 +47,7 @@ pub(super) fn reverse_soa(table: &Table, member: &Member, name: &Name) -> Record
     let zone = name.trim_to(labels.min(name.iter().len()));
     Zone::new(zone, &Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() }, &[], 1).soa()
 }
+
 /// What the answer of a place is made of.
 pub(super) fn source(place: &Place<'_>) -> Option<Source> {
     Some(match place {

@@ -32,6 +32,7 @@ use crate::gate::Gate;
 use crate::geo::ecs::{self, Echo};
 use crate::guard::{Cookie, Kind, Now, Verdict};
 use crate::metrics::Metrics;
+use crate::names::octets;
 use crate::resolve::{Question, Shared};
 use crate::tap::{self, Taps};
 use crate::wire::encode::{self, encode};
@@ -205,7 +206,7 @@ impl Responder {
         answer.secure &= query.metadata.authentic_data || question.dnssec;
         let encoding = encode::Question { name: &question.name, kind: question.kind, class: asked.query_class };
         let encoded = encode(&encoding, &answer, peer.seen.asker.recursion);
-        let spelled = spelled(&asked.name);
+        let spelled = octets(&asked.name);
         let asking = asking(&query, &spelled, opt.map(|opt| self.said(opt, peer)));
         let body = encoded.body();
         let mut reply = vec![0; body.room(limit)];
@@ -291,17 +292,6 @@ impl Peer<'_> {
     fn of_opt(&self) -> (Via, IpAddr, Cookie, Now) {
         (self.via, self.from.ip(), self.cookie, self.now)
     }
-}
-
-/// The octets of a name as the client spells it.
-fn spelled(name: &Name) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(NAME_MAX);
-    for label in name {
-        octets.push(u8::try_from(label.len()).unwrap_or(0));
-        octets.extend_from_slice(label);
-    }
-    octets.push(0);
-    octets
 }
 
 fn asking<'a>(query: &Message, spelled: &'a [u8], opt: Option<ReplyOpt<'a>>) -> Asked<'a> {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
-use crate::edns::after_name;
+use crate::names::after_name;
 
 /// Where queries are answered (RFC 8484 §4.1 leaves it to the server; this is what clients expect).
 const PATH: &str = "/dns-query";
@@ -103,11 +103,11 @@ pub(crate) fn freshness(reply: &[u8]) -> Option<u32> {
     }
     let mut at = HEADER_BYTES;
     for _ in 0..questions {
-        at = after_name(reply, at).ok()? + 4;
+        at = after_name(reply, at)? + 4;
     }
     let mut least = None;
     for record in 0..u32::from(answers) + u32::from(authorities) {
-        at = after_name(reply, at).ok()?;
+        at = after_name(reply, at)?;
         let fixed: &[u8; 10] = reply.get(at..)?.first_chunk()?;
         let ttl = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
         let data = reply.get(at + 10..at + 10 + usize::from(u16::from_be_bytes([fixed[8], fixed[9]])))?;
