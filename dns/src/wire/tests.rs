@@ -17,7 +17,7 @@ use super::*;
 use crate::config::Config;
 use crate::guard::Rate;
 use crate::health::Probes;
-use crate::respond::{Responder, Via};
+use crate::respond::{Given, Responder, Via};
 use crate::testing::topology;
 use crate::world::World;
 
@@ -236,11 +236,23 @@ async fn a_change_is_seen_at_once_and_what_it_does_not_concern_is_kept() {
     publish(&responder, later);
     assert_eq!(addresses(&ask(&responder, web, RecordType::A).await), ["10.1.0.1"]);
     assert_eq!(responder.wire.size().0, kept.0, "the new answer is in the place of the old one");
-    // Were it decided again, its key would be put again; what is asked late shows that it was kept.
+    let from: SocketAddr = ([10, 1, 0, 7], 4000).into();
+    let hit = |name: &str| {
+        let mut message = Message::query();
+        message.add_query(Asks::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        let (mut local, mut out) = (Local::default(), [0; 1232]);
+        let given = responder.hit(&mut local, &message.to_vec().unwrap(), from, responder.moment(), &mut out);
+        matches!(given, Given::Reply(_))
+    };
+    assert!(hit(db) && hit(web), "what did not change is given again, and so is what was decided anew");
+    let mut third = Topology::clone(&responder.resolver.world.load().table.topology);
+    third.endpoints.get_mut("prod-us").unwrap().values_mut().for_each(|there| *there = Arc::default());
+    publish(&responder, third);
+    assert!(hit(db) && !hit(web), "the service is void wherever it changed, and nothing else is");
     let world = responder.resolver.world.load_full();
-    assert_eq!(world.generation, 2);
+    assert_eq!(world.generation, 3);
     publish(&responder, Topology::clone(&world.table.topology));
-    assert_eq!(responder.resolver.world.load().generation, 2, "the same is no change");
+    assert_eq!(responder.resolver.world.load().generation, 3, "the same is no change");
 }
 
 #[tokio::test]
