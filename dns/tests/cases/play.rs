@@ -4,8 +4,6 @@
 //! afterwards is published before the next one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::pin;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use atoll_api::facts::Facts;
@@ -26,27 +24,23 @@ use crate::script::Step;
 use crate::secondary::Secondary;
 use crate::setting;
 use crate::signing::{self, Keys};
+use crate::stage::clock::{Standing, looked, moving, stand};
 use crate::stage::member::{Manner, MemberDns, Section};
 use crate::stage::{Agent, Given, Stage};
 use crate::wording::{absolute, behaviour, echoes, query, record};
 use crate::zones::{on, ways};
 
-/// Real time between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(5);
 /// Looks before the clock begins to move: what is at work needs no clock.
 const LOOKS: u32 = 8;
-/// How far the clock moves at a look.
-const STRIDE: Duration = Duration::from_millis(10);
+/// The same at the end: threads end in real time.
+const LOOKS_AT_END: u32 = 150;
 
 /// A line that did not hold, and why.
 pub(crate) type Wrong = (usize, String);
 
 /// Plays `steps`; what did not hold.
 pub(crate) async fn play(steps: Vec<Step>) -> Vec<Wrong> {
-    let (clock, ended) = sync_channel::<()>(1);
-    // tokio moves a paused clock by itself when nothing runs, except while a blocking task does: sockets take real time.
-    tokio::task::spawn_blocking(move || ended.recv());
-    let mut scene = waited(Scene::new(clock)).await;
+    let mut scene = waited(Scene::new(stand())).await;
     let mut wrong = Vec::new();
     for step in &steps {
         // A flood is one moment.
@@ -68,36 +62,18 @@ pub(crate) async fn play(steps: Vec<Step>) -> Vec<Wrong> {
         }
     }
     if let Some(stage) = scene.stage.take() {
-        // Its threads end in real time.
-        waited_beyond(150, stage.end()).await;
+        moving(LOOKS_AT_END, stage.end()).await;
     }
     wrong
 }
 
 /// Awaits `future`; when it takes long, the clock moves.
 async fn waited<T>(future: impl Future<Output = T>) -> T {
-    waited_beyond(LOOKS, future).await
-}
-
-/// Awaits `future`; after so many looks the clock moves.
-async fn waited_beyond<T>(looks: u32, future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    for look in 0_u32.. {
-        tokio::select! {
-            biased;
-            done = &mut future => return done,
-            () = looked() => if look > looks { tokio::time::advance(STRIDE).await },
-        }
-    }
-    unreachable!("there is always another look")
-}
-
-pub(crate) async fn looked() {
-    tokio::task::spawn_blocking(|| std::thread::park_timeout(LOOK)).await.unwrap();
+    moving(LOOKS, future).await
 }
 
 pub(crate) struct Scene {
-    _clock: SyncSender<()>,
+    _clock: Standing,
     servers: HashMap<String, MemberDns>,
     /// How much of what each was asked has been told.
     pub(crate) told: HashMap<String, usize>,
@@ -121,7 +97,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    async fn new(clock: SyncSender<()>) -> Self {
+    async fn new(clock: Standing) -> Self {
         let (storing, line) = Hub::new().await;
         let settings = json!({"apex": "atoll.internal", "defaultSet": "prod"});
         Self {

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use crate::backend::{Backend, Protocol};
 use crate::expect::number;
-use crate::play::{Scene, Wrong, looked};
+use crate::play::{Scene, Wrong};
 use crate::script::Step;
+use crate::stage::clock::looked;
 
 #[path = "../../src/geo/mmdb/write.rs"]
 mod write;

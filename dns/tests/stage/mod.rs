@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part of it")]
 #![allow(clippy::unwrap_used, reason = "a stage that can't be set ends the test")]
 
+pub(crate) mod clock;
 pub(crate) mod member;
 pub(crate) mod ways;
 
@@ -196,7 +197,7 @@ impl Stage {
     /// Ends the server and waits for it.
     pub(crate) async fn end(self) {
         self.shutdown.cancel();
-        timeout(PATIENCE, self.task).await.expect("it ends in time").expect("it ends well");
+        clock::still(self.task).await.expect("it ends well");
     }
 }
 
