@@ -20,7 +20,10 @@ mod identity;
 
 mod revoke;
 
+mod signatures;
+
 mod unjudged;
+
 mod verify;
 
 mod tls;
