@@ -14,11 +14,15 @@
 
 mod stream;
 
+mod error;
+
 mod role;
 
 mod identity;
 
 mod revoke;
+
+mod material;
 
 mod signatures;
 
@@ -53,17 +57,19 @@ mod testing;
 
 pub use dial::{DialError, Dialer};
 pub use door::{Door, Guest, neighbourhood};
+pub use error::IdentityError;
 pub use http::serve_http;
-pub use identity::{Identity, IdentityError, ca_pin};
+pub use identity::{Identity, ca_pin};
 pub use keepalive::Keepalive;
 pub use probe::{Prober, Route, Routes, Target, Want};
 pub use relay::{RELAY_ALPN, RelayError, RelayTable, accept_relay};
 pub use revoke::{Cut, Revocations};
 pub use role::{Peer, Role, Serial};
-pub use serve::{Allow, REASON_HEADER, serve_relay};
+pub use serve::{Allow, serve_relay};
 pub use sniff::{again, sniff};
 pub use stream::{Accept, BoxStream, Connect, Listen, Stream, System, host_and_port, listener};
 pub use targets::{probe_members, targets_of};
 pub use tls::{ClientAuth, Secured, TlsIdentity, pinned};
+pub use tunnel::REASON_HEADER;
 pub use unjudged::AnyCertificate;
 pub use verify::Expect;

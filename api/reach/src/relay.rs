@@ -17,21 +17,14 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::keepalive::Keepalive;
-use crate::serve::REASON_HEADER;
 use crate::stream::BoxStream;
-use crate::tunnel::{Tunnel, to_io};
+use crate::tunnel::{CONNECTION_WINDOW_BYTES, REASON_HEADER, STREAM_WINDOW_BYTES, STREAMS_MAX, Tunnel, to_io};
 
 /// The protocol name that an agent offers for a relay connection.
 pub const RELAY_ALPN: &[u8] = b"atoll-relay/1";
 
-/// Streams at once on one connection; the agent allows a few more, so that ours is the limit that is met.
-pub(crate) const STREAMS_MAX: usize = 1000;
 /// Live connections of one cluster; the oldest goes when another comes.
 const CONNECTIONS_MAX: usize = 8;
-/// What one stream may have in flight.
-pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// What a connection may have in flight: 256 streams may stall entirely before others feel it.
-pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 /// From the wish to the open stream, all tries together.
 const OPEN_MAX: Duration = Duration::from_secs(8);
 

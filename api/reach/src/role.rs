@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
-use crate::identity::IdentityError;
+use crate::error::IdentityError;
 
 /// What the bearer of a certificate may act as.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -15,12 +15,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::keepalive::Keepalive;
-use crate::relay::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::stream::{BoxStream, Connect};
-use crate::tunnel::{Tunnel, to_io};
-
-/// The response header that says why a stream was not opened.
-pub const REASON_HEADER: &str = "atoll-reason";
+use crate::tunnel::{CONNECTION_WINDOW_BYTES, REASON_HEADER, STREAM_WINDOW_BYTES, STREAMS_MAX, Tunnel, to_io};
 
 /// A dial into the member that takes longer is answered with 504.
 const DIAL_MAX: Duration = Duration::from_secs(5);

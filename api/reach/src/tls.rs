@@ -12,13 +12,14 @@ use arc_swap::ArcSwap;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme, version::TLS13};
+use rustls::{ClientConfig, ServerConfig, SignatureScheme, version::TLS13};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::identity::{Identity, IdentityError};
+use crate::error::IdentityError;
+use crate::identity::Identity;
+use crate::material::Material;
 use crate::revoke::Revocations;
 use crate::role::Peer;
 use crate::stream::BoxStream;
@@ -26,14 +27,6 @@ use crate::verify::{Expect, Pinned, Verifier};
 
 /// A handshake that takes longer is given up: a peer that says nothing must not hold a connection.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-
-/// Everything derived from one identity, swapped whole.
-pub(crate) struct Material {
-    pub(crate) identity: Identity,
-    pub(crate) key: Arc<CertifiedKey>,
-    pub(crate) roots: Arc<RootCertStore>,
-    pub(crate) clients: Arc<dyn ClientCertVerifier>,
-}
 
 /// Whether a client must show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +64,7 @@ impl TlsIdentity {
     /// When the key can't sign for the certificate or the CA is no certificate authority.
     pub fn new(identity: Identity, revocations: Revocations) -> Result<Self, IdentityError> {
         let provider = provider();
-        let material = derive(identity, &provider)?;
+        let material = Material::new(identity, &provider)?;
         Ok(Self { material: Arc::new(ArcSwap::from_pointee(material)), revocations, provider })
     }
 
@@ -80,7 +73,7 @@ impl TlsIdentity {
     /// # Errors
     /// As [`TlsIdentity::new`]; the old identity stays then.
     pub fn swap(&self, identity: Identity) -> Result<(), IdentityError> {
-        self.material.store(Arc::new(derive(identity, &self.provider)?));
+        self.material.store(Arc::new(Material::new(identity, &self.provider)?));
         Ok(())
     }
 
@@ -201,21 +194,6 @@ pub fn pinned(pin: [u8; 32], alpn: &[&[u8]]) -> Arc<ClientConfig> {
 
 fn provider() -> Arc<CryptoProvider> {
     CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-}
-
-fn derive(identity: Identity, provider: &Arc<CryptoProvider>) -> Result<Material, IdentityError> {
-    let bad_key = |e: rustls::Error| IdentityError::Key(e.to_string());
-    let bad_ca = |e: String| IdentityError::Malformed("hub CA", e);
-    let key = CertifiedKey::from_der(identity.chain.clone(), identity.key.clone_key(), provider).map_err(bad_key)?;
-    let mut roots = RootCertStore::empty();
-    for ca in &identity.ca {
-        roots.add(ca.clone()).map_err(|e| bad_ca(e.to_string()))?;
-    }
-    let roots = Arc::new(roots);
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
-        .build()
-        .map_err(|e| bad_ca(e.to_string()))?;
-    Ok(Material { identity, key: Arc::new(key), roots, clients })
 }
 
 async fn within<T>(handshake: impl Future<Output = io::Result<T>>) -> io::Result<T> {

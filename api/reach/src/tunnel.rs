@@ -1,4 +1,5 @@
-//! One HTTP/2 stream as a byte stream: flow-controlled both ways, half-close kept, a reset is an error.
+//! One HTTP/2 stream as a byte stream: flow-controlled both ways, half-close kept, a reset is an error; and what both sides of the relay
+//! have agreed on.
 //!
 //! In: the two halves of an accepted CONNECT (RFC 9113 §8.5). Out: [`Tunnel`]. Bytes are given back to the peer's window
 //! only once they are read here, so that a slow reader slows the far sender and nothing piles up in between.
@@ -12,6 +13,14 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
+/// The response header that says why a stream was not opened.
+pub const REASON_HEADER: &str = "atoll-reason";
+/// Streams at once on one connection; the agent allows a few more, so that ours is the limit that is met.
+pub(crate) const STREAMS_MAX: usize = 1000;
+/// What one stream may have in flight.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// What a connection may have in flight: 256 streams may stall entirely before others feel it.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 /// The most that one write hands to the connection.
 const WRITE_MAX: usize = 64 * 1024;
 

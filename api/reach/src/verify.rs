@@ -14,10 +14,11 @@ use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DistinguishedName, Error, OtherError, RootCertStore};
 
-use crate::identity::{IdentityError, ca_pin};
+use crate::error::IdentityError;
+use crate::identity::ca_pin;
+use crate::material::Material;
 use crate::revoke::Revocations;
 use crate::role::{Peer, Role};
-use crate::tls::Material;
 
 /// Whom a client means to talk to.
 #[derive(Debug, Clone, PartialEq, Eq)]
