@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -61,8 +61,10 @@ pub(crate) struct Endpoint {
     pub(crate) cluster: Option<Arc<ClusterState>>,
     pub(crate) idle: Idle,
     retired: AtomicBool,
-    /// Counts how often it was found to be down.
+    /// Tells those who wait that it was found to be down.
     pub(crate) down: watch::Sender<u64>,
+    /// How often.
+    falls: AtomicU64,
 }
 
 impl Endpoint {
@@ -76,9 +78,15 @@ impl Endpoint {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How often it was found to be down.
+    pub(crate) fn falls(&self) -> u64 {
+        self.falls.load(Ordering::Acquire)
+    }
+
     /// Tells those who wait for it that it is down, and closes idle connections.
     pub(crate) fn fell(&self) {
         self.idle.clear();
+        self.falls.fetch_add(1, Ordering::Release);
         self.down.send_modify(|n| *n += 1);
     }
 }
@@ -167,6 +175,7 @@ impl Known {
                 idle: Idle::default(),
                 retired: AtomicBool::new(false),
                 down: watch::Sender::new(0),
+                falls: AtomicU64::new(0),
             });
             (made, 0)
         };

@@ -38,6 +38,7 @@ mod progress;
 mod tls;
 
 mod http;
+mod http1;
 mod l4;
 
 mod filter;

@@ -1,5 +1,6 @@
 //! What is counted: requests by route, status and cluster, their time, connects, failures, clusters that are out, clients that were cut.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
@@ -31,6 +32,19 @@ impl Cut {
             Self::Idle => "idle",
         }
     }
+}
+
+/// The counter that was counted last.
+#[derive(Default)]
+pub(crate) struct Tally {
+    last: Option<Last>,
+}
+
+struct Last {
+    route: Arc<str>,
+    code: u16,
+    cluster: String,
+    counter: IntCounter,
 }
 
 /// Counters of the gateway. Clones share them.
@@ -123,6 +137,20 @@ impl Metrics {
     /// A request was answered.
     pub(crate) fn answered(&self, route: &str, code: u16, cluster: &str, time: Duration) {
         self.requests.with_label_values(&[route, &code.to_string(), cluster]).inc();
+        self.seconds.observe(time.as_secs_f64());
+    }
+
+    /// The same for one connection after the other requests of which are much alike: `tally` is theirs.
+    pub(crate) fn tallied(&self, tally: &mut Tally, route: &Arc<str>, code: u16, cluster: &str, time: Duration) {
+        let last =
+            tally.last.as_ref().filter(|l| Arc::ptr_eq(&l.route, route) && l.code == code && l.cluster == cluster);
+        if last.is_none() {
+            let counter = self.requests.with_label_values(&[&**route, &code.to_string(), cluster]);
+            tally.last = Some(Last { route: Arc::clone(route), code, cluster: cluster.to_owned(), counter });
+        }
+        if let Some(last) = &tally.last {
+            last.counter.inc();
+        }
         self.seconds.observe(time.as_secs_f64());
     }
 

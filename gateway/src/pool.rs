@@ -1,7 +1,7 @@
 //! Connections to endpoints: dialed, kept while idle, given to one request after the other.
 //!
-//! In: an endpoint. Out: a [`Connection`] that takes a request. HTTP/1.1 connections are kept last in, first out; of HTTP/2 there is one
-//! an endpoint. Every connection's task belongs to the tracker and ends with the token.
+//! In: an endpoint. Out: a [`Connection`] that takes a request. HTTP/1.1 connections are kept last in, first out, as streams without a task
+//! or memory; of HTTP/2 there is one an endpoint, whose task belongs to the tracker and ends with the token.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_reach::{BoxStream, Connect, Dialer, Route};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::endpoint::Endpoint;
 use crate::http::Outgoing;
+use crate::http1::is_alive;
 use crate::metrics::Metrics;
 
 /// A connect that takes longer has failed.
@@ -27,18 +28,14 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 /// While nobody knows yet whether a member is reached directly, its relay gets its turn too.
 const CONNECT_UNKNOWN_MAX: Duration = Duration::from_millis(2500);
 /// Idle connections of one endpoint.
-const IDLE_LEN_MAX: usize = 128;
+const IDLE_LEN_MAX: usize = 512;
 /// Servers close idle connections too; the sooner of both should be us.
 const IDLE_MAX: Duration = Duration::from_secs(30);
-/// How long a connection that was just given back may take until it is ready.
-const READY_MAX: Duration = Duration::from_millis(20);
-/// An answer's head is at most this long.
-const HEAD_BYTES_MAX: usize = 128 * 1024;
 
 /// An idle or fresh connection.
 pub(crate) enum Connection {
     H1 {
-        sender: http1::SendRequest<Outgoing>,
+        stream: BoxStream,
         /// It served a request before.
         reused: bool,
     },
@@ -48,7 +45,7 @@ pub(crate) enum Connection {
 /// Idle connections of one endpoint.
 #[derive(Default)]
 pub(crate) struct Idle {
-    h1: Mutex<VecDeque<(http1::SendRequest<Outgoing>, Instant)>>,
+    h1: Mutex<VecDeque<(BoxStream, Instant)>>,
     h2: Mutex<Option<http2::SendRequest<Outgoing>>>,
 }
 
@@ -59,26 +56,23 @@ impl Idle {
         self.h2.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    fn take(&self) -> Option<http1::SendRequest<Outgoing>> {
-        let mut idle = self.h1.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        while idle.front().is_some_and(|(c, since)| c.is_closed() || now.saturating_duration_since(*since) > IDLE_MAX) {
-            idle.pop_front();
-        }
+    fn take(&self) -> Option<BoxStream> {
         loop {
-            let (connection, since) = idle.pop_back()?;
-            if !connection.is_closed() && now.saturating_duration_since(since) <= IDLE_MAX {
-                return Some(connection);
+            let (mut stream, since) = self.h1.lock().unwrap_or_else(PoisonError::into_inner).pop_back()?;
+            // Those before it are older still; the sweep forgets them.
+            if Instant::now().saturating_duration_since(since) <= IDLE_MAX && is_alive(&mut stream) {
+                return Some(stream);
             }
         }
     }
 
-    fn put(&self, connection: http1::SendRequest<Outgoing>) {
+    fn put(&self, stream: BoxStream) {
+        let now = Instant::now();
         let mut idle = self.h1.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() >= IDLE_LEN_MAX {
             idle.pop_front();
         }
-        idle.push_back((connection, Instant::now()));
+        idle.push_back((stream, now));
     }
 
     /// How many there are.
@@ -89,7 +83,7 @@ impl Idle {
     /// Forgets those that were idle for too long.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut idle = self.h1.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|(c, since)| !c.is_closed() && now.saturating_duration_since(*since) <= IDLE_MAX);
+        idle.retain_mut(|(c, since)| now.saturating_duration_since(*since) <= IDLE_MAX && is_alive(c));
     }
 }
 
@@ -112,23 +106,22 @@ impl Pool {
         if endpoint.address.h2 {
             return self.h2(endpoint).await.map(Connection::H2);
         }
-        while !fresh && let Some(mut idle) = endpoint.idle.take() {
-            if idle.is_ready() || matches!(timeout(READY_MAX, idle.ready()).await, Ok(Ok(()))) {
-                return Ok(Connection::H1 { sender: idle, reused: true });
-            }
+        if !fresh && let Some(idle) = Self::idle(endpoint) {
+            return Ok(idle);
         }
-        let stream = self.open(endpoint).await?;
-        let shaken = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = shaken.map_err(io::Error::other)?;
-        let shutdown = self.shutdown.clone();
-        self.tracker.spawn(shutdown.run_until_cancelled_owned(connection.with_upgrades()));
-        Ok(Connection::H1 { sender, reused: false })
+        Ok(Connection::H1 { stream: self.open(endpoint).await?, reused: false })
+    }
+
+    /// An idle connection that speaks HTTP/1.1, where there is one.
+    pub(crate) fn idle(endpoint: &Endpoint) -> Option<Connection> {
+        let stream = endpoint.idle.take()?;
+        Some(Connection::H1 { stream, reused: true })
     }
 
     /// Keeps a connection whose answer was read to its end.
-    pub(crate) fn give_back(endpoint: &Endpoint, connection: http1::SendRequest<Outgoing>) {
-        if !connection.is_closed() && !endpoint.is_retired() {
-            endpoint.idle.put(connection);
+    pub(crate) fn give_back(endpoint: &Endpoint, stream: BoxStream) {
+        if !endpoint.is_retired() {
+            endpoint.idle.put(stream);
         }
     }
 

@@ -47,6 +47,43 @@ impl Patience {
     }
 }
 
+/// One timer for one wait after the other: set anew only when it rings or is to ring sooner, for most waits are short, and many.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    /// Whether it is that late; if not, the task is woken when it is.
+    pub(crate) fn rings(&mut self, until: Instant, cx: &mut Context<'_>) -> bool {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() > until {
+            timer.as_mut().reset(until);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= until {
+                return true;
+            }
+            timer.as_mut().reset(until);
+        }
+        false
+    }
+
+    /// What `work` gives, unless it is late before that.
+    pub(crate) async fn unless<T>(
+        &mut self,
+        until: Instant,
+        work: &mut (impl Future<Output = T> + Unpin),
+    ) -> Option<T> {
+        std::future::poll_fn(|cx| match Pin::new(&mut *work).poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if self.rings(until, cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}
+
 /// A client's stream that breaks when the client takes nothing of what is written to it.
 pub(crate) struct Taken {
     stream: BoxStream,

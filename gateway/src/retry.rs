@@ -2,6 +2,7 @@
 //!
 //! A token bucket, so that a dead backend does not double the load of the others. Time is an argument. Source: Finagle's retry budgets.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
@@ -13,39 +14,45 @@ const PER_SECOND: u32 = 10;
 /// Retries saved up at most.
 const SAVED_MAX: u32 = 200;
 
-/// The bucket.
+/// The bucket. Requests take no lock, and write nothing while it is full.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    state: Mutex<(u32, Option<Instant>)>,
+    saved: AtomicU32,
+    /// When what time gives was last counted.
+    counted: Mutex<Option<Instant>>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { state: Mutex::new((SAVED_MAX * COST, None)) }
+        Self { saved: AtomicU32::new(SAVED_MAX * COST), counted: Mutex::new(None) }
     }
 }
 
 impl Budget {
     /// A request came in.
     pub(crate) fn request(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 = (state.0 + 1).min(SAVED_MAX * COST);
+        if self.saved.load(Ordering::Relaxed) < SAVED_MAX * COST {
+            self.earn(1);
+        }
+    }
+
+    fn earn(&self, earned: u32) {
+        let add = |saved: u32| Some(saved.saturating_add(earned).min(SAVED_MAX * COST));
+        // It always has something to put there.
+        let _ = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
     /// Whether one may be sent again now; if so, that is paid for.
     pub(crate) fn retry(&self, now: Instant) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = state.1.map_or(0, |at| now.saturating_duration_since(at).as_millis());
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = counted.map_or(0, |at| now.saturating_duration_since(at).as_millis());
         let earned = u32::try_from(since).unwrap_or(u32::MAX).saturating_mul(PER_SECOND * COST) / 1000;
-        if state.1.is_none() || earned > 0 {
-            state.0 = state.0.saturating_add(earned).min(SAVED_MAX * COST);
-            state.1 = Some(now);
+        if counted.is_none() || earned > 0 {
+            self.earn(earned);
+            *counted = Some(now);
         }
-        let allowed = state.0 >= COST;
-        if allowed {
-            state.0 -= COST;
-        }
-        allowed
+        let pay = |saved: u32| saved.checked_sub(COST);
+        self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_ok()
     }
 }
 

@@ -99,6 +99,11 @@ impl Turn<'_> {
         if self.wish.method.goes_by_key() {
             return self.by_key(tier, fit);
         }
+        if let [part] = tier
+            && self.live.parts[*part].endpoints.len() == 1
+        {
+            return Some((*part, 0)).filter(|at| fit(*at));
+        }
         let places = tier.iter().flat_map(|part| (0..self.live.parts[*part].endpoints.len()).map(move |i| (*part, i)));
         let all: Vec<Picked> = places.filter(|at| fit(*at)).collect();
         let zone = self.wish.zone;

@@ -1,31 +1,30 @@
 //! The straight line of a request: host, listener, route, filters, backend, forward, filters back, access log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use super::body::Reply;
-use super::forward::{Forward, Trace};
+use super::forward::{Ask, Forward, Trace};
 use super::refusal::Refusal;
 use super::server::Client;
-use super::upload::Upload;
+use super::upload::{FromClient, Upload};
 use super::{headers, mirror};
 use crate::balance::{Picked, draw, find};
 use crate::filter::Matched;
 use crate::plane::{Plane, Snapshot};
+use crate::progress::Alarm;
 use crate::session::Shown;
 use crate::table::{Backend, ListenerTable, Rule};
 
 /// Answers one request, whatever happens.
-pub(super) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request<Incoming>) -> Response<Reply> {
-    let started = Instant::now();
+pub(crate) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request<FromClient>) -> Response<Reply> {
+    let began = Instant::now();
     plane.budget.request();
-    let line = tracing::enabled!(target: "access", tracing::Level::DEBUG)
-        .then(|| (request.method().clone(), request.uri().clone()));
+    let line = Line::of(|| (request.method().to_string(), request.uri().to_string()));
     let mut trace = Trace::default();
     let grpc = is_grpc(request.headers());
     let response = match serve(plane, client, request, &mut trace).await {
@@ -35,29 +34,48 @@ pub(super) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request
             if grpc { refusal.answer_grpc() } else { refusal.answer() }
         }
     };
-    let (code, time) = (response.status().as_u16(), started.elapsed());
-    let cluster = trace.endpoint.as_ref().map_or("", |e| e.address.cluster_name());
-    plane.metrics.answered(trace.route.as_deref().unwrap_or_default(), code, cluster, time);
-    if let Some((method, uri)) = line {
-        tracing::debug!(
-            target: "access",
-            client = %client.peer, listener = trace.listener.as_deref().unwrap_or_default(), host = trace.host, %method, %uri, code,
-            ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
-            route = trace.route.as_deref().unwrap_or_default(),
-            cluster, endpoint = trace.endpoint.as_ref().map(|e| e.address.to_string()).unwrap_or_default(), attempts = trace.attempts,
-        );
-    }
+    let code = response.status().as_u16();
+    let time = began.elapsed();
+    plane.metrics.answered(trace.route.as_deref().unwrap_or_default(), code, trace.cluster(), time);
+    told(client, &trace, code, time, line);
     response
+}
+
+/// What the access log says of a request, where there is one.
+pub(crate) struct Line(Option<(String, String)>);
+
+impl Line {
+    /// Method and target.
+    pub(crate) fn of(words: impl FnOnce() -> (String, String)) -> Self {
+        Self(tracing::enabled!(target: "access", tracing::Level::DEBUG).then(words))
+    }
+}
+
+impl Line {
+    /// Whether there is an access log.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Writes the access log.
+pub(crate) fn told(client: &Client, trace: &Trace, code: u16, time: Duration, line: Line) {
+    let Some((method, uri)) = line.0 else { return };
+    tracing::debug!(
+        target: "access",
+        client = %client.peer, listener = trace.listener.as_deref().unwrap_or_default(), host = trace.host, method, uri, code,
+        ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        route = trace.route.as_deref().unwrap_or_default(), cluster = trace.cluster(),
+        endpoint = trace.endpoint.as_ref().map(|e| e.address.to_string()).unwrap_or_default(), attempts = trace.attempts,
+    );
 }
 
 async fn serve(
     plane: &Arc<Plane>,
     client: &Client,
-    mut request: Request<Incoming>,
+    request: Request<FromClient>,
     trace: &mut Trace,
 ) -> Result<Response<Reply>, Refusal> {
-    let wants_upgrade = request.headers().contains_key(http::header::UPGRADE);
-    let upgraded = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     check(plane, &head)?;
     let host = headers::host(&mut head)?;
@@ -76,7 +94,7 @@ async fn serve(
     let origin = head.headers.get(http::header::ORIGIN).cloned();
     let origin = origin.as_ref();
     let matched = Matched { prefix: entry.matcher.prefix(), scheme, host: &host, port: listener.port };
-    let upgrade = upgraded.and_then(|on| Some((headers::upgrade(&head)?, on)));
+    let upgrade = headers::upgrade(&head);
     prepare(&mut head, client, scheme, upgrade.as_ref());
     for filter in &rule.filters {
         if let Some(answer) = filter.request(&mut head, &matched) {
@@ -114,7 +132,8 @@ async fn serve(
     };
     let calls = is_grpc(&head.headers) && snapshot.table.upstreams[upstream].h2;
     let payload = mirror::copies(&forward, rule, backend, &head, Upload::new(plane, body, calls)).await?;
-    let mut response = forward.run(&head, payload, upgrade, trace).await?;
+    let answered = forward.run(Ask::Whole(&head), payload, trace, &mut Alarm::default()).await?;
+    let mut response = answered.into_response(upgrade.as_ref());
     if let (Some(session), Some(endpoint)) = (&rule.session, &trace.endpoint)
         && shown.is_none_or(|shown| shown.endpoint != endpoint.id)
     {
@@ -135,7 +154,15 @@ fn check(plane: &Plane, head: &Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn listener<'a>(snapshot: &'a Snapshot, client: &Client, host: &'a str) -> Result<&'a ListenerTable, Refusal> {
+/// The listener that a request for `host` is for.
+///
+/// # Errors
+/// There is none, or the connection is for another.
+pub(crate) fn listener<'a>(
+    snapshot: &'a Snapshot,
+    client: &Client,
+    host: &'a str,
+) -> Result<&'a ListenerTable, Refusal> {
     let listener = snapshot.table.listener(client.slot, host);
     let listener = listener.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no listener takes this host"))?;
     // A connection that was opened for one listener's name does not reach another's (RFC 9110 §7.4).
@@ -147,10 +174,10 @@ fn listener<'a>(snapshot: &'a Snapshot, client: &Client, host: &'a str) -> Resul
 }
 
 /// The head as endpoints get it, before filters.
-fn prepare(head: &mut Parts, client: &Client, scheme: &'static str, upgrade: Option<&(HeaderValue, OnUpgrade)>) {
+fn prepare(head: &mut Parts, client: &Client, scheme: &'static str, upgrade: Option<&HeaderValue>) {
     headers::strip(&mut head.headers);
     headers::forwarded(&mut head.headers, client.peer.ip(), scheme);
-    if let Some((protocol, _)) = upgrade {
+    if let Some(protocol) = upgrade {
         headers::put_upgrade(&mut head.headers, protocol);
     }
     let target = head.uri.path_and_query().cloned();
@@ -170,6 +197,13 @@ fn kept<'a>(snapshot: &Snapshot, rule: &'a Rule, shown: Shown) -> Option<(&'a Ba
         let live = &snapshot.live[*backend.target.as_ref().ok()?];
         Some((backend, find(live, shown.endpoint)?))
     })
+}
+
+/// Whether an upstream speaks HTTP/1.1, and nothing of a request but where it comes from decides who answers.
+pub(crate) fn passes(snapshot: &Snapshot, upstream: usize, host: &str) -> bool {
+    let (table, upstream) = (&snapshot.table, &snapshot.table.upstreams[upstream]);
+    let policy = upstream.policy.as_ref().or_else(|| table.host_policies.get(host));
+    !upstream.h2 && policy.is_none_or(|policy| !policy.balance.method.goes_by_key())
 }
 
 fn unix_seconds() -> u64 {

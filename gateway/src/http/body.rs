@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
+use atoll_reach::BoxStream;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 
 use super::streams;
 use super::upload::{Answered, Upload};
 use crate::endpoint::Endpoint;
+use crate::http1::{self, Broken};
 use crate::pool::Pool;
 
 /// Why a body ends before its end.
@@ -23,7 +24,10 @@ use crate::pool::Pool;
 pub(crate) enum BodyError {
     /// Whoever sends it broke it off, or sent what is none.
     #[error(transparent)]
-    Broken(#[from] hyper::Error),
+    Hyper(#[from] hyper::Error),
+    /// The same on HTTP/1.1.
+    #[error(transparent)]
+    Broken(#[from] Broken),
     /// The client did not go on with it.
     #[error("the client does not go on with its body")]
     Late,
@@ -72,26 +76,20 @@ fn whole(body: &mut Full<Bytes>, cx: &mut Context<'_>) -> FramePoll {
     Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
 }
 
-/// A request in flight at an endpoint, and its connection.
+/// A request in flight at an endpoint.
 pub(crate) struct InFlight {
     endpoint: Arc<Endpoint>,
-    connection: Option<SendRequest<Outgoing>>,
 }
 
 impl InFlight {
     pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint, connection: None }
+        Self { endpoint }
     }
 
-    /// Keeps the connection until the answer's body was read.
-    pub(crate) fn holding(mut self, connection: Option<SendRequest<Outgoing>>) -> Self {
-        self.connection = connection;
-        self
-    }
-
-    fn finish(mut self) {
-        if let Some(connection) = self.connection.take() {
+    /// The answer was read to its end: the connection takes the next request.
+    pub(crate) fn finish(self, connection: Option<BoxStream>) {
+        if let Some(connection) = connection {
             Pool::give_back(&self.endpoint, connection);
         }
     }
@@ -101,6 +99,12 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The body of an endpoint's answer.
+pub(super) enum FromEndpoint {
+    H1(Box<http1::Incoming>),
+    H2(Incoming),
 }
 
 /// An answer's body back to the client.
@@ -115,7 +119,10 @@ pub(crate) struct Reply {
 
 enum Source {
     Own(Full<Bytes>),
-    Endpoint(Incoming),
+    H1(Box<http1::Incoming>),
+    H2(Incoming),
+    /// The endpoint speaks another protocol from now on.
+    Switched(Option<BoxStream>),
 }
 
 impl Reply {
@@ -125,31 +132,58 @@ impl Reply {
     }
 
     /// An endpoint's; `answered` is told to the body of the request.
-    pub(crate) fn of(body: Incoming, in_flight: InFlight, answered: Option<Answered>) -> Self {
-        Self { body: Source::Endpoint(body), rest: Bytes::new(), in_flight: Some(in_flight), answered }
+    pub(super) fn of(body: FromEndpoint, in_flight: InFlight, answered: Option<Answered>) -> Self {
+        let body = match body {
+            FromEndpoint::H1(body) => Source::H1(body),
+            FromEndpoint::H2(body) => Source::H2(body),
+        };
+        Self { body, rest: Bytes::new(), in_flight: Some(in_flight), answered }
+    }
+
+    /// None: the endpoint's stream goes on without HTTP.
+    pub(super) fn switched(stream: BoxStream, in_flight: InFlight) -> Self {
+        let body = Source::Switched(Some(stream));
+        Self { body, rest: Bytes::new(), in_flight: Some(in_flight), answered: None }
+    }
+
+    /// The endpoint's stream, where that goes on without HTTP.
+    pub(crate) fn take_switched(&mut self) -> Option<(BoxStream, InFlight)> {
+        let Source::Switched(stream) = &mut self.body else { return None };
+        Some((stream.take()?, self.in_flight.take()?))
     }
 
     fn finish(&mut self) {
         self.answered = None;
-        if let Some(in_flight) = self.in_flight.take() {
-            in_flight.finish();
-        }
+        let Some(in_flight) = self.in_flight.take() else { return };
+        let none = Source::Own(Full::default());
+        let connection = match std::mem::replace(&mut self.body, none) {
+            Source::H1(body) => body.into_idle(),
+            Source::Own(_) | Source::H2(_) | Source::Switched(_) => None,
+        };
+        in_flight.finish(connection);
     }
 
     fn is_read(&self) -> bool {
         match &self.body {
             Source::Own(body) => body.is_end_stream(),
-            Source::Endpoint(body) => body.is_end_stream(),
+            Source::H1(body) => body.is_done(),
+            Source::H2(body) => body.is_end_stream(),
+            Source::Switched(_) => true,
         }
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> FramePoll {
         match &mut self.body {
             Source::Own(body) => whole(body, cx),
-            Source::Endpoint(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
+            Source::H1(body) => {
+                let frame = ready!(body.poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
+            Source::H2(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Hyper)))
+            }
+            Source::Switched(_) => Poll::Ready(None),
         }
     }
 }
@@ -187,7 +221,9 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         let hint = match &self.body {
             Source::Own(body) => body.size_hint(),
-            Source::Endpoint(body) => body.size_hint(),
+            Source::H1(body) => body.length().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::H2(body) => body.size_hint(),
+            Source::Switched(_) => SizeHint::with_exact(0),
         };
         let rest = u64::try_from(self.rest.len()).unwrap_or(u64::MAX);
         let mut all = SizeHint::new();

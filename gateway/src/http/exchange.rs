@@ -1,31 +1,55 @@
 //! One attempt: a request sent on one connection, and the wait until its answer begins.
 //!
-//! While it waits, a slow endpoint is looked at, and one that is found to be down is given up.
+//! While it waits, a slow endpoint is looked at, and one that is found to be down is given up. Most answers come before any of that matters:
+//! those cost no timer.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use atoll_reach::BoxStream;
+use http::request::Parts;
+use http::{Method, Request, Response, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::SendRequest;
+use hyper::client::conn::http2::SendRequest;
 use tokio::time::{Instant, sleep_until};
 
 use super::body::Outgoing;
+use super::forward::Ask;
 use crate::endpoint::Endpoint;
+use crate::http1::{self, Exchange, Failed, render_request};
 use crate::plane::Plane;
 use crate::pool::Connection;
+use crate::progress::Alarm;
 
+/// An answer within this time needs nobody to watch over it.
+const QUICK: Duration = Duration::from_millis(50);
 /// An answer that takes longer makes us look whether the endpoint is there.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 /// So long a request that can't be sent again waits for an endpoint that went down.
 const DOWN_MAX: Duration = Duration::from_secs(10);
 const FAR: Duration = Duration::from_secs(86_400 * 365);
 
+/// An answer that began.
+pub(super) enum Answer {
+    H1(Box<http1::Answer>),
+    H2(Box<Response<Incoming>>),
+}
+
+impl Answer {
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            Self::H1(answer) => answer.head.status,
+            Self::H2(answer) => answer.status().as_u16(),
+        }
+    }
+}
+
 /// What became of an attempt.
 pub(super) enum Sent {
-    /// The answer begins; the connection can be used again once its body was read.
-    Answer(Box<Response<Incoming>>, Option<SendRequest<Outgoing>>),
+    Answer(Answer),
     /// Nothing was sent. Whether the connection was an older one.
     Unsent(Outgoing, bool),
     /// The connection ended without an answer. Whether it was an older one.
@@ -36,85 +60,117 @@ pub(super) enum Sent {
     Late,
 }
 
-/// Sends `request` and waits for the answer's head.
-pub(super) async fn exchange(
-    plane: &Plane,
-    endpoint: &Arc<Endpoint>,
-    connection: Connection,
-    request: Request<Outgoing>,
-    replayable: bool,
-    limit: Option<Instant>,
-) -> Sent {
-    let mut down = endpoint.down.subscribe();
-    let mut waiting = Waiting { plane, endpoint, down: &mut down, replayable, limit };
-    match connection {
-        Connection::H1 { mut sender, reused } => match waiting.answer(sender.try_send_request(request)).await {
-            Ok(response) => Sent::Answer(Box::new(response), Some(sender)),
-            Err(failed) => failed.sent(reused),
-        },
-        Connection::H2(mut sender) => match waiting.answer(sender.try_send_request(request)).await {
-            Ok(response) => Sent::Answer(Box::new(response), None),
-            Err(failed) => failed.sent(sender.is_closed()),
-        },
-    }
+/// What an attempt needs to know beside the request.
+pub(super) struct Attempt<'a> {
+    pub(super) plane: &'a Plane,
+    pub(super) endpoint: &'a Arc<Endpoint>,
+    pub(super) replayable: bool,
+    pub(super) limit: Option<Instant>,
+    pub(super) alarm: &'a mut Alarm,
 }
 
-enum Failed {
-    Broken(Box<TrySendError<Request<Outgoing>>>),
-    Down,
-    Late,
-}
-
-impl Failed {
-    fn sent(self, reused: bool) -> Sent {
-        match self {
-            Self::Broken(mut error) => match error.take_message() {
-                Some(request) => Sent::Unsent(request.into_body(), reused),
-                None => Sent::Lost(reused),
-            },
-            Self::Down => Sent::Down,
-            Self::Late => Sent::Late,
+impl Attempt<'_> {
+    /// Sends a request and waits for the answer's head.
+    pub(super) async fn send(&mut self, connection: Connection, ask: Ask<'_>, body: Outgoing) -> Sent {
+        match connection {
+            Connection::H1 { stream, reused } => self.h1(stream, reused, ask, body).await,
+            Connection::H2(sender) => Box::pin(self.h2(sender, ask, body)).await,
         }
     }
-}
 
-struct Waiting<'a> {
-    plane: &'a Plane,
-    endpoint: &'a Arc<Endpoint>,
-    down: &'a mut tokio::sync::watch::Receiver<u64>,
-    replayable: bool,
-    limit: Option<Instant>,
-}
+    async fn h2(&mut self, mut sender: SendRequest<Outgoing>, ask: Ask<'_>, body: Outgoing) -> Sent {
+        let Ask::Whole(head) = ask else { return Sent::Unsent(body, false) };
+        let request = request(head, body, self.endpoint);
+        let mut answer = Box::pin(sender.try_send_request(request));
+        match self.wait(&mut answer).await {
+            Ok(Ok(answer)) => Sent::Answer(Answer::H2(Box::new(answer))),
+            Ok(Err(error)) => {
+                drop(answer);
+                unsent(error, sender.is_closed())
+            }
+            Err(given_up) => given_up,
+        }
+    }
 
-impl Waiting<'_> {
-    async fn answer(
+    async fn h1(&mut self, stream: BoxStream, reused: bool, ask: Ask<'_>, body: Outgoing) -> Sent {
+        let mut exchange = match ask {
+            Ask::Plain(plain) => Exchange::new(stream, plain.octets, body, plain.chunked, plain.is_head),
+            Ask::Whole(head) => {
+                let (mut octets, length) = (Vec::new(), body.size_hint().exact());
+                render_request(&mut octets, head, length);
+                Exchange::new(stream, &octets, body, length.is_none(), head.method == Method::HEAD)
+            }
+        };
+        let mut answer = poll_fn(|cx| exchange.poll(cx));
+        match self.wait(&mut answer).await {
+            Ok(Ok(answer)) => Sent::Answer(Answer::H1(Box::new(answer))),
+            Ok(Err(Failed::Unsent(body))) => Sent::Unsent(body, reused),
+            Ok(Err(Failed::Lost)) => Sent::Lost(reused),
+            Err(given_up) => given_up,
+        }
+    }
+
+    /// Waits for an answer, unless the endpoint is given up before.
+    async fn wait<T>(&mut self, answer: &mut (impl Future<Output = T> + Unpin)) -> Result<T, Sent> {
+        let (began, falls) = (Instant::now(), self.endpoint.falls());
+        let limit = self.limit.unwrap_or(began + FAR);
+        if let Some(answered) = self.alarm.unless(limit.min(began + QUICK), answer).await {
+            return Ok(answered);
+        }
+        Box::pin(self.watch(answer, began, falls, limit)).await
+    }
+
+    /// The same, and watches over the endpoint. `falls`: how often it had been down when the wait began.
+    async fn watch<T>(
         &mut self,
-        answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>>,
-    ) -> Result<Response<Incoming>, Failed> {
-        let mut answer = std::pin::pin!(answer);
-        let now = Instant::now();
-        let mut limit = self.limit.unwrap_or(now + FAR);
-        let (mut suspected, mut went_down) = (false, false);
+        answer: &mut (impl Future<Output = T> + Unpin),
+        began: Instant,
+        falls: u64,
+        mut limit: Instant,
+    ) -> Result<T, Sent> {
+        let mut down = self.endpoint.down.subscribe();
+        let (mut suspected, mut fell) = (false, self.endpoint.falls() != falls);
+        let mut went_down = false;
         loop {
+            if std::mem::take(&mut fell) {
+                if self.replayable {
+                    return Err(Sent::Down);
+                }
+                went_down = true;
+                limit = limit.min(Instant::now() + DOWN_MAX);
+            }
             tokio::select! {
                 biased;
-                answered = answer.as_mut() => return answered.map_err(|e| Failed::Broken(Box::new(e))),
-                () = sleep_until(now + SUSPECT_AFTER), if !suspected => {
+                answered = &mut *answer => return Ok(answered),
+                () = sleep_until(began + SUSPECT_AFTER), if !suspected => {
                     suspected = true;
                     self.plane.health.suspect(self.endpoint);
                 }
-                changed = self.down.changed(), if !went_down => {
-                    if self.replayable {
-                        return Err(Failed::Down);
-                    }
-                    went_down = true;
-                    // The sender lives as long as the endpoint.
-                    if changed.is_ok() {
-                        limit = limit.min(Instant::now() + DOWN_MAX);
-                    }
-                }
-                () = sleep_until(limit) => return Err(Failed::Late),
+                // The sender lives as long as the endpoint.
+                changed = down.changed(), if !went_down => fell = changed.is_ok(),
+                () = sleep_until(limit) => return Err(Sent::Late),
             }
         }
     }
+}
+
+fn unsent(mut error: TrySendError<Request<Outgoing>>, reused: bool) -> Sent {
+    match error.take_message() {
+        Some(request) => Sent::Unsent(request.into_body(), reused),
+        None => Sent::Lost(reused),
+    }
+}
+
+/// A request as HTTP/2 has it.
+fn request(head: &Parts, body: Outgoing, endpoint: &Endpoint) -> Request<Outgoing> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.headers_mut() = head.headers.clone();
+    *request.version_mut() = Version::HTTP_2;
+    let host = request.headers_mut().remove(http::header::HOST);
+    let host = host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or("localhost");
+    let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
+    let scheme = if endpoint.address.tls.is_some() { "https" } else { "http" };
+    *request.uri_mut() = format!("{scheme}://{host}{target}").parse::<Uri>().unwrap_or_else(|_| head.uri.clone());
+    request
 }

@@ -1,6 +1,6 @@
 //! Sends a request to endpoints until one answers: which one, how often, and what is said when none does.
 //!
-//! In: a head as endpoints get it, a body, an upstream. Out: an answer, or why there is none. A request is sent again only when nothing of it
+//! In: a head as endpoints get it, in octets or parts, a body, an upstream. Out: an answer, or why there is none. A request is sent again only when nothing of it
 //! was sent, or when it is idempotent and its body is still there; elsewhere first, then in the next cluster, within the budget.
 
 use std::net::IpAddr;
@@ -9,24 +9,24 @@ use std::time::Duration;
 
 use atoll_api::kinds::BalanceMethod;
 use atoll_api::topology::Standing;
-use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
-use super::body::{InFlight, Outgoing, Reply};
-use super::exchange::{Sent, exchange};
+use super::body::{FromEndpoint, InFlight, Reply};
+use super::exchange::{Answer, Attempt, Sent};
+use super::headers;
 use super::refusal::Refusal;
-use super::upload::{Answered, Payload};
-use super::{headers, tunnel};
+use super::upload::{Answered as Told, Payload};
 use crate::balance::{Picked, Wish, endpoint, pick};
 use crate::choose::{Question, Tiers, client_number, place};
 use crate::endpoint::{Endpoint, Live};
 use crate::health::Failure;
+use crate::http1;
 use crate::plane::{Plane, Snapshot};
+use crate::pool::Pool;
+use crate::progress::Alarm;
 use crate::table::Retry;
 
 /// Attempts at one request.
@@ -38,57 +38,151 @@ const DISCARD_MAX: Duration = Duration::from_secs(5);
 
 /// What the access log says of a request.
 #[derive(Default)]
-pub(super) struct Trace {
-    pub(super) host: String,
-    pub(super) listener: Option<Arc<str>>,
-    pub(super) route: Option<Arc<str>>,
+pub(crate) struct Trace {
+    pub(crate) host: String,
+    pub(crate) listener: Option<Arc<str>>,
+    pub(crate) route: Option<Arc<str>>,
     /// The last one tried.
-    pub(super) endpoint: Option<Arc<Endpoint>>,
-    pub(super) attempts: usize,
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    pub(crate) attempts: usize,
+}
+
+impl Trace {
+    /// The cluster of the last endpoint; empty: the hub's own network, or nobody.
+    pub(crate) fn cluster(&self) -> &str {
+        self.endpoint.as_ref().map_or("", |endpoint| endpoint.address.cluster_name())
+    }
 }
 
 /// Where a request goes, and on whose behalf.
 #[derive(Clone, Copy)]
-pub(super) struct Forward<'a> {
-    pub(super) plane: &'a Arc<Plane>,
-    pub(super) snapshot: &'a Arc<Snapshot>,
+pub(crate) struct Forward<'a> {
+    pub(crate) plane: &'a Arc<Plane>,
+    pub(crate) snapshot: &'a Arc<Snapshot>,
     /// The upstream's index.
-    pub(super) upstream: usize,
-    pub(super) host: &'a str,
-    pub(super) standing: &'a Standing,
+    pub(crate) upstream: usize,
+    pub(crate) host: &'a str,
+    pub(crate) standing: &'a Standing,
     /// The standing's number.
-    pub(super) place: usize,
-    pub(super) client: IpAddr,
-    pub(super) request_timeout: Option<Duration>,
-    pub(super) backend_timeout: Option<Duration>,
+    pub(crate) place: usize,
+    pub(crate) client: IpAddr,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) backend_timeout: Option<Duration>,
     /// What the route wants tried again.
-    pub(super) retry: Option<&'a Retry>,
+    pub(crate) retry: Option<&'a Retry>,
     /// The endpoint of the request's session.
-    pub(super) session: Option<Picked>,
+    pub(crate) session: Option<Picked>,
+}
+
+/// A request as it is sent: the same for every attempt.
+#[derive(Clone, Copy)]
+pub(crate) enum Ask<'a> {
+    Plain(Plain<'a>),
+    Whole(&'a Parts),
+}
+
+/// One whose head is there in octets, for endpoints that speak HTTP/1.1.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<'a> {
+    pub(crate) octets: &'a [u8],
+    /// How it frames its body.
+    pub(crate) chunked: bool,
+    pub(crate) is_head: bool,
+    pub(crate) idempotent: bool,
+}
+
+impl Ask<'_> {
+    fn is_idempotent(&self) -> bool {
+        match self {
+            Self::Plain(plain) => plain.idempotent,
+            Self::Whole(head) => is_idempotent(&head.method),
+        }
+    }
+}
+
+/// What an endpoint answered, before filters.
+pub(crate) struct Answered {
+    answer: Answer,
+    in_flight: InFlight,
+    told: Option<Told>,
+}
+
+/// An answer on HTTP/1.1, what it is in flight as, and what the request's body is told.
+type H1 = (Box<http1::Answer>, InFlight, Option<Told>);
+
+impl Answered {
+    /// Its status.
+    pub(crate) fn status(&self) -> u16 {
+        self.answer.status()
+    }
+
+    /// As HTTP/1.1 gave it; else what it was.
+    pub(crate) fn into_h1(self) -> Result<H1, Box<Self>> {
+        match self.answer {
+            Answer::H1(answer) => Ok((answer, self.in_flight, self.told)),
+            answer => Err(Box::new(Self { answer, ..self })),
+        }
+    }
+
+    /// The answer as the client gets it. `asked`: the protocol that it wanted to switch to.
+    pub(crate) fn into_response(self, asked: Option<&HeaderValue>) -> Response<Reply> {
+        let Self { answer, in_flight, told } = self;
+        let (mut head, body) = match answer {
+            Answer::H1(answer) => match answer.into_parts() {
+                Some((head, body)) => (head, FromEndpoint::H1(Box::new(body))),
+                None => return Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint's answer is none").answer(),
+            },
+            Answer::H2(answer) => {
+                let (head, body) = answer.into_parts();
+                (head, FromEndpoint::H2(body))
+            }
+        };
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let stream = match body {
+                FromEndpoint::H1(body) => body.into_stream(),
+                FromEndpoint::H2(_) => None,
+            };
+            let (Some(asked), Some(stream)) = (asked, stream) else {
+                return Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint switched protocols unasked").answer();
+            };
+            let protocol = head.headers.get(http::header::UPGRADE).unwrap_or(asked).clone();
+            headers::strip(&mut head.headers);
+            headers::put_upgrade(&mut head.headers, &protocol);
+            return Response::from_parts(head, Reply::switched(stream, in_flight));
+        }
+        headers::strip(&mut head.headers);
+        head.version = Version::HTTP_11;
+        Response::from_parts(head, Reply::of(body, in_flight, told))
+    }
+}
+
+/// An answer on HTTP/1.1 frame by frame, for whoever can't pass its octets on.
+pub(crate) fn frames(answer: http1::Answer, in_flight: InFlight) -> Response<Reply> {
+    Answered { answer: Answer::H1(Box::new(answer)), in_flight, told: None }.into_response(None)
 }
 
 impl Forward<'_> {
     /// Sends the request until somebody answers.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         self,
-        head: &Parts,
+        ask: Ask<'_>,
         payload: Payload,
-        upgrade: Option<(HeaderValue, OnUpgrade)>,
         trace: &mut Trace,
-    ) -> Result<Response<Reply>, Refusal> {
-        let mut attempts = Attempts::new(self, head, payload, upgrade);
-        let mut last = Refusal::unavailable("no endpoint is ready");
+        alarm: &mut Alarm,
+    ) -> Result<Answered, Refusal> {
+        let mut attempts = Attempts::new(self, ask, payload);
+        let mut last = None;
         while trace.attempts < attempts.max {
             let Some(next) = attempts.next(trace.attempts) else { break };
             trace.attempts += 1;
             trace.endpoint = Some(Arc::clone(&endpoint(attempts.live, next.at).endpoint));
-            match attempts.one(next).await {
-                Step::Answered(response) => return Ok(*response),
-                Step::Next(refusal) => last = refusal,
+            match attempts.one(next, alarm).await {
+                Step::Answered(answered) => return Ok(answered),
+                Step::Next(refusal) => last = Some(refusal),
                 Step::End(refusal) => return Err(refusal),
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| Refusal::unavailable("no endpoint is ready")))
     }
 
     fn question(&self) -> Question<'_> {
@@ -103,37 +197,11 @@ impl Forward<'_> {
             dice: plane.dice.roll(),
         }
     }
-
-    /// The answer as the client gets it, before filters.
-    fn back(
-        &self,
-        mut response: Response<Incoming>,
-        in_flight: InFlight,
-        answered: Option<Answered>,
-        upgrade: Option<(HeaderValue, OnUpgrade)>,
-    ) -> Response<Reply> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let endpoint = hyper::upgrade::on(&mut response);
-            let (mut head, _) = response.into_parts();
-            let Some((asked, client)) = upgrade else {
-                return Refusal::new(StatusCode::BAD_GATEWAY, "the endpoint switched protocols unasked").answer();
-            };
-            let protocol = head.headers.get(http::header::UPGRADE).cloned().unwrap_or(asked);
-            headers::strip(&mut head.headers);
-            headers::put_upgrade(&mut head.headers, &protocol);
-            tunnel::spawn(self.plane, client, endpoint, in_flight);
-            return Response::from_parts(head, Reply::own(Bytes::new()));
-        }
-        let (mut head, body) = response.into_parts();
-        headers::strip(&mut head.headers);
-        head.version = Version::HTTP_11;
-        Response::from_parts(head, Reply::of(body, in_flight, answered))
-    }
 }
 
 /// What one attempt came to.
 enum Step {
-    Answered(Box<Response<Reply>>),
+    Answered(Answered),
     /// Another may do better; what is said if there is none.
     Next(Refusal),
     /// No further one may be made.
@@ -151,9 +219,8 @@ struct Next {
 /// The attempts at one request: what was tried, and what may be.
 struct Attempts<'a> {
     forward: Forward<'a>,
-    head: &'a Parts,
+    ask: Ask<'a>,
     payload: Payload,
-    upgrade: Option<(HeaderValue, OnUpgrade)>,
     live: &'a Live,
     tiers: Tiers,
     /// How an endpoint is picked, and by which key of the request.
@@ -173,7 +240,7 @@ struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(forward: Forward<'a>, head: &'a Parts, payload: Payload, upgrade: Option<(HeaderValue, OnUpgrade)>) -> Self {
+    fn new(forward: Forward<'a>, ask: Ask<'a>, payload: Payload) -> Self {
         let asked = forward.retry.map_or(0, |r| r.attempts);
         let question = forward.question();
         let remembered = &forward.snapshot.remembered[forward.upstream];
@@ -182,18 +249,20 @@ impl<'a> Attempts<'a> {
             live: &forward.snapshot.live[forward.upstream],
             tiers: question.tiers(&forward.plane.health, remembered, forward.place),
             method: balance.map_or_else(BalanceMethod::default, |b| b.method),
-            key: balance.filter(|b| b.method.goes_by_key()).map_or(0, |b| b.key(&head.headers, forward.client)),
+            key: match (ask, balance.filter(|b| b.method.goes_by_key())) {
+                (Ask::Whole(head), Some(balance)) => balance.key(&head.headers, forward.client),
+                _ => 0,
+            },
             zone: place(forward.standing, &forward.snapshot.table.topology).zone,
             deadline: forward.request_timeout.map(|t| Instant::now() + t),
-            replayable: payload.is_there() && is_idempotent(&head.method),
+            replayable: payload.is_there() && ask.is_idempotent(),
             tried: Vec::new(),
             again: None,
             asked,
             max: ATTEMPTS_MAX + asked,
             forward,
-            head,
+            ask,
             payload,
-            upgrade,
         }
     }
 
@@ -224,13 +293,19 @@ impl<'a> Attempts<'a> {
         Some(Next { at, fresh: false })
     }
 
-    async fn one(&mut self, Next { at, fresh }: Next) -> Step {
+    async fn one(&mut self, Next { at, fresh }: Next, alarm: &mut Alarm) -> Step {
         let (plane, endpoint) = (self.forward.plane, &endpoint(self.live, at).endpoint);
         let in_flight = InFlight::new(Arc::clone(endpoint));
         let began = Instant::now();
         let own = self.forward.backend_timeout.map(|t| began + t);
         let limit = [self.deadline, own].into_iter().flatten().min();
-        let connection = match within(limit, plane.pool.get(endpoint, fresh)).await {
+        // Futures of what is rare are put elsewhere: every connection has room for this one.
+        let idle = if fresh { None } else { Pool::idle(endpoint) };
+        let got = match idle {
+            Some(idle) => Some(Ok(idle)),
+            None => Box::pin(within(limit, plane.pool.get(endpoint, fresh))).await,
+        };
+        let connection = match got {
             Some(Ok(connection)) => connection,
             Some(Err(error)) => {
                 plane.health.failed(endpoint, Failure::Connect);
@@ -242,14 +317,14 @@ impl<'a> Attempts<'a> {
         let Some(body) = self.payload.take() else {
             return Step::End(Refusal::unavailable("the body of the request was sent already"));
         };
-        let request = request(self.head, body, endpoint);
-        let sent = exchange(plane, endpoint, connection, request, self.replayable, limit).await;
-        if !matches!(sent, Sent::Answer(..))
+        let mut attempt = Attempt { plane, endpoint, replayable: self.replayable, limit, alarm };
+        let sent = attempt.send(connection, self.ask, body).await;
+        if !matches!(sent, Sent::Answer(_))
             && let Some(refusal) = self.payload.refusal()
         {
             return Step::End(refusal);
         }
-        if matches!(sent, Sent::Answer(..)) {
+        if matches!(sent, Sent::Answer(_)) {
             plane.health.ok(endpoint, Some(began.elapsed()));
         }
         self.judge(sent, at, endpoint, in_flight).await
@@ -259,16 +334,13 @@ impl<'a> Attempts<'a> {
     async fn judge(&mut self, sent: Sent, at: Picked, endpoint: &Arc<Endpoint>, in_flight: InFlight) -> Step {
         let plane = self.forward.plane;
         match sent {
-            Sent::Answer(response, connection) => {
-                let in_flight = in_flight.holding(connection);
-                if self.payload.is_there() && self.is_wanted_again(response.status().as_u16()).await {
-                    let refusal = Refusal::new(response.status(), "the endpoint answered with an error");
-                    discard(plane, *response, in_flight);
-                    return Step::Next(refusal);
+            Sent::Answer(answer) => {
+                if self.payload.is_there() && self.is_wanted_again(answer.status()).await {
+                    let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+                    discard(plane, Answered { answer, in_flight, told: None });
+                    return Step::Next(Refusal::new(status, "the endpoint answered with an error"));
                 }
-                let answered = self.payload.answered();
-                let back = self.forward.back(*response, in_flight, answered, self.upgrade.take());
-                Step::Answered(Box::new(back))
+                Step::Answered(Answered { answer, in_flight, told: self.payload.answered() })
             }
             Sent::Unsent(body, reused) => {
                 self.payload.put(body);
@@ -305,15 +377,15 @@ impl<'a> Attempts<'a> {
         }
         self.asked -= 1;
         if !retry.backoff.is_zero() {
-            tokio::time::sleep(retry.backoff).await;
+            Box::pin(tokio::time::sleep(retry.backoff)).await;
         }
         true
     }
 }
 
 /// Reads an answer that nobody gets, so that its connection can be used again.
-fn discard(plane: &Plane, response: Response<Incoming>, in_flight: InFlight) {
-    let mut rest = Reply::of(response.into_body(), in_flight, None);
+fn discard(plane: &Plane, answered: Answered) {
+    let mut rest = answered.into_response(None).into_body();
     let end = plane.end.clone();
     let read = async move { while let Some(Ok(_)) = rest.frame().await {} };
     plane.tracker.spawn(async move { end.run_until_cancelled(tokio::time::timeout(DISCARD_MAX, read)).await });
@@ -326,24 +398,6 @@ fn late() -> Refusal {
 /// RFC 9110 §9.2.2.
 fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
-}
-
-fn request(head: &Parts, body: Outgoing, endpoint: &Endpoint) -> Request<Outgoing> {
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = head.uri.clone();
-    *request.headers_mut() = head.headers.clone();
-    if endpoint.address.h2 {
-        *request.version_mut() = Version::HTTP_2;
-        let host = request.headers_mut().remove(http::header::HOST);
-        let host = host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or("localhost");
-        let target = head.uri.path_and_query().map_or("/", |p| p.as_str());
-        let scheme = if endpoint.address.tls.is_some() { "https" } else { "http" };
-        if let Ok(uri) = format!("{scheme}://{host}{target}").parse::<Uri>() {
-            *request.uri_mut() = uri;
-        }
-    }
-    request
 }
 
 /// Waits until `limit` at most.

@@ -10,10 +10,11 @@ use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
-use super::forward::{Forward, Trace};
+use super::forward::{Ask, Forward, Trace};
 use super::refusal::Refusal;
 use super::upload::{Payload, Upload};
 use crate::filter::Mirror;
+use crate::progress::Alarm;
 use crate::table::{Backend, Rule};
 
 /// The longest body that is copied.
@@ -73,9 +74,10 @@ fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) 
             retry: None,
             session: None,
         };
-        if let Ok(answer) = forward.run(&head, payload, None, &mut Trace::default()).await {
+        if let Ok(answer) = forward.run(Ask::Whole(&head), payload, &mut Trace::default(), &mut Alarm::default()).await
+        {
             // Reading it to its end lets the connection be used again.
-            let mut body = answer.into_body();
+            let mut body = answer.into_response(None).into_body();
             while let Some(Ok(_)) = body.frame().await {}
         }
     };

@@ -4,10 +4,11 @@
 //!   server (connection) ─► answer (host, route, filters) ─► forward (attempts) ─► exchange (one attempt) ─► body back
 //! ```
 //!
-//! Clients that don't go on are given up: with their heads by hyper's own time, with bodies in `upload`, with answers at the socket
+//! Clients that don't go on are given up: with their heads by the time that these may take, with bodies in `upload`, with answers at the socket
 //! (`crate::progress`) and, on HTTP/2, for each stream alone in `streams`.
 //!
-//! Hyper parses and frames on both sides; nothing that a client sent is forwarded unparsed. Source: RFC 9110, 9112, 9113.
+//! HTTP/1.1 is parsed and framed by [`crate::http1`], HTTP/2 by hyper; nothing that a client sent is forwarded unparsed. Source: RFC 9110,
+//! 9113.
 
 mod answer;
 mod body;
@@ -19,8 +20,11 @@ mod mirror;
 mod refusal;
 mod server;
 mod streams;
-mod tunnel;
 mod upload;
 
-pub(crate) use body::{InFlight, Outgoing};
+pub(crate) use answer::{Line, answer, listener, passes, told};
+pub(crate) use body::{InFlight, Outgoing, Reply};
+pub(crate) use forward::{Ask, Forward, Plain, Trace, frames};
+pub(crate) use refusal::Refusal;
 pub(crate) use server::{Client, speak};
+pub(crate) use upload::{FromClient, Payload, Upload};

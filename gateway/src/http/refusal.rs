@@ -6,28 +6,28 @@ use super::body::Reply;
 
 /// Why a request is not served.
 #[derive(Debug, Clone)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    pub(super) why: String,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) why: String,
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, why: impl Into<String>) -> Self {
         Self { status, why: why.into() }
     }
 
     /// The request itself is wrong.
-    pub(super) fn bad(why: impl Into<String>) -> Self {
+    pub(crate) fn bad(why: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, why)
     }
 
     /// Nobody can serve it now.
-    pub(super) fn unavailable(why: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(why: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
     }
 
     /// The same as gRPC says it: an answer without a body whose head holds the trailers (gRPC over HTTP/2, Trailers-Only).
-    pub(super) fn answer_grpc(&self) -> Response<Reply> {
+    pub(crate) fn answer_grpc(&self) -> Response<Reply> {
         // As gRPC clients read statuses of HTTP (grpc/doc/http-grpc-status-mapping.md).
         let status = match self.status.as_u16() {
             400 => "13",
@@ -48,7 +48,7 @@ impl Refusal {
         answer
     }
 
-    pub(super) fn answer(&self) -> Response<Reply> {
+    pub(crate) fn answer(&self) -> Response<Reply> {
         let mut answer = Response::new(Reply::own(format!("{}\n", self.why)));
         *answer.status_mut() = self.status;
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -13,7 +13,7 @@ use std::time::Duration;
 use atoll_reach::BoxStream;
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::sleep;
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
 use super::streams::Streams;
+use super::upload::FromClient;
+use crate::http1;
 use crate::metrics::Cut;
 use crate::plane::Plane;
 use crate::table::Slot;
@@ -47,44 +49,30 @@ pub(crate) async fn speak(
     h2: bool,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    if !h2 {
+        return http1::serve(plane, stream, client, stop).await;
+    }
     let (limits, metrics) = (plane.limits.clone(), plane.metrics.clone());
     let (client, served_by) = (Arc::new(client), Arc::clone(&plane));
     let service = service_fn(move |request: Request<Incoming>| {
         let (plane, client) = (Arc::clone(&served_by), Arc::clone(&client));
+        let request = request.map(FromClient::H2);
         async move { Ok::<_, Infallible>(Box::pin(answer(&plane, &client, request)).await) }
     });
-    let stream = TokioIo::new(stream);
-    if h2 {
-        let streams = Streams::new(Arc::clone(&plane));
-        let connection = http2::Builder::new(streams.clone())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams_max)
-            .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PONG_MAX)
-            .serve_connection(stream, service);
-        let idle = async {
-            streams.are_gone(limits.idle_timeout).await;
-            metrics.cut(Cut::Idle);
-        };
-        return drive(&plane, pin!(connection), |c| c.graceful_shutdown(), &stop, idle).await.map_err(io::Error::other);
-    }
-    let connection = http1::Builder::new()
+    let streams = Streams::new(Arc::clone(&plane));
+    let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(limits.header_bytes_max)
-        .max_headers(limits.headers_max)
-        .serve_connection(stream, service)
-        .with_upgrades();
-    // Hyper's time for a head begins with the answer before it.
-    let idle = std::future::pending();
-    let ended = drive(&plane, pin!(connection), |c| c.graceful_shutdown(), &stop, idle).await;
-    ended.map_err(|error| {
-        if error.is_timeout() {
-            metrics.cut(Cut::Head);
-        }
-        io::Error::other(error)
-    })
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let idle = async {
+        streams.are_gone(limits.idle_timeout).await;
+        metrics.cut(Cut::Idle);
+    };
+    let driven = async move { drive(&plane, pin!(connection), |c| c.graceful_shutdown(), &stop, idle).await };
+    Box::pin(driven).await.map_err(io::Error::other)
 }
 
 /// Drives a connection. After `stop`, or once it is idle, it finishes what it does; after the plane's end it is dropped, and so is an idle

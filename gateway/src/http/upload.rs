@@ -17,6 +17,7 @@ use prometheus::IntCounter;
 
 use super::body::{BodyError, FramePoll, Outgoing};
 use super::refusal::Refusal;
+use crate::http1::ClientBody;
 use crate::metrics::Cut;
 use crate::plane::Plane;
 use crate::progress::Patience;
@@ -32,7 +33,7 @@ enum Fault {
 
 /// What becomes of a body.
 #[derive(Debug, Default)]
-pub(super) struct Fate {
+pub(crate) struct Fate {
     fault: OnceLock<Fault>,
     /// An answer is on its way back.
     answered: AtomicBool,
@@ -65,10 +66,18 @@ impl Drop for Answered {
     }
 }
 
+/// Where a client's body comes from.
+#[derive(Debug)]
+pub(crate) enum FromClient {
+    H1(ClientBody),
+    H2(Incoming),
+    Nothing,
+}
+
 /// A client's body.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    body: Incoming,
+    body: FromClient,
     fate: Arc<Fate>,
     /// Nothing: the client may be silent for as long as it likes.
     patience: Option<Patience>,
@@ -78,7 +87,7 @@ pub(crate) struct Upload {
 impl Upload {
     /// `calls`: it is the client's side of a gRPC call, which may be silent before the endpoint says anything; whether the client still
     /// is there HTTP/2's pings tell.
-    pub(super) fn new(plane: &Plane, body: Incoming, calls: bool) -> Self {
+    pub(crate) fn new(plane: &Plane, body: FromClient, calls: bool) -> Self {
         let patience = (!calls).then(|| Patience::new(plane.limits.body_timeout));
         Self { body, fate: Arc::default(), patience, cut: plane.metrics.cuts(Cut::Body) }
     }
@@ -106,11 +115,14 @@ impl Body for Upload {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
         let this = self.get_mut();
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+        let Poll::Ready(frame) = this.body.poll_frame(cx) else {
             if !this.is_late(cx) {
                 return Poll::Pending;
             }
             this.cut.inc();
+            if let FromClient::H1(body) = &mut this.body {
+                body.give_up();
+            }
             let _ = this.fate.fault.set(Fault::Late);
             return Poll::Ready(Some(Err(BodyError::Late)));
         };
@@ -120,20 +132,40 @@ impl Body for Upload {
         if matches!(frame, Some(Err(_))) {
             let _ = this.fate.fault.set(Fault::Broken);
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            FromClient::H1(body) => body.is_done(),
+            FromClient::H2(body) => body.is_end_stream(),
+            FromClient::Nothing => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            FromClient::H1(body) => body.length().map_or_else(SizeHint::default, SizeHint::with_exact),
+            FromClient::H2(body) => body.size_hint(),
+            FromClient::Nothing => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl FromClient {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll {
+        match self {
+            Self::H1(body) => body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::Broken))),
+            Self::H2(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::Hyper)))
+            }
+            Self::Nothing => Poll::Ready(None),
+        }
     }
 }
 
 /// A body that may have to be sent more than once.
-pub(super) enum Payload {
+pub(crate) enum Payload {
     Empty,
     Whole(Bytes),
     /// Gone once it was sent.
@@ -141,7 +173,7 @@ pub(super) enum Payload {
 }
 
 impl Payload {
-    pub(super) fn new(upload: Upload) -> Self {
+    pub(crate) fn new(upload: Upload) -> Self {
         if upload.is_end_stream() {
             return Self::Empty;
         }

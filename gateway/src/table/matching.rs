@@ -4,6 +4,7 @@
 //! a choice: regular expressions must match the whole value and stand between exact paths and prefixes; of a repeated query
 //! parameter the first counts; of repeated headers the values joined by commas.
 
+use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 
 use atoll_api::kinds::gateway::{GRPCRouteMatch, HTTPRouteMatch, NamedMatch};
@@ -29,6 +30,36 @@ pub(crate) enum PathMatch {
 pub(crate) enum ValueMatch {
     Exact(String),
     Regex(Regex),
+}
+
+/// A request as matches look at it.
+pub(crate) trait Asking {
+    /// Its path.
+    fn path(&self) -> &str;
+    /// What follows the question mark; empty where there is none.
+    fn query(&self) -> &str;
+    /// Its method.
+    fn method(&self) -> &str;
+    /// The values of a header as one.
+    fn header(&self, name: &HeaderName) -> Option<Cow<'_, str>>;
+}
+
+impl Asking for Parts {
+    fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    fn query(&self) -> &str {
+        self.uri.query().unwrap_or_default()
+    }
+
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    fn header(&self, name: &HeaderName) -> Option<Cow<'_, str>> {
+        header(&self.headers, name)
+    }
 }
 
 /// What a request must be; all parts must hold.
@@ -67,13 +98,11 @@ impl Match {
     }
 
     /// Whether `request` is meant.
-    pub(crate) fn takes(&self, request: &Parts) -> bool {
-        self.path.takes(request.uri.path())
-            && self.method.as_ref().is_none_or(|m| *m == request.method)
-            && self.headers.iter().all(|(name, want)| header(&request.headers, name).is_some_and(|v| want.takes(&v)))
-            && self.query.iter().all(|(name, want)| {
-                parameter(request.uri.query().unwrap_or_default(), name).is_some_and(|v| want.takes(&v))
-            })
+    pub(crate) fn takes(&self, request: &impl Asking) -> bool {
+        self.path.takes(request.path())
+            && self.method.as_ref().is_none_or(|m| m.as_str() == request.method())
+            && self.headers.iter().all(|(name, want)| request.header(name).is_some_and(|v| want.takes(&v)))
+            && self.query.iter().all(|(name, want)| parameter(request.query(), name).is_some_and(|v| want.takes(&v)))
     }
 
     /// Which of two takes precedence: the smaller.
@@ -200,7 +229,7 @@ fn regex(written: &str) -> Result<Regex, String> {
     built.map_err(|error| format!("regular expression `{written}`: {error}"))
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::borrow::Cow<'a, str>> {
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
     let mut values = headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()));
     let first = values.next()?;
     let rest: Vec<_> = values.collect();

@@ -35,7 +35,6 @@ use atoll_api::health::HealthView;
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::routing::Chain;
 use atoll_api::topology::{ClusterFacts, Topology};
-use http::request::Parts;
 
 pub(crate) use backend::{Problem, Resolver, Scope, Wants};
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
@@ -44,7 +43,7 @@ pub(crate) use grant::From;
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::{ListenerDraft, validation};
 pub(crate) use made::{Draft, RouteName, Spot};
-pub(crate) use matching::{Match, PathMatch};
+pub(crate) use matching::{Asking, Match, PathMatch};
 pub(crate) use policy::{Judged, Policies};
 pub(crate) use rebuild::rebuild;
 pub(crate) use served::behind;
@@ -197,6 +196,14 @@ pub(crate) struct Rule {
     pub(crate) refused: Option<String>,
 }
 
+impl Rule {
+    /// Whether requests pass as they are: nothing of the rule looks at or changes more than where they go.
+    pub(crate) fn is_plain(&self) -> bool {
+        let changes = !self.filters.is_empty() || self.backends.iter().any(|b| !b.filters.is_empty());
+        !(changes || self.refused.is_some() || self.retry.is_some() || self.session.is_some())
+    }
+}
+
 /// What a rule tries again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Retry {
@@ -305,7 +312,7 @@ impl Table {
 
 impl ListenerTable {
     /// The first rule, by precedence, that takes the request.
-    pub(crate) fn route<'a>(&'a self, host: &'a str, request: &Parts) -> Option<&'a Entry> {
+    pub(crate) fn route<'a>(&'a self, host: &'a str, request: &impl Asking) -> Option<&'a Entry> {
         self.routes.levels(host).flat_map(|level| level.iter()).find(|entry| entry.matcher.takes(request))
     }
 }

@@ -1,0 +1,260 @@
+//! The short way of a request: a rule that changes nothing, an endpoint that speaks HTTP/1.1. The head's octets are rewritten, the answer's
+//! passed on.
+//!
+//! Whatever does not fit (filters, sessions, mirrors, retries that need the body, upgrades, keys of methods by hash) takes the long way, which
+//! decides the same.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::body::{ClientBody, Rest};
+use super::client::{Answer, octets};
+use super::head::{Framing, Head};
+use super::render::{self, After, Asker};
+use super::serve::{Asked, Connection, Next, continued};
+use crate::balance::draw;
+use crate::http::{
+    Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, listener, passes, told,
+};
+use crate::plane::Snapshot;
+use crate::table::{Asking, Rule};
+
+/// Whether the request was answered on the short way.
+pub(super) enum Taken {
+    Yes(Next),
+    No,
+}
+
+/// A request as matches look at it.
+pub(super) struct Written<'a> {
+    pub(super) head: &'a Head,
+    pub(super) bytes: &'a [u8],
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+}
+
+impl Asking for Written<'_> {
+    fn path(&self) -> &str {
+        self.path
+    }
+
+    fn query(&self) -> &str {
+        self.query
+    }
+
+    fn method(&self) -> &str {
+        std::str::from_utf8(self.head.method(self.bytes)).unwrap_or_default()
+    }
+
+    fn header(&self, name: &http::HeaderName) -> Option<std::borrow::Cow<'_, str>> {
+        let mut values = self.head.values(self.bytes, name.as_str()).map(String::from_utf8_lossy);
+        let first = values.next()?;
+        Some(values.fold(first, |all, next| format!("{all},{next}").into()))
+    }
+}
+
+/// Where the request goes.
+struct Way {
+    snapshot: Arc<Snapshot>,
+    route: Arc<str>,
+    listener: Arc<str>,
+    rule: Arc<Rule>,
+    upstream: usize,
+}
+
+impl Connection {
+    /// Answers the request, if it can be on the short way.
+    pub(super) async fn plain(&mut self, asked: Asked) -> io::Result<Taken> {
+        let began = Instant::now();
+        let Some(way) = self.way() else { return Ok(Taken::No) };
+        let plane = Arc::clone(&self.plane);
+        self.request(asked);
+        let Some(mut reader) = self.reader.take() else { return Ok(Taken::Yes(Next::Close)) };
+        let bytes = reader.buffer.bytes();
+        let words = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+        let line = Line::of(|| (words(self.head.method(bytes)), words(self.head.target(bytes))));
+        let idempotent = is_idempotent(self.head.method(bytes));
+        reader.buffer.used(self.head.len);
+        let (payload, back, wanted) = if asked.framing == Framing::None || asked.framing == Framing::Length(0) {
+            self.reader = Some(reader);
+            (Payload::Empty, None, None)
+        } else {
+            let (body, back, wanted) = ClientBody::lend(reader, asked.framing.into());
+            (Payload::new(Upload::new(&plane, FromClient::H1(body), false)), Some(back), Some(wanted))
+        };
+        plane.budget.request();
+        let peer = self.client.peer.ip();
+        let (place, standing) = plane.clients.standing(peer);
+        let forward = Forward {
+            plane: &plane,
+            snapshot: &way.snapshot,
+            upstream: way.upstream,
+            host: &self.host,
+            standing,
+            place,
+            client: peer,
+            request_timeout: way.rule.request_timeout,
+            backend_timeout: way.rule.backend_timeout,
+            retry: None,
+            session: None,
+        };
+        let mut trace = Trace { listener: Some(way.listener), ..Trace::default() };
+        let ask = Ask::Plain(Plain {
+            octets: &self.out,
+            chunked: asked.framing == Framing::Chunked,
+            is_head: asked.is_head,
+            idempotent,
+        });
+        let wanted = wanted.as_deref().filter(|_| asked.expects);
+        let sent = continued(&mut self.writer, wanted, forward.run(ask, payload, &mut trace, &mut self.alarm)).await;
+        self.out.clear();
+        let code = sent.as_ref().map_or_else(|refusal| refusal.status.as_u16(), |answered| answered.status());
+        let time = began.elapsed();
+        plane.metrics.tallied(&mut self.tally, &way.route, code, trace.cluster(), time);
+        if line.is_wanted() {
+            (trace.route, trace.host) = (Some(way.route), self.host.clone());
+            told(&self.client, &trace, code, time, line);
+        }
+        let (answer, in_flight, answered) = match sent {
+            Err(refusal) => {
+                let next = Box::pin(self.write(refusal.answer(), asked)).await;
+                return self.settle(next, back).await.map(Taken::Yes);
+            }
+            Ok(answered) => match answered.into_h1() {
+                Ok(parts) => parts,
+                Err(answered) => {
+                    // The upstream changed what it speaks meanwhile.
+                    let response = answered.into_response(None);
+                    let next = Box::pin(self.write(response, asked)).await;
+                    return self.settle(next, back).await.map(Taken::Yes);
+                }
+            },
+        };
+        let next = self.pass(*answer, in_flight, asked).await;
+        drop(answered);
+        self.settle(next, back).await.map(Taken::Yes)
+    }
+
+    /// Looks the request up; nothing where it does not fit.
+    fn way(&mut self) -> Option<Way> {
+        let Self { plane, client, reader, head, host, .. } = self;
+        let bytes = reader.as_ref()?.buffer.bytes();
+        let target = std::str::from_utf8(head.target(bytes)).ok()?;
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let fits = path.starts_with('/') && target.len() <= plane.limits.uri_bytes_max && is_target(target);
+        if !fits || head.values(bytes, "upgrade").next().is_some() || !name(head, bytes, host) {
+            return None;
+        }
+        let snapshot = plane.snapshots.load_full()?;
+        let found = listener(&snapshot, client, host).ok()?;
+        let entry = found.route(host, &Written { head, bytes, path, query })?;
+        let rule = Arc::clone(&entry.rule);
+        if !rule.is_plain() {
+            return None;
+        }
+        let upstream = *draw(&rule.backends, &plane.dice)?.target.as_ref().ok()?;
+        if !passes(&snapshot, upstream, host) {
+            return None;
+        }
+        let (route, listener) = (Arc::clone(&rule.route), Arc::clone(&found.id));
+        Some(Way { rule, upstream, route, listener, snapshot })
+    }
+
+    /// Makes the head ready as endpoints get it.
+    fn request(&mut self, asked: Asked) {
+        let Some(reader) = &self.reader else { return };
+        let bytes = reader.buffer.bytes();
+        let authority = self.head.values(bytes, "host").next().unwrap_or_default();
+        let scheme = if self.client.tls { "https" } else { "http" };
+        let asker = Asker { client: self.client.peer.ip(), scheme, authority };
+        self.out.clear();
+        render::pass_request(&mut self.out, &self.head, bytes, self.head.target(bytes), &asker, asked.framing);
+    }
+
+    /// Passes an answer on as it comes.
+    async fn pass(&mut self, mut answer: Answer, in_flight: InFlight, asked: Asked) -> io::Result<Next> {
+        let framing = answer.framing;
+        if framing == Framing::Close || framing == Framing::Chunked && asked.minor == 0 || answer.head.status == 101 {
+            return Box::pin(self.write(frames(answer, in_flight), asked)).await;
+        }
+        let then = self.after(asked);
+        if asked.minor == 1 {
+            self.out.extend_from_slice(&answer.informed);
+        }
+        render::pass_answer(&mut self.out, &answer.head, answer.bytes(), framing, then);
+        answer.begin();
+        let mut body = answer.body;
+        loop {
+            let Ok(n) = body.span() else { return self.broken().await };
+            if !self.out.is_empty() {
+                self.out.extend_from_slice(&body.octets()[..n]);
+                self.write_out().await?;
+            } else {
+                self.writer.write_all(&body.octets()[..n]).await?;
+            }
+            body.used(n);
+            if body.is_done() {
+                break;
+            }
+            if octets(&mut body).await.is_err() {
+                return self.broken().await;
+            }
+        }
+        in_flight.finish(body.into_idle());
+        self.writer.flush().await?;
+        Ok(if then == After::Close { Next::Close } else { Next::Request })
+    }
+
+    /// An answer that can't go on ends its connection: the client sees that it is not whole.
+    async fn broken(&mut self) -> io::Result<Next> {
+        self.write_out().await?;
+        self.writer.flush().await?;
+        Ok(Next::Close)
+    }
+
+    /// Takes the reading half back; what was not read of the body ends the connection, unless it is short.
+    pub(super) async fn settle(
+        &mut self,
+        next: io::Result<Next>,
+        back: Option<oneshot::Receiver<Rest>>,
+    ) -> io::Result<Next> {
+        let next = next?;
+        let Some(back) = back else { return Ok(next) };
+        Ok(if Box::pin(self.take_back(back)).await { next } else { Next::Close })
+    }
+}
+
+/// The host asked for, in lower case, without port and last dot. Whether it is one, and the only one.
+fn name(head: &Head, bytes: &[u8], host: &mut String) -> bool {
+    host.clear();
+    let mut named = head.values(bytes, "host");
+    let (Some(written), None) = (named.next(), named.next()) else { return false };
+    // Anything but a name, or a name and a port, is looked at on the long way.
+    let (name, port) = match written.iter().position(|b| *b == b':') {
+        Some(at) => (&written[..at], &written[at + 1..]),
+        None => (written, &b""[..]),
+    };
+    let letters = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    if name.is_empty() || !letters || port.len() > 5 || !port.iter().all(u8::is_ascii_digit) {
+        return false;
+    }
+    host.extend(name.iter().map(|b| b.to_ascii_lowercase() as char));
+    while host.ends_with('.') {
+        host.pop();
+    }
+    true
+}
+
+/// Whether a target consists of what targets consist of (RFC 3986 §3.3, §3.4).
+fn is_target(target: &str) -> bool {
+    target.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%?".contains(&b))
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+}

@@ -1,0 +1,307 @@
+//! One connection of a client that speaks HTTP/1.1: request after request, until it ends or we do.
+//!
+//! In: a stream whose TLS was ended. Bounds: the head, its fields, the time that it may take, what is read of a body that nobody wants. At the
+//! end the request that is under way is finished.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use atoll_reach::{BoxStream, again};
+use tokio::io::{AsyncWriteExt as _, WriteHalf};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::body::{Reader, Rest};
+use super::buffer::{Buffer, SMALL};
+use super::head::{Bad, Framing, Head};
+use super::plain::Taken;
+use super::render::After;
+use crate::http::{Client, Refusal};
+use crate::metrics::{Cut, Tally};
+use crate::plane::Plane;
+use crate::progress::{Alarm, Patience};
+
+/// So much of a body that nobody wanted is read, so that the connection can be used again.
+const UNWANTED_BYTES_MAX: usize = 256 * 1024;
+
+/// A client's connection.
+pub(super) struct Connection {
+    pub(super) plane: Arc<Plane>,
+    pub(super) client: Arc<Client>,
+    /// Lent to bodies.
+    pub(super) reader: Option<Reader>,
+    pub(super) writer: WriteHalf<BoxStream>,
+    pub(super) head: Head,
+    pub(super) stop: CancellationToken,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    pub(super) alarm: Alarm,
+    pub(super) tally: Tally,
+    /// What is to be written, and the host asked for: their memory is used again.
+    pub(super) out: Vec<u8>,
+    pub(super) host: String,
+}
+
+/// What a request is as far as its connection is concerned.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) framing: Framing,
+    pub(super) minor: u8,
+    pub(super) is_head: bool,
+    /// Whether the client wants the connection to go on.
+    pub(super) persists: bool,
+    pub(super) expects: bool,
+}
+
+/// How the connection goes on.
+pub(super) enum Next {
+    Request,
+    Close,
+    /// The endpoint's stream takes over.
+    Switched(BoxStream, crate::http::InFlight),
+}
+
+/// Serves one connection. `stop`: no further requests.
+///
+/// # Errors
+/// What ended it, for the log.
+pub(crate) async fn serve(
+    plane: Arc<Plane>,
+    stream: BoxStream,
+    client: Client,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let (half, writer) = tokio::io::split(stream);
+    let connection = Connection {
+        client: Arc::new(client),
+        reader: Some(Reader { half, buffer: Buffer::default() }),
+        writer,
+        head: Head::default(),
+        stopped: Box::pin(stop.clone().cancelled_owned()),
+        stop,
+        alarm: Alarm::default(),
+        tally: Tally::default(),
+        out: Vec::new(),
+        host: String::new(),
+        plane,
+    };
+    let end = connection.plane.end.clone();
+    end.run_until_cancelled(Box::pin(connection.run())).await.unwrap_or(Ok(()))
+}
+
+impl Connection {
+    async fn run(mut self) -> io::Result<()> {
+        while self.next_head().await? {
+            match self.one().await? {
+                Next::Request => {}
+                Next::Close => break,
+                Next::Switched(endpoint, in_flight) => return Box::pin(self.tunnel(endpoint, in_flight)).await,
+            }
+        }
+        self.writer.shutdown().await
+    }
+
+    /// Reads the next head; false: there is none any more.
+    async fn next_head(&mut self) -> io::Result<bool> {
+        let limits = &self.plane.limits;
+        let (fields_max, bytes_max, within) = (limits.headers_max, limits.header_bytes_max, limits.header_timeout);
+        let until = Instant::now() + within;
+        let Self { reader, head, alarm, stopped, .. } = self;
+        let Some(reader) = reader else { return Ok(false) };
+        let read = poll_fn(|cx| {
+            loop {
+                if !reader.buffer.is_empty() {
+                    match head.request(reader.buffer.bytes(), fields_max) {
+                        Ok(Some(())) if head.len <= bytes_max => return Poll::Ready(Ok(true)),
+                        Ok(None) if reader.buffer.len() <= bytes_max => {}
+                        Ok(_) => return Poll::Ready(Err(Ended::Bad(Bad(431, "the head is too long")))),
+                        Err(bad) => return Poll::Ready(Err(Ended::Bad(bad))),
+                    }
+                }
+                match reader.buffer.poll_read(&mut reader.half, SMALL, cx) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(false)),
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Ended::Stream(error))),
+                    Poll::Pending => {}
+                }
+                if reader.buffer.is_empty() && stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ok(false));
+                }
+                if alarm.rings(until, cx) {
+                    return Poll::Ready(Err(Ended::Late));
+                }
+                return Poll::Pending;
+            }
+        });
+        let ended = match read.await {
+            Ok(there) => return Ok(there),
+            Err(ended) => ended,
+        };
+        match ended {
+            Ended::Stream(error) => Err(error),
+            Ended::Late => {
+                self.plane.metrics.cut(Cut::Head);
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            Ended::Bad(bad) => {
+                Box::pin(self.refuse(bad)).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Says why a request is refused, after which the connection ends.
+    pub(super) async fn refuse(&mut self, bad: Bad) -> io::Result<Next> {
+        let status = http::StatusCode::from_u16(bad.0).unwrap_or(http::StatusCode::BAD_REQUEST);
+        let asked = Asked { framing: Framing::None, minor: 1, is_head: false, persists: false, expects: false };
+        self.write(Refusal::new(status, bad.1).answer(), asked).await?;
+        self.linger().await;
+        Ok(Next::Close)
+    }
+
+    /// Answers the request whose head was read.
+    async fn one(&mut self) -> io::Result<Next> {
+        let Some(reader) = &self.reader else { return Ok(Next::Close) };
+        let bytes = reader.buffer.bytes();
+        let framing = match self.head.request_framing(bytes) {
+            Ok(framing) => framing,
+            Err(bad) => return Box::pin(self.refuse(bad)).await,
+        };
+        let expects = self.head.minor == 1
+            && self.head.values(bytes, "expect").any(|value| value.eq_ignore_ascii_case(b"100-continue"));
+        let asked = Asked {
+            framing,
+            minor: self.head.minor,
+            is_head: self.head.method(bytes) == b"HEAD",
+            persists: self.head.persists(bytes) && !self.stop.is_cancelled(),
+            expects,
+        };
+        match self.plain(asked).await? {
+            Taken::Yes(next) => Ok(next),
+            Taken::No => Box::pin(self.whole(asked)).await,
+        }
+    }
+
+    /// How the connection goes on after the answer to a request.
+    pub(super) fn after(&self, asked: Asked) -> After {
+        match (asked.persists && !self.stop.is_cancelled(), asked.minor) {
+            (false, _) => After::Close,
+            (true, 0) => After::KeepOld,
+            (true, _) => After::Keep,
+        }
+    }
+
+    /// Takes the reading half back from a body, and reads what nobody wanted of it. Whether the connection can be used again.
+    pub(super) async fn take_back(&mut self, back: oneshot::Receiver<Rest>) -> bool {
+        let within = self.plane.limits.body_timeout;
+        let Ok(Ok(Rest { mut reader, mut reading, broken })) = tokio::time::timeout(within, back).await else {
+            return false;
+        };
+        if broken {
+            return false;
+        }
+        let mut patience = Patience::new(within);
+        let mut left = UNWANTED_BYTES_MAX;
+        let unwanted = poll_fn(|cx| {
+            loop {
+                match reading.poll_frame(&mut reader.half, &mut reader.buffer, cx) {
+                    Poll::Ready(None) => return Poll::Ready(Some(true)),
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(false)),
+                    Poll::Ready(Some(Ok(frame))) => {
+                        patience.moved();
+                        left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
+                        if left == 0 {
+                            return Poll::Ready(Some(false));
+                        }
+                    }
+                    Poll::Pending if patience.is_over(cx) => return Poll::Ready(None),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        let read = unwanted.await;
+        if read.is_none() {
+            self.plane.metrics.cut(Cut::Body);
+        }
+        self.reader = Some(reader);
+        read == Some(true)
+    }
+
+    /// Reads a little more before the end: a connection that is closed with something unread is reset, and its client may lose the answer
+    /// (RFC 9112 §9.6).
+    async fn linger(&mut self) {
+        let _ = self.writer.shutdown().await;
+        let Some(reader) = &mut self.reader else { return };
+        let mut left = UNWANTED_BYTES_MAX;
+        let rest = poll_fn(|cx: &mut Context<'_>| {
+            loop {
+                reader.buffer.used(reader.buffer.len());
+                match std::task::ready!(reader.buffer.poll_read(&mut reader.half, SMALL, cx)) {
+                    Ok(n) if n > 0 && n < left => left -= n,
+                    _ => return Poll::Ready(()),
+                }
+            }
+        });
+        let _ = tokio::time::timeout(LINGER_MAX, rest).await;
+    }
+
+    /// Bytes both ways until either side ends.
+    async fn tunnel(mut self, endpoint: BoxStream, in_flight: crate::http::InFlight) -> io::Result<()> {
+        let Some(Reader { half, buffer }) = self.reader.take() else { return Ok(()) };
+        let read = buffer.bytes().to_vec();
+        let mut client = again(read, half.unsplit(self.writer));
+        let mut endpoint = endpoint;
+        let copied = tokio::io::copy_bidirectional(&mut client, &mut endpoint).await;
+        tracing::debug!(?copied, "tunnel ended");
+        drop(in_flight);
+        Ok(())
+    }
+
+    /// Writes all of `out`, and keeps its memory where that is small.
+    pub(super) async fn write_out(&mut self) -> io::Result<()> {
+        self.writer.write_all(&self.out).await?;
+        self.out.clear();
+        if self.out.capacity() > SMALL {
+            self.out = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+/// How long a client may take to read why it was refused.
+const LINGER_MAX: std::time::Duration = std::time::Duration::from_millis(500);
+
+enum Ended {
+    Bad(Bad),
+    Stream(io::Error),
+    Late,
+}
+
+/// Tells a client that waits before it sends its body to go on, once somebody wants it.
+pub(super) async fn continued<T>(
+    writer: &mut WriteHalf<BoxStream>,
+    wanted: Option<&std::sync::atomic::AtomicBool>,
+    answer: impl Future<Output = T>,
+) -> T {
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let (mut answer, mut left) = (pin!(answer), CONTINUE);
+    poll_fn(|cx| {
+        let polled = answer.as_mut().poll(cx);
+        let wanted = wanted.is_some_and(|wanted| wanted.load(std::sync::atomic::Ordering::Relaxed));
+        while polled.is_pending() && wanted && !left.is_empty() {
+            match tokio::io::AsyncWrite::poll_write(Pin::new(&mut *writer), cx, left) {
+                Poll::Ready(Ok(n)) if n > 0 => left = &left[n..],
+                Poll::Ready(_) => left = &[],
+                Poll::Pending => break,
+            }
+        }
+        if polled.is_pending() && wanted {
+            let _ = tokio::io::AsyncWrite::poll_flush(Pin::new(&mut *writer), cx);
+        }
+        polled
+    })
+    .await
+}

@@ -1,0 +1,149 @@
+//! The long way of a request: its parts, filters and all, and the answer written frame by frame.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+
+use http::{Request, Response, Uri, Version};
+use http_body::Body as _;
+use tokio::io::AsyncWriteExt as _;
+
+use super::body::ClientBody;
+use super::head::{Bad, Framing, Head};
+use super::render::{self, After};
+use super::serve::{Asked, Connection, Next, continued};
+use crate::http::{FromClient, Reply, answer};
+
+/// So much is gathered before it is written.
+const GATHER: usize = 64 * 1024;
+
+impl Connection {
+    /// Answers the request whose head was read.
+    pub(super) async fn whole(&mut self, asked: Asked) -> io::Result<Next> {
+        let Some(mut reader) = self.reader.take() else { return Ok(Next::Close) };
+        let request = parts(&self.head, reader.buffer.bytes());
+        reader.buffer.used(self.head.len);
+        let head = match request {
+            Ok(head) => head,
+            Err(bad) => {
+                self.reader = Some(reader);
+                return self.refuse(bad).await;
+            }
+        };
+        let (body, back, wanted) = match asked.framing {
+            Framing::None | Framing::Length(0) => {
+                self.reader = Some(reader);
+                (FromClient::Nothing, None, None)
+            }
+            framing => {
+                let (body, back, wanted) = ClientBody::lend(reader, framing.into());
+                (FromClient::H1(body), Some(back), Some(wanted))
+            }
+        };
+        let wanted = wanted.as_deref().filter(|_| asked.expects);
+        let answered = answer(&self.plane, &self.client, Request::from_parts(head, body));
+        let response = continued(&mut self.writer, wanted, answered).await;
+        let next = self.write(response, asked).await;
+        self.settle(next, back).await
+    }
+
+    /// Writes an answer.
+    pub(super) async fn write(&mut self, response: Response<Reply>, asked: Asked) -> io::Result<Next> {
+        let (head, mut body) = response.into_parts();
+        let then = self.after(asked);
+        let switches = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+        if let Some((endpoint, in_flight)) = body.take_switched().filter(|_| switches) {
+            render::answer(&mut self.out, &head, None, After::Keep);
+            self.write_out().await?;
+            self.writer.flush().await?;
+            return Ok(Next::Switched(endpoint, in_flight));
+        }
+        let framing = framing(&head, &body, asked);
+        // Where the length is not known and can't be said, the end of the connection is the end of the body.
+        let then = if framing == Some(Framing::Close) { After::Close } else { then };
+        render::answer(&mut self.out, &head, framing, then);
+        let silent = matches!(framing, None | Some(Framing::None));
+        let chunked = framing == Some(Framing::Chunked);
+        loop {
+            let frame = if silent { None } else { poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await };
+            let Some(frame) = frame else { break };
+            let Ok(frame) = frame else {
+                self.write_out().await?;
+                self.writer.flush().await?;
+                return Ok(Next::Close);
+            };
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    if chunked {
+                        self.out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                    }
+                    self.out.extend_from_slice(&data);
+                    if chunked {
+                        self.out.extend_from_slice(b"\r\n");
+                    }
+                }
+                Err(frame) if chunked => {
+                    self.out.extend_from_slice(b"0\r\n");
+                    for (name, value) in frame.trailers_ref().into_iter().flatten() {
+                        self.out.extend_from_slice(name.as_str().as_bytes());
+                        self.out.extend_from_slice(b": ");
+                        self.out.extend_from_slice(value.as_bytes());
+                        self.out.extend_from_slice(b"\r\n");
+                    }
+                    self.out.extend_from_slice(b"\r\n");
+                    return self.done(body, then).await;
+                }
+                Err(_) => {}
+            }
+            if body.is_end_stream() && self.out.len() < GATHER {
+                break;
+            }
+            self.write_out().await?;
+            self.writer.flush().await?;
+        }
+        if chunked {
+            self.out.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.done(body, then).await
+    }
+
+    async fn done(&mut self, body: Reply, then: After) -> io::Result<Next> {
+        drop(body);
+        self.write_out().await?;
+        self.writer.flush().await?;
+        Ok(if then == After::Close { Next::Close } else { Next::Request })
+    }
+}
+
+/// How an answer is framed; nothing: as it says itself, and nothing follows.
+fn framing(head: &http::response::Parts, body: &Reply, asked: Asked) -> Option<Framing> {
+    let status = head.status.as_u16();
+    if asked.is_head || status == 304 {
+        return None;
+    }
+    if (100..200).contains(&status) || status == 204 {
+        return Some(Framing::None);
+    }
+    match (body.size_hint().exact(), asked.minor) {
+        (Some(length), _) => Some(Framing::Length(length)),
+        (None, 0) => Some(Framing::Close),
+        (None, _) => Some(Framing::Chunked),
+    }
+}
+
+/// The parts of a request.
+fn parts(head: &Head, bytes: &[u8]) -> Result<http::request::Parts, Bad> {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = http::Method::from_bytes(head.method(bytes)).map_err(|_| Bad(400, "the method is none"))?;
+    let target = head.target(bytes);
+    // "The fragment is not part of the target" (RFC 9110 §4.2.5): whoever cuts it off reads another one.
+    if target.contains(&b'#') {
+        return Err(Bad(400, "the target holds a fragment"));
+    }
+    parts.uri = Uri::try_from(target).map_err(|_| Bad(400, "the target is none"))?;
+    parts.version = if head.minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.headers = head.to_map(bytes)?;
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    Ok(parts)
+}
