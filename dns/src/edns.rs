@@ -11,7 +11,7 @@
 use bytes::BufMut;
 
 use crate::answer::Ede;
-use crate::forward::UDP_BYTES_MAX;
+use crate::forward::{TRAIL, UDP_BYTES_MAX};
 use crate::guard::COOKIE_BYTES;
 use crate::names::after_name;
 
@@ -52,6 +52,8 @@ pub(crate) struct Opt<'a> {
     pub(crate) nsid: bool,
     pub(crate) keepalive: bool,
     pub(crate) padding: bool,
+    /// It was forwarded to us by one of ours.
+    pub(crate) trail: bool,
     pub(crate) cookie: Option<&'a [u8]>,
     /// The client's network (RFC 7871), as it came.
     pub(crate) subnet: Option<&'a [u8]>,
@@ -114,6 +116,7 @@ impl<'a> Opt<'a> {
                 code::NSID => opt.nsid = true,
                 code::KEEPALIVE => opt.keepalive = true,
                 code::PADDING => opt.padding = true,
+                TRAIL => opt.trail = true,
                 // RFC 7873 §5.2: "If multiple COOKIE options are found, all but the first are ignored".
                 code::COOKIE => opt.cookie = opt.cookie.or(Some(value)),
                 code::SUBNET => opt.subnet = opt.subnet.or(Some(value)),

@@ -28,6 +28,7 @@ use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::names::{lower_octets, text, within};
 use crate::resolve::failure;
+use crate::road::Road;
 use crate::share::{Pass, Share};
 use crate::table::{Member, Table};
 use crate::wire::query::{NAME_MAX, Query};
@@ -68,6 +69,8 @@ struct Door {
     whole: bool,
     /// It does not answer our probes.
     down: bool,
+    /// Where plain questions need no thought.
+    road: Option<Arc<Road>>,
     full: Sign,
     unprobed: Sign,
     unanswered: Sign,
@@ -143,6 +146,14 @@ impl Gate {
         group.share.pass(1).ok_or(&group.full).map_err(|sign| sign.show(say))
     }
 
+    /// The straight road for `query`, and how much of its name stands left of the member's subtree.
+    pub(crate) fn road(&self, query: &Query<'_>) -> Option<(Arc<Road>, usize)> {
+        let doors = self.doors.load();
+        let Whose::Member(door, left) = doors.find(query.name) else { return None };
+        let road = door.road.as_ref().filter(|_| door.whole && !door.down && left > 0)?;
+        door.is_asked(&query.name[..left], query.kind.into()).then(|| (Arc::clone(road), left))
+    }
+
     /// What is said to a query that came by a stream, where its member answers nothing: streams have bounds of their own.
     pub(crate) fn shut<R>(
         &self,
@@ -178,9 +189,12 @@ impl Doors {
                 let answer = Answer { sources, ..failure(failed, &format!("cluster `{name}`")) };
                 Sign::new(answer, metrics, (name, why))
             };
+            let party = forwarder.party(name);
+            let road = Road::new(member, &party, metrics).filter(|_| table.home.is_none());
             let door = Door {
                 member: Arc::clone(member),
-                party: forwarder.party(name),
+                party,
+                road,
                 whole: !mixed.has(name),
                 down: world.down.contains(&member.name),
                 full: sign(&Failed::Busy, "full"),

@@ -92,6 +92,11 @@ impl Kind {
         KINDS.iter().find(|k| k.kind == kind).expect("every kind has a row")
     }
 
+    /// Whether its word that a name is not there counts at once: it leaves no [`Self::doubts`].
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.confuses_types && self.label_max.is_none()
+    }
+
     /// What a member of `domain` that is well has an answer to.
     pub(crate) fn known(&self, domain: &Name) -> Option<Query> {
         let (path, kind) = self.known;

@@ -38,6 +38,8 @@ mod respond;
 
 mod gate;
 
+mod road;
+
 mod share;
 
 mod wire;

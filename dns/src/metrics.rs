@@ -158,6 +158,16 @@ impl Metrics {
         self.tap_lost.with_label_values(&[tap])
     }
 
+    /// The count of questions to a member that came to one outcome, for who counts many.
+    pub(crate) fn forwards(&self, member: &str, outcome: &str) -> IntCounter {
+        self.forwards.with_label_values(&[&*self.labels.member(member), outcome])
+    }
+
+    /// The count of look-ups among forwarded answers that came to one outcome, for who counts many.
+    pub(crate) fn caches(&self, outcome: &str) -> IntCounter {
+        self.cache.with_label_values(&[outcome])
+    }
+
     pub(crate) fn forward(&self, member: &str, outcome: &str) {
         self.forwards.with_label_values(&[&*self.labels.member(member), outcome]).inc();
     }

@@ -244,6 +244,7 @@ impl Server {
             client,
             dice,
             trail: None,
+            begun: None,
             flat: false,
         };
         let mut trace = Trace::on();

@@ -14,7 +14,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 /// A positive answer is kept for so long at most.
 pub(crate) const POSITIVE_TTL_MAX: u32 = 86_400;
 /// A negative one: RFC 2308 §5 asks for a limit of one to three hours; members change by the minute.
-const NEGATIVE_TTL_MAX: u32 = 300;
+pub(crate) const NEGATIVE_TTL_MAX: u32 = 300;
 
 /// A forwarded answer, in our names.
 #[derive(Debug, Clone, Default, PartialEq)]

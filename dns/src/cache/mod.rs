@@ -20,7 +20,7 @@ use moka::sync::Cache as Moka;
 use tokio::time::Instant;
 
 pub(crate) use failures::{Failures, HELD_MAX};
-pub(crate) use kept::{Kept, POSITIVE_TTL_MAX};
+pub(crate) use kept::{Kept, NEGATIVE_TTL_MAX, POSITIVE_TTL_MAX};
 
 /// What moka keeps beside key and value: two list nodes, the entry's record, its share of the table (moka 0.12, 64 bit).
 const ENTRY_BYTES: usize = 256;
@@ -61,6 +61,17 @@ impl Key {
     /// That `name` does not exist, which holds for every type (RFC 2308 §5).
     pub(crate) fn no_name(whose: u64, name: &Name, bits: Bits) -> Self {
         Self::of(whose, name, 0, bits)
+    }
+
+    /// The same of a name in octets of the wire and lower case, as members are asked for it.
+    pub(crate) fn of_octets(whose: u64, name: &[u8], kind: u16) -> Self {
+        let labels = &name[..name.len().saturating_sub(1)];
+        let mut octets = Vec::with_capacity(KEY_HEAD + labels.len());
+        octets.extend_from_slice(&whose.to_ne_bytes());
+        octets.push(0);
+        octets.extend_from_slice(&kind.to_be_bytes());
+        octets.extend_from_slice(labels);
+        Self(octets.into_boxed_slice())
     }
 
     fn of(whose: u64, name: &Name, kind: u16, bits: Bits) -> Self {
@@ -119,6 +130,13 @@ pub(crate) enum Cached {
     None,
 }
 
+/// Whether an answer, and that the name does not exist, are kept; `false`: over, but better than nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) own: Option<bool>,
+    pub(crate) absent: Option<bool>,
+}
+
 /// The cache; clones share it.
 #[derive(Clone)]
 pub(crate) struct Cache {
@@ -170,6 +188,21 @@ impl Cache {
         })
     }
 
+    /// What is known of a name without reading what was answered, as [`Self::knows`] takes it.
+    pub(crate) fn standing(&self, whose: u64, name: &[u8], kind: u16, now: Instant) -> Standing {
+        let mut octets = [0; KEY_HEAD + 255];
+        let length = KEY_HEAD + name.len().saturating_sub(1);
+        let Some(key) = octets.get_mut(..length) else { return Standing::default() };
+        key[..8].copy_from_slice(&whose.to_ne_bytes());
+        key[KEY_HEAD..].copy_from_slice(&name[..length - KEY_HEAD]);
+        let mut at = |kind: u16| {
+            key[9..KEY_HEAD].copy_from_slice(&kind.to_be_bytes());
+            let entry = self.entries.get(&*key)?;
+            (now < entry.until() + self.stale_max).then(|| now < entry.until())
+        };
+        Standing { own: at(kind), absent: at(0) }
+    }
+
     fn at(&self, key: &Key, now: Instant) -> Cached {
         let Some(entry) = self.entries.get(key) else { return Cached::None };
         let until = entry.until();
@@ -183,6 +216,23 @@ impl Cache {
             true => Cached::Fresh(aged()),
             false => Cached::Stale(kept),
         }
+    }
+
+    /// Keeps an answer of a member's that is octets already, for `key`; as [`Self::put`].
+    pub(crate) fn put_octets(&self, key: Key, (octets, ttl, nxdomain): (&[u8], u32, bool), now: Instant) {
+        let mut other = [0; KEY_HEAD + 255];
+        let length = key.0.len();
+        let mut key = key;
+        if let Some(void) = other.get_mut(..length) {
+            void.copy_from_slice(&key.0);
+            void[9..KEY_HEAD].fill(0);
+            if nxdomain {
+                key.0.swap_with_slice(void);
+            }
+            self.entries.invalidate(&*void);
+        }
+        let entry = Entry { octets: octets.into(), since: now, ttl, renewed: AtomicBool::new(false) };
+        self.entries.insert(key, Arc::new(entry));
     }
 
     /// Keeps an answer; also one that is over at once, for when there will be no other. What it says of the name voids what was said

@@ -14,7 +14,7 @@ use crate::respond::{Given, Responder, Via};
 use crate::wire::Local;
 use crate::wire::tests::{configured, stage};
 
-const TCP: Via = Via { transport: "tcp", stream: true, encrypted: false, keepalive: None };
+const TCP: Via = Via::stream("tcp", false, None);
 const STRANGER: &str = "203.0.113.9";
 const MEMBER: &str = "10.1.0.7";
 

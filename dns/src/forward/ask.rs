@@ -4,11 +4,11 @@
 //! question (RFC 5452 §9.1); the address is the socket's to check. What is not ours is no reason to stop waiting (TuDoor, 2024).
 
 use hickory_proto::op::{Message, Query, ResponseCode};
-use hickory_proto::rr::Name;
 
 use super::case::{Spelling, mix};
 use super::trail::{self, Trail};
 use crate::cache::Bits;
+use crate::names;
 
 /// What we take by UDP at most: the size that DNS flag day 2020 recommends; what is larger may have been put together from fragments.
 pub(crate) const UDP_BYTES_MAX: u16 = 1232;
@@ -47,19 +47,38 @@ pub(super) enum Reply {
     Foreign,
 }
 
+/// What came back, by its header and question alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Screened {
+    /// To our question; whether it repeats the letters, where they were mixed.
+    Ours(Option<bool>),
+    /// See [`Reply::Respelled`].
+    Respelled,
+    /// See [`Reply::Foreign`].
+    Foreign,
+}
+
 impl Ask {
     /// `options` is `None` for a server that knows no EDNS.
     pub(super) fn new(question: &Query, id: u16, options: Option<Options>) -> Self {
-        let mut octets = Vec::with_capacity(HEADER_BYTES + question.name.len() + 4 + 15 + trail::OCTETS);
+        let (kind, class) = (u16::from(question.query_type), u16::from(question.query_class));
+        Self::of([&names::octets(&question.name), &[]], (kind, class), id, options)
+    }
+
+    /// The same for a name in two parts, as octets of the wire.
+    pub(super) fn of(name: [&[u8]; 2], (kind, class): (u16, u16), id: u16, options: Option<Options>) -> Self {
+        let length = name[0].len() + name[1].len();
+        let mut octets = Vec::with_capacity(HEADER_BYTES + length + TAIL_BYTES + 15 + trail::OCTETS);
         octets.extend(id.to_be_bytes());
         // RFC 4035 §3.2.2: CD is passed on. RFC 6840 §5.7: AD in a query asks to be told whether the answer was validated.
         let bits = options.map(|o| o.bits).unwrap_or_default();
         let low = u8::from(bits.validated) << 5 | u8::from(bits.unchecked) << 4;
         // RD.
         octets.extend([1, low, 0, 1, 0, 0, 0, 0, 0, u8::from(options.is_some())]);
-        name(&question.name, &mut octets);
-        octets.extend(u16::from(question.query_type).to_be_bytes());
-        octets.extend(u16::from(question.query_class).to_be_bytes());
+        octets.extend_from_slice(name[0]);
+        octets.extend_from_slice(name[1]);
+        octets.extend(kind.to_be_bytes());
+        octets.extend(class.to_be_bytes());
         let question_end = octets.len();
         if let Some(options) = options {
             opt(options, &mut octets);
@@ -79,33 +98,50 @@ impl Ask {
         &self.octets
     }
 
+    pub(super) fn id(&self) -> u16 {
+        self.octets.first_chunk().map_or(0, |id| u16::from_be_bytes(*id))
+    }
+
     /// What `reply` is to this query.
     pub(super) fn judge(&self, reply: &mut [u8]) -> Reply {
+        match self.screen(reply) {
+            Screened::Ours(exact) => read(reply, exact),
+            Screened::Respelled => Reply::Respelled,
+            Screened::Foreign => Reply::Foreign,
+        }
+    }
+
+    /// What `reply` is to this query, by its header and question. The question in it is put into lower case, and with it what points there.
+    pub(super) fn screen(&self, reply: &mut [u8]) -> Screened {
         if reply.first_chunk::<2>() != self.octets.first_chunk() {
-            return Reply::Foreign;
+            return Screened::Foreign;
         }
         let asked = HEADER_BYTES..self.question_end;
         let mixed = self.spelling != Spelling::Plain && reply.get(4..6) == Some(&[0, 1]);
         let exact = mixed.then(|| reply.get(asked.clone()) == Some(&self.octets[asked]));
-        match self.judge_but_id(reply) {
-            Reply::Ours(..) if exact == Some(false) && self.spelling == Spelling::Strict => Reply::Respelled,
-            Reply::Ours(message, _) => Reply::Ours(message, exact),
-            other => other,
+        match self.is_ours(reply) {
+            true if exact == Some(false) && self.spelling == Spelling::Strict => Screened::Respelled,
+            true => Screened::Ours(exact),
+            false => Screened::Foreign,
         }
     }
 
-    /// What `reply` is, where a connection gave the query an id of its own; nobody can guess there. The question in it is put into
-    /// lower case, and with it what points there.
+    /// What `reply` is, where a connection gave the query an id of its own; nobody can guess there.
     pub(super) fn judge_but_id(&self, reply: &mut [u8]) -> Reply {
-        let Some(&head) = reply.first_chunk::<HEADER_BYTES>() else { return Reply::Foreign };
+        if self.is_ours(reply) { read(reply, None) } else { Reply::Foreign }
+    }
+
+    /// Whether `reply` is one to our question, whatever its id; its question is in lower case then.
+    fn is_ours(&self, reply: &mut [u8]) -> bool {
+        let Some(&head) = reply.first_chunk::<HEADER_BYTES>() else { return false };
         let is_reply = head[2] & 0x80 != 0 && head[2] >> 3 & 0x0f == 0;
         if !is_reply || !self.is_asked_in(reply, &head) {
-            return Reply::Foreign;
+            return false;
         }
         if head[5] == 1 && self.spelling != Spelling::Plain {
             reply[HEADER_BYTES..self.question_end - TAIL_BYTES].make_ascii_lowercase();
         }
-        Message::from_vec(reply).map_or(Reply::Broken, |message| Reply::Ours(Box::new(message), None))
+        true
     }
 
     fn is_asked_in(&self, reply: &[u8], head: &[u8; HEADER_BYTES]) -> bool {
@@ -123,13 +159,8 @@ impl Ask {
     }
 }
 
-fn name(name: &Name, octets: &mut Vec<u8>) {
-    for label in name.iter() {
-        // A label has at most 63 octets.
-        octets.push(u8::try_from(label.len()).unwrap_or(0));
-        octets.extend(label);
-    }
-    octets.push(0);
+fn read(reply: &[u8], exact: Option<bool>) -> Reply {
+    Message::from_vec(reply).map_or(Reply::Broken, |message| Reply::Ours(Box::new(message), exact))
 }
 
 /// RFC 6891 §6.1.2.

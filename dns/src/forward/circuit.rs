@@ -43,6 +43,11 @@ impl Circuit {
         }
     }
 
+    /// Whether it answered of late: no question has to try.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.left.load(Ordering::Relaxed) < LEFT_MAX
+    }
+
     /// Whether nobody should wait for it, and no question is due that tries.
     pub(crate) fn is_open(&self, now: Instant) -> bool {
         self.left.load(Ordering::Relaxed) >= LEFT_MAX && self.ms(now) < self.try_at.load(Ordering::Relaxed)

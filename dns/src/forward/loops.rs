@@ -51,7 +51,20 @@ impl Loops {
 
     /// The mark for a question on `path` that came with `before`.
     pub(super) fn mark(&self, before: Option<Trail>, path: &Path) -> Trail {
-        Trail::onward(before, self.instance, trail::path(&path.0, path.1))
+        self.onward(before, trail::path(&path.0, path.1))
+    }
+
+    /// The same, of a path by its number.
+    pub(super) fn onward(&self, before: Option<Trail>, path: u64) -> Trail {
+        Trail::onward(before, self.instance, path)
+    }
+
+    /// Whether a name, in octets of the wire and in lower case, is a probe's, of ours or of others.
+    pub(crate) fn is_probe(name: &[u8]) -> bool {
+        let second = name.first().and_then(|length| name.get(1 + usize::from(*length)..));
+        let label =
+            second.and_then(|rest| rest.split_first()).and_then(|(length, rest)| rest.get(..usize::from(*length)));
+        label == Some(LABEL.as_bytes())
     }
 
     /// The members have changed.
@@ -169,6 +182,10 @@ mod tests {
         assert_eq!(loops.arrived(&absolute("web.lab.atoll.internal").unwrap()), None);
         let foreign = loops.arrived(&absolute("00000000000000ff.atoll-loop.test").unwrap());
         assert_eq!(foreign.as_deref(), Some("another server"));
+        for (name, is) in [("00.atoll-loop.test", true), ("atoll-loop.test", false), ("a", false), ("", false)] {
+            let octets = crate::names::lower_octets(&absolute(name).unwrap_or_default());
+            assert_eq!(Loops::is_probe(&octets), is, "{name}");
+        }
     }
 
     #[test]

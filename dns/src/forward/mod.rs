@@ -18,7 +18,9 @@ mod failed;
 mod loops;
 mod party;
 mod patrol;
+mod ports;
 mod race;
+mod straight;
 mod tcp;
 mod times;
 mod trail;
@@ -42,10 +44,12 @@ pub(crate) use ask::UDP_BYTES_MAX;
 use ask::{Ask, Options, Reply};
 pub(crate) use failed::Failed;
 pub(crate) use loops::Loops;
-pub(crate) use party::Party;
+pub(crate) use party::{Party, Slot};
 pub(crate) use patrol::patrol;
+pub(crate) use ports::{Ports, Ready, Received};
+pub(crate) use straight::{Heard, Trip};
 use tcp::{Dial, Pipelines};
-pub(crate) use trail::Trail;
+pub(crate) use trail::{OPTION as TRAIL, Trail};
 
 /// Questions in flight at one member: a slow one hurts nobody else.
 const MEMBER_SLOTS: usize = 256;
@@ -144,7 +148,8 @@ impl Forwarder {
         budget: &Budget,
     ) -> Result<Message, Failed> {
         let party = self.party(member.name.as_str());
-        let to = To { trail, budget: Some(budget.clone()), ..self.to(member, &party) };
+        let mut to = To { trail, budget: Some(budget.clone()), ..self.to(member, &party) };
+        to.tcp_only |= budget.by_stream;
         let asked = async {
             let reply = self.ask(&to, question, budget.deadline).await?;
             if reply.metadata.response_code != ResponseCode::NXDomain {
@@ -354,4 +359,10 @@ pub(crate) fn judge(question: &Query, id: u16, octets: &[u8]) -> Option<Message>
         Reply::Ours(message, _) => Some(*message),
         Reply::Respelled | Reply::Broken | Reply::Foreign => None,
     }
+}
+
+/// Whether `octets` begin as a reply to such a query.
+#[cfg(test)]
+pub(crate) fn is_ours(question: &Query, id: u16, octets: &[u8]) -> bool {
+    matches!(Ask::new(question, id, None).screen(&mut octets.to_vec()), ask::Screened::Ours(_))
 }

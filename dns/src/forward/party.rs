@@ -78,6 +78,23 @@ struct Server {
     case: Case,
 }
 
+/// A server that is well, and how it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pick {
+    pub(super) server: SocketAddr,
+    pub(super) spelling: Spelling,
+}
+
+/// A slot that is held across threads.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<Party>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.slots.add_permits(1);
+    }
+}
+
 /// A place in the queue; it is given up whatever happens.
 struct Place<'p>(&'p AtomicUsize);
 
@@ -115,6 +132,37 @@ impl Party {
         let slot = timeout_at(deadline.min(now + QUEUE_WAIT_MAX), self.slots.acquire()).await;
         drop(place);
         slot.ok().and_then(Result::ok).ok_or(Failed::Busy)
+    }
+
+    /// A slot, where one is free.
+    pub(super) fn slot(self: &Arc<Self>) -> Option<Slot> {
+        self.slots.try_acquire().ok()?.forget();
+        Some(Slot(Arc::clone(self)))
+    }
+
+    /// The server that [`Self::order`] puts first, where there is nothing to be said against it; none but `not`.
+    pub(super) fn pick(
+        &self,
+        servers: &[SocketAddr],
+        not: Option<SocketAddr>,
+        turn: usize,
+        now: Instant,
+    ) -> Option<Pick> {
+        let state = self.state();
+        let typical = |server: &SocketAddr| state.servers.get(server).and_then(|s| s.times.percentile(50));
+        let several = servers.len() > 1;
+        let quickest = servers.iter().filter(|_| several).filter_map(typical).min().unwrap_or_default();
+        let is_well = |server: &&SocketAddr| {
+            let Some(known) = state.servers.get(*server) else { return true };
+            let failed = known.failed.is_some_and(|at| now.saturating_duration_since(at) < AVOID);
+            let slow = several && typical(server).is_some_and(|t| t > quickest * 2 + QUICK);
+            known.probe.up() && !failed && !slow
+        };
+        let at = turn % servers.len().max(1);
+        let (later, first) = servers.split_at_checked(at)?;
+        let server = *first.iter().chain(later).filter(|s| Some(**s) != not).find(is_well)?;
+        let spelling = state.servers.get(&server).map_or(Spelling::Mixed, |known| known.case.spelling(now));
+        Some(Pick { server, spelling })
     }
 
     /// `servers` in the order in which they are asked; `turn` spreads questions over those that are as good as each other.
@@ -239,6 +287,24 @@ mod tests {
             assert_eq!(party.order(&servers, turn, now), [at(1), at(2), at(3), at(4)], "{turn}");
         }
         assert_eq!(party.order(&servers, 0, now + AVOID)[..3], [at(1), at(3), at(2)]);
+    }
+
+    #[test]
+    fn one_is_picked_that_would_be_asked_first_and_none_that_something_is_said_against() {
+        let party = Party::new(1);
+        let (servers, now) = ([at(1), at(2), at(3)], Instant::now());
+        let picked = |not, turn| party.pick(&servers, not, turn, now).map(|p| p.server);
+        assert_eq!([0, 1, 2, 3].map(|turn| picked(None, turn)), [Some(at(1)), Some(at(2)), Some(at(3)), Some(at(1))]);
+        assert_eq!(picked(Some(at(2)), 1), Some(at(3)));
+        party.note(at(1), None, now);
+        for _ in 0..3 {
+            party.observe(at(2), false, None);
+        }
+        for turn in 0..3 {
+            assert_eq!(picked(None, turn), Some(party.order(&servers, turn, now)[0]));
+        }
+        assert_eq!(picked(Some(at(3)), 0), None);
+        assert_eq!(party.pick(&[], None, 7, now), None);
     }
 
     #[test]

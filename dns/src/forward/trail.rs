@@ -14,7 +14,7 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 
 /// The option's code, out of the range for local use.
-pub(super) const OPTION: u16 = 65_314;
+pub(crate) const OPTION: u16 = 65_314;
 /// The option's length.
 pub(super) const OCTETS: usize = 17;
 /// A question that was forwarded so often goes round, whoever began it.

@@ -23,11 +23,11 @@ const PACKET_BYTES: usize = UDP_BYTES_MAX as usize + 1;
 /// Sockets kept for one server.
 const IDLE_MAX: usize = 64;
 /// Questions that a port is used for at most, and at least.
-const USES: std::ops::Range<u16> = 16..64;
+pub(super) const USES: std::ops::Range<u16> = 16..64;
 /// So long a port is used at most.
-const AGE_MAX: Duration = Duration::from_secs(5);
+pub(super) const AGE_MAX: Duration = Duration::from_secs(5);
 /// So many packets that answer another question are no accident: TCP can't be guessed.
-const FOREIGN_MAX: usize = 8;
+pub(super) const FOREIGN_MAX: usize = 8;
 
 /// What a server said by UDP.
 #[derive(Debug, Default)]

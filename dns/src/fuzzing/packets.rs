@@ -16,7 +16,7 @@ use crate::guard::Rate;
 use crate::respond::{Given, Moment, Responder, Via};
 use crate::wire::Local;
 
-const TCP: Via = Via { transport: "tcp", stream: true, encrypted: false, keepalive: Some(100) };
+const TCP: Via = Via::stream("tcp", false, Some(100));
 /// What a datagram may hold.
 const UDP_BYTES_MAX: usize = 1232;
 /// Who asks: strangers, members' pods, a neighbour who may transfer and update.

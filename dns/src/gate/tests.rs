@@ -162,7 +162,7 @@ async fn a_failure_at_the_gate_is_the_failure_of_the_slow_way_and_allocates_noth
     let slowly = client.responder.respond(&packets[0], from, crate::respond::Via::UDP).await.unwrap();
     assert_eq!(Message::from_vec(&at_the_gate).unwrap(), Message::from_vec(&slowly).unwrap());
     assert_eq!(Message::from_vec(&slowly).unwrap().metadata.response_code, ResponseCode::ServFail);
-    let tcp = crate::respond::Via { transport: "tcp", stream: true, encrypted: false, keepalive: None };
+    let tcp = crate::respond::Via::stream("tcp", false, None);
     let streamed = client.responder.at_once(&packets[1], from, tcp).unwrap();
     assert_eq!(Message::from_vec(&streamed).unwrap().metadata.response_code, ResponseCode::ServFail);
     let mut fails =

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{Kept, Key};
@@ -20,7 +21,18 @@ type Flying = BoxFuture<'static, Landing>;
 /// What lands.
 pub(super) type Flight = Shared<Flying>;
 
-type UnderWay = Arc<Mutex<HashMap<Key, WeakShared<Flying>>>>;
+type UnderWay = Arc<Mutex<HashMap<Key, Way>>>;
+
+/// How a flight is under way.
+enum Way {
+    Flying(WeakShared<Flying>),
+    /// A thread asks, and waits for nobody; these wait for it.
+    Straight(Vec<oneshot::Sender<()>>),
+}
+
+/// A flight that a thread flies. When it is dropped all who wait for it are told.
+#[derive(Debug)]
+pub(super) struct Straight(#[expect(dead_code, reason = "dropped is what it does")] Over);
 
 /// The flights under way.
 pub(super) struct Flights {
@@ -36,7 +48,9 @@ impl Flights {
     /// The flight for `key`, and whether it is new: `ask` is what it does, to the end of what it does with the answer.
     pub(super) fn board(&self, key: &Key, ask: impl Future<Output = Landing> + Send + 'static) -> (Flight, bool) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = under_way.get(key).and_then(WeakShared::upgrade) {
+        if let Some(Way::Flying(flight)) = under_way.get(key)
+            && let Some(flight) = flight.upgrade()
+        {
             return (flight, false);
         }
         let over = Over(Arc::clone(&self.under_way), key.clone());
@@ -46,8 +60,37 @@ impl Flights {
             landing
         };
         let flight = fly.boxed().shared();
-        under_way.extend(flight.downgrade().map(|weak| (key.clone(), weak)));
+        under_way.extend(flight.downgrade().map(|weak| (key.clone(), Way::Flying(weak))));
         (flight, true)
+    }
+
+    /// Leave for a thread to fly; none where a flight is under way.
+    pub(super) fn straight(&self, key: &Key) -> Option<Straight> {
+        // Dropped behind the lock: whoever drops a flight last takes it.
+        let alive;
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        match under_way.get(key) {
+            Some(Way::Straight(_)) => return None,
+            Some(Way::Flying(flight)) => {
+                alive = flight.upgrade();
+                if alive.is_some() {
+                    return None;
+                }
+            }
+            None => {}
+        }
+        under_way.insert(key.clone(), Way::Straight(Vec::new()));
+        Some(Straight(Over(Arc::clone(&self.under_way), key.clone())))
+    }
+
+    /// The end of the flight that a thread flies for `key`: what came of it is kept by then, or nothing did.
+    pub(super) fn landing(&self, key: &Key) -> Option<oneshot::Receiver<()>> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Way::Straight(waiting)) = under_way.get_mut(key) else { return None };
+        let (tell, told) = oneshot::channel();
+        waiting.retain(|waits| !waits.is_closed());
+        waiting.push(tell);
+        Some(told)
     }
 
     /// Flies by itself: nobody waits for it.
@@ -58,6 +101,12 @@ impl Flights {
 
 /// Takes a flight out when it is over, however it ends.
 struct Over(UnderWay, Key);
+
+impl std::fmt::Debug for Over {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Over").field(&self.1).finish()
+    }
+}
 
 impl Drop for Over {
     fn drop(&mut self) {
@@ -127,5 +176,19 @@ mod tests {
         airport.flights.tasks.close();
         airport.flights.tasks.wait().await;
         assert_eq!((airport.begun.load(Ordering::Relaxed), airport.under_way()), (2, 0));
+    }
+    #[tokio::test]
+    async fn there_is_one_flight_whoever_flies_it() {
+        let airport = Airport::new();
+        let (flying, ..) = airport.board();
+        assert!(airport.flights.straight(&airport.key).is_none());
+        drop(flying);
+        let straight = airport.flights.straight(&airport.key).unwrap();
+        assert!(airport.flights.straight(&airport.key).is_none());
+        let told = airport.flights.landing(&airport.key).unwrap();
+        drop(straight);
+        assert!(told.await.is_err(), "told by its end");
+        assert_eq!((airport.begun.load(Ordering::Relaxed), airport.under_way()), (0, 0));
+        assert!(airport.flights.landing(&airport.key).is_none() && airport.board().1);
     }
 }

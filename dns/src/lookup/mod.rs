@@ -12,6 +12,7 @@
 
 mod flights;
 mod limiter;
+mod straight;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, Record, RecordType};
+use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -33,6 +35,7 @@ use crate::table::Member;
 use crate::translate::{Asked, Refused, reply};
 use flights::Flights;
 use limiter::Limiter;
+pub(crate) use straight::{Departure, Landed};
 
 /// The fingerprints of the upstreams and of the federation's DNS servers; members have hashes.
 const UPSTREAMS: u64 = 0;
@@ -95,6 +98,8 @@ pub(crate) struct Lookups {
     limiter: Arc<Limiter>,
     forwarder: Arc<Forwarder>,
     metrics: Metrics,
+    /// Look-ups that asked.
+    misses: IntCounter,
     ahead: Arc<Semaphore>,
 }
 
@@ -106,6 +111,7 @@ impl Lookups {
             flights: Flights::new(tasks),
             limiter: Arc::new(Limiter::new(Instant::now())),
             forwarder,
+            misses: metrics.caches("miss"),
             metrics,
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
         }
@@ -205,7 +211,7 @@ impl Lookups {
         Box::pin(async move {
             let question = Query::query(asked.native.clone(), asked.qtype);
             let message = forwarder.member(&member, &question, asked.trail, &budget).await?;
-            translated(&member, &asked, &message, soa, &metrics)
+            translated(&member, &asked, &message, || soa, &metrics)
         })
     }
 
@@ -269,6 +275,15 @@ impl Lookups {
         }
         if !self.limiter.allows(question.whose, asking.client, now) {
             return self.failed(stale, Failed::Flooded);
+        }
+        if let Some(landing) = self.flights.landing(&key) {
+            // Told or not, it is over.
+            let _ = timeout_at(asking.budget.deadline, landing).await;
+            let now = Instant::now();
+            let cached = self.cache.get(question.whose, &question.name, question.kind, question.bits, now);
+            if let Cached::Fresh(kept) | Cached::Ending(kept) = cached {
+                return self.looked("shared", Outcome::Fresh(kept));
+            }
         }
         let (flight, new) = self.board(&question, asking, None, ask);
         // Our own ends by our own deadline; another's may be later.
@@ -376,7 +391,7 @@ fn translated(
     member: &Member,
     asked: &Asked,
     message: &Message,
-    soa: Record,
+    soa: impl FnOnce() -> Record,
     metrics: &Metrics,
 ) -> Result<Kept, Failed> {
     let said = reply(&member.rename, asked, message);
@@ -386,7 +401,7 @@ fn translated(
         metrics.refused(member.name.as_str(), refused.word());
     }
     let complete = said.answers.iter().any(|r| r.record_type() == asked.qtype) || said.next.is_some();
-    let authorities = if complete { Vec::new() } else { vec![said.soa.unwrap_or(soa)] };
+    let authorities = if complete { Vec::new() } else { vec![said.soa.unwrap_or_else(soa)] };
     let (answers, additionals, next) = (said.answers, said.additionals, said.next);
     Ok(Kept { nxdomain: said.nxdomain, secure: false, answers, authorities, additionals, next })
 }

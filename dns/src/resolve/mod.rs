@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Reuse, Source, ede};
-use crate::budget::Budget;
+use crate::budget::{Begun, Budget};
 use crate::client::Asker;
 use crate::explain::Trace;
 use crate::federated::{self, Case};
@@ -30,7 +30,7 @@ use crate::sign::Signatures;
 use crate::translate::CHAIN_MAX;
 use crate::world::World;
 use crate::zones::Zone;
-pub(crate) use others::{failure, said};
+pub(crate) use others::{failure, said, told};
 use ours::{here, reuse, reverse_soa, source};
 
 /// What is asked.
@@ -51,6 +51,8 @@ pub(crate) struct Question {
     pub(crate) dice: u64,
     /// Who forwarded it to us, and how often it was forwarded.
     pub(crate) trail: Option<Trail>,
+    /// What its query has cost already.
+    pub(crate) begun: Option<Begun>,
     /// Asked on behalf of a zone's own name that stands for another.
     pub(crate) flat: bool,
 }
@@ -69,7 +71,8 @@ impl Resolver {
         if let Some(via) = self.lookups.forwarder().loops().arrived(&question.name) {
             return looped(&via);
         }
-        let asking = Asking { budget: Budget::new(Instant::now()), client: question.client, trail: question.trail };
+        let budget = Budget::of(question.begun, Instant::now());
+        let asking = Asking { budget, client: question.client, trail: question.trail };
         let mut answer = self.chain(world, asker, question, &asking, trace).await;
         trace.step("budget", || json!({"questionsAsked": asking.budget.spent()}));
         if question.dnssec {

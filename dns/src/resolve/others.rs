@@ -142,7 +142,7 @@ fn found(looked: Looked) -> Result<(Kept, Option<Failed>), Failed> {
 }
 
 /// What others said, as an answer.
-fn told(kept: Kept) -> Answer {
+pub(crate) fn told(kept: Kept) -> Answer {
     let Kept { nxdomain, secure, answers, authorities, additionals, next } = kept;
     let rcode = if nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
     Answer { rcode, secure, authorities, additionals, next, authoritative: false, ..Answer::records(answers) }

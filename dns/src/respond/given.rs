@@ -2,7 +2,7 @@
 //!
 //! In: a packet, whom it is from. Out: the reply, or leave to have it decided. Waits for nobody.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::time::Instant;
 
@@ -12,10 +12,11 @@ use crate::counters::{Outcome, Told};
 use crate::edns::{self, Edes, Opt, ReplyOpt};
 use crate::geo::ecs::Echo;
 use crate::guard::{Cookie, Kind, Verdict};
+use crate::lookup::Landed;
 use crate::share::Pass;
 use crate::wire::query::{Folded, NAME_MAX, Query};
-use crate::wire::render::{cut, failure};
-use crate::wire::{Client, Hit, Local, Stands, Terms, neighbourhood};
+use crate::wire::render::{Asked, cut, failure};
+use crate::wire::{Client, Hit, Local, Made, Stands, Terms, neighbourhood};
 
 /// Question, extended errors and options of a failure.
 const FAILURE_BYTES_MAX: usize = 2048;
@@ -33,6 +34,17 @@ pub(crate) enum Given {
     Shed,
 }
 
+/// A plain query of somebody who may ask it.
+struct Posed<'p> {
+    query: Query<'p>,
+    ip: IpAddr,
+    stands: Stands,
+    client: Client,
+    echo: Option<Echo>,
+    cookie: Cookie,
+    moment: Moment,
+}
+
 impl Responder {
     /// The reply to a datagram in `out`, when it was given before to somebody who asked the same, or nobody would answer; else whether it
     /// may be decided. Waits for nobody; allocates nothing when the thread has the answer.
@@ -45,8 +57,57 @@ impl Responder {
         out: &mut [u8],
     ) -> Given {
         let mut folded = [0; NAME_MAX];
-        let odd = || self.gate.admit_odd().map_or(Given::Shed, Given::Slow);
-        let Some(query) = Query::read(packet, &mut folded) else { return odd() };
+        let Some(posed) = self.pose(local, packet, from, moment, &mut folded) else {
+            return self.gate.admit_odd().map_or(Given::Shed, Given::Slow);
+        };
+        let terms = self.terms(&posed);
+        let hit = match self.wire.hit(local, &posed.query, posed.client, terms, out) {
+            Some(hit) => hit,
+            None => {
+                let recursion = posed.stands.recursion;
+                let fail =
+                    |edes: Edes<'_>, told| fail(&posed.query, terms.opt, (edes, told), recursion, terms.limit, out);
+                match self.gate.admit(&posed.query, &self.resolver.lookups, moment.now, fail) {
+                    Ok(pass) => return Given::Slow(pass),
+                    Err(None) => return Given::Shed,
+                    Err(Some(hit)) => hit,
+                }
+            }
+        };
+        self.give(&posed, terms, hit, out)
+    }
+
+    /// The reply to a datagram whose answer a thread had from a member, in `out`; it is kept for those who ask the same. `generation` is
+    /// that of the world in which it was asked. `None` where the query is no plain one any more.
+    pub(crate) fn landed(
+        &self,
+        local: &mut Local,
+        (packet, from): (&[u8], SocketAddr),
+        (landed, label, generation): (Landed, u16, u64),
+        moment: Moment,
+        out: &mut [u8],
+    ) -> Option<Given> {
+        let mut folded = [0; NAME_MAX];
+        let posed = self.pose(local, packet, from, moment, &mut folded)?;
+        let (terms, (encoded, landing)) = (self.terms(&posed), landed.encode(posed.stands.recursion));
+        let made = Made { answer: landing.made_of(), generation, dice: moment.dice, now: moment.now, label };
+        self.wire.deposit(&posed.query, posed.client, &made, &encoded);
+        let body = encoded.body();
+        let len = body.render(&Asked::of(&posed.query, terms.opt), 0, 0, terms.limit, out)?;
+        let told = Told { rcode: body.rcode(), label, ede: body.ede() };
+        Some(self.give(&posed, terms, Hit { len, told }, out))
+    }
+
+    /// A datagram as a plain query of somebody who may ask it.
+    fn pose<'p>(
+        &self,
+        local: &mut Local,
+        packet: &'p [u8],
+        from: SocketAddr,
+        moment: Moment,
+        folded: &'p mut Folded,
+    ) -> Option<Posed<'p>> {
+        let query = Query::read(packet, folded)?;
         let ip = from.ip();
         let origin = Origin { ip, listener: Via::UDP.transport, key: None };
         let (stands, client, echo) = match query.opt.and_then(|opt| opt.subnet) {
@@ -61,38 +122,39 @@ impl Responder {
                 (stands, ip, None)
             }
             subnet => {
-                let Ok(seen) = self.resolver.world.load().table.clients.seen(&origin, subnet) else { return odd() };
+                let seen = self.resolver.world.load().table.clients.seen(&origin, subnet).ok()?;
                 (Stands::of(&seen.asker), seen.client, seen.echo)
             }
         };
         let cookie = query.opt.map_or(Cookie::Absent, |o| self.edge.guard.cookie(moment.edge, ip, o.cookie));
-        if stands.barred || cookie == Cookie::Malformed || self.must_prove(cookie, Via::UDP, stands.spared, moment.edge)
-        {
-            return odd();
-        }
-        let subnet = echo.as_ref().map(Echo::octets);
-        let opt = query.opt.map(|opt| ReplyOpt { subnet, ..self.opt(&opt, (Via::UDP, ip, cookie, moment.edge)) });
-        let limit = edns::limit(query.opt.as_ref(), false);
         let client = Client { place: stands.place, net: neighbourhood(client) };
-        let terms = Terms { now: moment.now, dice: moment.dice, limit, opt };
-        let hit = match self.wire.hit(local, &query, client, terms, out) {
-            Some(hit) => hit,
-            None => {
-                let fail = |edes: Edes<'_>, told| fail(&query, opt, (edes, told), stands.recursion, limit, out);
-                match self.gate.admit(&query, &self.resolver.lookups, moment.now, fail) {
-                    Ok(pass) => return Given::Slow(pass),
-                    Err(None) => return Given::Shed,
-                    Err(Some(hit)) => hit,
-                }
-            }
-        };
-        let verdict = match (stands.spared, cookie) {
+        let posed = Posed { query, ip, stands, client, echo, cookie, moment };
+        let may = !stands.barred
+            && cookie != Cookie::Malformed
+            && !self.must_prove(cookie, Via::UDP, stands.spared, moment.edge);
+        may.then_some(posed)
+    }
+
+    /// What a reply to it is rendered with.
+    fn terms<'a>(&'a self, posed: &'a Posed<'_>) -> Terms<'a> {
+        let Posed { query, ip, echo, cookie, moment, .. } = posed;
+        let subnet = echo.as_ref().map(Echo::octets);
+        let opt = query.opt.map(|opt| ReplyOpt { subnet, ..self.opt(&opt, (Via::UDP, *ip, *cookie, moment.edge)) });
+        Terms { now: moment.now, dice: moment.dice, limit: edns::limit(query.opt.as_ref(), false), opt }
+    }
+
+    /// Whether what is in `out` goes to its client.
+    fn give(&self, posed: &Posed<'_>, terms: Terms<'_>, hit: Hit, out: &mut [u8]) -> Given {
+        let verdict = match (posed.stands.spared, posed.cookie) {
             (true, _) | (_, Cookie::Valid(_)) => Verdict::Send,
-            _ => self.edge.guard.judge(moment.edge, ip, Kind::of(&out[..hit.len])),
+            _ => self.edge.guard.judge(posed.moment.edge, posed.ip, Kind::of(&out[..hit.len])),
         };
         match verdict {
             Verdict::Send => Given::Reply(hit),
-            Verdict::Slip => Given::Reply(Hit { len: cut(&query, opt, hit.told.rcode, limit, out), ..hit }),
+            Verdict::Slip => {
+                let len = cut(&posed.query, terms.opt, hit.told.rcode, terms.limit, out);
+                Given::Reply(Hit { len, ..hit })
+            }
             Verdict::Drop => Given::Dropped,
         }
     }

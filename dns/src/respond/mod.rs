@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::answer::{Answer, ede};
 use crate::authority::Authority;
+use crate::budget::Begun;
 use crate::client::{Origin, Seen};
 use crate::counters::{Outcome, Told};
 use crate::edge::Edge;
@@ -54,11 +55,19 @@ pub(crate) struct Via {
     pub(crate) encrypted: bool,
     /// How long the connection stays open when idle, in tenths of a second, where clients may ask that (RFC 7828).
     pub(crate) keepalive: Option<u16>,
+    /// What the query has cost already.
+    pub(crate) begun: Option<Begun>,
 }
 
 impl Via {
     /// Datagrams.
-    pub(crate) const UDP: Self = Self { transport: "udp", stream: false, encrypted: false, keepalive: None };
+    pub(crate) const UDP: Self =
+        Self { transport: "udp", stream: false, encrypted: false, keepalive: None, begun: None };
+
+    /// A stream that stays open for `keepalive`, where clients may ask for how long.
+    pub(crate) const fn stream(transport: &'static str, encrypted: bool, keepalive: Option<u16>) -> Self {
+        Self { transport, stream: true, encrypted, keepalive, begun: None }
+    }
 }
 
 /// What differs between two packets: the time, read once for each batch of them, and chance.
@@ -194,6 +203,7 @@ impl Responder {
             client: peer.client().net,
             dice: rand::random(),
             trail: Trail::of(&query),
+            begun: peer.via.begun,
             flat: false,
         };
         let refusal = self.refusal(&query, opt, peer);

@@ -49,7 +49,7 @@ async fn exchange(
     (transport, encrypted): (&'static str, bool),
 ) -> io::Result<()> {
     let limits = responder.edge.limits;
-    let via = Via { transport, stream: true, encrypted, keepalive: Some(tenths(seat.idle())) };
+    let via = Via::stream(transport, encrypted, Some(tenths(seat.idle())));
     let (mut input, mut output) = (BytesMut::with_capacity(READ_BYTES), Vec::new());
     let mut answering = FuturesUnordered::new();
     let (mut open, mut first) = (true, true);

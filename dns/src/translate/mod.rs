@@ -14,10 +14,13 @@ mod rename;
 
 mod reply;
 
+mod octets;
+
 use hickory_proto::rr::{Name, Record, RecordType};
 
 use crate::forward::Trail;
 
+pub(crate) use octets::{Carried, Swap, carry};
 pub(crate) use rename::Rename;
 pub(crate) use reply::reply;
 

@@ -65,6 +65,11 @@ impl Rename {
         &self.native
     }
 
+    /// Whether one suffix stands for another and that is all: no further domains, neither of the two around the other or the apex.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.domains.len() == 1 && !within(&self.native, &self.apex) && !within(&self.apex, &self.native)
+    }
+
     /// Aliases that hide a domain instead of naming it.
     pub(crate) fn hiding(&self) -> impl Iterator<Item = (&str, &Name)> {
         self.domains.iter().filter(|d| d.hub.is_none()).map(|d| (d.alias.as_deref().unwrap_or_default(), &d.native))

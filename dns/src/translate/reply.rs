@@ -20,7 +20,7 @@ use atoll_api::rdata::{dname, is_dnssec, map_names, may_hide_names, targets};
 /// Records of one section that are looked at.
 const RECORDS_MAX: usize = 4096;
 /// RFC 2181 §8 allows 68 years; nobody's pods live so long.
-const TTL_MAX: u32 = 86_400;
+pub(super) const TTL_MAX: u32 = 86_400;
 
 /// Translates a reply.
 ///

@@ -13,7 +13,7 @@ use crate::respond::{Responder, Via};
 use crate::stream::secure::{config, secure};
 use crate::stream::{http, listen};
 
-const VIA: Via = Via { transport: "doh", stream: true, encrypted: true, keepalive: None };
+const VIA: Via = Via::stream("doh", true, None);
 
 pub(super) fn serve(
     sockets: &mut Sockets,

@@ -19,7 +19,7 @@ use crate::respond::{Responder, Via};
 use crate::stream::message::{self, MESSAGE_BYTES_MAX, Query};
 use crate::stream::quic::{self, Peer, Protocol};
 
-const VIA: Via = Via { transport: "doh3", stream: true, encrypted: true, keepalive: None };
+const VIA: Via = Via::stream("doh3", true, None);
 const HEAD_BYTES_MAX: u64 = 16 * 1024;
 /// H3_NO_ERROR (RFC 9114 §8.1).
 const NO_ERROR: u32 = 0x100;

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::respond::{Responder, Via};
 use crate::stream::quic::{self, Peer, Protocol};
 
-const VIA: Via = Via { transport: "doq", stream: true, encrypted: true, keepalive: None };
+const VIA: Via = Via::stream("doq", true, None);
 /// A length of two octets and the longest message (§4.2).
 const STREAM_BYTES_MAX: usize = 2 + 65_535;
 

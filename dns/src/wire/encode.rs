@@ -11,6 +11,7 @@ use super::render::{Body, Facts, turn_size};
 use crate::answer::{Answer, Source, ede};
 use crate::edns::Edes;
 use crate::names::within;
+use crate::translate::Carried;
 
 /// What we say ourselves is looked at again after so long, though nothing has changed.
 const STEADY_S: u32 = 3600;
@@ -43,6 +44,21 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
+    /// A reply of a member's that is octets already.
+    pub(crate) fn carried(Carried { wire, ttls, ttl_s, .. }: Carried) -> Self {
+        let question =
+            name(wire.get(HEADER..).unwrap_or_default()).map_or(0, |name| HEADER + name.len() + QUESTION_TAIL);
+        let facts = Facts { thin: word(wire.len()), question: word(question), aging: true, ..Facts::default() };
+        Self { wire, ttls, edes: Vec::new(), facts, life_s: ttl_s }
+    }
+
+    /// Says whether we look up for this asker what is not ours.
+    pub(crate) fn set_recursion(&mut self, recursion: bool) {
+        if let Some(bits) = self.wire.get_mut(3) {
+            *bits = *bits & 0x7f | u8::from(recursion) << 7;
+        }
+    }
+
     /// To render it.
     pub(crate) fn body(&self) -> Body<'_> {
         Body::new(&self.wire, &self.ttls, &self.edes, self.facts)

@@ -22,7 +22,7 @@ use crate::testing::topology;
 use crate::world::World;
 
 const UDP: Via = Via::UDP;
-const TCP: Via = Via { transport: "tcp", stream: true, encrypted: false, keepalive: None };
+const TCP: Via = Via::stream("tcp", false, None);
 
 /// Names of every kind: own, negative, aliases that go on, federated, hosts, delegated, below members that nobody can ask.
 const NAMES: &[&str] = &[

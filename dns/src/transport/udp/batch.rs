@@ -73,7 +73,17 @@ impl Batch {
         Some((&self.received[at][..length.min(PACKET_BYTES_MAX)], from?, self.replies.get_mut(self.count)?))
     }
 
-    /// The reply in the buffer that [`Self::packet`] gave is to be sent.
+    /// Where the next reply is written.
+    pub(super) fn buffer(&mut self) -> Option<&mut Buffer> {
+        self.replies.get_mut(self.count)
+    }
+
+    /// Whether no more replies find room before some are sent.
+    pub(super) fn is_full(&self) -> bool {
+        self.count == BATCH
+    }
+
+    /// The reply in the buffer that [`Self::packet`] or [`Self::buffer`] gave is to be sent.
     pub(super) fn reply(&mut self, length: usize, to: SocketAddr) {
         if self.count < BATCH && length > 0 {
             self.outgoing[self.count] = (length.min(REPLY_BYTES_MAX), to.into());

@@ -3,6 +3,7 @@
 //! ```text
 //!   socket ── recvmmsg ── hit, or nobody would answer? ── sendmmsg      one thread a core, one socket for each local address
 //!                          │ no: a pass of its party (gate), else a failure in the same batch
+//!                          ├── a plain question for a member ── straight to it and back, on the same thread
 //!                          ├── decided at once, while there is time for it ── sendmmsg
 //!                          └── queue (bounded, the newest is shed) ── tokio ── sendto on the same socket
 //! ```
@@ -13,6 +14,7 @@
 
 mod batch;
 mod slow;
+mod straight;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -35,6 +37,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Serving, Sockets};
 use crate::error::Error;
+use crate::forward::Ports;
 use crate::respond::Responder;
 use slow::Slow;
 use worker::Worker;
@@ -88,13 +91,14 @@ fn thread(
     let handle = Handle::current();
     let slow = Slow { queue, waiting: waiting.clone(), shutdown: shutdown.clone(), handle: handle.clone() };
     let (stopped, answers, reads) = (Arc::clone(&stop), responder.clone(), sockets.clone());
+    let ports = Ports::new(&sockets)?;
     std::thread::Builder::new().name(format!("dns-udp-{number}")).spawn(move || {
         if let Some(core) = core {
             pin(core);
         }
         let _runtime = handle.enter();
         // Made here: its memory is this core's.
-        Worker::new(answers, reads, slow).run(&stopped);
+        Worker::new(answers, reads, slow, ports).run(&stopped);
         // Dropped with the thread: told either way.
         drop(ended);
     })?;

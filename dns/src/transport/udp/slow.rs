@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::super::reply;
+use crate::budget::Begun;
 use crate::respond::{Responder, Via};
 use crate::share::Pass;
 
@@ -27,6 +28,8 @@ pub(super) struct Asked {
     pub(super) packet: Vec<u8>,
     pub(super) peer: Peer,
     pub(super) pass: Pass,
+    /// What it has cost already.
+    pub(super) begun: Option<Begun>,
 }
 
 /// Where a reply goes.
@@ -46,8 +49,9 @@ pub(super) async fn answer(
     shutdown: &CancellationToken,
 ) {
     let full = responder.metrics.drops("udp", "full");
-    while let Some(Asked { packet, peer, pass }) = queued.recv().await {
-        let mut answering: Answering = Box::pin(reply(responder.clone(), packet, peer.from, Via::UDP));
+    while let Some(Asked { packet, peer, pass, begun }) = queued.recv().await {
+        let via = Via { begun, ..Via::UDP };
+        let mut answering: Answering = Box::pin(reply(responder.clone(), packet, peer.from, via));
         if let Poll::Ready(octets) = poll!(&mut answering) {
             send(&peer, octets);
         } else if !wait(answering, (peer, pass), waiting, shutdown, &Handle::current()) {
@@ -66,8 +70,8 @@ pub(super) struct Slow {
 
 impl Slow {
     /// Queues a query; not when the queue is full.
-    pub(super) fn queue(&self, packet: &[u8], peer: Peer, pass: Pass) -> bool {
-        self.queue.try_send(Asked { packet: packet.to_vec(), peer, pass }).is_ok()
+    pub(super) fn queue(&self, packet: Vec<u8>, peer: Peer, pass: Pass, begun: Option<Begun>) -> bool {
+        self.queue.try_send(Asked { packet, peer, pass, begun }).is_ok()
     }
 
     /// Lets an answer be waited for; not when too many are already.

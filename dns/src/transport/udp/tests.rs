@@ -48,7 +48,8 @@ fn worker() -> (Worker, Arc<UdpSocket>, UdpSocket, mpsc::Receiver<Asked>) {
     let (queue, queued) = mpsc::channel(2);
     let slow =
         Slow { queue, waiting: TaskTracker::new(), shutdown: CancellationToken::new(), handle: Handle::current() };
-    (Worker::new(responder(stage(), BYTES_MAX), vec![Arc::clone(&ours)], slow), ours, client, queued)
+    let ports = Ports::new(std::slice::from_ref(&ours)).unwrap();
+    (Worker::new(responder(stage(), BYTES_MAX), vec![Arc::clone(&ours)], slow, ports), ours, client, queued)
 }
 
 fn replies(client: &UdpSocket, count: usize) -> Vec<Message> {

@@ -1,8 +1,8 @@
 //! One thread that answers datagrams: a batch in, a batch out, and nothing waited for in between.
 //!
 //! In: the sockets of one core. Out: replies. A hit allocates nothing, takes no lock, and is sent before anything else is looked at. What
-//! is no hit and has a pass is decided here as long as that takes a small part of a batch; the rest is queued, and what the queue does
-//! not take is shed. A packet that breaks an invariant gets no reply; the thread goes on.
+//! is no hit and has a pass goes straight to a member, or is decided here as long as that takes a small part of a batch; the rest is queued,
+//! and what the queue does not take is shed. While something is on its way the thread waits for members beside its clients. A packet that breaks an invariant gets no reply; the thread goes on.
 
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::MsgFlags;
 use prometheus::IntCounter;
 use tokio::time::Instant;
@@ -21,7 +20,10 @@ use super::super::reply;
 use super::LOOK_EVERY;
 use super::batch::{BATCH, Batch};
 use super::slow::{Answering, Peer, Slow};
+use super::straight::{Asked, Over, Straight};
+use crate::budget::Begun;
 use crate::counters::Block;
+use crate::forward::{Ports, Ready};
 use crate::respond::{Given, Moment, Responder, Via};
 use crate::share::Pass;
 use crate::wire::Local;
@@ -36,6 +38,9 @@ pub(super) struct Worker {
     responder: Responder,
     sockets: Vec<Arc<UdpSocket>>,
     slow: Slow,
+    straight: Straight,
+    ready: Vec<Ready>,
+    over: Vec<Over>,
     local: Local,
     batch: Batch,
     block: Arc<Block>,
@@ -60,11 +65,15 @@ pub(super) struct Tally {
 }
 
 impl Worker {
-    pub(super) fn new(responder: Responder, sockets: Vec<Arc<UdpSocket>>, slow: Slow) -> Self {
+    /// `ports` waits for the sockets, too.
+    pub(super) fn new(responder: Responder, sockets: Vec<Arc<UdpSocket>>, slow: Slow, ports: Ports) -> Self {
         let drops = |why| responder.metrics.drops(Via::UDP.transport, why);
         Self {
             dropped: Dropped { rate: drops("rate"), full: drops("full"), panic: drops("panic") },
             block: responder.metrics.block(),
+            straight: Straight::new(&responder, ports),
+            ready: Vec::new(),
+            over: Vec::new(),
             responder,
             sockets,
             slow,
@@ -79,23 +88,100 @@ impl Worker {
     /// Answers until told to stop.
     pub(super) fn run(mut self, stop: &AtomicBool) {
         let sockets = self.sockets.clone();
-        let mut ready: Vec<PollFd<'_>> = sockets
-            .iter()
-            .map(|socket| PollFd::new(std::os::fd::AsFd::as_fd(socket.as_ref()), PollFlags::POLLIN))
-            .collect();
         while !stop.load(Ordering::Acquire) {
-            if let [socket] = &sockets[..] {
-                self.take(socket, MsgFlags::MSG_WAITFORONE);
-                continue;
+            match &sockets[..] {
+                [socket] if self.straight.is_idle() => self.take(socket, MsgFlags::MSG_WAITFORONE),
+                sockets => self.look(sockets),
             }
-            let timeout = PollTimeout::try_from(LOOK_EVERY).unwrap_or(PollTimeout::ZERO);
-            if poll(&mut ready, timeout).is_err() {
-                std::thread::park_timeout(PAUSE);
+        }
+    }
+
+    /// Waits for clients and members: what has come from members goes first, others wait for it.
+    pub(super) fn look(&mut self, sockets: &[Arc<UdpSocket>]) {
+        let mut ready = std::mem::take(&mut self.ready);
+        match self.straight.wait(LOOK_EVERY, &mut ready) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => std::thread::park_timeout(PAUSE),
+        }
+        let moment = self.responder.moment();
+        let mut over = std::mem::take(&mut self.over);
+        for port in ready.iter().filter_map(|ready| if let Ready::Port(port) = ready { Some(*port) } else { None }) {
+            let read = AssertUnwindSafe(|| self.straight.read(port, moment.now, &mut over));
+            if catch_unwind(read).is_err() {
+                self.dropped.panic.inc();
             }
-            for (socket, _) in sockets.iter().zip(&ready).filter(|(_, fd)| fd.any() == Some(true)) {
+        }
+        let dice = self.roll();
+        self.straight.look(moment.now, dice, &mut over);
+        self.settle(over.drain(..), moment);
+        self.over = over;
+        for place in ready.iter().filter_map(|ready| if let Ready::Also(place) = ready { Some(*place) } else { None }) {
+            if let Some(socket) = sockets.get(place) {
                 self.take(socket, MsgFlags::MSG_DONTWAIT);
             }
         }
+        self.ready = ready;
+    }
+
+    /// Answers what came home, and hands on what did not.
+    fn settle(&mut self, over: impl Iterator<Item = Over>, moment: Moment) {
+        let mut from: Option<Arc<UdpSocket>> = None;
+        for over in over {
+            let (asked, landed, label, generation) = match over {
+                Over::Home { asked, landed, label, generation } => (asked, landed, label, generation),
+                Over::Slow { asked, begun } => {
+                    self.hand_on(asked, Some(begun));
+                    continue;
+                }
+            };
+            let socket = &asked.peer.socket;
+            if let Some(other) = from.replace(Arc::clone(socket)).filter(|other| !Arc::ptr_eq(other, socket)) {
+                self.batch.send(&other);
+            }
+            if self.batch.is_full() {
+                self.batch.send(socket);
+            }
+            let (local, moment) = (&mut self.local, Moment { dice: self.dice, ..moment });
+            let Some(out) = self.batch.buffer() else { continue };
+            let (packet, to) = (&*asked.packet, asked.peer.from);
+            let answer = AssertUnwindSafe(|| {
+                self.responder.landed(local, (packet, to), (landed, label, generation), moment, out)
+            });
+            match catch_unwind(answer) {
+                Ok(Some(Given::Reply(hit))) => {
+                    let took = asked.begun.elapsed();
+                    self.block.datagram(hit.told);
+                    self.block.took(1, took);
+                    self.block.wire(0, 1);
+                    if !self.responder.taps.is_off() {
+                        self.responder.show(Via::UDP, to, packet, &out[..hit.len], took);
+                    }
+                    self.batch.reply(hit.len, to);
+                }
+                Ok(Some(Given::Dropped)) => self.dropped.rate.inc(),
+                Ok(_) => self.hand_on(asked, None),
+                Err(_) => self.dropped.panic.inc(),
+            }
+        }
+        if let Some(socket) = from {
+            self.batch.send(&socket);
+        }
+    }
+
+    fn hand_on(&mut self, asked: Asked, begun: Option<Begun>) {
+        let Asked { packet, peer, pass, .. } = asked;
+        if !self.slow.queue(packet.into(), peer, pass, begun) {
+            self.dropped.full.inc();
+        }
+    }
+
+    /// Evenly distributed, new each time.
+    fn roll(&mut self) -> u64 {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        self.dice
     }
 
     /// One batch of `socket`.
@@ -112,10 +198,7 @@ impl Worker {
         let mut moment = self.responder.moment();
         let mut tally = Tally::default();
         for at in 0..count {
-            self.dice ^= self.dice << 13;
-            self.dice ^= self.dice >> 7;
-            self.dice ^= self.dice << 17;
-            moment.dice = self.dice;
+            moment.dice = self.roll();
             match catch_unwind(AssertUnwindSafe(|| self.hit(at, moment))) {
                 Ok(true) => tally.hits += 1,
                 Ok(false) => tally.misses += 1,
@@ -131,7 +214,8 @@ impl Worker {
             let start = Instant::now();
             for at in 0..count {
                 if let Some(pass) = self.passes[at].take() {
-                    self.miss(at, socket, pass, start);
+                    moment.dice = self.roll();
+                    self.miss(at, socket, pass, (moment, start));
                 }
             }
             self.batch.send(socket);
@@ -163,12 +247,16 @@ impl Worker {
         true
     }
 
-    /// Decides at once, or lets others do it.
-    fn miss(&mut self, at: usize, socket: &Arc<UdpSocket>, pass: Pass, since: Instant) {
+    /// Asks a member, decides at once, or lets others do it.
+    fn miss(&mut self, at: usize, socket: &Arc<UdpSocket>, pass: Pass, (moment, since): (Moment, Instant)) {
         let Some((packet, from, out)) = self.batch.packet(at) else { return };
-        let peer = || Peer { socket: Arc::clone(socket), from };
+        let peer = Peer { socket: Arc::clone(socket), from };
+        let departing = AssertUnwindSafe(|| self.straight.depart(packet, from.ip(), moment));
+        if let Ok(Some(departing)) = catch_unwind(departing) {
+            return self.straight.fly(departing, Asked { packet: packet.into(), peer, pass, begun: moment.now });
+        }
         if since.elapsed() > DECIDING_MAX {
-            if !self.slow.queue(packet, peer(), pass) {
+            if !self.slow.queue(packet.to_vec(), peer, pass, None) {
                 self.dropped.full.inc();
             }
             return;
@@ -181,7 +269,7 @@ impl Worker {
             }
             Poll::Ready(_) => {}
             Poll::Pending => {
-                if !self.slow.wait(answering, peer(), pass) {
+                if !self.slow.wait(answering, peer, pass) {
                     self.dropped.full.inc();
                 }
             }

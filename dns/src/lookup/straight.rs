@@ -1,0 +1,223 @@
+//! Look-ups that a thread makes by itself: what has to be true before a member is asked, and what is done with its word.
+//!
+//! ```text
+//!   depart ── nothing good kept, nothing failed, not below a name that is not there, room, nobody asks already ──► Departure
+//!   land   ── carried over as octets, else parsed and translated ── kept for all ──► Landed;   what is neither the slow path has
+//! ```
+//!
+//! In: a road, a question as octets, a reply. Out: what [`super::Lookups::below`] would have answered. While a departure lives it is the
+//! one flight for its question.
+
+use std::sync::Arc;
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
+use tokio::time::Instant;
+
+use super::{Key, Lookups, translated};
+use crate::answer::Answer;
+use crate::cache::{Bits, Kept, Standing};
+use crate::completion;
+use crate::forward::Loops;
+use crate::lookup::flights::Straight;
+use crate::resolve::told;
+use crate::road::Road;
+use crate::translate::{Asked, Carried, Swap, carry};
+use crate::wire::encode::{self, Encoded};
+use crate::wire::query::{NAME_MAX, Query};
+
+/// Labels of the longest name.
+const LABELS_MAX: usize = NAME_MAX / 2;
+
+/// A question of one road that a thread asks.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    pub(crate) road: Arc<Road>,
+    /// In lower case, octets of the wire.
+    name: Box<[u8]>,
+    /// How much of it stands left of the subtree's.
+    left: usize,
+    kind: u16,
+    /// The asker's neighbourhood.
+    client: u64,
+    _flight: Straight,
+}
+
+impl Departure {
+    /// The labels that the name begins with, and the type.
+    pub(crate) fn question(&self) -> (&[u8], u16) {
+        (&self.name[..self.left], self.kind)
+    }
+}
+
+/// An answer to be given.
+#[derive(Debug)]
+pub(crate) enum Landed {
+    /// From octets to octets.
+    Carried(Arc<Road>, Encoded),
+    /// Out of parsed records.
+    Said(Question, Box<Answer>),
+}
+
+/// What was asked, of what was parsed.
+#[derive(Debug)]
+pub(crate) struct Question {
+    name: Name,
+    kind: RecordType,
+}
+
+impl Landed {
+    /// Encoded for an asker of whom `recursion` says whether we look up what is not ours; and what it is made of.
+    pub(crate) fn encode(self, recursion: bool) -> (Encoded, Landing) {
+        match self {
+            Self::Carried(road, mut encoded) => {
+                encoded.set_recursion(recursion);
+                (encoded, Landing::Road(road))
+            }
+            Self::Said(Question { name, kind }, answer) => {
+                let question = encode::Question { name: &name, kind, class: DNSClass::IN };
+                (encode::encode(&question, &answer, recursion), Landing::Answer(answer))
+            }
+        }
+    }
+}
+
+/// What an answer is made of.
+#[derive(Debug)]
+pub(crate) enum Landing {
+    Road(Arc<Road>),
+    Answer(Box<Answer>),
+}
+
+impl Landing {
+    /// For whom it is kept, and until what changes.
+    pub(crate) fn made_of(&self) -> &Answer {
+        match self {
+            Self::Road(road) => &road.made_of,
+            Self::Answer(answer) => answer,
+        }
+    }
+}
+
+/// Why nothing landed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Astray {
+    /// The reply can't be read: its question is asked by a stream.
+    pub(crate) broken: bool,
+}
+
+impl Lookups {
+    /// Leave to ask for `query`, whose name has `left` octets left of the road's subtree; `None` where the slow path knows more.
+    pub(crate) fn depart(
+        &self,
+        (road, left): (Arc<Road>, usize),
+        query: &Query<'_>,
+        client: u64,
+        now: Instant,
+    ) -> Option<Departure> {
+        let whose = road.member.fingerprint;
+        if Loops::is_probe(query.name) || self.is_absent(&road, query.name, left, now) {
+            return None;
+        }
+        let Standing { own, absent } = self.cache.standing(whose, query.name, query.kind, now);
+        let key = Key::of_octets(whose, query.name, query.kind);
+        let fresh = own == Some(true) || absent == Some(true);
+        if fresh || self.failures.last(&key).is_some() || !self.limiter.allows(whose, client, now) {
+            return None;
+        }
+        let flight = self.flights.straight(&key)?;
+        Some(Departure { road, name: query.name.into(), left, kind: query.kind, client, _flight: flight })
+    }
+
+    /// Whether a name above `name` is known not to be there: the slow path knows what that means (RFC 8020).
+    fn is_absent(&self, road: &Road, name: &[u8], left: usize, now: Instant) -> bool {
+        let mut starts = [0; LABELS_MAX];
+        let mut path: [&[u8]; LABELS_MAX] = [&[]; LABELS_MAX];
+        let (mut at, mut labels) = (0, 0);
+        while at < left && labels < LABELS_MAX {
+            let length = usize::from(name[at]);
+            (starts[labels], path[labels]) = (at, &name[at + 1..at + 1 + length]);
+            (at, labels) = (at + 1 + length, labels + 1);
+        }
+        let whose = road.member.fingerprint;
+        let absent =
+            |cut: usize| self.cache.standing(whose, &name[starts[labels - cut]..], 0, now).absent == Some(true);
+        road.member.kind.specified && completion::cuts(&path[..labels]).any(absent)
+    }
+
+    /// What the member's `reply` comes to.
+    ///
+    /// # Errors
+    /// When the slow path has to see to it.
+    pub(crate) fn land(&self, departure: &Departure, reply: &[u8], now: Instant) -> Result<Landed, Astray> {
+        let Departure { road, name, left, kind, .. } = departure;
+        let swap = Swap { name, left: *left, native: &road.native, kind: *kind };
+        let landed = match carry(&swap, reply) {
+            Some(carried) => self.carried(departure, carried, now),
+            None => self.parsed(departure, reply, now)?,
+        };
+        self.misses.inc();
+        Ok(landed)
+    }
+
+    fn carried(&self, departure: &Departure, carried: Carried, now: Instant) -> Landed {
+        let Departure { road, name, kind, .. } = departure;
+        let key = Key::of_octets(road.member.fingerprint, name, *kind);
+        self.cache.put_octets(key, (&carried.wire, carried.ttl_s, carried.nxdomain), now);
+        if carried.nxdomain
+            && let Some(native) = named(name).and_then(|name| road.member.rename.to_native(&name).ok()?)
+        {
+            self.is_not_there(departure, &native, now);
+        }
+        Landed::Carried(Arc::clone(road), Encoded::carried(carried))
+    }
+
+    fn parsed(&self, departure: &Departure, reply: &[u8], now: Instant) -> Result<Landed, Astray> {
+        let message = Message::from_vec(reply).map_err(|_| Astray { broken: true })?;
+        let decided = matches!(message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain);
+        let Departure { road, name, kind, .. } = departure;
+        let (member, kind, whose) = (&road.member, RecordType::from(*kind), road.member.fingerprint);
+        let elsewhere = || Astray { broken: false };
+        let name = named(name).filter(|_| decided).ok_or_else(elsewhere)?;
+        let native = member.rename.to_native(&name).ok().flatten().ok_or_else(elsewhere)?;
+        let asked = Asked { native, qtype: kind, trail: None };
+        let kept = translated(member, &asked, &message, || member.soa(), &self.metrics).map_err(|_| elsewhere())?;
+        let kept = kept.settled();
+        self.cache.put(whose, &name, kind, Bits::default(), &kept, now);
+        if kept.nxdomain {
+            self.is_not_there(departure, &asked.native, now);
+        }
+        if kept.next.is_some() && kind != RecordType::CNAME {
+            return Err(elsewhere());
+        }
+        Ok(Landed::Said(Question { name, kind }, Box::new(said(road, kept))))
+    }
+
+    /// The member said that there is no such name.
+    fn is_not_there(&self, departure: &Departure, native: &Name, now: Instant) {
+        let (member, client) = (&departure.road.member, departure.client);
+        self.limiter.absent(member.fingerprint, client, now);
+        if let Some(above) = member.above(native).first() {
+            self.learn_above(member, Some(above), member.soa());
+        }
+    }
+}
+
+/// What is answered of a member's word: the one who speaks for the name.
+fn said(road: &Road, kept: Kept) -> Answer {
+    Answer { authoritative: true, sources: road.made_of.sources.clone(), ..told(kept) }
+}
+
+/// A name out of octets of the wire.
+fn named(octets: &[u8]) -> Option<Name> {
+    let (mut labels, mut rest) = (Vec::with_capacity(8), octets);
+    while let Some((length, after)) = rest.split_first().filter(|(length, _)| **length > 0) {
+        let (label, after) = after.split_at_checked(usize::from(*length))?;
+        labels.push(label);
+        rest = after;
+    }
+    Name::from_labels(labels).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! What is carried over as octets is what the full parser and the pure translation say of it, whatever a member sends.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
+
+use hickory_proto::op::{Edns, OpCode, Query as Asks};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA, TXT};
+use hickory_proto::rr::{RData, Record};
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Config;
+use crate::forward::is_ours;
+use crate::geo::Geo;
+use crate::metrics::Metrics;
+use crate::names::{below, left_of, lower_octets, octets, text};
+use crate::table::{Member, Table};
+use crate::testing::topology;
+
+/// Random cases.
+const CASES: u32 = 4096;
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new(&prometheus::Registry::new()).unwrap());
+/// One of `cluster.local`.
+static MEMBER: LazyLock<Arc<Member>> = LazyLock::new(|| {
+    let table = Table::new(&Arc::new(topology()), &Config::default(), &Geo::default());
+    Arc::clone(&table.members["prod-eu"])
+});
+/// The fuzzer's, without its further domain.
+static SEEDED: LazyLock<Member> = LazyLock::new(|| {
+    let facts = serde_json::json!({"name": "dc1", "spec": {"environment": "prod", "region": "us"}, "dns": {"kind": "Generic", "domain": "mesos"}});
+    Member::called(n("dc1.atoll.internal."), &serde_json::from_value(facts).unwrap()).unwrap()
+});
+
+fn n(text: &str) -> Name {
+    Name::from_ascii(text).unwrap()
+}
+
+/// The member's name for the labels, and ours.
+fn both(member: &Member, path: &[String]) -> (Name, Name) {
+    (below(path, member.rename.native()).unwrap(), below(path, member.rename.hub()).unwrap().to_lowercase())
+}
+
+/// What the full way comes to: what is kept, and the reply.
+fn full(member: &Member, path: &[String], kind: RecordType, reply: &[u8]) -> Option<(Kept, Encoded)> {
+    let (native, name) = both(member, path);
+    let message = Message::from_vec(reply).ok()?;
+    if !matches!(message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain) {
+        return None;
+    }
+    let asked = Asked { native: native.to_lowercase(), qtype: kind, trail: None };
+    let kept = translated(member, &asked, &message, || member.soa(), &METRICS).ok()?.settled();
+    let made_of =
+        Answer { sources: vec![crate::answer::Source::Member(member.name.clone())], ..Answer::records(Vec::new()) };
+    let Kept { answers, authorities, additionals, .. } = kept.clone();
+    let rcode = if kept.nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
+    let answer = Answer { rcode, answers, authorities, additionals, ..made_of };
+    let question = encode::Question { name: &name, kind, class: DNSClass::IN };
+    Some((kept, encode::encode(&question, &answer, false)))
+}
+
+fn carried(member: &Member, path: &[String], kind: RecordType, reply: &[u8]) -> Option<Carried> {
+    let (native, name) = both(member, path);
+    // As the forwarder does it before.
+    let asked = Asks::query(native.to_lowercase(), kind);
+    if !is_ours(&asked, 7, reply) {
+        return None;
+    }
+    let name = lower_octets(&name);
+    let left = name.len() - lower_octets(member.rename.hub()).len();
+    carry(&Swap { name: &name, left, native: &octets(member.rename.native()), kind: kind.into() }, reply)
+}
+
+/// Whether it was carried; if so, what the full way says is the same.
+fn alike(member: &Member, path: &[String], kind: RecordType, reply: &[u8]) -> bool {
+    let Some(carried) = carried(member, path, kind, reply) else { return false };
+    let (kept, encoded) = full(member, path, kind, reply)
+        .unwrap_or_else(|| panic!("the full way does not take it: {reply:?} {:?}", Message::from_vec(reply)));
+    assert_eq!(Kept::read(&carried.wire), Some(kept.clone()), "kept");
+    assert_eq!((carried.ttl_s, carried.nxdomain), (kept.ttl(), kept.nxdomain));
+    let short = Encoded::carried(carried);
+    let read = |encoded: &Encoded| Message::from_vec(&encoded.wire).unwrap();
+    assert_eq!(read(&short), read(&encoded), "the reply");
+    let ttls = |encoded: &Encoded| -> Vec<Vec<u8>> {
+        let at = |o: &[u8]| usize::from(u16::from_le_bytes([o[0], o[1]]));
+        encoded.ttls.chunks_exact(2).map(|o| encoded.wire[at(o)..at(o) + 4].to_vec()).collect()
+    };
+    assert_eq!(ttls(&short), ttls(&encoded), "the times to live");
+    assert_eq!(
+        (short.life_s, &short.edes, short.wire.len()),
+        (encoded.life_s, &encoded.edes, usize::from(short.facts.thin))
+    );
+    let facts =
+        |encoded: &Encoded| (encoded.facts.question, encoded.facts.aging, encoded.facts.turns, encoded.facts.glue);
+    assert_eq!(facts(&short), facts(&encoded));
+    true
+}
+
+fn labels(text: &str) -> Vec<String> {
+    text.split('.').map(str::to_owned).collect()
+}
+
+fn soa(owner: &str, server: &str, ttl: u32, minimum: u32) -> Record {
+    let soa = SOA::new(n(server), n("hostmaster.cluster.local."), 1, 7200, 1800, 86_400, minimum);
+    Record::from_rdata(n(owner), ttl, RData::SOA(soa))
+}
+
+fn reply(path: &[String], kind: RecordType, rcode: ResponseCode, sections: [Vec<Record>; 3], edns: bool) -> Vec<u8> {
+    let mut message = Message::response(7, OpCode::Query);
+    message.metadata.response_code = rcode;
+    message.queries = vec![Asks::query(both(&MEMBER, path).0.to_lowercase(), kind)];
+    let [answers, authorities, additionals] = sections;
+    (message.answers, message.authorities, message.additionals) = (answers, authorities, additionals);
+    if edns {
+        message.set_edns(Edns::new());
+    }
+    message.to_vec().unwrap()
+}
+
+#[test]
+fn what_members_say_all_the_time_is_carried() {
+    let path = labels("web.shop.svc");
+    let name = both(&MEMBER, &path).0;
+    let a = |ttl, last| Record::from_rdata(name.clone(), ttl, RData::A(A::new(10, 0, 0, last)));
+    let six = Record::from_rdata(name.clone(), 5, RData::AAAA(AAAA::new(1, 2, 3, 4, 5, 6, 7, 8)));
+    let alias = Record::from_rdata(name.clone(), 5, RData::CNAME(CNAME(n("x.shop.svc.cluster.local."))));
+    let zone = soa("cluster.local.", "ns.dns.cluster.local.", 30, 5);
+    let (a4, a6, yes, no) = (RecordType::A, RecordType::AAAA, ResponseCode::NoError, ResponseCode::NXDomain);
+    for (what, kind, rcode, answers, authorities, is) in [
+        ("an address", a4, yes, vec![a(30, 1)], vec![], true),
+        ("several, of several times to live", a4, yes, vec![a(30, 1), a(7, 2), a(u32::MAX, 3)], vec![], true),
+        ("an address of IPv6", a6, yes, vec![six.clone()], vec![], true),
+        ("no data", a6, yes, vec![], vec![zone.clone()], true),
+        ("no name", a4, no, vec![], vec![zone.clone()], true),
+        ("no name of a zone below", a4, no, vec![], vec![soa("svc.CLUSTER.local.", "Ns.cluster.local.", 9, 400)], true),
+        ("no name, by a server elsewhere", a4, no, vec![], vec![soa("cluster.local.", "ns.example.com.", 9, 9)], false),
+        ("no name, of another zone", a4, no, vec![], vec![soa("example.com.", "ns.cluster.local.", 9, 9)], false),
+        ("no name and no SOA", a4, no, vec![], vec![], false),
+        ("an alias", a4, yes, vec![alias], vec![], false),
+        ("another type", a4, yes, vec![six], vec![], false),
+        ("an address, and a zone", a4, yes, vec![a(30, 1)], vec![zone], false),
+        ("no name, and an address", a4, no, vec![a(30, 1)], vec![], false),
+        ("neither yes nor no", a4, ResponseCode::ServFail, vec![], vec![], false),
+    ] {
+        for edns in [false, true] {
+            let octets = reply(&path, kind, rcode, [answers.clone(), authorities.clone(), vec![]], edns);
+            assert_eq!(alike(&MEMBER, &path, kind, &octets), is, "{what}, with EDNS: {edns}");
+            let longer = [&octets[..], &[0]].concat();
+            assert!(!alike(&MEMBER, &path, kind, &longer), "{what}, and an octet");
+        }
+    }
+}
+
+#[test]
+fn the_seeds_of_the_fuzzer_are_carried_alike_or_not_at_all() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/translation");
+    let mut carried = 0;
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let octets = std::fs::read(seed.unwrap().path()).unwrap();
+        let Some((kind, octets)) = octets.split_first_chunk::<2>() else { continue };
+        let Ok(message) = Message::from_vec(octets) else { continue };
+        let Some(left) = message.queries.first().and_then(|q| left_of(&q.name, SEEDED.rename.native())) else {
+            continue;
+        };
+        let path: Vec<String> = left.iter().filter_map(|label| text(label).map(str::to_owned)).collect();
+        let kind = RecordType::from(u16::from_be_bytes(*kind));
+        let mut octets = octets.to_vec();
+        octets[..2].copy_from_slice(&7_u16.to_be_bytes());
+        for cut in 0..octets.len() {
+            assert!(cut == 0 || !alike(&SEEDED, &path, kind, &octets[..octets.len() - cut]));
+            carried += usize::from(cut == 0 && alike(&SEEDED, &path, kind, &octets));
+        }
+    }
+    assert!(carried > 0);
+}
+
+fn path() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec("[a-zA-Z0-9_-]{1,12}", 1..5)
+}
+
+fn record() -> impl Strategy<Value = (u8, u8, u32)> {
+    let ttl = prop_oneof![4 => 0_u32..100, 1 => any::<u32>()];
+    (0_u8..12, 0_u8..12, ttl)
+}
+
+/// A record by numbers; low ones are ordinary.
+fn made(path: &[String], kind: RecordType, (owner, data, ttl): (u8, u8, u32)) -> Record {
+    let owner = match owner {
+        0..=8 => both(&MEMBER, path).0,
+        9 => n("other.shop.svc.cluster.local."),
+        10 => both(&MEMBER, &path.iter().map(|label| label.to_ascii_uppercase()).collect::<Vec<_>>()).0,
+        _ => n("www.example.com."),
+    };
+    let data = match data {
+        0..=8 if kind == RecordType::AAAA => RData::AAAA(AAAA(Ipv6Addr::from_bits(ttl.into()))),
+        0..=8 => RData::A(A(Ipv4Addr::from_bits(ttl))),
+        9 => RData::CNAME(CNAME(n("x.shop.svc.cluster.local."))),
+        10 => RData::TXT(TXT::new(vec!["text".to_owned()])),
+        _ => RData::AAAA(AAAA(Ipv6Addr::from_bits(7))),
+    };
+    Record::from_rdata(owner, ttl, data)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
+
+    #[test]
+    fn what_is_carried_is_what_the_full_way_says(
+        path in path(),
+        six in any::<bool>(),
+        negative in any::<bool>(),
+        rcode in prop::sample::select(vec![ResponseCode::NoError, ResponseCode::NoError, ResponseCode::NXDomain]),
+        answers in prop::collection::vec(record(), 1..4),
+        zone in (0_usize..5, 0_usize..5, any::<u32>(), any::<u32>()),
+        edns in any::<bool>(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        damaged in any::<bool>(),
+    ) {
+        let kind = if six { RecordType::AAAA } else { RecordType::A };
+        let names = ["cluster.local.", "svc.cluster.local.", "Ns.Dns.Cluster.Local.", "example.com.", "."];
+        let authorities = if negative { vec![soa(names[zone.0], names[zone.1], zone.2, zone.3)] } else { vec![] };
+        let answers = if negative { vec![] } else { answers.into_iter().map(|spec| made(&path, kind, spec)).collect() };
+        let mut octets = reply(&path, kind, rcode, [answers, authorities, vec![]], edns);
+        for (at, octet) in damage.into_iter().filter(|_| damaged) {
+            let length = octets.len();
+            octets[at.index(length)] = octet;
+        }
+        alike(&MEMBER, &path, kind, &octets);
+    }
+}

@@ -1,0 +1,250 @@
+//! A member's reply in our names, from octets to octets: the ordinary ones, which are nearly all. Pure.
+//!
+//! ```text
+//!   addresses at the name that was asked for ─► the same at our name for it
+//!   nothing there, and the member's SOA      ─► the same with the SOA in our names
+//! ```
+//!
+//! In: a question in our name and the member's suffix, a reply to it. Out: what [`super::reply`] says of it, settled and encoded, or `None`:
+//! what is not ordinary is for the full parser. One suffix stands for the other: see [`super::Rename::is_plain`]. Never: a native name in the
+//! result, a panic.
+
+use hickory_proto::rr::RecordType;
+
+use super::reply::TTL_MAX;
+use crate::cache::NEGATIVE_TTL_MAX;
+use crate::wire::query::{HEADER, NAME_MAX, QUESTION_TAIL};
+
+/// Records of a reply that is ordinary.
+const RECORDS_MAX: usize = 64;
+const SOA: u16 = 6;
+const OPT: u16 = 41;
+/// Numbers at the end of a SOA's data (RFC 1035 §3.3.13).
+const SOA_TAIL: usize = 20;
+/// Type, class, time to live, length.
+const FIXED: usize = 10;
+
+/// What was asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Swap<'a> {
+    /// Our name, in lower case.
+    pub(crate) name: &'a [u8],
+    /// How much of it stands left of the member's subtree.
+    pub(crate) left: usize,
+    /// What the member calls its domain.
+    pub(crate) native: &'a [u8],
+    pub(crate) kind: u16,
+}
+
+/// A reply in our names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// Header, question, records, no OPT; authoritative.
+    pub(crate) wire: Vec<u8>,
+    /// Where its times to live are, as two octets each, the lower first.
+    pub(crate) ttls: Vec<u8>,
+    /// The least of them.
+    pub(crate) ttl_s: u32,
+    pub(crate) nxdomain: bool,
+}
+
+/// The reply to what was asked; its question was compared already.
+pub(crate) fn carry(swap: &Swap<'_>, reply: &[u8]) -> Option<Carried> {
+    let head: &[u8; HEADER] = reply.first_chunk()?;
+    let count = |at: usize| usize::from(u16::from_be_bytes([head[at], head[at + 1]]));
+    let (answers, authorities, also) = (count(6), count(8), count(10));
+    let nxdomain = head[3] & 0x0f == 3;
+    // One question, whole, a yes or a no.
+    if count(4) != 1 || head[2] & 0x02 != 0 || !(head[3] & 0x0f == 0 || nxdomain) || answers > RECORDS_MAX {
+        return None;
+    }
+    let asked = HEADER..HEADER + swap.left + swap.native.len() + QUESTION_TAIL;
+    let mut at = asked.end;
+    let mut out = Out::new(swap, nxdomain);
+    match (answers, authorities) {
+        (1.., 0) if !nxdomain => at = out.addresses(reply, at, answers)?,
+        (0, 1) => at = out.soa(reply, at)?,
+        _ => return None,
+    }
+    let at = match also {
+        0 => at,
+        1 => plain_opt(reply, at)?,
+        _ => return None,
+    };
+    (at == reply.len()).then_some(out.carried)
+}
+
+/// What is written.
+struct Out<'s> {
+    swap: &'s Swap<'s>,
+    carried: Carried,
+}
+
+impl<'s> Out<'s> {
+    fn new(swap: &'s Swap<'s>, nxdomain: bool) -> Self {
+        let mut wire = Vec::with_capacity(256);
+        // QR, AA.
+        wire.extend_from_slice(&[0, 0, 0x84, if nxdomain { 3 } else { 0 }, 0, 1, 0, 0, 0, 0, 0, 0]);
+        wire.extend_from_slice(swap.name);
+        wire.extend_from_slice(&swap.kind.to_be_bytes());
+        wire.extend_from_slice(&[0, 1]);
+        Self { swap, carried: Carried { wire, ttls: Vec::with_capacity(16), ttl_s: 0, nxdomain } }
+    }
+
+    /// Addresses at the name that was asked for, all of the type; says where they end.
+    fn addresses(&mut self, reply: &[u8], mut at: usize, count: usize) -> Option<usize> {
+        let length = match RecordType::from(self.swap.kind) {
+            RecordType::A => 4,
+            RecordType::AAAA => 16,
+            _ => return None,
+        };
+        let (first, mut least) = (at, u32::MAX);
+        // RFC 2181 §5.2: one time to live for the set.
+        for _ in 0..count {
+            let (_, ttl, data) = self.at_question(reply, at, length)?;
+            (least, at) = (least.min(settled(ttl)), data + length);
+        }
+        at = first;
+        for _ in 0..count {
+            let (_, _, data) = self.at_question(reply, at, length)?;
+            self.record([0xc0, HEADER as u8], self.swap.kind, least, length);
+            self.carried.wire.extend_from_slice(reply.get(data..data + length)?);
+            at = data + length;
+        }
+        self.carried.wire[6..8].copy_from_slice(&u16::try_from(count).ok()?.to_be_bytes());
+        self.carried.ttl_s = least;
+        Some(at)
+    }
+
+    /// A record of so much data at the name that was asked for: its type, its time to live, where its data is.
+    fn at_question(&self, reply: &[u8], at: usize, length: usize) -> Option<(u16, u32, usize)> {
+        let asked = &reply[HEADER..HEADER + self.swap.left + self.swap.native.len()];
+        let owner = match reply.get(at..at + 2)? {
+            [0xc0, 12] => 2,
+            _ => reply.get(at..at + asked.len()).filter(|owner| owner.eq_ignore_ascii_case(asked))?.len(),
+        };
+        let (kind, ttl, data) = fixed(reply, at + owner, length)?;
+        (kind == self.swap.kind).then_some((kind, ttl, data))
+    }
+
+    /// The SOA of the zone that the name lies in; says where it ends.
+    fn soa(&mut self, reply: &[u8], at: usize) -> Option<usize> {
+        let (mut owner, mut server, mut mailbox) = ([0; NAME_MAX], [0; NAME_MAX], [0; NAME_MAX]);
+        let (owner, at) = name(reply, at, &mut owner)?;
+        let length = usize::from(u16::from_be_bytes(*reply.get(at + 8..)?.first_chunk()?));
+        let (kind, ttl, data) = fixed(reply, at, length)?;
+        let (server, end) = name(reply, data, &mut server)?;
+        let (mailbox, end) = name(reply, end, &mut mailbox)?;
+        let numbers = reply.get(end..data + length)?;
+        let asked = &reply[HEADER..HEADER + self.swap.left + self.swap.native.len()];
+        if kind != SOA || numbers.len() != SOA_TAIL || !is_below(asked, owner) {
+            return None;
+        }
+        let minimum = u32::from_be_bytes(*numbers.last_chunk()?);
+        // RFC 2308 §5.
+        let ttl = settled(ttl).min(minimum).min(NEGATIVE_TTL_MAX);
+        let [owner, server, mailbox] = [self.left_of(owner)?, self.left_of(server)?, self.left_of(mailbox)?];
+        let data = [server, mailbox].iter().map(|left| left.len() + 2).sum::<usize>() + SOA_TAIL;
+        self.carried.wire.extend_from_slice(owner);
+        self.record(self.subtree()?, SOA, ttl, data);
+        for left in [server, mailbox] {
+            self.carried.wire.extend_from_slice(left);
+            self.carried.wire.extend_from_slice(&self.subtree()?);
+        }
+        self.carried.wire.extend_from_slice(numbers);
+        self.carried.wire[9] = 1;
+        self.carried.ttl_s = ttl;
+        (end + SOA_TAIL == data_end(reply, at)?).then_some(end + SOA_TAIL)
+    }
+
+    /// The labels of a name of the member left of its domain; `None` for others' names, and for those that would be too long.
+    fn left_of<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
+        let left = name.len().checked_sub(self.swap.native.len())?;
+        let ours = self.swap.name.len() - self.swap.left;
+        (is_below(name, self.swap.native) && left + ours <= NAME_MAX).then(|| &name[..left])
+    }
+
+    /// The subtree's name, where it stands in the question.
+    fn subtree(&self) -> Option<[u8; 2]> {
+        let at = u16::try_from(HEADER + self.swap.left).ok()?;
+        Some((0xc000 | at).to_be_bytes())
+    }
+
+    /// The head of a record; the labels before `owner` are written.
+    fn record(&mut self, owner: [u8; 2], kind: u16, ttl: u32, length: usize) {
+        let wire = &mut self.carried.wire;
+        wire.extend_from_slice(&owner);
+        wire.extend_from_slice(&kind.to_be_bytes());
+        wire.extend_from_slice(&[0, 1]);
+        // A message is no longer than what two octets count.
+        self.carried.ttls.extend_from_slice(&(wire.len() as u16).to_le_bytes());
+        wire.extend_from_slice(&ttl.to_be_bytes());
+        wire.extend_from_slice(&(length as u16).to_be_bytes());
+    }
+}
+
+/// RFC 2181 §8: a time to live with the top bit set is zero.
+fn settled(ttl: u32) -> u32 {
+    if ttl > i32::MAX as u32 { 0 } else { ttl.min(TTL_MAX) }
+}
+
+/// Type and time to live of a record of class IN with so much data, and where that is; `at` is behind its owner.
+fn fixed(reply: &[u8], at: usize, length: usize) -> Option<(u16, u32, usize)> {
+    let head: &[u8; FIXED] = reply.get(at..)?.first_chunk()?;
+    let said = usize::from(u16::from_be_bytes([head[8], head[9]]));
+    let data = at + FIXED;
+    let whole = head[2..4] == [0, 1] && said == length && data + length <= reply.len();
+    let ttl = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+    whole.then(|| (u16::from_be_bytes([head[0], head[1]]), ttl, data))
+}
+
+fn data_end(reply: &[u8], at: usize) -> Option<usize> {
+    let length = reply.get(at + 8..)?.first_chunk::<2>()?;
+    Some(at + FIXED + usize::from(u16::from_be_bytes(*length)))
+}
+
+/// Where an OPT that says nothing ends: no upper bits of the code (RFC 6891 §6.1.3), version 0, no options.
+fn plain_opt(reply: &[u8], at: usize) -> Option<usize> {
+    let opt: &[u8; 1 + FIXED] = reply.get(at..)?.first_chunk()?;
+    let [0, high, low, _, _, 0, 0, _, _, 0, 0] = *opt else { return None };
+    (u16::from_be_bytes([high, low]) == OPT).then_some(at + opt.len())
+}
+
+/// The name at `at`, put together in `whole` (RFC 1035 §4.1.4: pointers lead to what stood before), and where it ends in the reply.
+fn name<'n>(reply: &[u8], mut at: usize, whole: &'n mut [u8; NAME_MAX]) -> Option<(&'n [u8], usize)> {
+    let (mut written, mut end, mut before) = (0, None, at);
+    loop {
+        let length = *reply.get(at)?;
+        match length {
+            0 => {
+                *whole.get_mut(written)? = 0;
+                return Some((&whole[..=written], end.unwrap_or(at + 1)));
+            }
+            1..=63 => {
+                let label = reply.get(at..=at + usize::from(length))?;
+                whole.get_mut(written..written + label.len())?.copy_from_slice(label);
+                (written, at) = (written + label.len(), at + label.len());
+            }
+            0xc0.. => {
+                let to = usize::from(u16::from_be_bytes([length & 0x3f, *reply.get(at + 1)?]));
+                end = end.or(Some(at + 2));
+                if to >= before || to < HEADER {
+                    return None;
+                }
+                (at, before) = (to, to);
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// Whether `name` is `zone` or lies below it, by label and without regard to case.
+fn is_below(name: &[u8], zone: &[u8]) -> bool {
+    let Some(more) = name.len().checked_sub(zone.len()) else { return false };
+    let mut at = 0;
+    while at < more {
+        at += 1 + usize::from(name[at]);
+    }
+    // Lengths are no letters.
+    at == more && name[more..].eq_ignore_ascii_case(zone)
+}
