@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
 use crate::facts::{Change, Facts, key};
 use crate::kinds::{Cidrs, ClusterRole, ClusterSpec, MemberDns, TrafficPolicySpec};
@@ -17,12 +16,16 @@ use crate::names::{ClusterName, ServiceName};
 pub use zones::{RecordsFacts, SigningKey, TsigKey, ZoneFacts, ZoneKeys};
 
 mod by_service;
+mod member;
+mod services;
 mod site;
 #[cfg(test)]
 mod tests;
 mod zones;
 
 pub use by_service::ByService;
+pub use member::{BundleReport, DesiredBundle, MemberFacts, StubFacts, StubReport};
+pub use services::{Endpoint, EndpointPort, Endpoints, ExportFacts, MemberService, ServiceFacts, ServicePort};
 pub use site::{ServedGateway, Site};
 
 /// Which hub, and the how-manieth change of its.
@@ -93,120 +96,6 @@ impl ClusterFacts {
     }
 }
 
-/// A service of a cluster set.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ServiceFacts {
-    /// Members that export it.
-    pub clusters: Vec<String>,
-    /// Its ports, as the oldest export has them.
-    pub ports: Vec<ServicePort>,
-    /// No virtual address anywhere.
-    pub headless: bool,
-}
-
-/// A port of a service.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ServicePort {
-    /// Its name; empty where it has none.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// The number users dial.
-    pub port: u16,
-    /// Application protocol.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub app_protocol: Option<String>,
-    /// The port on every node, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub node_port: Option<u16>,
-}
-
-/// A Service of one member, as its agent reports it (only services that are exported).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MemberService {
-    /// Virtual addresses; empty: headless.
-    pub cluster_ips: Vec<IpAddr>,
-    /// Addresses of its load balancer.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub load_balancer: Vec<String>,
-    /// Ports.
-    pub ports: Vec<ServicePort>,
-}
-
-/// The endpoints of a service in one member.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Endpoints {
-    /// Virtual addresses of the service there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cluster_ips: Vec<IpAddr>,
-    /// Addresses of its load balancer there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub load_balancer: Vec<String>,
-    /// One for each pod.
-    pub endpoints: Vec<Endpoint>,
-    /// Port numbers that the endpoints listen on, by service port.
-    pub ports: Vec<EndpointPort>,
-}
-
-impl Endpoints {
-    /// How many are ready.
-    pub fn ready(&self) -> usize {
-        self.endpoints.iter().filter(|e| e.ready).count()
-    }
-}
-
-/// One endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Endpoint {
-    /// Its address.
-    pub address: IpAddr,
-    /// Whether it takes requests.
-    pub ready: bool,
-    /// Its pod is ready, but health checks take it out; `ready` is false then.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub failing: bool,
-    /// The pod's host name, where it has one of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
-    /// Its node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// Its zone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-    /// The pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
-}
-
-/// Which port the endpoints of a service port listen on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct EndpointPort {
-    /// The service port's name; empty where it has none.
-    pub name: String,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// The endpoints' port.
-    pub port: u16,
-}
-
-/// A ServiceExport of one member.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ExportFacts {
-    /// When it was made, RFC 3339: the oldest export wins a conflict (KEP-1645).
-    pub created: String,
-    /// Whether there is a Service of that name.
-    pub valid: bool,
-}
-
 /// A TrafficPolicy.
 pub type TrafficFacts = TrafficPolicySpec;
 
@@ -229,102 +118,6 @@ pub struct Standing {
     /// In this cluster set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_set: Option<String>,
-}
-
-/// What an agent says of its member as a whole.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MemberFacts {
-    /// Version of its API server.
-    pub version: String,
-    /// Version of the agent.
-    pub agent_version: String,
-    /// Ready nodes.
-    pub nodes_ready: u32,
-    /// Addresses of the nodes.
-    pub nodes: Vec<IpAddr>,
-    /// Sum of the nodes' capacity, Kubernetes quantities by resource: cpu, memory, pods.
-    pub capacity: BTreeMap<String, String>,
-    /// Sum of the Ready, schedulable nodes' allocatable.
-    pub allocatable: BTreeMap<String, String>,
-    /// Allocatable less the requests of pods that are not done.
-    pub free: BTreeMap<String, String>,
-    /// Address ranges found.
-    pub cidrs: Cidrs,
-    /// DNS found.
-    pub dns: Option<MemberDns>,
-    /// Whether its agent tells the member's own resolver of Atoll: it wants to know what.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub stub: bool,
-}
-
-/// What a member's own resolver is to ask Atoll for. Told to agents that want it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct StubFacts {
-    /// The federation's domain, without the last dot.
-    pub apex: String,
-    /// Where the federation's DNS servers answer, as they say it.
-    pub servers: Vec<String>,
-    /// Reverse zones of the other members, without the last dot.
-    pub reverse: Vec<String>,
-}
-
-/// What became of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct StubReport {
-    /// Whether the resolver is told.
-    pub applied: bool,
-    /// One word in CamelCase.
-    pub reason: String,
-    /// For people.
-    pub message: String,
-}
-
-/// One Bundle that a member is to run: final manifests, overrides applied.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DesiredBundle {
-    /// Namespace of the Bundle: where manifests without a namespace go.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Uid of the Bundle object in the hub.
-    pub uid: String,
-    /// Digest of everything below.
-    pub revision: String,
-    /// The epoch of the hub that decided it.
-    pub epoch: u64,
-    /// Manifests in the order in which they are applied.
-    pub manifests: Vec<Value>,
-    /// Services to export.
-    pub exports: Vec<String>,
-    /// Bundles (`namespace/name`) that must be Ready in this member first.
-    pub dependencies: Vec<String>,
-    /// Touch nothing.
-    pub suspend: bool,
-}
-
-/// What became of a Bundle in a member.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct BundleReport {
-    /// The revision that is applied.
-    pub revision: String,
-    /// Everything was applied.
-    pub applied: bool,
-    /// Everything applied is ready.
-    pub ready: bool,
-    /// Replicas the member's workloads ask for.
-    pub replicas: i32,
-    /// Replicas that are ready.
-    pub ready_replicas: i32,
-    /// Replicas that found no node, for reasons in `message`.
-    pub unschedulable: i32,
-    /// Why it is not applied or not ready.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
 }
 
 /// The typed snapshot that data planes read. Cheap to share (`Arc`), never changed.
