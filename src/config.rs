@@ -6,6 +6,7 @@
 mod agent;
 mod file;
 mod home;
+mod values;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use atoll_api::names::ClusterName;
 use serde::Deserialize;
 
 use super::Listen;
-use super::file::domain;
+use super::values::domain;
 
 /// What the agent is told.
 #[derive(Debug, Clone, Default)]

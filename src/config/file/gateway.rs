@@ -8,8 +8,8 @@ use atoll_api::topology::Standing;
 use atoll_gateway::Limits;
 use serde::Deserialize;
 
-use super::{clients, range};
 use crate::config::Gateway;
+use crate::config::values::{clients, range};
 
 /// Who would wait longer waits for nobody.
 const PATIENCE_MAX: Duration = Duration::from_secs(3600);
