@@ -10,12 +10,9 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::kinds::{DNSEndpointSpec, DnsEndpointRecord, Soa, ZoneSpec};
 use crate::rdata::{names, text};
+use crate::zonefile::{self, TTL_DEFAULT, TTL_MAX};
 
 const TXT_PIECE_MAX: usize = 255;
-/// Where a record says nothing.
-pub const TTL_DEFAULT: u32 = 300;
-/// RFC 2181 §8: a larger one would be none.
-const TTL_MAX: u32 = i32::MAX as u32;
 
 /// An absolute lower-case name out of text, with or without the last dot.
 pub fn absolute(text: &str) -> Option<Name> {
@@ -81,7 +78,7 @@ pub fn own(spec: &ZoneSpec, file: Option<&str>) -> Own {
     let mut own = Own::default();
     let mut written = Vec::new();
     if let Some(text) = file {
-        let parsed = crate::zonefile::parse(text, &apex);
+        let parsed = zonefile::parse(text, &apex);
         own.faults.extend(parsed.faults.into_iter().map(|fault| format!("zone file {fault}")));
         written.extend(parsed.records);
     }

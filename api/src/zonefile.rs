@@ -7,8 +7,11 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use hickory_proto::serialize::txt::parse_ttl;
 
 use crate::rdata::{names, text};
-use crate::records::TTL_DEFAULT;
 
+/// Where a record says nothing.
+pub const TTL_DEFAULT: u32 = 300;
+/// RFC 2181 §8: a larger one would be none.
+pub(crate) const TTL_MAX: u32 = i32::MAX as u32;
 /// A file; ConfigMaps hold no more either.
 pub const FILE_BYTES_MAX: usize = 1 << 20;
 /// Faults that are named; then the rest of the file is not read.
@@ -165,7 +168,7 @@ impl Reader {
             }
         };
         self.last_ttl = said.or(self.last_ttl);
-        let ttl = said.or(self.ttl).or(self.last_ttl).unwrap_or(TTL_DEFAULT).min(i32::MAX as u32);
+        let ttl = said.or(self.ttl).or(self.last_ttl).unwrap_or(TTL_DEFAULT).min(TTL_MAX);
         if kind == RecordType::SOA {
             return Ok(None);
         }

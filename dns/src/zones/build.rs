@@ -7,8 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use atoll_api::kinds::Soa;
-use atoll_api::records::{self, TTL_DEFAULT};
+use atoll_api::records;
 use atoll_api::topology::{Topology, ZoneFacts};
+use atoll_api::zonefile::TTL_DEFAULT;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::{Zone, catalog};
