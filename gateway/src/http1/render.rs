@@ -3,6 +3,7 @@
 //! In: a head that was read, or the parts of one. Out: octets. What is between two neighbours is never passed on (RFC 9110 §7.6.1), and each
 //! head has one framing, which is ours.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::net::IpAddr;
 
@@ -150,15 +151,38 @@ fn status(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"\r\n");
 }
 
+thread_local! {
+    /// The second that was written last, and how.
+    static DATE: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+}
+
+/// "A recipient with a clock that receives a response message without a Date header field MUST … append a corresponding Date header field …
+/// if it is … forwarded downstream" (RFC 9110 §6.6.1).
+fn date(out: &mut Vec<u8>) {
+    let now = jiff::Timestamp::now();
+    DATE.with_borrow_mut(|(second, written)| {
+        if *second != now.as_second() {
+            *second = now.as_second();
+            *written = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        }
+        line(out, b"date", written.as_bytes());
+    });
+}
+
 /// An answer on its way to a client, as it was read.
 pub(super) fn pass_answer(out: &mut Vec<u8>, head: &Head, bytes: &[u8], framing: Framing, then: After) {
     status(out, head.status);
     let names = head.connection(bytes).next().is_some();
+    let mut dated = head.status < 200;
     for (name, value) in head.fields(bytes) {
         if ends_here(name, HOP) || names && is_named(head, bytes, name) {
             continue;
         }
+        dated |= is(name, "date");
         line(out, name, value);
+    }
+    if !dated {
+        date(out);
     }
     if framing == Framing::Chunked {
         line(out, b"transfer-encoding", b"chunked");
@@ -170,6 +194,9 @@ pub(super) fn pass_answer(out: &mut Vec<u8>, head: &Head, bytes: &[u8], framing:
 /// An answer by its parts, framed as `framing` says; nothing: as the parts say.
 pub(super) fn answer(out: &mut Vec<u8>, head: &http::response::Parts, framing: Option<Framing>, then: After) {
     status(out, head.status.as_u16());
+    if !(head.headers.contains_key(http::header::DATE) || head.status.is_informational()) {
+        date(out);
+    }
     match framing {
         None => {
             for (name, value) in &head.headers {
@@ -187,4 +214,42 @@ pub(super) fn answer(out: &mut Vec<u8>, head: &http::response::Parts, framing: O
     }
     after(out, then);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(head: &str, framing: Framing) -> String {
+        let (mut read, mut out) = (Head::default(), Vec::new());
+        read.request(head.as_bytes(), 100).unwrap().unwrap();
+        let asker = Asker { client: "::ffff:192.0.2.1".parse().unwrap(), scheme: "https", authority: b"a" };
+        pass_request(&mut out, &read, head.as_bytes(), read.target(head.as_bytes()), &asker, framing);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_is_between_neighbours_or_said_by_us_does_not_pass() {
+        let head = "POST /x HTTP/1.1\r\nHost: b\r\nConnection: close, X-Mine\r\nx-mine: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+            Upgrade: h2c\r\nProxy-Connection: x\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=x\r\nExpect: 100-continue\r\n\
+            Content-Length: 3\r\nX-Stays: yes\r\n\r\n";
+        let ours = "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: a\r\n";
+        let expected =
+            format!("POST /x HTTP/1.1\r\nhost: a\r\nX-Stays: yes\r\nte: trailers\r\n{ours}content-length: 3\r\n\r\n");
+        assert_eq!(passed(head, Framing::Length(3)), expected);
+    }
+
+    #[test]
+    fn an_answer_has_one_framing_and_a_date() {
+        let head = "HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\nConnection: x-a\r\nX-A: 1\r\nX-B: 2\r\n\r\n";
+        let (mut read, mut out) = (Head::default(), Vec::new());
+        read.answer(head.as_bytes()).unwrap().unwrap();
+        pass_answer(&mut out, &read, head.as_bytes(), Framing::Chunked, After::Close);
+        let out = String::from_utf8(out).unwrap();
+        let (before, rest) = out.split_once("date: ").unwrap();
+        let (date, after) = rest.split_once("\r\n").unwrap();
+        assert_eq!(before, "HTTP/1.1 200 OK\r\nX-B: 2\r\n");
+        assert_eq!((date.len(), &date[25..]), (29, " GMT"));
+        assert_eq!(after, "transfer-encoding: chunked\r\nconnection: close\r\n\r\n");
+    }
 }

@@ -77,6 +77,71 @@ async fn a_body_with_two_framings_is_one_request_for_everybody() {
 }
 
 #[tokio::test]
+async fn what_two_readers_may_read_as_two_requests_is_refused_and_reaches_nobody() {
+    let (world, web) = world().await;
+    let smuggled = "GET /admin HTTP/1.1\r\nhost: x\r\n\r\n";
+    let before = web.hits();
+    for (name, head) in [
+        ("equal lengths", "content-length: 3\r\ncontent-length: 3\r\n\r\nabc"),
+        ("a list of lengths", "content-length: 3, 3\r\n\r\nabc"),
+        ("a signed length", "content-length: +3\r\n\r\nabc"),
+        ("both, the coding last", "content-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("a coding with a space", "transfer-encoding : chunked\r\n\r\n0\r\n\r\n"),
+        ("a coding with a tab", "transfer-encoding:\tchunked, identity\r\n\r\n0\r\n\r\n"),
+        ("two codings", "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n"),
+        ("a folded coding", "x: y\r\n transfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("a bare line feed", "x: y\ncontent-length: 3\r\n\r\nabc"),
+        ("a bare carriage return", "x: y\rcontent-length: 3\r\n\r\nabc"),
+        ("a NUL", "x: y\0\r\n\r\n"),
+        ("a chunk with a bare line feed", "transfer-encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n"),
+        ("a chunk extension with a line feed", "transfer-encoding: chunked\r\n\r\n3;a\nb\r\nabc\r\n0\r\n\r\n"),
+        ("a chunk that is longer than it says", "transfer-encoding: chunked\r\n\r\n2\r\nabc\r\n0\r\n\r\n"),
+        ("a trailer that frames", "transfer-encoding: chunked\r\n\r\n0\r\ncontent-length: 3\r\n\r\n"),
+    ] {
+        let got = say(&world, format!("POST / HTTP/1.1\r\nhost: x\r\n{head}{smuggled}").as_bytes()).await;
+        assert!(got.starts_with("HTTP/1.1 400"), "{name}: {got:?}");
+        assert_eq!(got.matches("HTTP/1.1 ").count(), 1, "{name}: {got:?}");
+        assert!(!got.contains("/admin"), "{name}: {got:?}");
+    }
+    let old = say(&world, b"POST / HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.1 400"), "{old:?}");
+    // A body that breaks off may have begun to reach its endpoint; what follows it never does.
+    assert!(web.hits() <= before + 4, "{} requests reached the endpoint", web.hits() - before);
+}
+
+#[tokio::test]
+async fn requests_that_come_at_once_are_answered_one_after_the_other() {
+    let (world, _web) = world().await;
+    let body = "POST /b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let all = format!(
+        "GET /a HTTP/1.1\r\nhost: x\r\n\r\n{body}HEAD /c HTTP/1.1\r\nhost: x\r\n\r\nGET /d HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\nGET /e HTTP/1.1\r\nhost: x\r\n\r\n"
+    );
+    let got = say(&world, all.as_bytes()).await;
+    assert_eq!(got.matches("HTTP/1.1 200").count(), 4, "nothing after `close`: {got}");
+    let at = |word: &str| got.find(word).unwrap_or_else(|| panic!("{word} in {got}"));
+    assert!(at("/a") < at("/b") && at("/b") < at("/d"), "{got}");
+    assert!(got.contains("abc") && !got.contains("/e"), "{got}");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_is_told_to_go_on_once_its_body_is_wanted() {
+    let (world, _web) = world().await;
+    let head = "POST /b HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+    let mut stream = TcpStream::connect(world.http).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut part = [0; 25];
+    tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut part)).await.expect("in time").unwrap();
+    assert_eq!(&part, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.unwrap();
+    let mut got = [0; 4096];
+    let n = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut got)).await.expect("in time").unwrap();
+    let got = String::from_utf8_lossy(&got[..n]).into_owned();
+    assert!(got.starts_with("HTTP/1.1 200") && got.contains("hello"), "{got}");
+    let old = say(&world, b"GET / HTTP/1.0\r\nhost: x\r\nconnection: keep-alive\r\n\r\n").await;
+    assert!(old.contains("connection: keep-alive"), "{old}");
+}
+
+#[tokio::test]
 async fn a_client_that_breaks_its_body_harms_no_endpoint() {
     let (world, web) = world().await;
     let head = "POST / HTTP/1.1\r\nhost: x\r\n";
