@@ -114,6 +114,8 @@ pub(crate) struct Gateway {
     /// From which each Gateway gets an address of its own; none: all share the configured ports.
     pub(crate) addresses: Vec<IpNet>,
     pub(crate) limits: atoll_gateway::Limits,
+    /// Whose word on clients counts.
+    pub(crate) trusted: atoll_gateway::Trusted,
 }
 
 /// The checked configuration.

@@ -53,7 +53,6 @@ mod transfer;
 mod update;
 
 mod client;
-mod clock;
 
 mod resolve;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use atoll_api::kinds::{
     Assignment, Bundle, Catalog, Cluster, DNSEndpoint, PlacementPolicy, Registry, ReplicationApproval,
-    ReplicationPolicy, ReplicationRequest, RoutePolicy, SYSTEM_NAMESPACE, ServiceImport, TrafficPolicy, Zone,
+    ReplicationPolicy, ReplicationRequest, SYSTEM_NAMESPACE, ServiceImport, TrafficPolicy, Zone,
 };
 use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
@@ -61,7 +61,6 @@ pub(crate) struct Objects {
     pub(crate) replication_policies: Store<ReplicationPolicy>,
     pub(crate) requests: Store<ReplicationRequest>,
     pub(crate) approvals: Store<ReplicationApproval>,
-    pub(crate) route_policies: Store<RoutePolicy>,
     pub(crate) catalogs: Store<Catalog>,
     /// Those of `atoll-system`: TSIG and signing keys are among them.
     pub(crate) secrets: Store<Secret>,
@@ -88,7 +87,6 @@ impl Objects {
             replication_policies: kinds.follow(Topic::Others),
             requests: kinds.follow(Topic::Others),
             approvals: kinds.follow(Topic::Others),
-            route_policies: kinds.follow(Topic::Others),
             catalogs: kinds.follow(Topic::Others),
             secrets: kinds.follow_in(Api::namespaced(client.clone(), SYSTEM_NAMESPACE), Topic::Names),
             config_maps: kinds.follow_in(Api::namespaced(client.clone(), SYSTEM_NAMESPACE), Topic::Names),
@@ -115,7 +113,6 @@ impl Objects {
                 let _ = self.replication_policies.wait_until_ready().await;
                 let _ = self.requests.wait_until_ready().await;
                 let _ = self.approvals.wait_until_ready().await;
-                let _ = self.route_policies.wait_until_ready().await;
                 let _ = self.secrets.wait_until_ready().await;
                 let _ = self.config_maps.wait_until_ready().await;
                 self.catalogs.wait_until_ready().await

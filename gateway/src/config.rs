@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 
 use crate::Server;
+use crate::policy::Trusted;
 
 /// What a gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Config {
     pub pool: Vec<IpNet>,
     /// Bounds on what clients may do.
     pub limits: Limits,
+    /// Whose word on clients counts.
+    pub trusted: Trusted,
 }
 
 impl Default for Config {
@@ -38,6 +41,7 @@ impl Default for Config {
             addresses: Vec::new(),
             pool: Vec::new(),
             limits: Limits::default(),
+            trusted: Trusted::default(),
         }
     }
 }

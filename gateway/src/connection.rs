@@ -48,7 +48,7 @@ pub(crate) async fn serve(
         Protocol::Tls => secure(plane, stream, peer, slot, stop).await,
         Protocol::Tcp => {
             let (snapshot, listener) = listener(&plane, slot, "").ok_or_else(nobody)?;
-            carry(&plane, stream, peer, snapshot, &*rule(&listener, "")?).await
+            carry(&plane, stream, peer, snapshot, &listener, &*rule(&listener, "")?).await
         }
         Protocol::Http | Protocol::Udp => {
             let (h2, stream) = begin(&plane, taken(&plane, stream)).await?;
@@ -72,14 +72,14 @@ async fn secure(
     let (name, stream) = tokio::time::timeout_at(until, hello(stream)).await.map_err(late)??;
     let (snapshot, listener) = listener(&plane, slot, &name).ok_or_else(nobody)?;
     if listener.mode == Mode::Pass {
-        return carry(&plane, stream, peer, snapshot, &*rule(&listener, &name)?).await;
+        return carry(&plane, stream, peer, snapshot, &listener, &*rule(&listener, &name)?).await;
     }
     let config = listener.server.clone().ok_or_else(nobody)?;
     let stream = if listener.mode == Mode::Requests { taken(&plane, stream) } else { stream };
     let accepted = tokio::time::timeout_at(until, TlsAcceptor::from(config).accept(stream));
     let stream = accepted.await.map_err(late)??;
     if listener.mode == Mode::Terminate {
-        return carry(&plane, Box::new(stream), peer, snapshot, &*rule(&listener, &name)?).await;
+        return carry(&plane, Box::new(stream), peer, snapshot, &listener, &*rule(&listener, &name)?).await;
     }
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let client = Client { slot, peer, tls: true, sni: Some(name).filter(|name| !name.is_empty()) };

@@ -56,7 +56,8 @@ fn at_slot(
         "servedAt": slot.to_string(), "gateway": listener.gateway, "listener": listener.name, "port": listener.port,
         "hostname": listener.host.as_ref().map(ToString::to_string),
     });
-    match request(host, path) {
+    let head = request(host, path).map_err(|e| e.to_string());
+    match head.and_then(|mut head| crate::policy::normalise(&mut head).map(|()| head).map_err(str::to_owned)) {
         Ok(head) => route(plane, snapshot, listener, host, &head, standing, &mut said),
         Err(why) => said["error"] = format!("400: {why}").into(),
     }
@@ -85,6 +86,11 @@ fn route(
     said["route"] = (*rule.route).into();
     said["rule"] = json!({"index": rule.index, "name": rule.name, "match": entry.matcher.to_string(),
         "filters": rule.filters.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>()});
+    // Which policy gives each filter, in the order in which they work.
+    let policies = plane.policies.load_full();
+    let chain = policies.and_then(|p| p.chain(listener, &rule.route, rule.name.as_ref()));
+    let given = chain.iter().flat_map(|chain| &chain.given);
+    said["policies"] = given.map(|(filter, policy)| json!({"filter": filter, "policy": policy})).collect();
     if let Some(why) = &rule.refused {
         said["error"] = format!("500: {why}").into();
         return;

@@ -42,6 +42,7 @@ mod http1;
 mod l4;
 
 mod filter;
+mod policy;
 
 mod choose;
 
@@ -57,4 +58,5 @@ mod metrics;
 
 pub use config::{Config, Limits, Resources};
 pub use error::Error;
+pub use policy::Trusted;
 pub use run::{Server, run};

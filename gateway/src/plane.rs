@@ -13,6 +13,8 @@ use crate::config::Limits;
 use crate::endpoint::{Endpoints, Live};
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::policy::shares::Shares;
+use crate::policy::{self, Trusted};
 use crate::pool::Pool;
 use crate::retry::Budget;
 use crate::table::Table;
@@ -41,6 +43,14 @@ pub(crate) struct Plane {
     pub(crate) dice: Dice,
     pub(crate) budget: Budget,
     pub(crate) limits: Limits,
+    /// Whose word on clients counts.
+    pub(crate) trusted: Trusted,
+    /// What filters are given by policies; nothing before they are known.
+    pub(crate) policies: policy::Newest,
+    /// The limits that all replicas keep together.
+    pub(crate) shares: Shares,
+    /// How TLS is spoken to servers that are none of ours.
+    pub(crate) outside: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Metrics,
     /// Copies for mirrors that may be under way at once.
     pub(crate) copies: Arc<Semaphore>,

@@ -27,6 +27,11 @@ impl Patience {
         Self { within, since: None, timer: None }
     }
 
+    /// How long that is.
+    pub(crate) fn within(&self) -> Duration {
+        self.within
+    }
+
     /// Something moved.
     pub(crate) fn moved(&mut self) {
         self.since = None;

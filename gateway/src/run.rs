@@ -17,12 +17,14 @@ use crate::listen::{Listening, OpenPorts};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::plane::{Plane, Snapshots};
+use crate::policy::shares::Shares;
+use crate::policy::{self, Follow};
 use crate::pool::Pool;
 use crate::retry::Budget;
 use crate::table::{Memory, Ports, Slot};
 use crate::tls::Keys;
 use crate::watch::Watches;
-use crate::{Config, Error, Resources, last_good, status};
+use crate::{Config, Error, Resources, last_good, status, tls};
 
 /// Copies of requests for mirrors that are under way at once.
 const COPIES_MAX: usize = 1024;
@@ -42,7 +44,7 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Whether it has a route table, the last good one included.
     pub fn is_ready(&self) -> bool {
-        self.plane.snapshots.load().is_some()
+        self.plane.snapshots.load().is_some() && self.plane.policies.load().is_some()
     }
 
     /// What a GET of `path` at `host` would go through, for somebody in region `from`; absent: where the gateway stands.
@@ -77,6 +79,10 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         dice: Dice::new(),
         budget: Budget::default(),
         limits: config.limits.clone(),
+        trusted: config.trusted.clone(),
+        policies: policy::Newest::default(),
+        shares: Shares::default(),
+        outside: tls::outside(&resources.roots)?,
         metrics,
         copies: Arc::new(Semaphore::new(COPIES_MAX)),
         tracker: TaskTracker::new(),
@@ -125,7 +131,20 @@ async fn start(
     tasks.spawn(prober.run(plane.pool.clone(), resources.topology.clone(), resources.report.clone(), shutdown.clone()));
     let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), &mut tasks, shutdown);
     let (statuses, newest) = watch::channel(status::Statuses::default());
-    tasks.spawn(status::write::run(resources.client, config.instance.clone(), newest, shutdown.clone()));
+    let (of_policies, newest_policies) = watch::channel(Vec::new());
+    let follow = Follow {
+        plane: Arc::clone(plane),
+        client: resources.client.clone(),
+        watches: Arc::clone(&watches),
+        topology: resources.topology.clone(),
+        statuses: of_policies,
+        instance: config.instance.clone(),
+        report: resources.report.clone(),
+        dir: resources.dir.clone(),
+    };
+    tasks.spawn(policy::follow(follow, shutdown.clone()));
+    let name = config.instance.clone();
+    tasks.spawn(status::write::run(resources.client, name, newest, newest_policies, shutdown.clone()));
     let builder = Builder {
         plane: Arc::clone(plane),
         watches,

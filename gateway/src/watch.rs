@@ -3,6 +3,8 @@
 //! In: a client, and the last good objects. Out: [`Objects`], a signal at every change, and which objects changed. A kind that was not
 //! listed in this life yet stands as it was last good; an API server that is dead changes nothing. Never writes.
 
+mod target;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -313,7 +315,7 @@ impl Start<'_> {
 
 /// How long a watch that broke waits: twice as long each time, up to a bound that keeps a hub that is back from being missed for long.
 #[derive(Default)]
-struct Again {
+pub(crate) struct Again {
     last: Duration,
 }
 

@@ -78,6 +78,8 @@ fn a_bad_value_is_named_with_its_key_and_what_fits() {
         ("dns: {clients: {10.0.0.0/8: {planet: mars}}}", vec!["planet"]),
         ("advertise: {addresses: [gw.example.com]}", vec!["advertise.addresses", "gw.example.com"]),
         ("gateway: {addresses: [gw.example.com]}", vec!["gateway.addresses", "gw.example.com"]),
+        ("gateway: {trustedProxies: {cidrs: [10.0.0.0/33]}}", vec!["gateway.trustedProxies.cidrs"]),
+        ("gateway: {trustedProxies: {cidrs: [10.0.0.0/8], hops: 1}}", vec!["gateway.trustedProxies", "not both"]),
         ("gateway: {limits: {connections: 0}}", vec!["gateway.limits.connections", "at least 1"]),
         ("gateway: {limits: {bodySeconds: 0}}", vec!["gateway.limits.bodySeconds", "between 1 and 3600"]),
         ("gateway: {limits: {idleSeconds: 4000}}", vec!["gateway.limits.idleSeconds", "`4000`"]),

@@ -66,6 +66,7 @@ pub(crate) async fn run_gateway(
         addresses,
         pool: config.gateway.addresses.clone(),
         limits: config.gateway.limits.clone(),
+        trusted: config.gateway.trusted.clone(),
     };
     let resources = atoll_gateway::Resources {
         topology: common.topology,

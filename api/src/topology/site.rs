@@ -33,6 +33,9 @@ pub struct Site {
     /// The Gateways that it serves, by `namespace/name`; nothing before it serves, and where it is no gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateways: Option<BTreeMap<String, ServedGateway>>,
+    /// What is asked for there of limits that all gateways keep together: limit, key, requests in the last while. The busiest only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<(u64, u64, u32)>,
     /// The hub has not heard of it for longer than its lease; the hub says so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub silent: bool,
@@ -74,7 +77,8 @@ impl Site {
 
     /// Everything but what says nothing of where anybody is reached.
     pub fn same_place(&self, other: &Self) -> bool {
-        let Self { instance, kind, relay, addresses, cluster, region, zone, cluster_set, gateways, silent } = self;
+        let Self { instance, kind, relay, addresses, cluster, region, zone, cluster_set, gateways, asked: _, silent } =
+            self;
         let places = |all: &'_ Option<BTreeMap<String, ServedGateway>>| -> Vec<(String, ServedGateway)> {
             let place = |(name, g): (&String, &ServedGateway)| {
                 (name.clone(), ServedGateway { generation: 0, sets: BTreeMap::new(), ..g.clone() })

@@ -20,7 +20,7 @@ use crate::objects::Objects;
 use crate::placement::check as placement_rules;
 use crate::pulse::Pulse;
 use crate::zones::Judge;
-use rules::{catalog, endpoint, registry, replication, route, word};
+use rules::{catalog, endpoint, registry, replication, word};
 pub(crate) use rules::{traffic, zone};
 
 /// The zone of the cluster set (KEP-1645).
@@ -60,9 +60,6 @@ impl Accept {
                 let there = |name: &str| o.registries.get(&ObjectRef::new(name)).is_some();
                 let verdict = replication(&policy.spec, there);
                 self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(verdict)).await;
-            }
-            for policy in o.route_policies.state() {
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(route(&policy.spec))).await;
             }
             for catalog_ in o.catalogs.state() {
                 self.judge(self.of(&*catalog_), &*catalog_, catalog_.status.as_ref(), word(catalog(&catalog_.spec)))

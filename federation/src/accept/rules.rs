@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use atoll_api::kinds::{
-    CatalogSpec, DNSEndpointSpec, RegistrySpec, ReplicationPolicySpec, RoutePolicySpec, TrafficPolicySpec, ZoneSpec,
+    CatalogSpec, DNSEndpointSpec, RegistrySpec, ReplicationPolicySpec, TrafficPolicySpec, ZoneSpec,
 };
 use atoll_api::names::is_label;
 use atoll_api::records;
@@ -92,17 +92,7 @@ pub(super) fn registry(spec: &RegistrySpec, there: impl Fn(&str) -> bool) -> Res
     }
 }
 
-/// A RoutePolicy. Nothing carries its filters out in this version, and whoever relies on one must be told: a deny list that nobody
-/// enforces is worse than none.
-pub(super) fn route(spec: &RoutePolicySpec) -> Result<(), String> {
-    let filters: Vec<String> = spec.filters.iter().map(|f| format!("`{}`", f.filter)).collect();
-    Err(format!(
-        "filters {}: this version of the gateway carries out no RoutePolicy; write what it does into the HTTPRoute's own filters",
-        filters.join(", ")
-    ))
-}
-
-/// A Catalog: as a RoutePolicy.
+/// A Catalog. Nothing imports from one in this version, and whoever relies on it must be told.
 pub(super) fn catalog(spec: &CatalogSpec) -> Result<(), String> {
     Err(format!("kind `{}`: this version of the hub imports from no foreign registry", spec.kind))
 }
@@ -167,7 +157,6 @@ mod tests {
             (policy_of("dev", "eu"), ""),
             (policy_of("dev", "dev"), "both `dev`"),
             (policy_of("dev", "moon"), "registry `moon`"),
-            (route(&serde_json::from_value(json!({"filters": [{"filter": "allow"}]})).unwrap()), "filters `allow`"),
             (catalog(&serde_json::from_value(json!({"kind": "Eureka"})).unwrap()), "kind `Eureka`"),
         ] {
             match verdict {

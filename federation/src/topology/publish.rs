@@ -248,7 +248,7 @@ impl Publisher {
         let mut facts = Facts::default();
         for site in sites.iter().chain([&hub]).filter(|s| !s.relay.is_empty()) {
             // What it serves is nothing to an agent.
-            let site = Site { gateways: None, silent: false, ..site.clone() };
+            let site = Site { gateways: None, asked: Vec::new(), silent: false, ..site.clone() };
             facts.put(format!("{}/{}", key::SITE, site.instance), &site);
         }
         let by_member = members.iter().map(|(name, judged)| {

@@ -3,7 +3,11 @@
 //! Sources: Gateway API (HTTPCORSFilter), Fetch standard (CORS protocol). `*` is never sent where credentials are allowed: "the value MUST be
 //! the request's own". Whether a request from another origin may pass at all is the browser's affair: it goes on, unmarked.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use atoll_api::kinds::gateway::{HTTPCors, HTTPRouteFilter};
+use atoll_api::kinds::route_policy::filters;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -11,8 +15,11 @@ use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use serde_json::{Map, Value};
 
-use super::{Filter, Made, Matched, Resolve, absent, refused};
+use super::{Filter, Guard, Guarded, Made, Making, Matched, Resolve, absent, parameters, refused};
+use crate::policy::carried::Carried;
+use crate::policy::{Asked, Back};
 use crate::table::Problem;
 
 /// For how many seconds an answer to a preflight holds unless the route says otherwise.
@@ -104,8 +111,9 @@ impl Cors {
     }
 }
 
-impl Filter for Cors {
-    fn request(&self, head: &mut http::request::Parts, _: &Matched<'_>) -> Option<Response<Bytes>> {
+impl Cors {
+    /// The answer to a preflight.
+    fn preflight(&self, head: &http::request::Parts) -> Option<Response<Bytes>> {
         let asked = |name: &HeaderName| head.headers.get(name).cloned();
         if head.method != Method::OPTIONS {
             return None;
@@ -124,12 +132,58 @@ impl Filter for Cors {
         }
         Some(answer)
     }
+}
+
+impl Filter for Cors {
+    fn request(&self, head: &mut http::request::Parts, _: &Matched<'_>) -> Option<Response<Bytes>> {
+        self.preflight(head)
+    }
 
     fn response(&self, head: &mut http::response::Parts, origin: Option<&HeaderValue>) {
         if let Some(origin) = origin {
             self.mark(&mut head.headers, origin);
         }
     }
+}
+
+/// The filter `cors` of policies.
+#[derive(Debug)]
+struct Shared(Arc<Cors>);
+
+#[async_trait]
+impl Guard for Shared {
+    async fn request(&self, asked: &mut Asked<'_>) -> Option<Response<Bytes>> {
+        let answer = self.0.preflight(asked.head);
+        if answer.is_none()
+            && let Some(origin) = asked.head.headers.get(ORIGIN).cloned()
+        {
+            asked.backs.push(Box::new(Mark(Arc::clone(&self.0), origin)));
+        }
+        answer
+    }
+}
+
+struct Mark(Arc<Cors>, HeaderValue);
+
+#[async_trait]
+impl Back for Mark {
+    async fn answer(self: Box<Self>, head: &mut http::response::Parts, body: Carried) -> Carried {
+        self.0.mark(&mut head.headers, &self.1);
+        body
+    }
+}
+
+pub(super) fn policy(written: &Map<String, Value>, _: &Making<'_>) -> Guarded {
+    let s: filters::Cors = parameters(written)?;
+    let settings = HTTPCors {
+        allow_origins: s.allow_origins,
+        allow_credentials: s.allow_credentials,
+        allow_methods: s.allow_methods,
+        allow_headers: s.allow_headers,
+        expose_headers: s.expose_headers,
+        max_age: s.max_age,
+    };
+    Ok(Arc::new(Shared(Arc::new(Cors::make(&settings).map_err(|problem| problem.message)?))))
 }
 
 pub(super) fn make(written: &HTTPRouteFilter, _: bool, _: &mut dyn Resolve) -> Made {

@@ -1,9 +1,17 @@
-//! `RequestHeaderModifier` and `ResponseHeaderModifier`: set, then add, then remove.
+//! `RequestHeaderModifier` and `ResponseHeaderModifier` of routes, `headers` of policies: set, then add, then remove.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use atoll_api::kinds::gateway::{HTTPHeader, HTTPHeaderFilter, HTTPRouteFilter};
+use atoll_api::kinds::route_policy::filters::{HeaderChange, HeaderValueOf, Headers};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value};
 
-use super::{Filter, Made, Matched, Resolve, absent, refused};
+use super::{Filter, Guard, Guarded, Made, Making, Matched, Resolve, absent, parameters, refused};
+use crate::policy::carried::Carried;
+use crate::policy::{Asked, Back};
 use crate::table::Problem;
 
 #[derive(Debug)]
@@ -47,7 +55,7 @@ fn pair(header: &HTTPHeader) -> Result<(HeaderName, HeaderValue), Problem> {
 struct Request(Change);
 
 impl Filter for Request {
-    fn request(&self, head: &mut http::request::Parts, _: &Matched<'_>) -> Option<http::Response<bytes::Bytes>> {
+    fn request(&self, head: &mut http::request::Parts, _: &Matched<'_>) -> Option<http::Response<Bytes>> {
         self.0.apply(&mut head.headers);
         None
     }
@@ -70,4 +78,52 @@ pub(super) fn request(written: &HTTPRouteFilter, _: bool, _: &mut dyn Resolve) -
 pub(super) fn response(written: &HTTPRouteFilter, _: bool, _: &mut dyn Resolve) -> Made {
     let settings = written.response_header_modifier.as_ref().ok_or_else(|| absent("ResponseHeaderModifier"))?;
     Ok(Some(Box::new(Response(Change::make(settings)?))))
+}
+
+/// The filter `headers` of policies.
+#[derive(Debug)]
+struct Both {
+    request: Option<Change>,
+    response: Option<Arc<Change>>,
+}
+
+#[async_trait]
+impl Guard for Both {
+    async fn request(&self, asked: &mut Asked<'_>) -> Option<http::Response<Bytes>> {
+        if let Some(change) = &self.request {
+            change.apply(&mut asked.head.headers);
+        }
+        if let Some(change) = &self.response {
+            asked.backs.push(Box::new(OnAnswer(Arc::clone(change))));
+        }
+        None
+    }
+}
+
+struct OnAnswer(Arc<Change>);
+
+#[async_trait]
+impl Back for OnAnswer {
+    async fn answer(self: Box<Self>, head: &mut http::response::Parts, body: Carried) -> Carried {
+        self.0.apply(&mut head.headers);
+        body
+    }
+}
+
+pub(super) fn policy(written: &Map<String, Value>, _: &Making<'_>) -> Guarded {
+    let settings: Headers = parameters(written)?;
+    let make = |field: &str, change: Option<&HeaderChange>| {
+        let pairs = |all: &[HeaderValueOf]| {
+            all.iter().map(|h| HTTPHeader { name: h.name.clone(), value: h.value.clone() }).collect()
+        };
+        let written =
+            change.map(|c| HTTPHeaderFilter { set: pairs(&c.set), add: pairs(&c.add), remove: c.remove.clone() });
+        written.map(|w| Change::make(&w).map_err(|p| format!("{field}: {}", p.message))).transpose()
+    };
+    let request = make("request", settings.request.as_ref())?;
+    let response = make("response", settings.response.as_ref())?.map(Arc::new);
+    if request.is_none() && response.is_none() {
+        return Err("request or response: one at least".to_owned());
+    }
+    Ok(Arc::new(Both { request, response }))
 }

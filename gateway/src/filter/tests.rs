@@ -138,3 +138,10 @@ fn what_cannot_be_made_is_refused_with_its_reason() {
         assert!(refused.message.starts_with(why), "{written}: {}", refused.message);
     }
 }
+
+#[test]
+fn policies_take_what_the_table_has_in_its_order() {
+    let of_policies = FILTERS.iter().filter(|row| matches!(row.make, Make::Policy { .. })).map(|row| row.name);
+    let described = PARAMETERS.iter().map(|parameters| parameters.filter);
+    assert_eq!(of_policies.collect::<Vec<_>>(), described.collect::<Vec<_>>());
+}

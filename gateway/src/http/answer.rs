@@ -14,8 +14,9 @@ use super::server::Client;
 use super::upload::{FromClient, Upload};
 use super::{headers, mirror};
 use crate::balance::{Picked, draw, find};
-use crate::filter::Matched;
+use crate::filter::{Filter, Matched};
 use crate::plane::{Plane, Snapshot};
+use crate::policy::{self, Asked, normalise, pass, tell};
 use crate::progress::Alarm;
 use crate::session::Shown;
 use crate::table::{Backend, ListenerTable, Rule};
@@ -63,7 +64,7 @@ pub(crate) fn told(client: &Client, trace: &Trace, code: u16, time: Duration, li
     let Some((method, uri)) = line.0 else { return };
     tracing::debug!(
         target: "access",
-        client = %client.peer, listener = trace.listener.as_deref().unwrap_or_default(), host = trace.host, method, uri, code,
+        client = %trace.client.unwrap_or_else(|| client.peer.ip()), listener = trace.listener.as_deref().unwrap_or_default(), host = trace.host, method, uri, code,
         ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
         route = trace.route.as_deref().unwrap_or_default(), cluster = trace.cluster(),
         endpoint = trace.endpoint.as_ref().map(|e| e.address.to_string()).unwrap_or_default(), attempts = trace.attempts,
@@ -78,9 +79,13 @@ async fn serve(
 ) -> Result<Response<Reply>, Refusal> {
     let (mut head, body) = request.into_parts();
     check(plane, &head)?;
+    normalise(&mut head).map_err(Refusal::bad)?;
     let host = headers::host(&mut head)?;
     trace.host.clone_from(&host);
+    let address = plane.trusted.client(client.peer.ip(), &head.headers);
+    trace.client = Some(address);
     let snapshot = plane.snapshots.load_full().ok_or_else(|| Refusal::unavailable("no routes are known yet"))?;
+    let policies = plane.policies.load_full().ok_or_else(|| Refusal::unavailable("no policies are known yet"))?;
     let listener = listener(&snapshot, client, &host)?;
     trace.listener = Some(Arc::clone(&listener.id));
     let entry =
@@ -91,55 +96,102 @@ async fn serve(
         return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the route is broken: {why}")));
     }
     let scheme = if client.tls { "https" } else { "http" };
-    let origin = head.headers.get(http::header::ORIGIN).cloned();
-    let origin = origin.as_ref();
-    let matched = Matched { prefix: entry.matcher.prefix(), scheme, host: &host, port: listener.port };
     let upgrade = headers::upgrade(&head);
-    prepare(&mut head, client, scheme, upgrade.as_ref());
-    for filter in &rule.filters {
-        if let Some(answer) = filter.request(&mut head, &matched) {
-            return Ok(back(rule, None, origin, answer.map(Reply::own)));
-        }
+    let grpc = is_grpc(&head.headers);
+    prepare(plane, &mut head, client, scheme, upgrade.as_ref());
+    let mut body = Upload::new(plane, body, false);
+    let (head, body, route) = (&mut head, &mut body, &rule.route);
+    let (snapshot, host, tls) = (&snapshot, host.as_str(), client.tls);
+    let backs = Vec::new();
+    let mut asked = Asked { plane, snapshot, head, body, client: address, tls, host, route, user: None, backs };
+    if let Some(chain) = policies.chain(listener, route, rule.name.as_ref())
+        && let Some(answer) = pass(&chain.guards, &mut asked).await
+    {
+        return Ok(policy::back(asked.backs, answer.map(Reply::own)).await);
     }
-    let shown = rule.session.as_ref().and_then(|s| s.shown(&head.headers, unix_seconds()));
-    let kept = shown.and_then(|shown| kept(&snapshot, rule, shown));
+    let matched = Matched { prefix: entry.matcher.prefix(), scheme, host, port: listener.port };
+    match routed(rule, &mut asked, &matched, upgrade, trace).await {
+        Err(refusal) if asked.backs.is_empty() => Err(refusal),
+        Err(refusal) => {
+            let answer = if grpc { refusal.answer_grpc() } else { refusal.answer() };
+            Ok(policy::back(asked.backs, answer).await)
+        }
+        Ok(response) => Ok(policy::back(asked.backs, response).await),
+    }
+}
+
+/// Filters of the route, backend, forward, and filters back.
+async fn routed(
+    rule: &Rule,
+    asked: &mut Asked<'_>,
+    matched: &Matched<'_>,
+    upgrade: Option<HeaderValue>,
+    trace: &mut Trace,
+) -> Result<Response<Reply>, Refusal> {
+    let (plane, snapshot) = (asked.plane, asked.snapshot);
+    let origin = asked.head.headers.get(http::header::ORIGIN).cloned();
+    let origin = origin.as_ref();
+    if let Some(answer) = filtered(&rule.filters, asked, matched).await {
+        return Ok(back(rule, None, origin, answer.map(Reply::own)));
+    }
+    let shown = rule.session.as_ref().and_then(|s| s.shown(&asked.head.headers, unix_seconds()));
+    let kept = shown.and_then(|shown| kept(snapshot, rule, shown));
     let backend = match kept {
         Some((backend, _)) => backend,
         None => backend(plane, rule)?,
     };
-    for filter in &backend.filters {
-        if let Some(answer) = filter.request(&mut head, &matched) {
-            return Ok(back(rule, Some(backend), origin, answer.map(Reply::own)));
-        }
+    if let Some(answer) = filtered(&backend.filters, asked, matched).await {
+        return Ok(back(rule, Some(backend), origin, answer.map(Reply::own)));
     }
-    let (place, standing) = plane.clients.standing(client.peer.ip());
+    let (place, standing) = plane.clients.standing(asked.client);
     let upstream = *backend
         .target
         .as_ref()
         .map_err(|why| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the backend is missing: {why}")))?;
     let forward = Forward {
         plane,
-        snapshot: &snapshot,
+        snapshot,
         upstream,
-        host: &host,
+        host: asked.host,
         standing,
         place,
-        client: client.peer.ip(),
+        client: asked.client,
         request_timeout: rule.request_timeout,
         backend_timeout: rule.backend_timeout,
         retry: rule.retry.as_ref(),
         session: kept.map(|(_, at)| at),
     };
-    let calls = is_grpc(&head.headers) && snapshot.table.upstreams[upstream].h2;
-    let payload = mirror::copies(&forward, rule, backend, &head, Upload::new(plane, body, calls)).await?;
-    let answered = forward.run(Ask::Whole(&head), payload, trace, &mut Alarm::default()).await?;
+    let mut body = asked.body.take();
+    if is_grpc(&asked.head.headers) && snapshot.table.upstreams[upstream].h2 {
+        body.wait();
+    }
+    let payload = mirror::copies(&forward, rule, backend, asked.head, body).await?;
+    let answered = forward.run(Ask::Whole(asked.head), payload, trace, &mut Alarm::default()).await?;
     let mut response = answered.into_response(upgrade.as_ref());
     if let (Some(session), Some(endpoint)) = (&rule.session, &trace.endpoint)
         && shown.is_none_or(|shown| shown.endpoint != endpoint.id)
     {
-        session.begin(response.headers_mut(), endpoint.id, client.tls, unix_seconds());
+        session.begin(response.headers_mut(), endpoint.id, asked.tls, unix_seconds());
     }
     Ok(back(rule, Some(backend), origin, response))
+}
+
+/// Sends a request through filters of a route, until one answers.
+async fn filtered(
+    filters: &[Box<dyn Filter>],
+    asked: &mut Asked<'_>,
+    matched: &Matched<'_>,
+) -> Option<Response<bytes::Bytes>> {
+    for filter in filters {
+        let answer = match filter.guard() {
+            Some(guard) => guard.request(asked).await,
+            None => filter.request(asked.head, matched),
+        };
+        if answer.is_some() {
+            return answer;
+        }
+    }
+    None
 }
 
 /// What no route can want.
@@ -174,9 +226,13 @@ pub(crate) fn listener<'a>(
 }
 
 /// The head as endpoints get it, before filters.
-fn prepare(head: &mut Parts, client: &Client, scheme: &'static str, upgrade: Option<&HeaderValue>) {
+fn prepare(plane: &Plane, head: &mut Parts, client: &Client, scheme: &'static str, upgrade: Option<&HeaderValue>) {
     headers::strip(&mut head.headers);
-    headers::forwarded(&mut head.headers, client.peer.ip(), scheme);
+    // We answer it ourselves, when we read the body.
+    head.headers.remove(http::header::EXPECT);
+    tell(&mut head.headers, &plane.trusted, client.peer.ip(), scheme, || {
+        u128::from(plane.dice.roll()) << 64 | u128::from(plane.dice.roll())
+    });
     if let Some(protocol) = upgrade {
         headers::put_upgrade(&mut head.headers, protocol);
     }

@@ -17,6 +17,7 @@ use super::streams;
 use super::upload::{Answered, Upload};
 use crate::endpoint::Endpoint;
 use crate::http1::{self, Broken};
+use crate::policy::carried::Carried;
 use crate::pool::Pool;
 
 /// Why a body ends before its end.
@@ -31,6 +32,9 @@ pub(crate) enum BodyError {
     /// The client did not go on with it.
     #[error("the client does not go on with its body")]
     Late,
+    /// It is longer than a policy lets it be.
+    #[error("the body is longer than it may be")]
+    TooLong,
 }
 
 pub(super) type FramePoll = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
@@ -123,12 +127,19 @@ enum Source {
     H2(Incoming),
     /// The endpoint speaks another protocol from now on.
     Switched(Option<BoxStream>),
+    /// As guards left it.
+    Carried(Carried),
 }
 
 impl Reply {
     /// A body of our own.
     pub(crate) fn own(body: impl Into<Bytes>) -> Self {
         Self { body: Source::Own(Full::new(body.into())), rest: Bytes::new(), in_flight: None, answered: None }
+    }
+
+    /// One that passed guards.
+    pub(crate) fn carried(body: Carried) -> Self {
+        Self { body: Source::Carried(body), rest: Bytes::new(), in_flight: None, answered: None }
     }
 
     /// An endpoint's; `answered` is told to the body of the request.
@@ -158,7 +169,7 @@ impl Reply {
         let none = Source::Own(Full::default());
         let connection = match std::mem::replace(&mut self.body, none) {
             Source::H1(body) => body.into_idle(),
-            Source::Own(_) | Source::H2(_) | Source::Switched(_) => None,
+            Source::Own(_) | Source::H2(_) | Source::Switched(_) | Source::Carried(_) => None,
         };
         in_flight.finish(connection);
     }
@@ -169,12 +180,14 @@ impl Reply {
             Source::H1(body) => body.is_done(),
             Source::H2(body) => body.is_end_stream(),
             Source::Switched(_) => true,
+            Source::Carried(body) => body.is_end_stream(),
         }
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> FramePoll {
         match &mut self.body {
             Source::Own(body) => whole(body, cx),
+            Source::Carried(body) => body.as_mut().poll_frame(cx),
             Source::H1(body) => {
                 let frame = ready!(body.poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
@@ -224,6 +237,7 @@ impl Body for Reply {
             Source::H1(body) => body.length().map_or_else(SizeHint::default, SizeHint::with_exact),
             Source::H2(body) => body.size_hint(),
             Source::Switched(_) => SizeHint::with_exact(0),
+            Source::Carried(body) => body.size_hint(),
         };
         let rest = u64::try_from(self.rest.len()).unwrap_or(u64::MAX);
         let mut all = SizeHint::new();

@@ -40,6 +40,8 @@ const DISCARD_MAX: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(crate) struct Trace {
     pub(crate) host: String,
+    /// The client's address.
+    pub(crate) client: Option<IpAddr>,
     pub(crate) listener: Option<Arc<str>>,
     pub(crate) route: Option<Arc<str>>,
     /// The last one tried.

@@ -1,17 +1,12 @@
-//! Headers that are between us and one neighbour, and those that tell the endpoint of the client.
+//! Headers that are between us and one neighbour, and the host that is asked for.
 //!
 //! Sources: RFC 9110 §7.6.1 (hop-by-hop), §7.8 (Upgrade), RFC 9112 §3.2 (Host), RFC 9113 §8.3.1 (:authority).
-
-use std::net::IpAddr;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use super::refusal::Refusal;
 
-const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -80,20 +75,6 @@ pub(super) fn put_upgrade(headers: &mut HeaderMap, protocol: &HeaderValue) {
     headers.insert(header::UPGRADE, protocol.clone());
 }
 
-/// Tells the endpoint who asked for what. What a client says of this itself is not believed.
-pub(super) fn forwarded(headers: &mut HeaderMap, client: IpAddr, scheme: &'static str) {
-    if let Ok(client) = HeaderValue::from_str(&client.to_canonical().to_string()) {
-        headers.insert(FOR, client);
-    }
-    headers.insert(PROTO, HeaderValue::from_static(scheme));
-    if let Some(host) = headers.get(header::HOST).cloned() {
-        headers.insert(HOST, host);
-    }
-    headers.remove(header::FORWARDED);
-    // We answer it ourselves, when we read the body.
-    headers.remove(header::EXPECT);
-}
-
 /// The words of all Connection headers.
 fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
@@ -157,17 +138,6 @@ mod tests {
         strip(&mut head.headers);
         let left: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["x-stays", "te"]);
-    }
-
-    #[test]
-    fn what_a_client_says_of_itself_is_not_believed() {
-        let mut head =
-            head(Version::HTTP_11, "/", &[("x-forwarded-for", "1.2.3.4"), ("host", "a"), ("forwarded", "for=x")]);
-        forwarded(&mut head.headers, "::ffff:192.0.2.1".parse().unwrap(), "https");
-        assert_eq!(head.headers["x-forwarded-for"], "192.0.2.1");
-        assert_eq!(head.headers["x-forwarded-proto"], "https");
-        assert_eq!(head.headers["x-forwarded-host"], "a");
-        assert!(!head.headers.contains_key("forwarded"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod streams;
 mod upload;
 
 pub(crate) use answer::{Line, answer, listener, passes, told};
-pub(crate) use body::{InFlight, Outgoing, Reply};
+pub(crate) use body::{BodyError, InFlight, Outgoing, Reply};
 pub(crate) use forward::{Ask, Forward, Plain, Trace, frames};
 pub(crate) use refusal::Refusal;
 pub(crate) use server::{Client, speak};

@@ -20,6 +20,7 @@ use super::refusal::Refusal;
 use crate::http1::ClientBody;
 use crate::metrics::Cut;
 use crate::plane::Plane;
+use crate::policy::carried::{Carried, Read};
 use crate::progress::Patience;
 
 /// Why a body did not come whole. No endpoint is to blame then.
@@ -29,6 +30,8 @@ enum Fault {
     Broken,
     /// The client did not go on.
     Late,
+    /// It is longer than a policy lets it be.
+    TooLong,
 }
 
 /// What becomes of a body.
@@ -44,6 +47,7 @@ impl Fate {
     pub(super) fn refusal(&self) -> Option<Refusal> {
         Some(match self.fault.get()? {
             Fault::Broken => Refusal::bad("the body of the request is broken"),
+            Fault::TooLong => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"),
             Fault::Late => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body of the request does not go on"),
         })
     }
@@ -75,13 +79,25 @@ pub(crate) enum FromClient {
 }
 
 /// A client's body.
-#[derive(Debug)]
 pub(crate) struct Upload {
-    body: FromClient,
+    body: Source,
     fate: Arc<Fate>,
     /// Nothing: the client may be silent for as long as it likes.
     patience: Option<Patience>,
     cut: IntCounter,
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload").field("fate", &self.fate).finish_non_exhaustive()
+    }
+}
+
+/// What is read.
+enum Source {
+    Client(FromClient),
+    /// As guards left it.
+    Carried(Carried),
 }
 
 impl Upload {
@@ -89,7 +105,60 @@ impl Upload {
     /// is there HTTP/2's pings tell.
     pub(crate) fn new(plane: &Plane, body: FromClient, calls: bool) -> Self {
         let patience = (!calls).then(|| Patience::new(plane.limits.body_timeout));
-        Self { body, fate: Arc::default(), patience, cut: plane.metrics.cuts(Cut::Body) }
+        Self { body: Source::Client(body), fate: Arc::default(), patience, cut: plane.metrics.cuts(Cut::Body) }
+    }
+
+    /// The client may be silent for as long as it likes.
+    pub(super) fn wait(&mut self) {
+        self.patience = None;
+    }
+
+    /// It, and nothing in its place.
+    pub(super) fn take(&mut self) -> Self {
+        let empty = Source::Carried(crate::policy::carried::whole(Bytes::new()));
+        Self {
+            body: std::mem::replace(&mut self.body, empty),
+            fate: Arc::clone(&self.fate),
+            patience: self.patience.take(),
+            cut: self.cut.clone(),
+        }
+    }
+
+    /// Puts a body around it.
+    pub(crate) fn wrap(&mut self, around: impl FnOnce(Carried) -> Carried) {
+        let empty = Source::Carried(crate::policy::carried::whole(Bytes::new()));
+        let inner: Carried = match std::mem::replace(&mut self.body, empty) {
+            Source::Client(body) => Box::pin(body),
+            Source::Carried(body) => body,
+        };
+        self.body = Source::Carried(around(inner));
+    }
+
+    /// Reads it up to `max`; what is longer can be read again.
+    ///
+    /// # Errors
+    /// It broke, or did not go on.
+    pub(crate) async fn peek(&mut self, max: usize) -> Result<Option<Bytes>, BodyError> {
+        let mut taken = None;
+        self.wrap(|body| {
+            taken = Some(body);
+            crate::policy::carried::whole(Bytes::new())
+        });
+        let body = taken.unwrap_or_else(|| crate::policy::carried::whole(Bytes::new()));
+        // A client that stands still meanwhile is waited for as long as for the rest of its body.
+        let read = crate::policy::carried::read(body, max);
+        let within = self.patience.as_ref().map_or(std::time::Duration::from_secs(3600), Patience::within);
+        match tokio::time::timeout(within, read).await.map_err(|_| BodyError::Late)?? {
+            Read::Whole(bytes) => {
+                let again = bytes.clone();
+                self.wrap(|_| crate::policy::carried::whole(again));
+                Ok(Some(bytes))
+            }
+            Read::More(body) => {
+                self.wrap(|_| body);
+                Ok(None)
+            }
+        }
     }
 
     /// Shared with it.
@@ -115,12 +184,16 @@ impl Body for Upload {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
         let this = self.get_mut();
-        let Poll::Ready(frame) = this.body.poll_frame(cx) else {
+        let frame = match &mut this.body {
+            Source::Client(body) => body.poll_frame(cx),
+            Source::Carried(body) => body.as_mut().poll_frame(cx),
+        };
+        let Poll::Ready(frame) = frame else {
             if !this.is_late(cx) {
                 return Poll::Pending;
             }
             this.cut.inc();
-            if let FromClient::H1(body) = &mut this.body {
+            if let Source::Client(FromClient::H1(body)) = &mut this.body {
                 body.give_up();
             }
             let _ = this.fate.fault.set(Fault::Late);
@@ -129,25 +202,52 @@ impl Body for Upload {
         if let Some(patience) = &mut this.patience {
             patience.moved();
         }
-        if matches!(frame, Some(Err(_))) {
-            let _ = this.fate.fault.set(Fault::Broken);
+        if let Some(Err(error)) = &frame {
+            let _ = this.fate.fault.set(match error {
+                BodyError::TooLong => Fault::TooLong,
+                BodyError::Late => Fault::Late,
+                BodyError::Broken(_) | BodyError::Hyper(_) => Fault::Broken,
+            });
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.body {
-            FromClient::H1(body) => body.is_done(),
-            FromClient::H2(body) => body.is_end_stream(),
-            FromClient::Nothing => true,
+            Source::Client(body) => body.is_end_stream(),
+            Source::Carried(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.body {
-            FromClient::H1(body) => body.length().map_or_else(SizeHint::default, SizeHint::with_exact),
-            FromClient::H2(body) => body.size_hint(),
-            FromClient::Nothing => SizeHint::with_exact(0),
+            Source::Client(body) => body.size_hint(),
+            Source::Carried(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Body for FromClient {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
+        self.get_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::H1(body) => body.is_done(),
+            Self::H2(body) => body.is_end_stream(),
+            Self::Nothing => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::H1(body) => body.length().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::H2(body) => body.size_hint(),
+            Self::Nothing => SizeHint::with_exact(0),
         }
     }
 }

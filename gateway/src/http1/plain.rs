@@ -21,6 +21,7 @@ use crate::http::{
     Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, listener, passes, told,
 };
 use crate::plane::Snapshot;
+use crate::policy::{normal, tells};
 use crate::table::{Asking, Rule};
 
 /// Whether the request was answered on the short way.
@@ -149,11 +150,16 @@ impl Connection {
         if !fits || head.values(bytes, "upgrade").next().is_some() || !name(head, bytes, host) {
             return None;
         }
-        let snapshot = plane.snapshots.load_full()?;
+        // What is not in its form yet, or says something of the client, is looked at on the long way.
+        let told = head.fields(bytes).any(|(name, _)| tells(name));
+        if told || plane.trusted.believes(client.peer.ip()) || !matches!(normal(path), Ok(None)) {
+            return None;
+        }
+        let (snapshot, policies) = (plane.snapshots.load_full()?, plane.policies.load_full()?);
         let found = listener(&snapshot, client, host).ok()?;
         let entry = found.route(host, &Written { head, bytes, path, query })?;
         let rule = Arc::clone(&entry.rule);
-        if !rule.is_plain() {
+        if !rule.is_plain() || policies.chain(found, &rule.route, rule.name.as_ref()).is_some() {
             return None;
         }
         let upstream = *draw(&rule.backends, &plane.dice)?.target.as_ref().ok()?;
@@ -170,7 +176,8 @@ impl Connection {
         let bytes = reader.buffer.bytes();
         let authority = self.head.values(bytes, "host").next().unwrap_or_default();
         let scheme = if self.client.tls { "https" } else { "http" };
-        let asker = Asker { client: self.client.peer.ip(), scheme, authority };
+        let id = u128::from(self.plane.dice.roll()) << 64 | u128::from(self.plane.dice.roll());
+        let asker = Asker { client: self.client.peer.ip(), scheme, authority, id };
         self.out.clear();
         render::pass_request(&mut self.out, &self.head, bytes, self.head.target(bytes), &asker, asked.framing);
     }

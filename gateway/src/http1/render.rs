@@ -24,6 +24,8 @@ pub(super) struct Asker<'a> {
     pub(super) scheme: &'static str,
     /// The host as it was written.
     pub(super) authority: &'a [u8],
+    /// Of the request.
+    pub(super) id: u128,
 }
 
 fn ends_here(name: &[u8], list: &[&str]) -> bool {
@@ -86,6 +88,7 @@ pub(super) fn pass_request(
     out.extend_from_slice(b"\r\n");
     line(out, b"x-forwarded-proto", asker.scheme.as_bytes());
     line(out, b"x-forwarded-host", asker.authority);
+    let _ = write!(out, "x-request-id: {:032x}\r\n", asker.id);
     match framing {
         Framing::Length(n) => length(out, n),
         Framing::Chunked => line(out, b"transfer-encoding", b"chunked"),
@@ -223,7 +226,8 @@ mod tests {
     fn passed(head: &str, framing: Framing) -> String {
         let (mut read, mut out) = (Head::default(), Vec::new());
         read.request(head.as_bytes(), 100).unwrap().unwrap();
-        let asker = Asker { client: "::ffff:192.0.2.1".parse().unwrap(), scheme: "https", authority: b"a" };
+        let client = "::ffff:192.0.2.1".parse().unwrap();
+        let asker = Asker { client, scheme: "https", authority: b"a", id: 7 };
         pass_request(&mut out, &read, head.as_bytes(), read.target(head.as_bytes()), &asker, framing);
         String::from_utf8(out).unwrap()
     }
@@ -234,8 +238,10 @@ mod tests {
             Upgrade: h2c\r\nProxy-Connection: x\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=x\r\nExpect: 100-continue\r\n\
             Content-Length: 3\r\nX-Stays: yes\r\n\r\n";
         let ours = "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: a\r\n";
-        let expected =
-            format!("POST /x HTTP/1.1\r\nhost: a\r\nX-Stays: yes\r\nte: trailers\r\n{ours}content-length: 3\r\n\r\n");
+        let id = "x-request-id: 00000000000000000000000000000007\r\n";
+        let expected = format!(
+            "POST /x HTTP/1.1\r\nhost: a\r\nX-Stays: yes\r\nte: trailers\r\n{ours}{id}content-length: 3\r\n\r\n"
+        );
         assert_eq!(passed(head, Framing::Length(3)), expected);
     }
 

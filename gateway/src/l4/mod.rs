@@ -16,8 +16,23 @@ use tokio::time::Instant;
 use crate::balance::{Balance, Picked, Wish, draw, pick};
 use crate::choose::{Question, client_number, place};
 use crate::endpoint::Endpoint;
+use crate::filter::Permit;
 use crate::plane::{Plane, Snapshot};
-use crate::table::StreamRule;
+use crate::table::{ListenerTable, StreamRule};
+
+/// Whether policies let a client come, and what is held while it is there.
+///
+/// # Errors
+/// Why not.
+fn admit(
+    plane: &Plane,
+    listener: &ListenerTable,
+    rule: &StreamRule,
+    client: IpAddr,
+) -> Result<Vec<Permit>, &'static str> {
+    let policies = plane.policies.load_full().ok_or("no policies are known yet")?;
+    policies.chain(listener, &rule.route, None).map_or_else(|| Ok(Vec::new()), |chain| chain.admit(client))
+}
 
 /// Endpoints of a rule for one client: each is tried once, the best first.
 struct Endpoints<'a> {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Endpoints;
+use super::{Endpoints, admit};
 use crate::endpoint::Endpoint;
 use crate::http::InFlight;
 use crate::listen::Listening;
@@ -92,6 +92,8 @@ impl Port {
         if let Some(old) = flows.remove(&client) {
             old.end.cancel();
         }
+        let permits = admit(plane, &listener, rule, client.ip())
+            .map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
         let mut endpoints = Endpoints::of(plane, snapshot, rule, client.ip()).ok_or_else(nobody)?;
         let endpoint = endpoints.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
         let any = if endpoint.address.ip.is_ipv4() {
@@ -107,7 +109,7 @@ impl Port {
         let back = back(Arc::clone(&to), Arc::clone(&self.socket), client, InFlight::new(Arc::clone(&endpoint)));
         let (token, guard) = (end.clone(), end.clone().drop_guard());
         backs.spawn(async move {
-            let _ends = guard;
+            let _held = (guard, permits);
             token.run_until_cancelled(back).await;
         });
         flows.insert(client, Flow { route: Arc::clone(&rule.route), endpoint, to, last: now, end });

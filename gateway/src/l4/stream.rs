@@ -9,11 +9,11 @@ use std::sync::Arc;
 use atoll_reach::BoxStream;
 use tokio::time::Instant;
 
-use super::Endpoints;
+use super::{Endpoints, admit};
 use crate::health::Failure;
 use crate::http::InFlight;
 use crate::plane::{Plane, Snapshot};
-use crate::table::StreamRule;
+use crate::table::{ListenerTable, StreamRule};
 
 /// Endpoints tried for one stream.
 const ATTEMPTS_MAX: usize = 6;
@@ -27,8 +27,11 @@ pub(crate) async fn stream(
     mut client: BoxStream,
     peer: SocketAddr,
     snapshot: Arc<Snapshot>,
+    listener: &ListenerTable,
     rule: &StreamRule,
 ) -> io::Result<()> {
+    let denied = |why| io::Error::new(io::ErrorKind::PermissionDenied, why);
+    let _permits = admit(plane, listener, rule, peer.ip()).map_err(denied)?;
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{}: the backend is missing", rule.route));
     let mut endpoints = Endpoints::of(plane, snapshot, rule, peer.ip()).ok_or_else(missing)?;
     let mut last = io::Error::new(io::ErrorKind::NotConnected, format!("{}: no endpoint is ready", rule.route));

@@ -7,6 +7,7 @@ mod condition;
 mod features;
 mod gateway;
 mod lead;
+pub(crate) mod policies;
 mod policy;
 mod route;
 #[cfg(test)]

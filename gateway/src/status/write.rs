@@ -31,18 +31,25 @@ pub(crate) async fn run(
     client: Client,
     instance: String,
     mut statuses: watch::Receiver<Statuses>,
+    mut policies: watch::Receiver<Vec<Update>>,
     shutdown: CancellationToken,
 ) {
     let mut lead = Lead::new(client.clone(), &instance);
-    let _ = shutdown.run_until_cancelled(go(&client, &mut lead, &mut statuses)).await;
+    let _ = shutdown.run_until_cancelled(go(&client, &mut lead, &mut statuses, &mut policies)).await;
     let _ = tokio::time::timeout(AGAIN_MIN, lead.give_up()).await;
 }
 
-async fn go(client: &Client, lead: &mut Lead, statuses: &mut watch::Receiver<Statuses>) {
+async fn go(
+    client: &Client,
+    lead: &mut Lead,
+    statuses: &mut watch::Receiver<Statuses>,
+    policies: &mut watch::Receiver<Vec<Update>>,
+) {
     let (mut again, mut class_is_there) = (AGAIN_MIN, false);
     let mut made = BTreeMap::new();
     loop {
         let newest = statuses.borrow_and_update().clone();
+        let of_policies = policies.borrow_and_update().clone();
         let mut whole = true;
         if lead.holds().await {
             if !class_is_there {
@@ -59,12 +66,16 @@ async fn go(client: &Client, lead: &mut Lead, statuses: &mut watch::Receiver<Sta
                     break;
                 }
             }
+            for update in of_policies {
+                whole &= write(client.clone(), Arc::new(update)).await;
+            }
             whole &= make_all(client, &newest.made, &mut made).await;
         }
         again = if whole { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
         let pause = if whole { RENEW_EVERY } else { again };
         tokio::select! {
             changed = statuses.changed() => if changed.is_err() { return },
+            changed = policies.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -130,6 +130,11 @@ impl<T> HostMap<T> {
         self.levels(host).next()
     }
 
+    /// All values.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.exact.values().chain(self.below.values()).chain(self.any.as_ref())
+    }
+
     /// The names: `*.` and a suffix for all below it, `*` for all others.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         let below = self.below.keys().map(|suffix| format!("*.{suffix}"));

@@ -210,6 +210,8 @@ impl Made {
     fn publish_listener(&mut self, gateway: usize, at: usize, keys: &mut Keys) {
         let gateway = &mut self.gateways[gateway];
         let (name, refused) = (gateway.label(), gateway.refused.is_some());
+        let set = gateway.listeners[at].set.and_then(|set| gateway.sets.get(set));
+        let set = set.map(|set| format!("{}/{}", set.namespace, set.object.name_any()));
         let listener = &mut gateway.listeners[at];
         for host in std::mem::take(&mut listener.unsorted) {
             if let Some(level) = listener.routes.get_mut(host.as_ref()) {
@@ -219,6 +221,7 @@ impl Made {
         let table = (!refused && listener.is_programmed()).then(|| {
             Arc::new(ListenerTable {
                 id: Arc::clone(&listener.id),
+                set,
                 gateway: name,
                 name: listener.spec.name.clone(),
                 port: listener.port,

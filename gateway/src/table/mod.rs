@@ -129,6 +129,8 @@ pub(crate) struct SlotTable {
 pub(crate) struct ListenerTable {
     /// namespace/name of its Gateway.
     pub(crate) gateway: String,
+    /// namespace/name of the ListenerSet that it is of.
+    pub(crate) set: Option<String>,
     /// Its name there.
     pub(crate) name: String,
     /// Gateway and listener, for logs.
@@ -235,6 +237,17 @@ pub(crate) enum UpstreamId {
     Local(ServiceName, u16),
     /// A service of a cluster set.
     Set(String, ServiceName, u16),
+}
+
+impl UpstreamId {
+    /// Whom a request names that comes from us.
+    pub(crate) fn authority(&self) -> String {
+        match self {
+            Self::Local(service, port) | Self::Set(_, service, port) => {
+                format!("{}.{}:{port}", service.name, service.namespace)
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for UpstreamId {

@@ -23,6 +23,16 @@ pub(crate) use server::ClientCheck;
 /// Under which a ConfigMap holds authorities.
 pub(crate) const AUTHORITY_KEY: &str = "ca.crt";
 
+/// How TLS is spoken to servers that the machine trusts.
+///
+/// # Errors
+/// The provider knows no version of TLS, a bug.
+pub(crate) fn outside(roots: &RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(builder.with_root_certificates(roots.clone()).with_no_client_auth()))
+}
+
 /// What became of a Secret, and its last certificate that could be used.
 struct Known {
     data: Arc<Secret>,

@@ -6,20 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::kinds::{Channel, gateway_api_crds};
+use atoll_api::kinds::{Channel, RoutePolicy, gateway_api_crds};
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{
     ClusterFacts, Endpoint, EndpointPort, Endpoints, ServiceFacts, ServicePort, Standing, Topology,
 };
 use atoll_apiserver::{ApiServer, Storage};
-use atoll_gateway::{Config, Limits, Resources, Server, run};
+use atoll_gateway::{Config, Limits, Resources, Server, Trusted, run};
 use atoll_reach::{Connect, Dialer, Listen as _, RelayTable, Route, Routes, System};
 use atoll_wire::follow::{Report, Snapshot};
 use ipnet::IpNet;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
+use kube::{Api, CustomResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -40,13 +40,15 @@ pub(crate) struct Made<'a> {
     /// From which each Gateway gets addresses of its own.
     pub(crate) pool: Vec<IpNet>,
     pub(crate) limits: Limits,
+    /// Whose word on clients counts.
+    pub(crate) trusted: Trusted,
 }
 
 impl Default for Made<'_> {
     fn default() -> Self {
         let times = Duration::from_secs(2);
         let limits = Limits { header_timeout: times, drain: times, ..Limits::default() };
-        Self { dir: None, relays: RelayTable::default(), pool: Vec::new(), limits }
+        Self { dir: None, relays: RelayTable::default(), pool: Vec::new(), limits, trusted: Trusted::default() }
     }
 }
 
@@ -90,7 +92,7 @@ impl World {
         };
         let api = ApiServer::open(config, Storage::Memory).await.unwrap();
         let crds: Api<CustomResourceDefinition> = Api::all(api.client());
-        for crd in gateway_api_crds(Channel::Experimental) {
+        for crd in gateway_api_crds(Channel::Experimental).into_iter().chain([RoutePolicy::crd()]) {
             crds.create(&PostParams::default(), &crd).await.unwrap();
         }
         let client = api.client();
@@ -136,7 +138,8 @@ impl World {
             started: Some(started),
         };
         let standing = Standing { region: Some("eu".to_owned()), ..Standing::default() };
-        let config = Config { standing, limits: made.limits, pool: made.pool, ..Config::default() };
+        let config =
+            Config { standing, limits: made.limits, trusted: made.trusted, pool: made.pool, ..Config::default() };
         let shutdown = CancellationToken::new();
         let running = run(config, resources, shutdown.clone());
         let task = tokio::spawn(async move { running.await.unwrap() });
@@ -318,4 +321,17 @@ pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
     };
     topology.services.insert("prod".to_owned(), BTreeMap::from([(web, Arc::new(facts))]).into());
     topology
+}
+
+/// A RoutePolicy of `shop`.
+pub(crate) fn policy(name: &str, target: (&str, &str), filters: Value) -> Value {
+    let target = json!({"group": "gateway.networking.k8s.io", "kind": target.0, "name": target.1});
+    json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "RoutePolicy", "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"targetRefs": [target], "filters": filters}})
+}
+
+/// A Secret of `shop`.
+pub(crate) fn secret(name: &str, data: &[(&str, &str)]) -> Value {
+    let data: BTreeMap<_, _> = data.iter().copied().collect();
+    json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": name, "namespace": "shop"}, "stringData": data})
 }

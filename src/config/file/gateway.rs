@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use atoll_api::topology::Standing;
-use atoll_gateway::Limits;
+use atoll_gateway::{Limits, Trusted};
 use serde::Deserialize;
 
 use crate::config::Gateway;
@@ -14,12 +14,23 @@ use crate::config::values::{clients, range};
 /// Who would wait longer waits for nobody.
 const PATIENCE_MAX: Duration = Duration::from_secs(3600);
 
+/// No chain of proxies is longer.
+const HOPS_MAX: usize = 16;
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct FileGateway {
     clients: BTreeMap<String, Standing>,
     addresses: Vec<String>,
     limits: FileLimits,
+    trusted_proxies: FileTrusted,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileTrusted {
+    cidrs: Vec<String>,
+    hops: usize,
 }
 
 #[derive(Default, Deserialize)]
@@ -39,7 +50,21 @@ impl FileGateway {
             clients: clients("gateway.clients", self.clients)?,
             addresses: self.addresses.into_iter().map(address).collect::<Result<_, _>>()?,
             limits: self.limits.check()?,
+            trusted: self.trusted_proxies.check()?,
         })
+    }
+}
+
+impl FileTrusted {
+    fn check(self) -> anyhow::Result<Trusted> {
+        if self.hops > 0 && !self.cidrs.is_empty() {
+            bail!("gateway.trustedProxies: `cidrs` or `hops`, not both");
+        }
+        if self.hops > HOPS_MAX {
+            bail!("gateway.trustedProxies.hops: `{}` is more than {HOPS_MAX}", self.hops);
+        }
+        let address = |said: String| range("gateway.trustedProxies.cidrs", &said);
+        Ok(Trusted { cidrs: self.cidrs.into_iter().map(address).collect::<Result<_, _>>()?, hops: self.hops })
     }
 }
 

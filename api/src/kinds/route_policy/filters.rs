@@ -1,0 +1,386 @@
+//! What the filters of a RoutePolicy take: one struct a filter. Times are durations as the Gateway API writes them (`10s`, `1m30s`).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::super::NameRef;
+use crate::kinds::gateway::BackendObjectReference;
+
+/// Derives what every struct of parameters is.
+macro_rules! parameters {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $kind,)* }
+    )*};
+}
+
+/// Whom a limit counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum LimitKey {
+    /// Each address of a client: the one that lists, hashing and logs use too.
+    #[default]
+    #[serde(rename = "clientIP")]
+    ClientIp,
+    /// Each value of the header that `header` names; without it the client's address.
+    #[serde(rename = "header")]
+    Header,
+    /// Each one who was authenticated by a filter before; without one the client's address.
+    #[serde(rename = "user")]
+    User,
+    /// All together.
+    #[serde(rename = "route")]
+    Route,
+}
+
+/// Over which gateways a rate counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RateScope {
+    /// All replicas together.
+    #[default]
+    Global,
+    /// Each replica for itself.
+    Replica,
+}
+
+/// What an authorisation server speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(clippy::upper_case_acronyms)]
+pub enum AuthProtocol {
+    /// `envoy.service.auth.v3.Authorization`.
+    #[default]
+    GRPC,
+    /// A request of HTTP; 200 lets it pass.
+    HTTP,
+}
+
+parameters! {
+    /// A backend of the policy's namespace: a Service, or a ServiceImport of group `multicluster.x-k8s.io`.
+    BackendRef {
+        /// API group; empty: core.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+        /// Kind; absent: Service.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kind: Option<String>,
+        /// Name.
+        name: String,
+        /// Port.
+        #[schemars(range(min = 1, max = 65535))]
+        port: i32,
+    }
+
+    /// A header to be written.
+    HeaderValueOf {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    }
+
+    /// Changes of headers: set, then add, then remove.
+    HeaderChange {
+        /// Replaces.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        set: Vec<HeaderValueOf>,
+        /// Appends.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        add: Vec<HeaderValueOf>,
+        /// Takes away.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        remove: Vec<String>,
+    }
+
+    /// A claim of a token that the backend is told in a header.
+    ClaimHeader {
+        /// The claim; dots lead into objects.
+        claim: String,
+        /// The header.
+        header: String,
+    }
+
+    /// A page in the place of answers of some statuses.
+    ErrorPage {
+        /// Statuses: `404`, `5xx`, `500-503`.
+        #[schemars(length(min = 1, max = 32))]
+        statuses: Vec<String>,
+        /// What is said instead.
+        #[schemars(length(max = 65536))]
+        body: String,
+        /// Its type. Default: `text/html; charset=utf-8`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content_type: Option<String>,
+        /// The status that is given instead.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 200, max = 599))]
+        status: Option<u16>,
+    }
+
+    /// `hsts`: browsers are told to come by HTTPS only (RFC 6797). Said on TLS alone, as the RFC wants.
+    Hsts {
+        /// For so long.
+        #[schemars(range(min = 0, max = 315_360_000))]
+        max_age_seconds: u32,
+        /// For hosts below this one, too.
+        include_subdomains: bool,
+        /// May stand in browsers' lists.
+        preload: bool,
+    }
+
+    /// `errorPages`: pages of one's own for errors.
+    ErrorPages {
+        /// The first that has the status counts.
+        #[schemars(length(min = 1, max = 16))]
+        pages: Vec<ErrorPage>,
+    }
+
+    /// `allow` and `deny`: who may come, by address.
+    Cidrs {
+        /// Ranges, or single addresses.
+        #[schemars(length(min = 1, max = 1024))]
+        cidrs: Vec<String>,
+    }
+
+    /// `connections`: requests that are worked on at once, streams included.
+    Connections {
+        /// So many; one more is answered 429.
+        #[schemars(range(min = 1))]
+        max: u32,
+        /// Whom it counts. Default: clientIP.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<LimitKey>,
+        /// For key `header`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        header: Option<String>,
+    }
+
+    /// `sizes`: what is longer is refused (413, 431), or broken off.
+    Sizes {
+        /// Of a request's body.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_bytes_max: Option<u64>,
+        /// Of an answer's body (502 where its length is known, else it is broken off).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        response_bytes_max: Option<u64>,
+        /// Of all headers of a request.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        header_bytes_max: Option<u64>,
+    }
+
+    /// `bandwidth`: how fast bodies go, each way, a request.
+    Bandwidth {
+        /// So fast.
+        #[schemars(range(min = 1))]
+        bytes_per_second: u64,
+        /// So much goes at once before that. Default: what goes in a tenth of a second.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        burst_bytes: Option<u64>,
+    }
+
+    /// `rate`: how many requests in a time.
+    Rate {
+        /// So many …
+        #[schemars(range(min = 1))]
+        requests: u32,
+        /// … in this time. Default: `1s`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        per: Option<String>,
+        /// So many may come at once. Default: `requests`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        burst: Option<u32>,
+        /// Whom it counts. Default: clientIP.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<LimitKey>,
+        /// For key `header`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        header: Option<String>,
+        /// Over which gateways. Default: Global.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        scope: Option<RateScope>,
+    }
+
+    /// `cors`: which other origins may read answers (Fetch standard).
+    Cors {
+        /// Exact, with `*.` before the host's suffix, or `*`.
+        #[schemars(length(min = 1, max = 64))]
+        allow_origins: Vec<String>,
+        /// Whether cookies and the like may be sent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        allow_credentials: Option<bool>,
+        /// Methods, or `*`.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        allow_methods: Vec<String>,
+        /// Headers that may be sent, or `*`.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        allow_headers: Vec<String>,
+        /// Headers that may be read, or `*`.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        expose_headers: Vec<String>,
+        /// For how many seconds an answer to a preflight holds.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max_age: Option<i32>,
+    }
+
+    /// `basic`: user and password (RFC 7617).
+    Basic {
+        /// A Secret of the same namespace: key `auth` as htpasswd writes it (bcrypt, apr1, SHA), or `username` and `password`.
+        secret_ref: Option<NameRef>,
+        /// What browsers show. Default: `atoll`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        realm: Option<String>,
+        /// The backend is told who it was in this header.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user_header: Option<String>,
+    }
+
+    /// `apiKeys`: a key that clients send.
+    ApiKeys {
+        /// A Secret of the same namespace: each key is a client's name, each value its API key.
+        secret_ref: Option<NameRef>,
+        /// Headers in which it may come. Default: `x-api-key`, where no other place is named.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        from_headers: Vec<String>,
+        /// Parameters of the query.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        from_queries: Vec<String>,
+        /// Cookies.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        from_cookies: Vec<String>,
+        /// The backend is told who it was in this header.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user_header: Option<String>,
+        /// The backend sees the key, too.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        forward: Option<bool>,
+    }
+
+    /// `jwt`: a signed token (RFC 7519) whose keys are published (RFC 7517).
+    Jwt {
+        /// Who issued it: the claim `iss`.
+        issuer: String,
+        /// For whom: one of these is in the claim `aud`. None: for anybody.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        audiences: Vec<String>,
+        /// The keys themselves, a JWK set.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jwks: Option<String>,
+        /// Where the keys are published.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jwks_uri: Option<String>,
+        /// Headers in which it may come, after `Bearer ` where that is there. Default: `authorization`, where no other place is named.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        from_headers: Vec<String>,
+        /// Parameters of the query.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        from_queries: Vec<String>,
+        /// Cookies.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        from_cookies: Vec<String>,
+        /// Claims that the backend is told.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        claim_headers: Vec<ClaimHeader>,
+        /// How far clocks may be apart. Default: `60s`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        clock_skew: Option<String>,
+        /// The backend sees the token, too.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        forward: Option<bool>,
+    }
+
+    /// `forwardAuth`: another server is asked whether a request may pass: 2xx says yes, everything else is given to the client.
+    ForwardAuth {
+        /// Whom.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backend_ref: Option<BackendRef>,
+        /// Or where.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
+        /// The path that is asked for. Default: `/`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        auth_path: Option<String>,
+        /// Headers of the request that are sent along. None: all.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        allowed_headers: Vec<String>,
+        /// Headers of its answer that the backend gets.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        allowed_response_headers: Vec<String>,
+        /// Where people who are refused (401) are sent; `rd` says where they wanted to go.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signin_url: Option<String>,
+        /// So long it may take. Default: `5s`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timeout: Option<String>,
+    }
+
+    /// `extAuthz`: as the Gateway API's ExternalAuth: an authorisation server of Envoy's protocol, or of HTTP.
+    ExtAuthz {
+        /// Whom.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backend_ref: Option<BackendRef>,
+        /// What it speaks. Default: GRPC.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        protocol: Option<AuthProtocol>,
+        /// Of HTTP: stands before the request's own path.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        auth_path: Option<String>,
+        /// Headers of the request that are sent along. None: all by GRPC, those of the Gateway API by HTTP.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        allowed_headers: Vec<String>,
+        /// Of HTTP: headers of its answer that the backend gets.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        allowed_response_headers: Vec<String>,
+        /// So much of the body is sent along. Default: nothing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 65535))]
+        body_bytes_max: Option<u32>,
+        /// So long it may take. Default: `5s`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timeout: Option<String>,
+    }
+
+    /// `headers`: changes headers.
+    Headers {
+        /// Of requests.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request: Option<HeaderChange>,
+        /// Of answers.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        response: Option<HeaderChange>,
+    }
+
+    /// `path`: another path or host towards the backend.
+    Path {
+        /// The whole path.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        full: Option<String>,
+        /// This at its beginning is replaced by `substitution`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        prefix: Option<String>,
+        /// What this regular expression finds is replaced by `substitution`, with `$1` and the like.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = 1024))]
+        pattern: Option<String>,
+        /// For `prefix` and `pattern`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        substitution: Option<String>,
+        /// The host.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hostname: Option<String>,
+    }
+
+}
+
+impl BackendRef {
+    /// As routes write it.
+    pub fn target(&self) -> BackendObjectReference {
+        BackendObjectReference {
+            group: self.group.clone(),
+            kind: self.kind.clone(),
+            name: self.name.clone(),
+            namespace: None,
+            port: Some(self.port),
+        }
+    }
+}

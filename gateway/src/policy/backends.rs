@@ -1,0 +1,92 @@
+//! Where the backends of filters are: Services of the hub's own API, ServiceImports of a cluster set.
+//!
+//! In: a reference, the stores of Services and EndpointSlices, the topology. Out: addresses, in order, so that the same backend gives the same.
+
+use atoll_api::kinds::route_policy::filters::BackendRef;
+use atoll_api::names::ServiceName;
+use atoll_api::topology::Topology;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use super::peer::At;
+use crate::objects::SERVICE_NAME;
+
+const IMPORT_GROUP: &str = "multicluster.x-k8s.io";
+
+/// What references are looked up in.
+#[derive(Clone)]
+pub(crate) struct Backends {
+    pub(crate) services: Store<Service>,
+    pub(crate) slices: Store<EndpointSlice>,
+}
+
+impl Backends {
+    /// The endpoints of a backend.
+    ///
+    /// # Errors
+    /// There is no such backend.
+    pub(crate) fn find(
+        &self,
+        written: &BackendRef,
+        namespace: &str,
+        set: Option<&str>,
+        topology: &Topology,
+    ) -> Result<Vec<At>, String> {
+        let (group, kind) = (written.group.as_deref().unwrap_or(""), written.kind.as_deref().unwrap_or("Service"));
+        let mut at = match (group, kind) {
+            ("", "Service") => self.local(written, namespace)?,
+            (IMPORT_GROUP, "ServiceImport") => import(written, namespace, set, topology)?,
+            _ => return Err(format!("backendRef: kind {kind} is neither a Service nor a ServiceImport")),
+        };
+        at.sort_by(|a, b| (&a.cluster, &a.host, a.port).cmp(&(&b.cluster, &b.host, b.port)));
+        at.dedup();
+        Ok(at)
+    }
+
+    fn local(&self, written: &BackendRef, namespace: &str) -> Result<Vec<At>, String> {
+        let missing = |why: &str| format!("backendRef: Service `{}`: {why}", written.name);
+        let service = self.services.get(&ObjectRef::new(&written.name).within(namespace));
+        let service = service.ok_or_else(|| missing("does not exist"))?;
+        let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
+        let port = ports.into_iter().find(|p| p.port == written.port).ok_or_else(|| missing("has no such port"))?;
+        let name = port.name.clone().unwrap_or_default();
+        let is_its = |slice: &&std::sync::Arc<EndpointSlice>| {
+            slice.namespace().as_deref() == Some(namespace) && slice.labels().get(SERVICE_NAME) == Some(&written.name)
+        };
+        let state = self.slices.state();
+        let mut at = Vec::new();
+        for slice in state.iter().filter(is_its) {
+            let ports = slice.ports.iter().flatten().filter(|p| p.name.clone().unwrap_or_default() == name);
+            for port in ports.filter_map(|p| u16::try_from(p.port?).ok()) {
+                let ready =
+                    slice.endpoints.iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
+                let addresses = ready.flat_map(|e| &e.addresses).filter_map(|a| a.parse().ok());
+                at.extend(addresses.map(|ip| At::ip(None, ip, port)));
+            }
+        }
+        Ok(at)
+    }
+}
+
+fn import(written: &BackendRef, namespace: &str, set: Option<&str>, topology: &Topology) -> Result<Vec<At>, String> {
+    let service = ServiceName::new(namespace, &written.name);
+    let set = set.unwrap_or(&topology.settings.default_set);
+    let missing = |why: &str| format!("backendRef: ServiceImport `{service}`: {why}");
+    let facts = topology.services.get(set).and_then(|services| services.get(&service));
+    let facts = facts.ok_or_else(|| missing(&format!("cluster set {set} has no such service")))?;
+    let port = facts.ports.iter().find(|p| i32::from(p.port) == written.port);
+    let port = port.ok_or_else(|| missing("has no such port"))?;
+    let mut at = Vec::new();
+    let clusters = facts.clusters.iter().filter_map(|name| topology.clusters.get(name.as_str()));
+    for cluster in clusters.filter(|c| c.set() == set && c.ready) {
+        let Some(found) = topology.endpoints_in(cluster.name.as_str(), &service) else { continue };
+        let ports = found.ports.iter().filter(|p| p.name == port.name);
+        for port in ports {
+            let ready = found.endpoints.iter().filter(|e| e.ready);
+            at.extend(ready.map(|e| At::ip(Some(cluster.name.as_str()), e.address, port.port)));
+        }
+    }
+    Ok(at)
+}

@@ -1,0 +1,74 @@
+//! One request on its way through guards, and its answer on the way back.
+//!
+//! In: a head as endpoints get it, its body, who asks. Out: the head and body as the guards left them, or an answer; and on the way back what
+//! the guards do to answers, the last first. A guard's own answer passes those before it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Response, StatusCode, response};
+
+use super::carried::{Carried, whole};
+use crate::filter::Guard;
+use crate::http::{Reply, Upload};
+use crate::plane::{Plane, Snapshot};
+
+/// A request that guards look at.
+pub(crate) struct Asked<'a> {
+    pub(crate) plane: &'a Arc<Plane>,
+    pub(crate) snapshot: &'a Arc<Snapshot>,
+    pub(crate) head: &'a mut Parts,
+    pub(crate) body: &'a mut Upload,
+    /// The client's address, as everything else uses it.
+    pub(crate) client: IpAddr,
+    pub(crate) tls: bool,
+    /// The host asked for.
+    pub(crate) host: &'a str,
+    /// kind namespace/name of the route.
+    pub(crate) route: &'a Arc<str>,
+    /// Who it was found to be.
+    pub(crate) user: Option<String>,
+    /// What is done on the way back.
+    pub(crate) backs: Vec<Box<dyn Back>>,
+}
+
+/// What is done with an answer.
+#[async_trait]
+pub(crate) trait Back: Send {
+    /// Changes the head, and gives the body as it goes on.
+    async fn answer(self: Box<Self>, head: &mut response::Parts, body: Carried) -> Carried;
+}
+
+/// Sends a request through guards, until one answers.
+pub(crate) async fn pass(guards: &[Arc<dyn Guard>], asked: &mut Asked<'_>) -> Option<Response<Bytes>> {
+    for guard in guards {
+        if let Some(answer) = guard.request(asked).await {
+            return Some(answer);
+        }
+    }
+    None
+}
+
+/// Sends an answer back.
+pub(crate) async fn back(backs: Vec<Box<dyn Back>>, response: Response<Reply>) -> Response<Reply> {
+    if backs.is_empty() {
+        return response;
+    }
+    let (mut head, reply) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // There is no body: what follows is no HTTP, and nobody looks into it.
+        for back in backs.into_iter().rev() {
+            drop(back.answer(&mut head, whole(Bytes::new())).await);
+        }
+        return Response::from_parts(head, reply);
+    }
+    let body = reply;
+    let mut body: Carried = Box::pin(body);
+    for back in backs.into_iter().rev() {
+        body = back.answer(&mut head, body).await;
+    }
+    Response::from_parts(head, Reply::carried(body))
+}

@@ -1,0 +1,149 @@
+//! The limits that all replicas keep together, and each replica's share of them.
+//!
+//! In: what each replica is asked for, by limit and key, as the hub hands it on. Out: shares of this replica, which add up to one over all.
+//! While the hub's word is fresh a share is what this replica is asked for beside all others; else it is the equal one. Never waited for.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use super::buckets::Buckets;
+
+/// A limit's number, the same in every replica.
+pub(crate) type Limit = u64;
+
+/// What is asked for in one replica: requests in a while, by limit and key.
+pub(crate) type Demand = Vec<(Limit, u64, u32)>;
+
+/// A replica that is asked for nothing of a key still has so much of it, that somebody who comes gets in.
+const IDLE_SHARE: f64 = 0.02;
+
+/// The limits of this replica that are kept together.
+#[derive(Debug, Default)]
+pub(crate) struct Shares(Mutex<HashMap<Limit, Weak<Buckets>>>);
+
+impl Shares {
+    /// A limit is kept together from now on.
+    pub(crate) fn join(&self, id: &str, buckets: &Arc<Buckets>) {
+        let number = BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, limit| limit.strong_count() > 0);
+        all.insert(number, Arc::downgrade(buckets));
+    }
+
+    /// What was asked for since the last time, `elapsed` ago.
+    pub(crate) fn demand(&self, elapsed: Duration) -> Demand {
+        let each = self.living().into_iter();
+        each.flat_map(|(limit, buckets)| buckets.asked(elapsed).into_iter().map(move |(key, n)| (limit, key, n)))
+            .collect()
+    }
+
+    /// Divides every limit equally among so many.
+    pub(crate) fn equal(&self, replicas: usize) {
+        for (_, buckets) in self.living() {
+            buckets.divide(1.0 / replicas.max(1) as f64, HashMap::new());
+        }
+    }
+
+    /// Divides by what each is asked for. `own` is this replica's, `others` is everybody else's.
+    pub(crate) fn divide(&self, own: &Demand, others: &[Demand]) {
+        let replicas = others.len() + 1;
+        for (limit, buckets) in self.living() {
+            let mut keys: HashMap<u64, (f64, Vec<f64>)> = HashMap::new();
+            for (_, key, n) in own.iter().filter(|(l, ..)| *l == limit) {
+                keys.entry(*key).or_default().0 += f64::from(*n);
+            }
+            for other in others {
+                for (_, key, n) in other.iter().filter(|(l, ..)| *l == limit) {
+                    keys.entry(*key).or_default().1.push(f64::from(*n));
+                }
+            }
+            let of_keys = keys.into_iter().map(|(key, (own, others))| (key, share(own, &others, replicas)));
+            buckets.divide(1.0 / replicas as f64, of_keys.collect());
+        }
+    }
+
+    fn living(&self) -> Vec<(Limit, Arc<Buckets>)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(|(limit, buckets)| Some((*limit, buckets.upgrade()?))).collect()
+    }
+}
+
+/// A replica's share of a key; over all replicas they add up to one.
+fn share(own: f64, others: &[f64], replicas: usize) -> f64 {
+    let all = own + others.iter().sum::<f64>();
+    if all <= 0.0 || replicas <= 1 {
+        return 1.0 / replicas.max(1) as f64;
+    }
+    let idle = IDLE_SHARE / replicas as f64;
+    idle + (1.0 - IDLE_SHARE) * own / all
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::policy::buckets::Rate;
+
+    #[test]
+    fn shares_follow_what_is_asked_for_and_add_up_to_one() {
+        for (asked, expected) in [
+            (&[100.0, 0.0][..], &[0.99, 0.01][..]),
+            (&[50.0, 50.0], &[0.5, 0.5]),
+            (&[30.0, 10.0], &[0.745, 0.255]),
+            (&[0.0, 0.0], &[0.5, 0.5]),
+            (&[9.0], &[1.0]),
+        ] {
+            let shares: Vec<f64> = (0..asked.len())
+                .map(|own| {
+                    let others: Vec<f64> =
+                        asked.iter().enumerate().filter(|(at, _)| *at != own).map(|(_, n)| *n).collect();
+                    share(asked[own], &others, asked.len())
+                })
+                .collect();
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{asked:?}: {shares:?}");
+            assert!(shares.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{asked:?}: {shares:?}");
+        }
+    }
+
+    /// Three replicas, 100 a second together, what comes moves between them: what all let through in any ten seconds.
+    #[test]
+    fn three_replicas_together_stay_within_a_tenth_above_the_rate() {
+        let start = Instant::now();
+        let rate = Rate { per_second: 100.0, burst: 100.0 };
+        let replicas: Vec<(Shares, Arc<Buckets>)> = (0..3)
+            .map(|_| {
+                let (shares, buckets) = (Shares::default(), Arc::new(Buckets::new(rate)));
+                shares.join("shop/limit rate 0", &buckets);
+                shares.equal(3);
+                (shares, buckets)
+            })
+            .collect();
+        let mut told: Vec<Demand> = vec![Vec::new(); 3];
+        let mut passed = Vec::new();
+        for ms in 0..40_000_u64 {
+            // Each second another replica gets most of what comes, ten times the rate in all.
+            let busy = usize::try_from(ms / 1000 % 3).unwrap();
+            let at = if ms % 10 < 8 { busy } else { usize::try_from(ms % 3).unwrap() };
+            if replicas[at].1.take(1, start + Duration::from_millis(ms)).is_ok() {
+                passed.push(ms);
+            }
+            // What is told arrives half a second later.
+            if ms % 500 == 499 {
+                for (own, (shares, _)) in replicas.iter().enumerate() {
+                    let others: Vec<Demand> = (0..3).filter(|o| *o != own).map(|o| told[o].clone()).collect();
+                    shares.divide(&told[own], &others);
+                }
+                told = replicas.iter().map(|(shares, _)| shares.demand(Duration::from_millis(500))).collect();
+            }
+        }
+        let within = |from: u64| passed.iter().filter(|ms| (from..from + 10_000).contains(*ms)).count();
+        let most = (0..30_000).step_by(100).map(within).max().unwrap();
+        // The burst that the rate itself allows comes once.
+        assert!(most <= 1100 + 100, "{most} in ten seconds");
+        let late = (15_000..30_000).step_by(100).map(within).max().unwrap();
+        assert!((800..=1100).contains(&late), "{late} in ten seconds");
+    }
+}

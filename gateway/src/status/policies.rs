@@ -1,0 +1,82 @@
+//! Statuses of RoutePolicies (GEP-713): at each Gateway on which they have an effect; where there is none, at what they target. Pure.
+
+use std::collections::BTreeSet;
+
+use atoll_api::kinds::RoutePolicy;
+use atoll_api::kinds::gateway::{
+    GATEWAY_CONTROLLER, GATEWAY_GROUP, ParentReference, PolicyAncestorStatus, PolicyStatus,
+};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use super::Update;
+use super::condition::{Verdict, replace};
+use crate::policy::{Judged, Target};
+use crate::table::{ListenerTable, Table};
+
+/// A status names at most so many ancestors.
+const ANCESTORS_MAX: usize = 16;
+
+/// The Gateways, as namespace and name, on which anything of `targets` is served.
+pub(crate) fn ancestors(table: &Table, targets: &[Target]) -> BTreeSet<(String, String)> {
+    let listeners = table.slots.values().flat_map(|slot| slot.listeners.values());
+    let touched = listeners.filter(|listener| targets.iter().any(|target| touches(listener, target)));
+    touched.filter_map(|l| l.gateway.split_once('/')).map(|(at, name)| (at.to_owned(), name.to_owned())).collect()
+}
+
+fn touches(listener: &ListenerTable, target: &Target) -> bool {
+    let path = format!("{}/{}", target.namespace, target.name);
+    match target.kind.as_str() {
+        "Gateway" => listener.gateway == path,
+        "ListenerSet" => listener.set.as_ref() == Some(&path),
+        kind => {
+            let route = format!("{kind} {path}");
+            let mut requests = listener.routes.values().flat_map(|entries| entries.iter());
+            requests.any(|entry| *entry.rule.route == *route)
+                || listener.streams.values().any(|rule| *rule.route == *route)
+        }
+    }
+}
+
+/// The status of a policy, where it says something else than before. What other controllers say stays.
+pub(crate) fn update(
+    newest: &RoutePolicy,
+    judged: &Judged,
+    gateways: &BTreeSet<(String, String)>,
+    missing: Option<String>,
+    now: Timestamp,
+) -> Option<Update> {
+    let accepted = match missing {
+        Some(why) if judged.accepted.status => Verdict::new("Accepted", false, "TargetNotFound", why),
+        _ => judged.accepted.clone(),
+    };
+    let of_gateways =
+        gateways.iter().map(|(namespace, name)| reference(GATEWAY_GROUP, "Gateway", namespace, name, None));
+    let mut refs: Vec<ParentReference> = of_gateways.collect();
+    if refs.is_empty() {
+        let own = newest.namespace().unwrap_or_default();
+        let of_targets = newest.spec.target_refs.iter();
+        refs.extend(of_targets.map(|t| reference(&t.group, &t.kind, &own, &t.name, t.section_name.clone())));
+    }
+    let old = newest.status.clone().unwrap_or_default().0.ancestors;
+    let mut fresh: Vec<_> = old.iter().filter(|a| a.controller_name != GATEWAY_CONTROLLER).cloned().collect();
+    for ancestor_ref in refs.into_iter().take(ANCESTORS_MAX.saturating_sub(fresh.len())) {
+        let is_it =
+            |a: &&PolicyAncestorStatus| a.controller_name == GATEWAY_CONTROLLER && a.ancestor_ref == ancestor_ref;
+        let kept = old.iter().find(is_it).map(|a| a.conditions.as_slice()).unwrap_or_default();
+        let conditions = replace(kept, vec![accepted.clone()], newest.metadata.generation, now);
+        fresh.push(PolicyAncestorStatus { ancestor_ref, controller_name: GATEWAY_CONTROLLER.to_owned(), conditions });
+    }
+    (old != fresh).then(|| Update::of(newest, &PolicyStatus { ancestors: fresh })).flatten()
+}
+
+fn reference(group: &str, kind: &str, namespace: &str, name: &str, section: Option<String>) -> ParentReference {
+    ParentReference {
+        group: Some(group.to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: name.to_owned(),
+        section_name: section,
+        ..ParentReference::default()
+    }
+}
