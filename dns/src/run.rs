@@ -77,7 +77,8 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let snapshot = topology.borrow_and_update().clone();
     let (world, _) =
         World::new(None, &snapshot, &probed.borrow(), forwarder.dialer(), (&config, &Geo::default()), Instant::now());
-    let lookups = Lookups::new(&config.caching, Arc::clone(&forwarder), metrics.clone(), tasks.clone());
+    let lookups =
+        Lookups::new(&config.caching, Arc::clone(&forwarder), metrics.clone(), (tasks.clone(), shutdown.clone()));
     let authority = Arc::new(Authority::new(line, Arc::clone(&world.table)));
     let gate = Arc::new(Gate::new(&metrics));
     gate.follow(None, &world, &forwarder);

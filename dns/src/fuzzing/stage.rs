@@ -98,7 +98,7 @@ pub(crate) fn responder(
     let (world, _) = World::new(None, &snapshot, &Probes::default(), &dialer, (config, &Geo::default()), now);
     let gate = Arc::new(Gate::new(&metrics));
     gate.follow(None, &world, &forwarder);
-    let lookups = Lookups::new(&config.caching, forwarder, metrics.clone(), tasks);
+    let lookups = Lookups::new(&config.caching, forwarder, metrics.clone(), (tasks, shutdown));
     let authority = Arc::new(Authority::new(Line::dead(), Arc::clone(&world.table)));
     let signatures = Arc::clone(&authority.signatures);
     let guard = Guard::new(true, vec![], vec![]);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{Kept, Key};
@@ -38,11 +39,12 @@ pub(super) struct Straight(#[expect(dead_code, reason = "dropped is what it does
 pub(super) struct Flights {
     under_way: UnderWay,
     tasks: TaskTracker,
+    shutdown: CancellationToken,
 }
 
 impl Flights {
-    pub(super) fn new(tasks: TaskTracker) -> Self {
-        Self { under_way: Arc::default(), tasks }
+    pub(super) fn new(tasks: TaskTracker, shutdown: CancellationToken) -> Self {
+        Self { under_way: Arc::default(), tasks, shutdown }
     }
 
     /// The flight for `key`, and whether it is new: `ask` is what it does, to the end of what it does with the answer.
@@ -95,7 +97,8 @@ impl Flights {
 
     /// Flies by itself: nobody waits for it.
     pub(super) fn launch(&self, flight: Flight) {
-        self.tasks.spawn(flight);
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move { shutdown.run_until_cancelled(flight).await });
     }
 }
 
@@ -135,7 +138,7 @@ mod tests {
     impl Airport {
         fn new() -> Self {
             let key = Key::new(1, &absolute("a.example").unwrap(), RecordType::A, Bits::default());
-            Self { flights: Flights::new(TaskTracker::new()), key, begun: Arc::default() }
+            Self { flights: Flights::new(TaskTracker::new(), CancellationToken::new()), key, begun: Arc::default() }
         }
 
         fn board(&self) -> (Flight, bool, oneshot::Sender<()>) {

@@ -23,6 +23,7 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
@@ -104,11 +105,16 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    pub(crate) fn new(caching: &Caching, forwarder: Arc<Forwarder>, metrics: Metrics, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(
+        caching: &Caching,
+        forwarder: Arc<Forwarder>,
+        metrics: Metrics,
+        (tasks, shutdown): (TaskTracker, CancellationToken),
+    ) -> Self {
         Self {
             cache: Cache::new(caching.bytes_max, caching.stale_max),
             failures: Failures::new(),
-            flights: Flights::new(tasks),
+            flights: Flights::new(tasks, shutdown),
             limiter: Arc::new(Limiter::new(Instant::now())),
             forwarder,
             misses: metrics.caches("miss"),
