@@ -74,7 +74,9 @@ pub fn parse(kind: RecordType, value: &str, origin: &Name) -> Result<RData, Stri
             },
         },
     };
-    map_names(data, |kind| format!("type {kind} can't be served"), |name| whole(name, origin))
+    let data = map_names(data, |kind| format!("type {kind} can't be served"), |name| whole(name, origin))?;
+    // The parser takes some text whose octets no resolver takes: a CAA whose tag is no word (RFC 8659 §4.1).
+    read(kind, &octets(&data)).map(|_| data)
 }
 
 /// Data whose name, where it has one, we read by ourselves.
@@ -113,12 +115,17 @@ fn generic_data(kind: RecordType, text: &str) -> Result<RData, String> {
     };
     let octets: Option<Vec<u8>> = hex.chunks(2).map(octet).collect();
     let octets = octets.filter(|o| o.len() == length).ok_or("`\\#` whose length or digits are wrong")?;
-    let short = u16::try_from(octets.len()).map_err(|_| "`\\#` is too long".to_owned())?;
-    if short == 0 {
+    read(kind, &octets)
+}
+
+/// Data as it stands in a message.
+fn read(kind: RecordType, octets: &[u8]) -> Result<RData, String> {
+    let length = u16::try_from(octets.len()).map_err(|_| format!("longer than {DATA_BYTES_MAX} octets"))?;
+    if length == 0 {
         return Err("no data".to_owned());
     }
-    let mut decoder = BinDecoder::new(&octets);
-    let data = RData::read(&mut decoder, kind, Restrict::new(short)).map_err(|e| e.to_string())?;
+    let mut decoder = BinDecoder::new(octets);
+    let data = RData::read(&mut decoder, kind, Restrict::new(length)).map_err(|e| e.to_string())?;
     if decoder.is_empty() { Ok(data) } else { Err("more data than the type has".to_owned()) }
 }
 
@@ -214,13 +221,20 @@ pub fn show(data: &RData) -> String {
 
 /// RFC 3597 §5.
 fn generic(data: &RData) -> String {
+    let octets = octets(data);
+    let hex: String = octets.iter().map(|o| format!("{o:02x}")).collect();
+    format!("\\# {} {hex}", octets.len())
+}
+
+/// Data as it stands in a message, its names whole; nothing where it can't be written.
+fn octets(data: &RData) -> Vec<u8> {
     let mut octets = Vec::new();
     let mut encoder = BinEncoder::new(&mut octets);
     encoder.set_name_encoding(NameEncoding::Uncompressed);
-    // Data that came from a message can be written into one.
-    let _ = data.emit(&mut encoder);
-    let hex: String = octets.iter().map(|o| format!("{o:02x}")).collect();
-    format!("\\# {} {hex}", octets.len())
+    if data.emit(&mut encoder).is_err() {
+        octets.clear();
+    }
+    octets
 }
 
 /// Whether data is whole: what an UPDATE brings may be anything.
@@ -296,6 +310,7 @@ mod tests {
             ("A", "\\# 5 c000020100"),
             ("A", "\\# 4 c00002zz"),
             ("A", ""),
+            ("CAA", "0 is.1 port=8443"),
         ] {
             let kind = kind(word).unwrap();
             assert!(parse(kind, value, &Name::root()).is_err(), "{word} {value}");
