@@ -32,6 +32,7 @@ use super::gateway::PolicyStatus as AncestorsStatus;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::without_defaults, extend("required" = ["targetRefs", "filters"]))]
 pub struct RoutePolicySpec {
     /// What it is attached to, in the same namespace.
     #[schemars(length(min = 1, max = 16))]
@@ -44,6 +45,7 @@ pub struct RoutePolicySpec {
 /// A reference to an object of the same namespace (GEP-713).
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(transform = schema::without_defaults, extend("required" = ["group", "kind", "name"]))]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "(self.group == 'gateway.networking.k8s.io' && self.kind in ['Gateway', 'ListenerSet', 'HTTPRoute', 'GRPCRoute', 'TLSRoute', 'TCPRoute', 'UDPRoute']) || (self.group == 'networking.k8s.io' && self.kind == 'Ingress')",
      "message": "group and kind: a Gateway, ListenerSet, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute or UDPRoute of gateway.networking.k8s.io, or an Ingress of networking.k8s.io"},

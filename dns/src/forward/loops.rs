@@ -10,6 +10,7 @@
 //! probes. Out: which paths loop. A probe of ours never goes further, and neither does one of another instance.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use hickory_proto::op::Query;
 use hickory_proto::rr::{Name, RecordType};
 
-use super::trail::{self, Trail};
+use super::trail::Trail;
 use crate::names::{below, text};
 
 /// The label that makes a name a probe's.
@@ -32,6 +33,8 @@ pub(super) type Path = (String, SocketAddr);
 #[derive(Debug)]
 pub(crate) struct Loops {
     instance: u64,
+    /// Makes the numbers of paths: a member sees ours, and must not be able to compute another's, or it could say that one loops.
+    key: RandomState,
     /// Grows with every change of the members: then all paths are probed again.
     epoch: AtomicU64,
     state: Mutex<State>,
@@ -46,17 +49,22 @@ struct State {
 impl Loops {
     /// `instance` is this server's number, random.
     pub(super) fn new(instance: u64) -> Self {
-        Self { instance, epoch: AtomicU64::new(0), state: Mutex::default() }
+        Self { instance, key: RandomState::new(), epoch: AtomicU64::new(0), state: Mutex::default() }
     }
 
     /// The mark for a question on `path` that came with `before`.
     pub(super) fn mark(&self, before: Option<Trail>, path: &Path) -> Trail {
-        self.onward(before, trail::path(&path.0, path.1))
+        self.onward(before, &path.0, path.1)
     }
 
-    /// The same, of a path by its number.
-    pub(super) fn onward(&self, before: Option<Trail>, path: u64) -> Trail {
-        Trail::onward(before, self.instance, path)
+    /// The same, of a path that nobody keeps.
+    pub(super) fn onward(&self, before: Option<Trail>, whose: &str, server: SocketAddr) -> Trail {
+        Trail::onward(before, self.instance, self.number(whose, server))
+    }
+
+    /// The number of a path: to a server, of a member or of the upstreams.
+    fn number(&self, whose: &str, server: SocketAddr) -> u64 {
+        self.key.hash_one((whose, server))
     }
 
     /// Whether a name, in octets of the wire and in lower case, is a probe's, of ours or of others.
@@ -133,7 +141,7 @@ impl Loops {
         if trail.origin != self.instance {
             return None;
         }
-        let server = servers.iter().find(|server| trail::path(whose, **server) == trail.path)?;
+        let server = servers.iter().find(|server| self.number(whose, **server) == trail.path)?;
         let path = (whose.to_owned(), *server);
         let shown = shown(&path);
         self.state().looping.insert(path, ());
@@ -195,6 +203,8 @@ mod tests {
         let servers = [path().1];
         assert_eq!(loops.returned(mark, "dc1", &servers), None);
         assert_eq!(Loops::new(8).returned(mark, "lab", &servers), None);
+        let forged = Loops::new(7).mark(None, &path());
+        assert_eq!(loops.returned(forged, "lab", &servers), None, "another's number of a path is none of ours");
         assert_eq!(loops.returned(mark, "lab", &servers).as_deref(), Some("lab 127.0.0.1:53"));
         assert!(loops.is_looping("lab", path().1));
         let mut long = mark;

@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use super::Forwarder;
 use super::ask::{Ask, Options, Screened, UDP_BYTES_MAX};
 use super::party::{Pick, RETRY, Slot};
-use super::trail;
 use crate::cache::Bits;
 use crate::road::Road;
 
@@ -84,7 +83,7 @@ impl Forwarder {
         if self.loops.is_looping(whose, server) {
             return None;
         }
-        let trail = self.loops.onward(None, trail::path(whose, server));
+        let trail = self.loops.onward(None, whose, server);
         let options = Options { bits: Bits::default(), trail };
         let (number, letters): (u64, u64) = (rand::random(), rand::random());
         let ask = Ask::of([left, &road.native], (kind, IN), number as u16, Some(options)).spelled(spelling, letters);

@@ -7,9 +7,6 @@
 //! In: the octets of the EDNS option. Out: who sent the question first and on which path, and how often it was forwarded since. Servers that
 //! drop the option are seen through by the probes in `loops`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
-
 use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 
@@ -66,13 +63,6 @@ impl Trail {
     pub(super) fn is_long(self) -> bool {
         self.hops >= HOPS_MAX
     }
-}
-
-/// The number of a path: to a server, of a member or of the upstreams.
-pub(super) fn path(whose: &str, server: SocketAddr) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (whose, server).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

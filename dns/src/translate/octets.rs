@@ -5,7 +5,7 @@
 //!   nothing there, and the member's SOA      ─► the same with the SOA in our names
 //! ```
 //!
-//! In: a question in our name and the member's suffix, a reply to it. Out: what [`super::reply`] says of it, settled and encoded, or `None`:
+//! In: a question in our name and the member's suffix, a reply to it. Out: what [`super::reply()`] says of it, settled and encoded, or `None`:
 //! what is not ordinary is for the full parser. One suffix stands for the other: see [`super::Rename::is_plain`]. Never: a native name in the
 //! result, a panic.
 

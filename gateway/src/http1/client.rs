@@ -298,7 +298,7 @@ impl Incoming {
         }
     }
 
-    /// The next octets, framing and all; empty at the end. They are to be taken by [`Self::take`].
+    /// The next octets, framing and all; empty at the end. They are to be taken by [`Self::span`] and [`Self::used`].
     pub(crate) fn poll_octets(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         self.push(cx);
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };

@@ -1,6 +1,6 @@
 //! Builds the next table out of the one before and what changed. Pure.
 //!
-//! In: [`Input`] as it is now, and the edits since the last table. Out: the same as [`super::build()`] would give. A route touches its hosts,
+//! In: [`Input`] as it is now, and the edits since the last table. Out: what [`super::build::build`] would give. A route touches its hosts,
 //! a certificate its listeners, endpoints nothing but their upstream; what is rare (Gateways, grants, policies, members) builds everything.
 
 use std::collections::BTreeSet;

@@ -90,11 +90,13 @@ pub(super) fn steps(generator: &mut SchemaGenerator) -> Schema {
     let names: Vec<&str> = PARAMETERS.iter().map(|p| p.filter).collect();
     let mut properties = Map::new();
     let mut owners: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut said: BTreeMap<String, Vec<(&str, Value)>> = BTreeMap::new();
     let mut rules = Vec::new();
     for parameters in PARAMETERS {
         let filter = parameters.filter;
-        for (field, schema) in fields(parameters, generator) {
+        for (field, mut schema) in fields(parameters, generator) {
             owners.entry(field.clone()).or_default().push(filter);
+            said.entry(field.clone()).or_default().extend(description(&mut schema).map(|text| (filter, text)));
             properties.entry(field).or_insert(schema);
         }
         for need in parameters.needs {
@@ -105,6 +107,9 @@ pub(super) fn steps(generator: &mut SchemaGenerator) -> Schema {
             rules.push(json!({"rule": format!("self.filter != '{filter}' || ({rule})"),
                 "message": format!("filter `{filter}`: {message}")}));
         }
+    }
+    for (field, texts) in &said {
+        properties[field]["description"] = described(texts);
     }
     for (field, of) in &owners {
         let list = of.iter().map(|o| format!("'{o}'")).collect::<Vec<_>>().join(", ");
@@ -120,6 +125,23 @@ pub(super) fn steps(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Takes the description out of a field's schema.
+fn description(schema: &mut Value) -> Option<Value> {
+    schema.as_object_mut()?.remove("description")
+}
+
+/// What filters say of a field that they share: once if they say the same, else each its own.
+fn described(texts: &[(&str, Value)]) -> Value {
+    match texts {
+        [] => json!(""),
+        [(_, first), rest @ ..] if rest.iter().all(|(_, text)| text == first) => first.clone(),
+        texts => {
+            let each = texts.iter().map(|(filter, text)| format!("`{filter}`: {}", text.as_str().unwrap_or_default()));
+            json!(each.collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
 /// The fields of a filter, each with its schema.
 fn fields(parameters: &Parameters, generator: &mut SchemaGenerator) -> Map<String, Value> {
     let mut inline = SchemaGenerator::new(generator.settings().clone().with(|s| s.inline_subschemas = true));
@@ -127,6 +149,11 @@ fn fields(parameters: &Parameters, generator: &mut SchemaGenerator) -> Map<Strin
     let mut fields = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
     fields.values_mut().for_each(undefault);
     fields
+}
+
+/// Takes away the defaults of an object's fields: API servers refuse those that the fields' own rules do not let pass.
+pub(super) fn without_defaults(schema: &mut Schema) {
+    schema.as_object_mut().and_then(|schema| schema.get_mut("properties")).into_iter().for_each(undefault);
 }
 
 /// Takes away defaults: a field of one filter would be written into the others.
@@ -174,10 +201,22 @@ mod tests {
         let mut generator = SchemaGenerator::default();
         let mut known: BTreeMap<String, (Value, &str)> = BTreeMap::new();
         for parameters in PARAMETERS {
-            for (field, schema) in fields(parameters, &mut generator) {
+            for (field, mut schema) in fields(parameters, &mut generator) {
+                assert!(description(&mut schema).is_some(), "`{field}` of {} says nothing", parameters.filter);
                 let (before, owner) = known.entry(field.clone()).or_insert((schema.clone(), parameters.filter));
                 assert_eq!(*before, schema, "`{field}` of {owner} and of {}", parameters.filter);
             }
+        }
+    }
+
+    #[test]
+    fn what_filters_say_of_a_field_that_they_share_is_all_there() {
+        for (texts, all) in [
+            (vec![("allow", json!("Ranges."))], "Ranges."),
+            (vec![("allow", json!("Ranges.")), ("deny", json!("Ranges."))], "Ranges."),
+            (vec![("basic", json!("Users.")), ("jwt", json!("Keys."))], "`basic`: Users. `jwt`: Keys."),
+        ] {
+            assert_eq!(described(&texts), json!(all));
         }
     }
 
