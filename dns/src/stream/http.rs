@@ -17,9 +17,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tokio_util::task::TaskTracker;
 
-use super::listen::Client;
+use super::listen::{Client, Tasks};
 use super::message::{self, MESSAGE_BYTES_MAX, Query};
 use super::patient::Patient;
 use crate::respond::{Responder, Via};
@@ -32,16 +31,12 @@ const BUFFER_BYTES: usize = 128 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 
-/// Spawns the tasks of HTTP/2 where they are awaited.
-#[derive(Clone)]
-struct Tasks(TaskTracker);
-
 impl<F> hyper::rt::Executor<F> for Tasks
 where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(future);
+        self.spawn(future);
     }
 }
 
@@ -62,7 +57,7 @@ pub(crate) async fn answer(client: Client, via: Via) -> io::Result<()> {
             Ok::<_, Infallible>(response)
         }
     });
-    let mut builder = Builder::new(Tasks(tasks));
+    let mut builder = Builder::new(tasks);
     // Our own clock comes first, and says good-bye.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle * 2).max_buf_size(HEAD_BYTES_MAX);
     builder

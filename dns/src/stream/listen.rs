@@ -31,8 +31,24 @@ pub(crate) struct Client {
     /// Whether a PROXY header would be a stranger's.
     pub(crate) direct: bool,
     pub(crate) responder: Responder,
-    /// Where tasks that it needs beside its own are awaited.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Tasks,
+}
+
+/// Tasks that a connection needs beside its own: they end with the server, which awaits them.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Tasks {
+    pub(crate) fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let shutdown = self.shutdown.clone();
+        self.tracker.spawn(async move { shutdown.run_until_cancelled(task).await });
+    }
 }
 
 /// Serves a listener until the token ends: `talk` has each connection.
@@ -89,7 +105,8 @@ impl Door {
                 continue;
             };
             let (transport, responder, talk) = (self.transport, self.responder.clone(), talk.clone());
-            let (shutdown, tasks) = (self.shutdown.clone(), self.connections.clone());
+            let shutdown = self.shutdown.clone();
+            let tasks = Tasks { tracker: self.connections.clone(), shutdown: shutdown.clone() };
             self.connections.spawn(async move {
                 let metrics = responder.metrics.clone();
                 let served = async { talk(admit(stream, from, seat, responder, tasks).await?).await };
@@ -108,7 +125,7 @@ async fn admit(
     from: SocketAddr,
     mut seat: Seat,
     responder: Responder,
-    tasks: TaskTracker,
+    tasks: Tasks,
 ) -> io::Result<Client> {
     let edge: &Edge = &responder.edge;
     let direct = !edge.is_proxy(from.ip());
