@@ -53,7 +53,7 @@ impl Sending {
                     Poll::Pending => break,
                     Poll::Ready(None) => {
                         if self.chunked {
-                            self.out.extend_from_slice(b"0\r\n\r\n");
+                            render::last_chunk(&mut self.out, None);
                         }
                         self.whole = true;
                     }
@@ -82,23 +82,11 @@ impl Sending {
     fn put(&mut self, frame: Frame<Bytes>) {
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}
-            Ok(data) if self.chunked => {
-                self.out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                self.out.extend_from_slice(&data);
-                self.out.extend_from_slice(b"\r\n");
-            }
+            Ok(data) if self.chunked => render::chunk(&mut self.out, &data),
             Ok(data) => self.out.extend_from_slice(&data),
             Err(frame) => {
-                let trailers = frame.into_trailers().unwrap_or_default();
                 if self.chunked {
-                    self.out.extend_from_slice(b"0\r\n");
-                    for (name, value) in &trailers {
-                        self.out.extend_from_slice(name.as_str().as_bytes());
-                        self.out.extend_from_slice(b": ");
-                        self.out.extend_from_slice(value.as_bytes());
-                        self.out.extend_from_slice(b"\r\n");
-                    }
-                    self.out.extend_from_slice(b"\r\n");
+                    render::last_chunk(&mut self.out, frame.trailers_ref());
                 }
                 self.whole = true;
             }

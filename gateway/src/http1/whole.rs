@@ -74,24 +74,10 @@ impl Connection {
             };
             match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
-                Ok(data) => {
-                    if chunked {
-                        self.out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                    }
-                    self.out.extend_from_slice(&data);
-                    if chunked {
-                        self.out.extend_from_slice(b"\r\n");
-                    }
-                }
+                Ok(data) if chunked => render::chunk(&mut self.out, &data),
+                Ok(data) => self.out.extend_from_slice(&data),
                 Err(frame) if chunked => {
-                    self.out.extend_from_slice(b"0\r\n");
-                    for (name, value) in frame.trailers_ref().into_iter().flatten() {
-                        self.out.extend_from_slice(name.as_str().as_bytes());
-                        self.out.extend_from_slice(b": ");
-                        self.out.extend_from_slice(value.as_bytes());
-                        self.out.extend_from_slice(b"\r\n");
-                    }
-                    self.out.extend_from_slice(b"\r\n");
+                    render::last_chunk(&mut self.out, frame.trailers_ref());
                     return self.done(body, then).await;
                 }
                 Err(_) => {}
@@ -103,7 +89,7 @@ impl Connection {
             self.writer.flush().await?;
         }
         if chunked {
-            self.out.extend_from_slice(b"0\r\n\r\n");
+            render::last_chunk(&mut self.out, None);
         }
         self.done(body, then).await
     }
