@@ -87,11 +87,11 @@ impl Touched {
 }
 
 /// One kind: its store, and whether it was listed in this life.
-struct Watched<K: Resource + 'static>
+pub(crate) struct Watched<K: Resource + 'static>
 where
     K::DynamicType: Eq + std::hash::Hash + Clone,
 {
-    store: Store<K>,
+    pub(crate) store: Store<K>,
     listed: Arc<AtomicBool>,
 }
 
@@ -99,12 +99,63 @@ impl<K: Resource + Clone + 'static> Watched<K>
 where
     K::DynamicType: Eq + std::hash::Hash + Clone,
 {
-    fn is_listed(&self) -> bool {
+    pub(crate) fn is_listed(&self) -> bool {
         self.listed.load(Ordering::Acquire)
     }
 
     fn objects<A: FromIterator<Arc<K>> + Clone>(&self, before: &A) -> A {
         if self.is_listed() { self.store.state().into_iter().collect() } else { before.clone() }
+    }
+}
+
+impl<K> Watched<K>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+{
+    /// A kind, and what follows it for ever; `trim` leaves only what is looked at. `told` gets each object that changed, and nothing where
+    /// the kind as a whole did.
+    pub(crate) fn open(
+        client: &Client,
+        config: watcher::Config,
+        trim: fn(&mut K),
+        told: impl Fn(Option<&K>) + Send + Sync + 'static,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (store, writer) = reflector::store::<K>();
+        let listed = Arc::new(AtomicBool::new(false));
+        let (api, seen): (Api<K>, _) = (Api::all(client.clone()), Arc::clone(&listed));
+        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        let following = async move {
+            let events = watcher(api, config).backoff(Again::default()).modify(|object| {
+                object.meta_mut().managed_fields = None;
+                trim(object);
+            });
+            let events = reflector::reflector(writer, events);
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                match event {
+                    // The store swaps its content only once a list is complete.
+                    Ok(Event::Init | Event::InitApply(_)) => {}
+                    Ok(Event::InitDone) => {
+                        seen.store(true, Ordering::Release);
+                        told(None);
+                    }
+                    Ok(Event::Apply(object) | Event::Delete(object)) => told(Some(&object)),
+                    // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen. Definitions
+                    // may be hidden from us: then all fields are thought to be there.
+                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+                        if status.code == 404 || status.code == 403 && kind == "CustomResourceDefinition" =>
+                    {
+                        if !seen.swap(true, Ordering::AcqRel) {
+                            tracing::warn!(kind, "the API server does not show this kind");
+                            told(None);
+                        }
+                    }
+                    Err(error) => tracing::warn!(kind, %error, "watch interrupted, goes on"),
+                }
+            }
+        };
+        (Self { store, listed }, following)
     }
 }
 
@@ -267,49 +318,22 @@ impl Start<'_> {
         K: Kept + Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
         K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
     {
-        let (store, writer) = reflector::store::<K>();
-        let listed = Arc::new(AtomicBool::new(false));
-        let api: Api<K> = Api::all(self.client.clone());
-        let (changed, seen, shutdown) = (self.changed.clone(), Arc::clone(&listed), self.shutdown.clone());
-        let touched = Arc::clone(&self.touched);
-        let touch = move |note: &dyn Fn(&mut Touched)| {
-            note(&mut touched.lock().unwrap_or_else(PoisonError::into_inner));
+        let (changed, touched) = (self.changed.clone(), Arc::clone(&self.touched));
+        let told = move |object: Option<&K>| {
+            let mut touched = touched.lock().unwrap_or_else(PoisonError::into_inner);
+            match object {
+                Some(object) => touched.one(K::KIND, name_of(object)),
+                None => touched.whole(),
+            }
+            drop(touched);
             changed.send_modify(|n| *n += 1);
         };
-        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        let (watched, following) = Watched::open(self.client, config, trim, told);
+        let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move {
-            let events = watcher(api, config).backoff(Again::default()).modify(|object| {
-                object.meta_mut().managed_fields = None;
-                trim(object);
-            });
-            let events = reflector::reflector(writer, events);
-            let mut events = std::pin::pin!(events);
-            while let Some(Some(event)) = shutdown.run_until_cancelled(events.next()).await {
-                match event {
-                    // The store swaps its content only once a list is complete.
-                    Ok(Event::Init | Event::InitApply(_)) => {}
-                    Ok(Event::InitDone) => {
-                        seen.store(true, Ordering::Release);
-                        touch(&Touched::whole);
-                    }
-                    Ok(Event::Apply(object) | Event::Delete(object)) => {
-                        touch(&|touched| touched.one(K::KIND, name_of(&object)));
-                    }
-                    // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen. Definitions
-                    // may be hidden from us: then all fields are thought to be there.
-                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-                        if status.code == 404 || status.code == 403 && kind == "CustomResourceDefinition" =>
-                    {
-                        if !seen.swap(true, Ordering::AcqRel) {
-                            tracing::warn!(kind, "the API server does not show this kind");
-                            touch(&Touched::whole);
-                        }
-                    }
-                    Err(error) => tracing::warn!(kind, %error, "watch interrupted, goes on"),
-                }
-            }
+            shutdown.run_until_cancelled(following).await;
         });
-        Watched { store, listed }
+        watched
     }
 }
 

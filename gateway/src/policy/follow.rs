@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atoll_api::kinds::RoutePolicy;
@@ -15,11 +14,10 @@ use atoll_api::kinds::route_policy::filters::BackendRef;
 use atoll_api::topology::Site;
 use atoll_wire::follow::{Report, Snapshot as Followed};
 use atoll_wire::kept;
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::runtime::reflector;
+use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -35,7 +33,7 @@ use super::stores::Stores;
 use crate::objects::age;
 use crate::plane::Plane;
 use crate::status::{Update, policies};
-use crate::watch::Watches;
+use crate::watch::{Watched, Watches};
 
 const FILE: &str = "policies.last-good";
 const FORM: &str = "atoll-gateway-policies-1";
@@ -79,10 +77,10 @@ struct Kept {
 pub(crate) async fn follow(given: Follow, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let (changed, changes) = watch::channel(0_u64);
-    let policies = Kind::start(&given.client, watcher::Config::default(), &changed, &mut tasks);
+    let policies = start(&given.client, watcher::Config::default(), &changed, &mut tasks);
     let secret = |kind: &str| watcher::Config::default().fields(&format!("type={kind}"));
-    let opaque = Kind::start(&given.client, secret("Opaque"), &changed, &mut tasks);
-    let users = Kind::start(&given.client, secret("kubernetes.io/basic-auth"), &changed, &mut tasks);
+    let opaque = start(&given.client, secret("Opaque"), &changed, &mut tasks);
+    let users = start(&given.client, secret("kubernetes.io/basic-auth"), &changed, &mut tasks);
     let good = load(given.dir.clone()).await;
     let backends = given.watches.backends();
     let following = Following {
@@ -101,18 +99,34 @@ pub(crate) async fn follow(given: Follow, shutdown: CancellationToken) {
     tasks.shutdown().await;
 }
 
+/// Follows one kind in `tasks`.
+fn start<K>(
+    client: &Client,
+    config: watcher::Config,
+    changed: &watch::Sender<u64>,
+    tasks: &mut JoinSet<()>,
+) -> Watched<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let changed = changed.clone();
+    let (watched, following) = Watched::open(client, config, |_| (), move |_| changed.send_modify(|n| *n += 1));
+    tasks.spawn(following);
+    watched
+}
+
 struct Following {
     given: Follow,
-    policies: Kind<RoutePolicy>,
-    opaque: Kind<Secret>,
-    users: Kind<Secret>,
+    policies: Watched<RoutePolicy>,
+    opaque: Watched<Secret>,
+    users: Watched<Secret>,
     good: Option<Good>,
     backends: Backends,
     stores: Stores,
     /// When the others were told last.
     told_at: Instant,
     /// Of what the policies in force were made.
-    before: Option<String>,
+    before: Option<Materials>,
     said: Vec<Judged>,
 }
 
@@ -171,21 +185,21 @@ impl Following {
         };
         objects.sort_by_cached_key(|policy| age(&**policy));
         let (secrets, backends) = self.referred(&objects, listed);
-        let mark = mark(&objects, &secrets, &backends);
-        if self.before.as_ref() != Some(&mark) {
-            self.make(&objects, &secrets, &backends);
-            self.before = Some(mark);
+        let now = Materials { objects, secrets, backends };
+        if self.before.as_ref().is_none_or(|before| !before.are(&now)) {
+            self.make(&now);
             if listed {
-                self.save(&objects, &secrets, &backends).await;
+                self.save(&now).await;
             }
         }
+        self.before = Some(now);
         if listed {
             self.say();
         }
     }
 
     /// Makes the policies, and swaps them in.
-    fn make(&mut self, objects: &[Arc<RoutePolicy>], secrets: &Secrets, backends: &Found) {
+    fn make(&mut self, Materials { objects, secrets, backends }: &Materials) {
         let secret = |namespace: &str, name: &str| secrets.get(&format!("{namespace}/{name}")).cloned();
         let backend = |written: &BackendRef, namespace: &str, set: Option<&str>| {
             backends
@@ -264,7 +278,7 @@ impl Following {
         }
     }
 
-    async fn save(&self, objects: &[Arc<RoutePolicy>], secrets: &Secrets, backends: &Found) {
+    async fn save(&self, Materials { objects, secrets, backends }: &Materials) {
         let Some(dir) = self.given.dir.clone() else { return };
         let plain = |policy: &Arc<RoutePolicy>| {
             let mut policy = RoutePolicy::clone(policy);
@@ -287,19 +301,33 @@ impl Following {
     }
 }
 
+/// What policies are made of.
+struct Materials {
+    objects: Vec<Arc<RoutePolicy>>,
+    secrets: Secrets,
+    backends: Found,
+}
+
+impl Materials {
+    /// Whether the same would be made of `other`: a status is nothing to make anything of.
+    fn are(&self, other: &Self) -> bool {
+        let is_same = |(a, b): (&Arc<RoutePolicy>, &Arc<RoutePolicy>)| {
+            let named = |p: &RoutePolicy| (p.namespace(), p.name_any());
+            Arc::ptr_eq(a, b) || named(a) == named(b) && a.labels() == b.labels() && a.spec == b.spec
+        };
+        self.objects.len() == other.objects.len()
+            && self.objects.iter().zip(&other.objects).all(is_same)
+            && self.secrets == other.secrets
+            && self.backends == other.backends
+    }
+}
+
 type Secrets = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
 type Found = HashMap<String, Result<Vec<At>, String>>;
 
 fn key(written: &BackendRef, namespace: &str, set: Option<&str>) -> String {
     let (group, kind) = (written.group.as_deref().unwrap_or(""), written.kind.as_deref().unwrap_or("Service"));
     format!("{group} {kind} {namespace}/{}:{} {}", written.name, written.port, set.unwrap_or_default())
-}
-
-/// What policies are made of, as one text.
-fn mark(objects: &[Arc<RoutePolicy>], secrets: &Secrets, backends: &Found) -> String {
-    let specs: Vec<_> = objects.iter().map(|p| (p.namespace(), p.name_any(), p.labels(), &p.spec)).collect();
-    let found: BTreeMap<_, _> = backends.iter().collect();
-    format!("{specs:?} {secrets:?} {found:?}")
 }
 
 async fn load(dir: Option<PathBuf>) -> Option<Good> {
@@ -311,50 +339,5 @@ async fn load(dir: Option<PathBuf>) -> Option<Good> {
             tracing::warn!(file = FILE, %error, "last good policies not used");
             None
         }
-    }
-}
-
-/// One kind: its store, and whether it was listed in this life.
-struct Kind<K: Resource<DynamicType = ()> + 'static> {
-    store: Store<K>,
-    listed: Arc<AtomicBool>,
-}
-
-impl<K> Kind<K>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
-{
-    fn start(client: &Client, config: watcher::Config, changed: &watch::Sender<u64>, tasks: &mut JoinSet<()>) -> Self {
-        let (store, writer) = reflector::store::<K>();
-        let listed = Arc::new(AtomicBool::new(false));
-        let (api, changed, seen): (Api<K>, _, _) = (Api::all(client.clone()), changed.clone(), Arc::clone(&listed));
-        tasks.spawn(async move {
-            let events = watcher(api, config).backoff(crate::watch::Again::default());
-            let events = reflector::reflector(writer, events.modify(|object| object.meta_mut().managed_fields = None));
-            let mut events = std::pin::pin!(events);
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                    Ok(watcher::Event::InitDone) => {
-                        seen.store(true, Ordering::Release);
-                        changed.send_modify(|n| *n += 1);
-                    }
-                    Ok(_) => changed.send_modify(|n| *n += 1),
-                    // A kind that is not served has no objects.
-                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
-                        if !seen.swap(true, Ordering::AcqRel) {
-                            tracing::warn!(kind = %K::kind(&()), "the API server does not serve this kind");
-                            changed.send_modify(|n| *n += 1);
-                        }
-                    }
-                    Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted, goes on"),
-                }
-            }
-        });
-        Self { store, listed }
-    }
-
-    fn is_listed(&self) -> bool {
-        self.listed.load(Ordering::Acquire)
     }
 }
