@@ -4,7 +4,7 @@
 
 use atoll_api::kinds::route_policy::filters::BackendRef;
 use atoll_api::names::ServiceName;
-use atoll_api::topology::Topology;
+use atoll_api::topology::{ServicePort, Topology};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
@@ -12,8 +12,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::peer::At;
 use crate::objects::SERVICE_NAME;
-
-const IMPORT_GROUP: &str = "multicluster.x-k8s.io";
+use crate::table::{IMPORT_GROUP, Wants, member_targets, pick_port, service_port, slice_targets};
 
 /// What references are looked up in.
 #[derive(Clone)]
@@ -49,24 +48,15 @@ impl Backends {
         let missing = |why: &str| format!("backendRef: Service `{}`: {why}", written.name);
         let service = self.services.get(&ObjectRef::new(&written.name).within(namespace));
         let service = service.ok_or_else(|| missing("does not exist"))?;
-        let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
-        let port = ports.into_iter().find(|p| p.port == written.port).ok_or_else(|| missing("has no such port"))?;
-        let name = port.name.clone().unwrap_or_default();
+        let ports: Vec<ServicePort> =
+            service.spec.iter().flat_map(|s| s.ports.iter().flatten()).cloned().map(service_port).collect();
+        let port = pick_port(&ports, Some(written.port), Wants::Http).ok_or_else(|| missing("has no such port"))?;
         let is_its = |slice: &&std::sync::Arc<EndpointSlice>| {
             slice.namespace().as_deref() == Some(namespace) && slice.labels().get(SERVICE_NAME) == Some(&written.name)
         };
         let state = self.slices.state();
-        let mut at = Vec::new();
-        for slice in state.iter().filter(is_its) {
-            let ports = slice.ports.iter().flatten().filter(|p| p.name.clone().unwrap_or_default() == name);
-            for port in ports.filter_map(|p| u16::try_from(p.port?).ok()) {
-                let ready =
-                    slice.endpoints.iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
-                let addresses = ready.flat_map(|e| &e.addresses).filter_map(|a| a.parse().ok());
-                at.extend(addresses.map(|ip| At::ip(None, ip, port)));
-            }
-        }
-        Ok(at)
+        let targets = state.iter().filter(is_its).flat_map(|slice| slice_targets(slice, &port.name, Wants::Http));
+        Ok(targets.map(|target| At::ip(None, target.address, target.port)).collect())
     }
 }
 
@@ -76,17 +66,13 @@ fn import(written: &BackendRef, namespace: &str, set: Option<&str>, topology: &T
     let missing = |why: &str| format!("backendRef: ServiceImport `{service}`: {why}");
     let facts = topology.services.get(set).and_then(|services| services.get(&service));
     let facts = facts.ok_or_else(|| missing(&format!("cluster set {set} has no such service")))?;
-    let port = facts.ports.iter().find(|p| i32::from(p.port) == written.port);
-    let port = port.ok_or_else(|| missing("has no such port"))?;
+    let port = pick_port(&facts.ports, Some(written.port), Wants::Http).ok_or_else(|| missing("has no such port"))?;
     let mut at = Vec::new();
     let clusters = facts.clusters.iter().filter_map(|name| topology.clusters.get(name.as_str()));
     for cluster in clusters.filter(|c| c.set() == set && c.ready) {
         let Some(found) = topology.endpoints_in(cluster.name.as_str(), &service) else { continue };
-        let ports = found.ports.iter().filter(|p| p.name == port.name);
-        for port in ports {
-            let ready = found.endpoints.iter().filter(|e| e.ready);
-            at.extend(ready.map(|e| At::ip(Some(cluster.name.as_str()), e.address, port.port)));
-        }
+        let targets = member_targets(found, port, Wants::Http).into_iter();
+        at.extend(targets.map(|target| At::ip(Some(cluster.name.as_str()), target.address, target.port)));
     }
     Ok(at)
 }

@@ -20,7 +20,8 @@ use crate::balance::Balance;
 use crate::objects::Objects;
 use crate::tls::{Certificate, Keys};
 
-const IMPORT_GROUP: &str = "multicluster.x-k8s.io";
+/// The group of ServiceImports (KEP-1645).
+pub(crate) const IMPORT_GROUP: &str = "multicluster.x-k8s.io";
 const H2C: &str = "kubernetes.io/h2c";
 
 /// Why a reference leads nowhere: reason and message of a condition.
@@ -268,7 +269,7 @@ pub(super) fn host_policies(topology: &Topology) -> HashMap<String, Arc<Policy>>
 }
 
 /// The port of that number; where none is asked for, the only one.
-fn pick_port(ports: &[ServicePort], number: Option<i32>, wants: Wants) -> Option<&ServicePort> {
+pub(crate) fn pick_port(ports: &[ServicePort], number: Option<i32>, wants: Wants) -> Option<&ServicePort> {
     let mut fit = ports.iter().filter(|p| is(wants, &p.protocol));
     match number {
         Some(number) => fit.find(|p| i32::from(p.port) == number),
@@ -282,7 +283,8 @@ fn is(wants: Wants, protocol: &str) -> bool {
     protocol == wants.transport()
 }
 
-fn service_port(port: k8s_openapi::api::core::v1::ServicePort) -> ServicePort {
+/// A port as the topology writes it.
+pub(crate) fn service_port(port: k8s_openapi::api::core::v1::ServicePort) -> ServicePort {
     ServicePort {
         name: port.name.unwrap_or_default(),
         protocol: port.protocol.unwrap_or_default(),
@@ -292,14 +294,16 @@ fn service_port(port: k8s_openapi::api::core::v1::ServicePort) -> ServicePort {
     }
 }
 
-fn member_targets(endpoints: &Endpoints, port: &ServicePort, wants: Wants) -> Vec<Target> {
+/// The ready endpoints that a member offers at a port.
+pub(crate) fn member_targets(endpoints: &Endpoints, port: &ServicePort, wants: Wants) -> Vec<Target> {
     let found = endpoints.ports.iter().find(|p| p.name == port.name && is(wants, &p.protocol));
     let Some(found) = found else { return Vec::new() };
     let ready = endpoints.endpoints.iter().filter(|e| e.ready);
     ready.map(|e| Target { address: e.address, port: found.port, zone: e.zone.clone(), pod: e.pod.clone() }).collect()
 }
 
-fn slice_targets(slice: &EndpointSlice, port: &str, wants: Wants) -> Vec<Target> {
+/// The ready endpoints of a slice at the port of that name.
+pub(crate) fn slice_targets(slice: &EndpointSlice, port: &str, wants: Wants) -> Vec<Target> {
     let ports = slice.ports.as_deref().unwrap_or_default();
     let fits = |protocol: &Option<String>| is(wants, protocol.as_deref().unwrap_or_default());
     let found = ports.iter().find(|p| p.name.as_deref().unwrap_or_default() == port && fits(&p.protocol));

@@ -36,7 +36,9 @@ use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::routing::Chain;
 use atoll_api::topology::{ClusterFacts, Topology};
 
-pub(crate) use backend::{Problem, Resolver, Scope, Wants};
+pub(crate) use backend::{
+    IMPORT_GROUP, Problem, Resolver, Scope, Wants, member_targets, pick_port, service_port, slice_targets,
+};
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
 pub(crate) use entry::{GatewayDraft, SetDraft};
 pub(crate) use grant::From;
