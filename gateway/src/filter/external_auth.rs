@@ -34,8 +34,7 @@ impl Server {
             at.extend(part.endpoints.iter().map(|e| At::ip(cluster, e.address, e.port)));
         }
         let mut known = self.peer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((before, peer)) = known.as_ref().filter(|(before, _)| *before == at) {
-            let _ = before;
+        if let Some((_, peer)) = known.as_ref().filter(|(before, _)| *before == at) {
             return Some(Arc::clone(peer));
         }
         let h2 = upstream.h2 || matches!(self.question.protocol, Protocol::Grpc);

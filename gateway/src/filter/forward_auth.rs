@@ -11,9 +11,9 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use serde_json::{Map, Value};
 
 use super::{Guard, Guarded, Making, parameters, said, time};
-use crate::policy::Asked;
 use crate::policy::asking::{Told, admit, forwarded, names, refuse};
 use crate::policy::peer::Peer;
+use crate::policy::{Asked, is_unreserved};
 
 /// An answer that takes longer is none.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -49,9 +49,10 @@ impl Server {
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
+        if is_unreserved(byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
         }
     }
     out

@@ -17,13 +17,12 @@
 //! The table's order is the order in which guards work, whatever the order in which policies write them; answers pass them the other way.
 //! `rate` with key `user` works after those that authenticate.
 
-mod allow;
 mod api_keys;
 mod bandwidth;
 mod basic;
+mod cidrs;
 mod connections;
 mod cors;
-mod deny;
 mod error_pages;
 mod ext_authz;
 mod external_auth;
@@ -209,8 +208,8 @@ const fn policy(
 pub(crate) const FILTERS: &[Row] = &[
     policy("hsts", BROWSERS, hsts::make),
     policy("errorPages", BROWSERS, error_pages::make),
-    policy("deny", &[], deny::make),
-    policy("allow", &[], allow::make),
+    policy("deny", &[], cidrs::deny),
+    policy("allow", &[], cidrs::allow),
     policy("connections", &[], connections::make),
     policy("sizes", STREAMS, sizes::make),
     policy("bandwidth", STREAMS, bandwidth::make),
@@ -316,11 +315,11 @@ fn time(field: &str, written: Option<&String>, default: std::time::Duration) -> 
 }
 
 /// A header's name as a field writes it.
-fn header_name(field: &str, written: &str) -> Result<http::HeaderName, String> {
+pub(crate) fn header_name(field: &str, written: &str) -> Result<http::HeaderName, String> {
     written.parse().map_err(|_| format!("{field}: `{written}` is no name of a header"))
 }
 
-/// An answer of a guard's.
+/// A short answer of our own: a status, and one line that says why.
 pub(crate) fn said(status: StatusCode, why: &str) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::from(format!("{why}\n")));
     *answer.status_mut() = status;

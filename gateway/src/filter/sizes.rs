@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use atoll_api::kinds::route_policy::filters::Sizes;
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header, response};
+use http::{HeaderMap, Response, StatusCode, response};
 use http_body::Body as _;
 use serde_json::{Map, Value};
 
@@ -50,10 +50,9 @@ impl Back for Answer {
         if body.size_hint().lower() <= self.0 {
             return Box::pin(Bounded::new(body, self.0));
         }
-        head.status = StatusCode::BAD_GATEWAY;
-        head.headers.clear();
-        head.headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
-        whole("the answer is too long\n")
+        let (refused, why) = said(StatusCode::BAD_GATEWAY, "the answer is too long").into_parts();
+        (head.status, head.headers) = (refused.status, refused.headers);
+        whole(why)
     }
 }
 

@@ -3,6 +3,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::body::Reply;
+use crate::filter::said;
 
 /// Why a request is not served.
 #[derive(Debug, Clone)]
@@ -49,9 +50,6 @@ impl Refusal {
     }
 
     pub(crate) fn answer(&self) -> Response<Reply> {
-        let mut answer = Response::new(Reply::own(format!("{}\n", self.why)));
-        *answer.status_mut() = self.status;
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        answer
+        said(self.status, &self.why).map(Reply::own)
     }
 }

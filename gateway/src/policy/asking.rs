@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 
 use super::peer::Said;
+use crate::filter::header_name;
 
 /// What of a request is told.
 #[derive(Debug, Default)]
@@ -56,7 +57,7 @@ impl Told {
 /// # Errors
 /// One of them is none.
 pub(crate) fn names(field: &str, written: &[String]) -> Result<Vec<HeaderName>, String> {
-    written.iter().map(|name| name.parse().map_err(|_| format!("{field}: `{name}` is no name of a header"))).collect()
+    written.iter().map(|name| header_name(field, name)).collect()
 }
 
 /// The question of forward-auth: a GET of `path` that tells of the request.

@@ -6,6 +6,7 @@ use atoll_api::kinds::route_policy::filters::LimitKey;
 use http::HeaderName;
 
 use super::Asked;
+use crate::filter::header_name;
 
 /// By what a limit tells requests apart.
 #[derive(Debug)]
@@ -21,8 +22,7 @@ impl Key {
     /// The header is none, or is absent where it is needed.
     pub(crate) fn new(kind: Option<LimitKey>, header: Option<&String>) -> Result<Self, String> {
         let kind = kind.unwrap_or_default();
-        let header = header.map(|name| name.parse().map_err(|_| format!("header: `{name}` is no name of a header")));
-        let header = header.transpose()?;
+        let header = header.map(|name| header_name("header", name)).transpose()?;
         if (kind == LimitKey::Header) != header.is_some() {
             return Err("header: with key `header`, and with no other".to_owned());
         }

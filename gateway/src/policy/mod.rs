@@ -42,7 +42,7 @@ pub(crate) use address::{tell, tells};
 pub(crate) use backends::Backends;
 pub(crate) use follow::{Follow, follow};
 pub(crate) use judge::Judged;
-pub(crate) use normal::{normalise, path as normal};
+pub(crate) use normal::{is_unreserved, normalise, path as normal};
 pub(crate) use passage::{Asked, Back, back, pass};
 pub(crate) use precedence::{Index, Target, levels};
 

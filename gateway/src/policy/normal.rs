@@ -51,6 +51,11 @@ pub(crate) fn path(written: &str) -> Result<Option<String>, &'static str> {
     Ok((joined != written).then_some(joined))
 }
 
+/// Whether an octet stands for itself everywhere in a URL (RFC 3986 §2.3).
+pub(crate) fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
 /// Undoes escapes of what needs none (RFC 3986 §2.3).
 fn escapes(bytes: &[u8]) -> Result<String, &'static str> {
     let mut out = String::with_capacity(bytes.len());
@@ -63,7 +68,7 @@ fn escapes(bytes: &[u8]) -> Result<String, &'static str> {
                 let value = u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).unwrap_or_default();
                 match value {
                     0 => return Err("the path holds NUL"),
-                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(value)),
+                    value if is_unreserved(value) => out.push(char::from(value)),
                     _ => out.push_str(&format!("%{value:02X}")),
                 }
                 at += 3;

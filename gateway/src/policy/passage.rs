@@ -65,8 +65,7 @@ pub(crate) async fn back(backs: Vec<Box<dyn Back>>, response: Response<Reply>) -
         }
         return Response::from_parts(head, reply);
     }
-    let body = reply;
-    let mut body: Carried = Box::pin(body);
+    let mut body: Carried = Box::pin(reply);
     for back in backs.into_iter().rev() {
         body = back.answer(&mut head, body).await;
     }

@@ -4,6 +4,8 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri, header};
 
+use crate::filter::header_name;
+
 /// The places, in the order in which they are looked at.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -23,7 +25,7 @@ impl Places {
         cookies: &[String],
         default: &str,
     ) -> Result<Self, String> {
-        let name = |text: &str| text.parse().map_err(|_| format!("fromHeaders: `{text}` is no name of a header"));
+        let name = |text: &str| header_name("fromHeaders", text);
         let mut headers = headers.iter().map(|h| name(h)).collect::<Result<Vec<_>, _>>()?;
         if headers.is_empty() && queries.is_empty() && cookies.is_empty() {
             headers.push(name(default)?);
