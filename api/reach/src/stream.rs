@@ -3,7 +3,7 @@
 //! In: host and port, or a socket address. Out: streams. Never: TLS, HTTP or who may talk to whom.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,6 +53,17 @@ pub trait Listen: Send + Sync {
     /// # Errors
     /// As `bind`'s: the address is taken, not ours, or not permitted.
     async fn udp(&self, addr: SocketAddr) -> io::Result<UdpSocket>;
+}
+
+/// A UDP socket that hears `server` alone, on a port of the system's choice. Waits for nobody where `listen` doesn't.
+///
+/// # Errors
+/// As `bind`'s and `connect`'s.
+pub async fn udp_connected(listen: &dyn Listen, server: SocketAddr) -> io::Result<UdpSocket> {
+    let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = listen.udp(SocketAddr::new(any, 0)).await?;
+    socket.connect(server).await?;
+    Ok(socket)
 }
 
 /// Accepts streams on one listener.

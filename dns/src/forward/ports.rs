@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use atoll_reach::Listen;
+use atoll_reach::{Listen, udp_connected};
 use futures::FutureExt as _;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -172,10 +172,8 @@ impl Ports {
     }
 
     fn open(&mut self, listen: &dyn Listen, server: SocketAddr, now: Instant) -> Option<usize> {
-        let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-        // To bind waits for nobody.
-        let socket = listen.udp(SocketAddr::new(any, 0)).now_or_never()?.ok()?.into_std().ok()?;
-        socket.connect(server).ok()?;
+        // To bind and to connect wait for nobody.
+        let socket = udp_connected(listen, server).now_or_never()?.ok()?.into_std().ok()?;
         let at = self.open.iter().position(Option::is_none).unwrap_or(self.open.len());
         self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, at as u64)).ok()?;
         let left = rand::random_range(USES);

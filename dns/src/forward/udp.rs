@@ -6,11 +6,11 @@
 //! (RFC 5452). Never gives up by itself: the caller has the deadline.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use atoll_reach::Listen;
+use atoll_reach::{Listen, udp_connected};
 use hickory_proto::op::Message;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
@@ -116,8 +116,6 @@ impl Pool {
 }
 
 async fn connect(listen: &dyn Listen, server: SocketAddr, now: Instant) -> std::io::Result<Connected> {
-    let any = if server.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let socket = listen.udp(SocketAddr::new(any, 0)).await?;
-    socket.connect(server).await?;
+    let socket = udp_connected(listen, server).await?;
     Ok(Connected { socket, packet: Box::new([0; PACKET_BYTES]), left: rand::random_range(USES), until: now + AGE_MAX })
 }

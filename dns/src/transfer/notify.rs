@@ -4,12 +4,12 @@
 //! by itself. Bounds: messages in flight, tries.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::kinds::ZoneNotify;
-use atoll_reach::Listen;
+use atoll_reach::{Listen, udp_connected};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, Record, RecordType};
 use tokio::sync::{Semaphore, watch};
@@ -118,9 +118,7 @@ async fn tell(listen: &dyn Listen, slots: &Semaphore, at: SocketAddr, soa: &Reco
 }
 
 async fn attempt(listen: &dyn Listen, at: SocketAddr, soa: &Record, key: Option<Arc<Key>>) -> std::io::Result<u16> {
-    let any = if at.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let socket = listen.udp(SocketAddr::new(any, 0)).await?;
-    socket.connect(at).await?;
+    let socket = udp_connected(listen, at).await?;
     let id = rand::random();
     let mut message = Message::new(id, MessageType::Query, OpCode::Notify);
     message.metadata.authoritative = true;

@@ -101,12 +101,12 @@ impl<'s> Out<'s> {
         let (first, mut least) = (at, u32::MAX);
         // RFC 2181 §5.2: one time to live for the set.
         for _ in 0..count {
-            let (_, ttl, data) = self.at_question(reply, at, length)?;
+            let (ttl, data) = self.at_question(reply, at, length)?;
             (least, at) = (least.min(settled(ttl)), data + length);
         }
         at = first;
         for _ in 0..count {
-            let (_, _, data) = self.at_question(reply, at, length)?;
+            let (_, data) = self.at_question(reply, at, length)?;
             self.record([0xc0, HEADER as u8], self.swap.kind, least, length);
             self.carried.wire.extend_from_slice(reply.get(data..data + length)?);
             at = data + length;
@@ -116,15 +116,15 @@ impl<'s> Out<'s> {
         Some(at)
     }
 
-    /// A record of so much data at the name that was asked for: its type, its time to live, where its data is.
-    fn at_question(&self, reply: &[u8], at: usize, length: usize) -> Option<(u16, u32, usize)> {
+    /// A record of so much data, and of the type, at the name that was asked for: its time to live, where its data is.
+    fn at_question(&self, reply: &[u8], at: usize, length: usize) -> Option<(u32, usize)> {
         let asked = &reply[HEADER..HEADER + self.swap.left + self.swap.native.len()];
         let owner = match reply.get(at..at + 2)? {
             [0xc0, 12] => 2,
             _ => reply.get(at..at + asked.len()).filter(|owner| owner.eq_ignore_ascii_case(asked))?.len(),
         };
         let (kind, ttl, data) = fixed(reply, at + owner, length)?;
-        (kind == self.swap.kind).then_some((kind, ttl, data))
+        (kind == self.swap.kind).then_some((ttl, data))
     }
 
     /// The SOA of the zone that the name lies in; says where it ends.
@@ -144,9 +144,9 @@ impl<'s> Out<'s> {
         // RFC 2308 §5.
         let ttl = settled(ttl).min(minimum).min(NEGATIVE_TTL_MAX);
         let [owner, server, mailbox] = [self.left_of(owner)?, self.left_of(server)?, self.left_of(mailbox)?];
-        let data = [server, mailbox].iter().map(|left| left.len() + 2).sum::<usize>() + SOA_TAIL;
+        let written = [server, mailbox].iter().map(|left| left.len() + 2).sum::<usize>() + SOA_TAIL;
         self.carried.wire.extend_from_slice(owner);
-        self.record(self.subtree()?, SOA, ttl, data);
+        self.record(self.subtree()?, SOA, ttl, written);
         for left in [server, mailbox] {
             self.carried.wire.extend_from_slice(left);
             self.carried.wire.extend_from_slice(&self.subtree()?);
@@ -154,7 +154,7 @@ impl<'s> Out<'s> {
         self.carried.wire.extend_from_slice(numbers);
         self.carried.wire[9] = 1;
         self.carried.ttl_s = ttl;
-        (end + SOA_TAIL == data_end(reply, at)?).then_some(end + SOA_TAIL)
+        Some(data + length)
     }
 
     /// The labels of a name of the member left of its domain; `None` for others' names, and for those that would be too long.
@@ -196,11 +196,6 @@ fn fixed(reply: &[u8], at: usize, length: usize) -> Option<(u16, u32, usize)> {
     let whole = head[2..4] == [0, 1] && said == length && data + length <= reply.len();
     let ttl = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
     whole.then(|| (u16::from_be_bytes([head[0], head[1]]), ttl, data))
-}
-
-fn data_end(reply: &[u8], at: usize) -> Option<usize> {
-    let length = reply.get(at + 8..)?.first_chunk::<2>()?;
-    Some(at + FIXED + usize::from(u16::from_be_bytes(*length)))
 }
 
 /// Where an OPT that says nothing ends: no upper bits of the code (RFC 6891 §6.1.3), version 0, no options.
