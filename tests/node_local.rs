@@ -9,6 +9,8 @@
 //! Needs root and the testbed's programs: `cargo test --test node_local -- --ignored`, a step of `./check`.
 #![allow(clippy::print_stdout, reason = "what was seen is said on the standard output")]
 
+#[path = "node_local/chart.rs"]
+mod chart;
 #[path = "story/dig.rs"]
 #[allow(dead_code, reason = "each test program uses its part of it")]
 mod dig;
@@ -47,12 +49,26 @@ const BELOW: &str = "web.echo.svc.prod-us.atoll.internal";
 #[tokio::test]
 #[ignore = "needs root: cargo test --test node_local -- --ignored"]
 async fn pods_resolve_by_coredns_and_by_their_node() -> Result<()> {
+    staged(false).await
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo test --test node_local -- --ignored"]
+async fn the_chart_runs_the_node_local_dns_as_a_pod_of_each_node() -> Result<()> {
+    staged(true).await
+}
+
+/// One testbed at a time: it takes the machine's network names.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn staged(by_chart: bool) -> Result<()> {
+    let _alone = ALONE.lock().await;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let members = MemberSpec::parse_list("prod-eu,prod-us")?;
     let testbed = Testbed::up(Options { members, hub: false, lab: false, keep: false }).await?;
     let dir = tempfile::tempdir()?;
     // A failure shall not leave clusters behind.
-    let told = AssertUnwindSafe(tell(&testbed, dir.path())).catch_unwind().await;
+    let told = AssertUnwindSafe(tell(&testbed, dir.path(), by_chart)).catch_unwind().await;
     let down = testbed.down().await;
     told.unwrap_or_else(|failed| std::panic::resume_unwind(failed))?;
     Ok(down?)
@@ -67,11 +83,14 @@ struct Stage<'t> {
     began: Instant,
 }
 
-async fn tell(testbed: &Testbed, dir: &Path) -> Result<()> {
+async fn tell(testbed: &Testbed, dir: &Path, by_chart: bool) -> Result<()> {
     let eu = testbed.member("prod-eu")?;
     let coredns = SocketAddr::from((eu.plan().dns(), 53));
     let dns = SocketAddr::from((testbed.host(), 5353));
     let stage = Stage { testbed, dir, eu, dns, pod: OnceCell::new(), began: Instant::now() };
+    if by_chart {
+        return chart::tell(&stage, coredns).await;
+    }
     let before = stage.corefile().await?;
     ensure!(before.starts_with(".:53 {"), "{before}");
     let (hub, dns) = stage.federation().await?;
@@ -200,19 +219,18 @@ impl Stage<'_> {
         Ok((hub, dns))
     }
 
-    /// Lets a member in, with an agent in its network: that of prod-eu tells CoreDNS and lets nodes follow.
-    async fn join(&self, name: &str) -> Result<Child> {
+    /// A token for a member.
+    async fn token(&self, name: &str) -> Result<String> {
         let words =
             ["token", "create", name, "--environment", "prod", "--region", if name == "prod-eu" { "eu" } else { "us" }];
         let mut command = Command::new(ATOLL);
         command.args(words).args(["--kubeconfig", &self.dir.join("hub/kubeconfig").display().to_string()]);
         let line = run(command).await?.ok()?;
-        let token = line.split_whitespace().last().context("a token")?;
-        self.file(&format!("{name}.token"), token)?;
-        let more = if name == "prod-eu" { "nodeDns: true, stub: {resolver: coredns}" } else { "cluster: prod-us" };
-        let config = self.agent_config(more).replace("NAME", name);
-        let config = self.file(&format!("{name}.yaml"), &config)?;
-        let agent = self.run_in(name, "agent", &config)?;
+        line.split_whitespace().last().map(str::to_owned).context("a token")
+    }
+
+    /// Until a member counts.
+    async fn ready(&self, name: &str) -> Result<()> {
         until(&format!("{name} is Ready"), PATIENCE, async || {
             let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
             let said = run(self.hub(&["get", "cluster", name, "-o", ready])).await?.ok()?;
@@ -221,6 +239,17 @@ impl Stage<'_> {
         })
         .await?;
         self.saw(&format!("{name} has joined"));
+        Ok(())
+    }
+
+    /// Lets a member in, with an agent in its network: that of prod-eu tells CoreDNS and lets nodes follow.
+    async fn join(&self, name: &str) -> Result<Child> {
+        self.file(&format!("{name}.token"), &self.token(name).await?)?;
+        let more = if name == "prod-eu" { "nodeDns: true, stub: {resolver: coredns}" } else { "cluster: prod-us" };
+        let config = self.agent_config(more).replace("NAME", name);
+        let config = self.file(&format!("{name}.yaml"), &config)?;
+        let agent = self.run_in(name, "agent", &config)?;
+        self.ready(name).await?;
         Ok(agent)
     }
 
@@ -272,6 +301,13 @@ impl Stage<'_> {
     /// `kubectl` at prod-eu.
     fn member(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.testbed.kubectl());
+        command.arg("--kubeconfig").arg(self.eu.kubeconfig()).args(words).env("HOME", self.dir);
+        command
+    }
+
+    /// The same from inside its network, which a cut leaves alone.
+    fn inside(&self, words: &[&str]) -> Command {
+        let mut command = self.eu.command(self.testbed.kubectl());
         command.arg("--kubeconfig").arg(self.eu.kubeconfig()).args(words).env("HOME", self.dir);
         command
     }

@@ -7,9 +7,14 @@
 //!                                           └── Atoll ◄── web.spec.svc.prod-eu.atoll.internal
 //! ```
 //!
+//! The names of `clusterset.local` are compared in the same way, with a CoreDNS that serves them: [`clusterset`].
+//!
 //! Needs root and the testbed's programs: `cargo test --test specification -- --ignored`, a step of `./check`.
 #![allow(clippy::print_stdout, reason = "what was compared is said on the standard output")]
 #![allow(clippy::unwrap_used, reason = "a cluster that can't be set up ends the test")]
+
+#[path = "specification/clusterset.rs"]
+mod clusterset;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -17,7 +22,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::topology::{Settings, Topology};
+use atoll_api::facts::Facts;
+use atoll_api::topology::{Topology, Version};
 use atoll_dns::{Config, Encrypted, Files, Resources};
 use atoll_reach::{Dialer, Listen as _, RelayTable, Route, Routes, System};
 use atoll_testbed::{MemberSpec, Options, Testbed};
@@ -109,7 +115,7 @@ async fn compare(testbed: &Testbed) {
         "spec": {"environment": "prod", "region": "eu-central"}, "cidrs": {"services": services, "pods": pods},
     });
     let shutdown = CancellationToken::new();
-    let (atoll, serving) = serve(facts, shutdown.clone()).await;
+    let (atoll, serving) = serve(vec![("cluster/prod-eu".to_owned(), facts)], shutdown.clone()).await;
     // CoreDNS watches: once it has the last of the objects it has them all.
     let end = Instant::now() + Duration::from_secs(30);
     while ask(coredns, "out.spec.svc.cluster.local.", RecordType::CNAME).await.answers.is_empty() {
@@ -141,15 +147,18 @@ async fn compare(testbed: &Testbed) {
     println!("{} questions, no difference", CASES.len());
     shutdown.cancel();
     serving.await.expect("it ends well");
+    clusterset::compare(testbed, &member.kubeconfig(), kubectl).await;
 }
 
-/// Atoll's DNS server with one member, on any port of loopback.
-async fn serve(facts: Value, shutdown: CancellationToken) -> (SocketAddr, tokio::task::JoinHandle<()>) {
-    let settings = Settings { apex: "atoll.internal".into(), default_set: "prod".into(), ..Settings::default() };
-    let mut topology = Topology { settings, ..Topology::default() };
-    topology.clusters.insert("prod-eu".parse().unwrap(), Arc::new(serde_json::from_value(facts).unwrap()));
+/// Atoll's DNS server with what a hub tells, on any port of loopback; members are reached directly.
+async fn serve(told: Vec<(String, Value)>, shutdown: CancellationToken) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let mut facts = Facts::default();
+    facts.put("settings", &json!({"apex": "atoll.internal", "defaultSet": "prod"}));
+    told.iter().for_each(|(key, value)| assert!(facts.put(key.clone(), value)));
+    let topology = Topology::from_facts(Version { epoch: 1, generation: 1 }, &facts);
+    assert!(topology.unread.is_empty(), "{:?}", topology.unread);
     let (system, routes) = (System::default(), Routes::default());
-    routes.set([("prod-eu".to_owned(), Route::Direct)].into());
+    routes.set(topology.clusters.keys().map(|name| (name.as_str().to_owned(), Route::Direct)).collect());
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let at = udp.local_addr().unwrap();
     let (started, start) = oneshot::channel();

@@ -1,7 +1,9 @@
 //! The hub's own zones as others meet them: nsupdate, dig, delv, unbound, kdig, Knot, NSD and ExternalDNS against a running `atoll up`.
 //!
-//! Each test names the Debian package of the tool that it misses.
+//! The wall clock jumps in [`clock`], by libfaketime. Each test names the Debian package of the tool that it misses.
 
+#[path = "zones/clock.rs"]
+mod clock;
 #[path = "zones/external.rs"]
 mod external;
 #[path = "zones/secondary.rs"]

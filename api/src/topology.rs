@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::facts::{Change, Facts, key};
 use crate::kinds::{Cidrs, ClusterRole, ClusterSpec, MemberDns, TrafficPolicySpec};
 use crate::names::{ClusterName, ServiceName};
+use crate::ordered::Ordered;
 pub use zones::{RecordsFacts, SigningKey, TsigKey, ZoneFacts, ZoneKeys};
 
 mod by_service;
@@ -138,7 +139,7 @@ pub struct Topology {
     /// Their keys, by object name; DNS servers alone are told.
     pub keys: BTreeMap<String, Arc<ZoneKeys>>,
     /// Records by namespace/name of the DNSEndpoint.
-    pub records: BTreeMap<String, Arc<RecordsFacts>>,
+    pub records: Ordered<String, Arc<RecordsFacts>>,
     /// Traffic policies by namespace/name.
     pub traffic: BTreeMap<ServiceName, Arc<TrafficFacts>>,
     /// DNS servers and gateways by instance.

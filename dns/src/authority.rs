@@ -60,7 +60,7 @@ impl Authority {
         if Arc::ptr_eq(&before, table) {
             return;
         }
-        for zone in table.zones().filter(|z| z.object().is_some_and(|(_, f)| !f.spec.allow.transfer.is_empty())) {
+        for zone in table.zones.iter().filter(|z| z.object().is_some_and(|(_, f)| !f.spec.allow.transfer.is_empty())) {
             if let Some(old) = before.zone_of(zone.apex()).filter(|old| old.apex() == zone.apex()) {
                 self.journals.note(old, zone);
             }

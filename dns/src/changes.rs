@@ -86,7 +86,7 @@ fn tables(before: &Table, after: &Table, changes: &mut Changes) {
         && same_clusters(&old.clusters, clusters)
         && same_sites(&old.sites, sites)
         && same_hosts(&old.traffic, traffic)
-        && same_zones(before, after)
+        && before.zones.same_names(&after.zones)
         && old.keys == *keys
         && same_files(&old.zones, zones);
     if !same {
@@ -130,7 +130,7 @@ fn tables(before: &Table, after: &Table, changes: &mut Changes) {
             .extend([was, is].into_iter().flatten().filter_map(|f| absolute(&f.spec.apex)).map(Source::Zone));
         differing(&zone_names(was), &zone_names(is), |name, _, _| names.extend(Some(name.clone())));
     });
-    differing(&old.records, records, |_, was, is| {
+    old.records.differing(records, |_, was, is| {
         differing(&owners(was), &owners(is), |name, _, _| names.extend(absolute(name)));
     });
     for name in &names {
@@ -191,17 +191,22 @@ fn shadows(table: &Table, name: &Name) -> bool {
     theirs || table.clusterset.as_ref().is_some_and(within) || name.parse_arpa_name().is_ok()
 }
 
-/// Whether tables of both have the same zones, members, policies and clients.
+/// Whether tables of both have the same members, policies, keys and clients; zones have a word of their own.
 pub(crate) fn same_ground(a: &Topology, b: &Topology) -> bool {
     let same_nodes = || a.clusters.values().zip(b.clusters.values()).all(|(a, b)| a.nodes == b.nodes);
     a.settings == b.settings
         && same_clusters(&a.clusters, &b.clusters)
         && same_nodes()
         && same_sites(&a.sites, &b.sites)
-        && same_arcs(&a.zones, &b.zones)
         && same_arcs(&a.keys, &b.keys)
-        && same_arcs(&a.records, &b.records)
         && same_arcs(&a.traffic, &b.traffic)
+}
+
+/// Whether both say the same of own zones.
+pub(crate) fn same_words(a: &Topology, b: &Topology) -> bool {
+    let mut same = same_arcs(&a.zones, &b.zones);
+    a.records.differing(&b.records, |_, _, _| same = false);
+    same
 }
 
 /// The same keys with the same values, which are mostly the very same.
@@ -238,18 +243,12 @@ fn same_hosts(a: &BTreeMap<ServiceName, Arc<TrafficFacts>>, b: &BTreeMap<Service
     hosts(a) == hosts(b)
 }
 
-fn same_zones(a: &Table, b: &Table) -> bool {
-    let names: HashSet<&Name> = a.zone_names().collect();
-    names.len() == b.zone_names().len() && b.zone_names().all(|name| names.contains(name))
-}
-
 /// Whether the names that zone files and views say are the same: they are not looked at one by one.
 fn same_files(a: &BTreeMap<String, Arc<ZoneFacts>>, b: &BTreeMap<String, Arc<ZoneFacts>>) -> bool {
-    let said = |zones: &BTreeMap<String, Arc<ZoneFacts>>, name: &String| {
-        zones.get(name).map(|f| (f.file().map(str::to_owned), f.spec.views.clone()))
-    };
-    let differs = |name: &String| said(a, name) != said(b, name);
-    a.keys().chain(b.keys()).all(|name| !differs(name))
+    let said = |facts: &Arc<ZoneFacts>| (facts.file().map(str::to_owned), facts.spec.views.clone());
+    let mut same = true;
+    differing(a, b, |_, was, is| same &= was.map(said) == is.map(said));
+    same
 }
 
 fn same_offer(a: Option<&Arc<ServiceFacts>>, b: Option<&Arc<ServiceFacts>>) -> bool {

@@ -125,6 +125,6 @@ pub(crate) fn document(
         "answer": records(&answer.answers),
         "authority": records(&answer.authorities),
         "additional": records(&answer.additionals),
-        "badRecords": world.table.bad_records(),
+        "badRecords": world.table.bad_records().collect::<Vec<_>>(),
     })
 }

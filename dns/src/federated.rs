@@ -34,6 +34,9 @@ use crate::zones::Zone;
 /// MCS DNS specification, "Schema version".
 const SCHEMA_VERSION: &str = "1.0.0";
 
+/// KEP-2149: "cluster.clusterset.k8s.io"; a subdomain (RFC 1123) of lower-case letters.
+const ID_LABEL: &str = "cluster.clusterset.k8s.io";
+
 /// One question, with everything that its answer depends on.
 pub(crate) struct Case<'a> {
     pub(crate) table: &'a Table,
@@ -62,6 +65,25 @@ impl<'a> Case<'a> {
 struct Offer<'a> {
     facts: &'a ServiceFacts,
     clusters: Vec<&'a ClusterFacts>,
+}
+
+impl Offer<'_> {
+    fn policy<'t>(&self, case: &Case<'t>, service: &ServiceName) -> &'t Policy {
+        if self.facts.headless { case.table.headless_policy(service, case.zone) } else { case.table.policy(service) }
+    }
+
+    /// Whether hosts stand below `end`: the id of one of its clusters, or the end of one.
+    fn has_below(&self, end: &str) -> bool {
+        let ends = |id: &str| id.strip_suffix(end).is_some_and(|left| left.is_empty() || left.ends_with('.'));
+        self.facts.headless && self.clusters.iter().any(|c| ends(id(c)))
+    }
+}
+
+/// What a cluster is called in names of its set (KEP-2149: `cluster.clusterset.k8s.io`): what its Cluster is labelled with, else its name.
+fn id(cluster: &ClusterFacts) -> &str {
+    let labelled = cluster.labels.get(ID_LABEL).map(String::as_str);
+    let good = |id: &&str| !id.is_empty() && id.split('.').all(|label| (1..=63).contains(&label.len()));
+    labelled.filter(good).unwrap_or(cluster.name.as_str())
 }
 
 /// Answers a name of the federation; `why` is told what was decided.
@@ -97,18 +119,18 @@ pub(crate) fn answer(case: &Case<'_>, beside: &Beside, why: &mut Vec<String>) ->
                 _ => no_data(),
             }
         }),
-        What::Cluster(service, cluster) => with(case, beside, service, why, |offer, _| {
-            exists(offer.facts.headless && offer.clusters.iter().any(|c| c.name.as_str() == cluster))
-        }),
+        What::Cluster(service, end) => with(case, beside, service, why, |offer, _| exists(offer.has_below(end))),
         What::Endpoint(service, host, cluster) => with(case, beside, service, why, |offer, _| {
-            let offers = offer.facts.headless && offer.clusters.iter().any(|c| c.name.as_str() == cluster);
-            let there = case.table.topology.endpoints_in(cluster, service).filter(|_| offers);
+            let own = offer.clusters.iter().find(|c| offer.facts.headless && id(c) == cluster);
+            let there = own.and_then(|c| case.table.topology.endpoints_in(c.name.as_str(), service));
             let policy = case.table.policy(service);
-            let own = offer.clusters.iter().find(|c| c.name.as_str() == cluster);
             let usable = |e: &&Endpoint| own.is_some_and(|c| case.view.usable(&c.name, e, policy.at.as_ref()));
             let ready = there.into_iter().flat_map(|e| &e.endpoints).filter(usable).filter(|e| host_of(e) == *host);
             let ips: Vec<IpAddr> = ready.map(|e| e.address).collect();
-            if ips.is_empty() { no_name() } else { given(case, case.name, ips, policy) }
+            match ips.is_empty() {
+                true => exists(offer.has_below(&format!("{host}.{cluster}"))),
+                false => given(case, case.name, ips, policy),
+            }
         }),
     }
 }
@@ -151,7 +173,7 @@ fn offer<'a>(case: &Case<'a>, scope: &Scope, service: &ServiceName) -> Option<Of
 }
 
 fn addresses(case: &Case<'_>, service: &ServiceName, offer: &Offer<'_>, why: &mut Vec<String>) -> Answer {
-    let policy = case.table.policy(service);
+    let policy = offer.policy(case, service);
     why.push(format!("policy {}", policy.name()));
     let answer = served(case, service, offer, policy, why);
     // MCS DNS 1.0.0, 2.4.1: "If there are no ready endpoints for the headless Service, the answer should be NXDOMAIN".
@@ -255,7 +277,7 @@ fn srv(
     base: &Name,
     why: &mut Vec<String>,
 ) -> Answer {
-    let policy = case.table.policy(service);
+    let policy = offer.policy(case, service);
     why.push(format!("policy {}", policy.name()));
     let ttl = case.view.ttl(policy.ttl);
     let record = |target: Name, number: u16| {
@@ -299,7 +321,9 @@ fn srv(
             let usable = |e: &&Endpoint| case.view.usable(&cluster.name, e, policy.at.as_ref());
             let ready = there.into_iter().flat_map(|e| &e.endpoints).filter(usable);
             for endpoint in ready.take(policy.limit - answer.answers.len().min(policy.limit)) {
-                let Some(target) = below(&[host_of(endpoint).as_str(), cluster.name.as_str()], base) else { continue };
+                let host = host_of(endpoint);
+                let labels: Vec<&str> = std::iter::once(host.as_str()).chain(id(cluster).split('.')).collect();
+                let Some(target) = below(&labels, base) else { continue };
                 answer.additionals.extend(both(&target, &[endpoint.address]));
                 let record = record(target, number(cluster));
                 // A host with addresses of both families is one target.

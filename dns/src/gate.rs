@@ -20,7 +20,7 @@ use prometheus::IntCounter;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Source};
-use crate::changes::same_ground;
+use crate::changes::{same_ground, same_words};
 use crate::counters::Told;
 use crate::edns::Edes;
 use crate::forward::{Failed, Forwarder, Party};
@@ -58,7 +58,10 @@ pub(crate) struct Gate {
 
 /// Doors by the names that lead to them: octets of the wire, lower case; `None`: a zone of ours.
 #[derive(Debug, Default)]
-struct Doors(HashMap<Box<[u8]>, Option<Door>>);
+struct Doors {
+    doors: HashMap<Box<[u8]>, Option<Door>>,
+    mixed: Mixed,
+}
 
 /// The way into a member's subtree.
 #[derive(Debug)]
@@ -119,7 +122,13 @@ impl Gate {
 
     /// Takes a world that counts from now on; `before` is the one before.
     pub(crate) fn follow(&self, before: Option<&World>, world: &World, forwarder: &Forwarder) {
-        let same = |b: &World| same_ground(&b.table.topology, &world.table.topology) && b.down == world.down;
+        let same = |b: &World| {
+            let (was, is) = (&b.table.topology, &world.table.topology);
+            same_ground(was, is)
+                && b.down == world.down
+                && b.table.zones.same_names(&world.table.zones)
+                && (same_words(was, is) || self.doors.load().mixed == Mixed::of(&world.table))
+        };
         if !before.is_some_and(same) {
             self.doors.store(Arc::new(Doors::new(world, forwarder, &self.metrics)));
         }
@@ -181,7 +190,8 @@ impl Doors {
     fn new(world: &World, forwarder: &Forwarder, metrics: &Metrics) -> Self {
         let table = &world.table;
         let mixed = Mixed::of(table);
-        let mut doors: HashMap<_, _> = table.zone_names().map(|name| (lower_octets(name).into(), None)).collect();
+        let mut doors: HashMap<_, _> =
+            table.zones.iter().map(|zone| (lower_octets(zone.apex()).into(), None)).collect();
         for member in table.members.values() {
             let name = member.name.as_str();
             let sign = |failed: &Failed, why| {
@@ -203,14 +213,14 @@ impl Doors {
             };
             doors.insert(lower_octets(member.rename.hub()).into(), Some(door));
         }
-        Self(doors)
+        Self { doors, mixed }
     }
 
     /// Whose `name` is: of the longest zone or subtree around it.
     fn find(&self, name: &[u8]) -> Whose<'_> {
         let mut at = 0;
         while let Some(length) = name.get(at) {
-            match self.0.get(&name[at..]) {
+            match self.doors.get(&name[at..]) {
                 Some(Some(door)) => return Whose::Member(door, at),
                 Some(None) => return Whose::Ours,
                 None => at += 1 + usize::from(*length),
@@ -266,6 +276,7 @@ impl Sign {
 }
 
 /// The subtrees of members that have something of ours in them.
+#[derive(Debug, Default, PartialEq)]
 struct Mixed {
     all: bool,
     words: HashSet<String>,
@@ -277,8 +288,11 @@ impl Mixed {
         let Some(apex) = &table.apex else { return mixed };
         mixed.all = !table.clients.all_see(apex);
         let zone = table.zone_of(apex);
-        table.zone_names().for_each(|name| mixed.note(name, apex));
-        zone.iter().flat_map(|zone| zone.records()).for_each(|record| mixed.note(&record.name, apex));
+        for member in table.members.values() {
+            let hub = member.rename.hub();
+            let inside = zone.is_some_and(|zone| zone.knows(hub)) || table.zones.has_below(hub);
+            mixed.words.extend(inside.then(|| member.name.as_str().to_owned()));
+        }
         for host in table.hosts() {
             let base = if host.is_wildcard() { host.base_name() } else { host.clone() };
             mixed.all |= host.is_wildcard() && within(apex, &base);

@@ -95,9 +95,9 @@ pub(crate) enum What {
     Protocol(ServiceName, String),
     /// A named port: `_http._tcp.…`.
     Port(ServiceName, String, String),
-    /// A host of a headless service: `web-0.prod-eu.…`.
+    /// A host of a headless service, and the id of its cluster: `web-0.prod-eu.…`.
     Endpoint(ServiceName, String, String),
-    /// A cluster of a headless service: `prod-eu.…`.
+    /// The id of a cluster of a headless service, or the end of one: `prod-eu.…`.
     Cluster(ServiceName, String),
     /// The version of the multi-cluster DNS specification.
     Version,
@@ -236,6 +236,8 @@ fn service(path: &[String]) -> What {
             (Some(port), Some(protocol)) => What::Port(name(ns, svc), port.to_owned(), protocol.to_owned()),
             _ => What::Endpoint(name(ns, svc), first.clone(), second.clone()),
         },
+        // An id may have several labels (KEP-2149).
+        [host, id @ .., svc, ns] if !host.starts_with('_') => What::Endpoint(name(ns, svc), host.clone(), id.join(".")),
         _ => What::Nothing,
     }
 }

@@ -53,6 +53,7 @@ mod transfer;
 mod update;
 
 mod client;
+mod clock;
 
 mod resolve;
 

@@ -55,6 +55,23 @@ pub(crate) fn after_name(packet: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
+/// The octets by which names are put in order (RFC 4034 §6.1): labels from the root on, in lower case, each with an end that is below all
+/// letters. Those of a name begin those of the names below it, and of no others.
+pub(crate) fn ordered(name: &Name) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(name.len() + 1);
+    for label in name.iter().rev() {
+        for octet in label {
+            match octet {
+                // The end, and what escapes it.
+                0 | 1 => octets.extend_from_slice(&[1, octet + 1]),
+                other => octets.push(other.to_ascii_lowercase()),
+            }
+        }
+        octets.push(0);
+    }
+    octets
+}
+
 /// A label as text, where it is text.
 pub(crate) fn text(label: &[u8]) -> Option<&str> {
     std::str::from_utf8(label).ok()
@@ -101,6 +118,32 @@ mod tests {
             (b"", None),
         ] {
             assert_eq!(after_name(octets, 0), end, "{octets:?}");
+        }
+    }
+
+    #[test]
+    fn octets_are_in_the_order_of_the_names() {
+        // RFC 4034 §6.1: its own example, and labels that begin alike.
+        let names: [&[&[u8]]; 11] = [
+            &[b"example"],
+            &[b"a", b"example"],
+            &[b"yljkjljk", b"a", b"example"],
+            &[b"Z", b"a", b"example"],
+            &[b"zABC", b"a", b"EXAMPLE"],
+            &[b"a-b", b"example"],
+            &[b"ab", b"example"],
+            &[b"z", b"example"],
+            &[b"\x01", b"z", b"example"],
+            &[b"*", b"z", b"example"],
+            &[b"\xc8", b"z", b"example"],
+        ];
+        let names = names.map(|labels| Name::from_labels(labels.iter().copied()).unwrap());
+        for pair in names.windows(2) {
+            assert!(ordered(&pair[0]) < ordered(&pair[1]), "{} {}", pair[0], pair[1]);
+        }
+        for (a, b) in names.iter().flat_map(|a| names.iter().map(move |b| (a, b))) {
+            assert_eq!(ordered(b).starts_with(&ordered(a)), within(b, a), "{b} in {a}");
+            assert_eq!(ordered(a).cmp(&ordered(b)), a.cmp(b), "{a} {b}");
         }
     }
 

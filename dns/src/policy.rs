@@ -15,6 +15,8 @@ pub(crate) const TTL: u32 = 5;
 const TTL_BOUNDS: (u32, u32) = (1, 86_400);
 /// Addresses in one answer where no policy says it: more do not make it better, only larger.
 pub(crate) const ADDRESSES_MAX: usize = 16;
+/// Where it is to be every one.
+const EVERY_MAX: usize = 256;
 
 /// A policy.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(crate) struct Policy {
     pub(crate) addresses: Vec<FixedAddress>,
     /// For when all are down and it says Fallback.
     pub(crate) fallback: Vec<IpAddr>,
+    /// All clusters at once, not the first of an order.
+    pub(crate) every: bool,
     /// Why it is not carried out as written.
     pub(crate) bad: Option<String>,
 }
@@ -41,6 +45,12 @@ impl Policy {
     /// What holds where nothing was written: Active before Standby, then the nearest.
     pub(crate) fn nearest() -> Self {
         Self::of(None, &TrafficFacts::default(), Chain::default(), None)
+    }
+
+    /// What holds for headless services by the names of the multi-cluster DNS specification where nothing was written: every endpoint of every
+    /// cluster (2.4.1), as far as one answer goes.
+    pub(crate) fn every() -> Self {
+        Self { every: true, limit: EVERY_MAX, ..Self::nearest() }
     }
 
     /// As written. A strategy that does not parse is replaced by the nearest: names go on.
@@ -61,6 +71,7 @@ impl Policy {
             backend: facts.backend.as_ref().map(|b| ServiceName::new(namespace, b.clone())),
             addresses: facts.addresses.clone(),
             fallback: facts.fallback.iter().filter_map(|a| a.parse().ok()).collect(),
+            every: false,
             at,
             bad,
         }
@@ -68,7 +79,8 @@ impl Policy {
 
     /// What people call it.
     pub(crate) fn name(&self) -> String {
-        self.at.as_ref().map_or_else(|| "none: the nearest".to_owned(), ServiceName::to_string)
+        let default = if self.every { "none: every endpoint" } else { "none: the nearest" };
+        self.at.as_ref().map_or_else(|| default.to_owned(), ServiceName::to_string)
     }
 
     /// Who else may get an answer that it decided.

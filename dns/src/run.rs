@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::authority::Authority;
 use crate::checks;
 use crate::client::Asker;
+use crate::clock::Clock;
 use crate::config::{Ask, Config, Rebinding, Resources};
 use crate::edge::{Edge, keep_secrets};
 use crate::error::Error;
@@ -176,6 +177,7 @@ async fn keep_current(
     let Kept { resolver, authority, wire, forwarder, gate, config } = kept;
     let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut clock = Clock::default();
     let (mut followed, mut probing, mut checking, mut reading) = (true, true, true, true);
     loop {
         let snapshot = topology.borrow_and_update().clone();
@@ -184,9 +186,15 @@ async fn keep_current(
         let probes = probes.with(Arc::clone(&own.borrow_and_update()));
         let geo = places.borrow_and_update().clone();
         let here = (config, &geo);
-        let (world, changes) = World::new(Some(&before), &snapshot, &probes, forwarder.dialer(), here, Instant::now());
+        let now = Instant::now();
+        let (mut world, mut changes) = World::new(Some(&before), &snapshot, &probes, forwarder.dialer(), here, now);
+        if clock.jumped(now.saturating_duration_since(world.started), jiff::Timestamp::now().as_second()) {
+            tracing::warn!("the wall clock has jumped: what was kept with signatures is signed anew");
+            changes.everything = true;
+            world.generation = before.generation + 1;
+        }
         if !Arc::ptr_eq(&world.table, &before.table) {
-            for why in world.table.bad_records().iter().filter(|w| !before.table.bad_records().contains(w)) {
+            for why in world.table.newly_bad(&before.table) {
                 tracing::warn!(why, "left out");
             }
             let sites = world.table.home.as_ref().map_or(&[][..], |home| &home.sites);

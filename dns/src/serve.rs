@@ -60,7 +60,7 @@ pub(crate) fn pick<'a>(
         Some(kind @ (AnswerKind::VirtualIP | AnswerKind::LoadBalancer)) => kind,
         Some(AnswerKind::Endpoints | AnswerKind::Addresses) | None => AnswerKind::Endpoints,
     };
-    for tier in tiers {
+    for tier in if policy.every { vec![tiers.concat()] } else { tiers } {
         let tier: Vec<&ClusterFacts> = tier.into_iter().map(|i| clusters[i]).collect();
         let own = within_reach(case, service, &tier, policy, (kind, resort), why);
         if !own.is_empty() {

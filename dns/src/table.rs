@@ -3,7 +3,7 @@
 //! In: a topology and the configuration. Out: zones, members with their renaming, policies by service and host, address ranges. A bad
 //! object is left out alone and named in [`Table::bad_records`]; the others go on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::policy::Policy;
 use crate::prefixes::Prefixes;
 use crate::translate::Rename;
 use crate::tsig::{Key, Keyring};
-use crate::zones::{Building, Zone, serial};
+use crate::zones::{Inputs, Zone, Zones};
 
 /// How long a negative answer of ours may be kept where no Zone says it: what is absent now may be there in a moment.
 pub(crate) const NEGATIVE_TTL: u32 = 5;
@@ -133,11 +133,14 @@ pub(crate) struct Table {
     pub(crate) clients: Arc<Clients>,
     /// TSIG keys.
     pub(crate) keys: Keyring,
-    zones: HashMap<Name, Arc<Zone>>,
+    pub(crate) zones: Zones,
     reverse: Prefixes<ClusterName>,
     services: BTreeMap<ServiceName, Arc<Policy>>,
     hosts: HashMap<Name, Arc<Policy>>,
+    /// The names of `hosts`.
+    named: Arc<HashSet<Name>>,
     nearest: Arc<Policy>,
+    every: Arc<Policy>,
     /// The member whose node-local DNS this is.
     pub(crate) home: Option<Arc<Homestead>>,
     bad: Vec<String>,
@@ -149,18 +152,25 @@ impl Table {
         Self::build(topology, (config, geo), None)
     }
 
-    /// Out of a topology, in place of this one. What happens all the time (endpoints, services, health) leaves it as it is but for the
-    /// serials that go on with every change.
+    /// Out of a topology, in place of this one. What happens all the time (endpoints, services, health, records) makes nothing anew but what
+    /// it says, and the serials that go on with every change.
     pub(crate) fn next(&self, topology: &Arc<Topology>, config: &Config, geo: &Geo) -> Self {
         if !same_ground(&self.topology, topology) || !self.clients.geo().is_same(geo) {
             return Self::build(topology, (config, geo), Some(self));
         }
-        let mut next = Self { topology: Arc::clone(topology), ..self.clone() };
-        let serial = serial(topology);
-        for zone in next.zones.values_mut().filter(|zone| zone.object().is_none()) {
-            *zone = Arc::new(zone.renumbered(serial));
-        }
-        next
+        let own = self.own();
+        let [before, inputs] = [&self.topology, topology].map(|t| self.inputs(t, &own));
+        let zones = if own.is_empty() { Zones::default() } else { self.zones.after(before, inputs) };
+        Self { topology: Arc::clone(topology), zones, ..self.clone() }
+    }
+
+    /// The apexes of the federation's own zones; none before the first topology.
+    fn own(&self) -> Vec<Name> {
+        self.apex.iter().flat_map(|apex| [Some(apex.clone()), self.clusterset.clone()]).flatten().collect()
+    }
+
+    fn inputs<'t>(&'t self, topology: &'t Topology, own: &'t [Name]) -> Inputs<'t> {
+        Inputs { topology, own, hosts: &self.named }
     }
 
     fn build(topology: &Arc<Topology>, (config, geo): (&Config, &Geo), before: Option<&Self>) -> Self {
@@ -171,11 +181,13 @@ impl Table {
             members: BTreeMap::new(),
             clients: Arc::new(Clients::new(topology, config, geo, before.map(|b| b.clients.as_ref()))),
             keys: Keyring::default(),
-            zones: HashMap::new(),
+            zones: Zones::default(),
             reverse: Prefixes::default(),
             services: BTreeMap::new(),
             hosts: HashMap::new(),
+            named: Arc::default(),
             nearest: Arc::new(Policy::nearest()),
+            every: Arc::new(Policy::every()),
             home: config.home.as_ref().map(|home| Arc::new(Homestead::new(home, topology))),
             bad: Vec::new(),
             apex: apex.clone(),
@@ -187,7 +199,12 @@ impl Table {
             table.member(own.as_ref().unwrap_or(facts), &apex);
         }
         table.policies();
-        table.own_zones(&apex);
+        let own = table.own();
+        table.zones = match before.filter(|before| before.own() == own) {
+            Some(before) => before.zones.after(before.inputs(&before.topology, &own), table.inputs(topology, &own)),
+            None => Zones::new(table.inputs(topology, &own)),
+        };
+        table.keyring();
         table
     }
 
@@ -203,37 +220,31 @@ impl Table {
 
     /// The zone that `name` lies in, the longest.
     pub(crate) fn zone_of(&self, name: &Name) -> Option<&Arc<Zone>> {
-        ancestors(name).find_map(|above| self.zones.get(&above))
+        self.zones.around(name).next()
     }
 
     /// The zone that `name` lies in for `asker`, the longest of those that its view shows.
     pub(crate) fn zone_for(&self, asker: &Asker, name: &Name) -> Option<&Arc<Zone>> {
-        let above = ancestors(name).filter_map(|above| self.zones.get(&above));
-        let mut seen = above.filter(|zone| self.clients.sees(asker, zone.apex()));
-        seen.next()
-    }
-
-    /// The names of all zones.
-    pub(crate) fn zone_names(&self) -> impl ExactSizeIterator<Item = &Name> {
-        self.zones.keys()
+        self.zones.around(name).find(|zone| self.clients.sees(asker, zone.apex()))
     }
 
     /// The zone that answers `asker` for a name and a type, the longest that it sees; for the DS of a zone the one above it (RFC 4035
     /// §3.1.4.1).
     pub(crate) fn zone_placing(&self, asker: &Asker, name: &Name, kind: RecordType) -> Option<&Arc<Zone>> {
-        let child = kind == RecordType::DS && !name.is_root() && self.zones.contains_key(name);
+        let child = kind == RecordType::DS && !name.is_root() && self.zones.at(name).is_some();
         let above = || self.zone_for(asker, &name.base_name());
         child.then(above).flatten().or_else(|| self.zone_for(asker, name))
-    }
-
-    /// Every zone.
-    pub(crate) fn zones(&self) -> impl ExactSizeIterator<Item = &Arc<Zone>> {
-        self.zones.values()
     }
 
     /// The policy of a service; the nearest where none was written.
     pub(crate) fn policy(&self, service: &ServiceName) -> &Arc<Policy> {
         self.services.get(service).unwrap_or(&self.nearest)
+    }
+
+    /// The policy of a headless service by its names in `zone`.
+    pub(crate) fn headless_policy(&self, service: &ServiceName, zone: &Zone) -> &Arc<Policy> {
+        let specified = self.clusterset.as_ref() == Some(zone.apex());
+        self.services.get(service).unwrap_or(if specified { &self.every } else { &self.nearest })
     }
 
     /// The policy of a host, or of the wildcard above it.
@@ -263,8 +274,14 @@ impl Table {
     }
 
     /// What was left out, and why.
-    pub(crate) fn bad_records(&self) -> &[String] {
-        &self.bad
+    pub(crate) fn bad_records(&self) -> impl Iterator<Item = &String> {
+        self.bad.iter().chain(self.zones.faults())
+    }
+
+    /// What was left out that was not left out `before`, and why.
+    pub(crate) fn newly_bad(&self, before: &Self) -> Vec<String> {
+        let other = self.bad.iter().filter(|why| !before.bad.contains(why)).cloned();
+        other.chain(self.zones.new_faults(&before.zones)).collect()
     }
 
     fn member(&mut self, facts: &ClusterFacts, apex: &Name) {
@@ -294,14 +311,11 @@ impl Table {
                 self.hosts.entry(host).or_insert_with(|| Arc::clone(&policy));
             }
         }
+        self.named = Arc::new(self.hosts.keys().cloned().collect());
     }
 
-    fn own_zones(&mut self, apex: &Name) {
+    fn keyring(&mut self) {
         let topology = Arc::clone(&self.topology);
-        let own: Vec<Name> = [Some(apex.clone()), self.clusterset.clone()].into_iter().flatten().collect();
-        let mut building = Building::new(&topology, &own, self.hosts.keys());
-        self.bad.append(&mut building.bad);
-        self.zones = building.finish();
         for (object, keys) in &topology.keys {
             for (name, key) in &keys.tsig {
                 match Key::new(name, &key.algorithm, &key.secret) {

@@ -18,9 +18,9 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use serde_json::json;
 use stage::member::{Manner, MemberDns};
-use stage::ways::{Ends, WAYS, dial, framed, https_post, receive, send};
+use stage::ways::{WAYS, dial, framed, https_post, proxied, receive, send};
 use stage::*;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 const DB: &str = "db.atoll.internal";
@@ -52,18 +52,6 @@ fn brief() -> Config {
     Config { limits, ..Config::default() }
 }
 
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
-
-/// A conversation by TCP or DoT.
-async fn talk(stage: &Stage, from: &str, secure: bool) -> Option<Box<dyn Wire>> {
-    if secure {
-        let ends: &Ends = stage.ends();
-        return Some(Box::new(ends.secured(from, ends.tls, "dot").await.ok()?));
-    }
-    Some(Box::new(dial(from, stage.addr).await.ok()?))
-}
-
 /// Whether the server ends it, without having said more.
 async fn is_closed(stream: &mut (impl AsyncRead + Unpin)) -> bool {
     let mut rest = Vec::new();
@@ -79,7 +67,7 @@ async fn answers_come_as_they_are_ready_on_tcp_and_dot() {
     add(&mut t, "prod-eu", "prod", "eu-central", 21, json!({"servers": [member.addr.to_string()]}));
     let stage = Stage::everywhere(Config::default(), t).await;
     for secure in [false, true] {
-        let mut stream = talk(&stage, "127.0.0.1", secure).await.unwrap();
+        let mut stream = stage.talk("127.0.0.1", secure).await.unwrap();
         // A name of its own: what failed once fails at once for a while.
         let slow = octets(&format!("web-{secure}.shop.svc.prod-eu.atoll.internal"), RecordType::A);
         let fast = octets(DB, RecordType::A);
@@ -102,7 +90,7 @@ async fn no_more_queries_are_read_than_may_be_in_flight() {
     add(&mut t, "prod-eu", "prod", "eu-central", 21, json!({"servers": [member.addr.to_string()]}));
     let limits = Limits { queries: 1, ..Limits::default() };
     let stage = Stage::everywhere(Config { limits, ..Config::default() }, t).await;
-    let mut stream = talk(&stage, "127.0.0.1", false).await.unwrap();
+    let mut stream = stage.talk("127.0.0.1", false).await.unwrap();
     let (slow, fast) = (octets("web.shop.svc.prod-eu.atoll.internal", RecordType::A), octets(DB, RecordType::A));
     send(&mut stream, &slow).await.unwrap();
     send(&mut stream, &fast).await.unwrap();
@@ -125,7 +113,7 @@ async fn a_client_and_all_clients_have_so_many_connections_and_no_more() {
             ("the last seat", "127.0.0.3", true),
             ("no seat", "127.0.0.4", false),
         ] {
-            let mut stream = talk(&stage, from, secure).await;
+            let mut stream = stage.talk(from, secure).await;
             let got = match &mut stream {
                 Some(stream) => framed(stream, &ask).await,
                 None => None,
@@ -135,7 +123,7 @@ async fn a_client_and_all_clients_have_so_many_connections_and_no_more() {
         }
         // A seat is free again once somebody has left.
         drop(kept);
-        until(async || match talk(&stage, "127.0.0.4", secure).await {
+        until(async || match stage.talk("127.0.0.4", secure).await {
             Some(mut stream) => framed(&mut stream, &ask).await.is_some(),
             None => false,
         })
@@ -158,11 +146,11 @@ async fn who_is_idle_or_drips_or_shakes_no_hands_is_cut() {
     let stage = Stage::everywhere(brief(), topology()).await;
     let ends = stage.ends();
     for secure in [false, true] {
-        let mut stream = talk(&stage, "127.0.0.1", secure).await.unwrap();
+        let mut stream = stage.talk("127.0.0.1", secure).await.unwrap();
         assert!(framed(&mut stream, &octets(DB, RecordType::A)).await.is_some());
         assert!(is_closed(&mut stream).await, "idle, TLS: {secure}");
         // Octets that never make a query do not keep a connection open.
-        let mut stream = talk(&stage, "127.0.0.1", secure).await.unwrap();
+        let mut stream = stage.talk("127.0.0.1", secure).await.unwrap();
         let dripped = async {
             while stream.write_all(&[1]).await.is_ok() && stream.flush().await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -194,7 +182,7 @@ async fn who_does_not_read_is_cut() {
     let ask = octets(DB, RecordType::TXT);
     for secure in [false, true] {
         // 60 KB each, more of them than the kernel's buffers hold.
-        let mut stream = talk(&stage, "127.0.0.1", secure).await.unwrap();
+        let mut stream = stage.talk("127.0.0.1", secure).await.unwrap();
         let asking = async {
             while send(&mut stream, &ask).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -212,14 +200,6 @@ async fn who_does_not_read_is_cut() {
     stage.end().await;
 }
 
-/// As a balancer sends it: PROXY protocol, version 2, TCP over IPv4.
-fn header(client: [u8; 4]) -> Vec<u8> {
-    let mut octets = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
-    octets.extend(client);
-    octets.extend([127, 0, 0, 1, 0x30, 0x39, 0, 53]);
-    octets
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_balancer_says_who_the_client_is_and_nobody_else_does() {
     let config = Config {
@@ -229,8 +209,8 @@ async fn a_balancer_says_who_the_client_is_and_nobody_else_does() {
     };
     let stage = Stage::everywhere(config, topology()).await;
     let ask = octets(DB, RecordType::A);
-    let allowed = header([198, 51, 100, 7]);
-    let other = header([203, 0, 113, 7]);
+    let allowed = proxied([198, 51, 100, 7].into());
+    let other = proxied([203, 0, 113, 7].into());
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
     for (case, from, first, code) in [
         ("a client that may ask", "127.0.0.9", &allowed, Some(ResponseCode::NoError)),
@@ -241,31 +221,7 @@ async fn a_balancer_says_who_the_client_is_and_nobody_else_does() {
         ("a stranger without one", "127.0.0.1", &Vec::new(), Some(ResponseCode::NoError)),
     ] {
         for transport in ["tcp", "dot", "doh"] {
-            let at = match transport {
-                "tcp" => stage.addr,
-                "dot" => stage.ends().tls,
-                _ => stage.ends().https,
-            };
-            let mut stream = dial(from, at).await.unwrap();
-            stream.write_all(first).await.unwrap();
-            let asked = async {
-                match transport {
-                    "tcp" => framed(&mut stream, &ask).await,
-                    "dot" => framed(&mut stage.ends().secure(&mut stream, "dot").await.ok()?, &ask).await,
-                    _ => {
-                        let mut tls = stage.ends().secure(&mut stream, "http/1.1").await.ok()?;
-                        let head = format!(
-                            "POST /dns-query HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/dns-message\r\ncontent-length: {}\r\n\r\n",
-                            ask.len()
-                        );
-                        tls.write_all(&[head.as_bytes(), &ask].concat()).await.ok()?;
-                        let mut said = Vec::new();
-                        tls.read_to_end(&mut said).await.ok()?;
-                        let body = said.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-                        Some(said[body..].to_vec())
-                    }
-                }
-            };
+            let asked = stage.behind(transport, from, first, &ask);
             let reply = timeout(PATIENCE * 2, asked).await.expect("neither an answer nor an end");
             let got = reply.map(|octets| Message::from_vec(&octets).unwrap().metadata.response_code);
             assert_eq!(got, code, "{case} by {transport}");

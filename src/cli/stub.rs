@@ -67,12 +67,12 @@ pub(crate) fn text(resolver: &str, facts: &StubFacts) -> Result<String, String> 
     written.map(|text| text.config).map_err(|failure| failure.message)
 }
 
-/// Whether there is a resolver of that name, and whether its language has comments.
+/// Whether there is a resolver of that name.
 ///
 /// # Errors
 /// There is none.
-pub(crate) fn has_comments(resolver: &str) -> Result<bool, String> {
-    find(resolver).map(|resolver| resolver.comment.is_some()).map_err(|failure| failure.message)
+pub(crate) fn known(resolver: &str) -> Result<(), String> {
+    find(resolver).map(drop).map_err(|failure| failure.message)
 }
 
 /// What a configuration says.

@@ -2,7 +2,10 @@
 //! the agent's work) or into a file of this machine, which is done here.
 //!
 //! In: `agent.stub`. Out: a [`Stub`] for the agent. A file is ours if its first line says so; any other is left alone. It is replaced by
-//! rename, under a name that resolvers do not read, and the resolver is told by the command that the file names.
+//! rename, under a name that resolvers do not read, and the resolver is told by the command that the file names. Of a file that is the
+//! resolver's own ([`json`]) a part is ours.
+
+mod json;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,21 +37,15 @@ const SAID_MAX: usize = 300;
 /// [`Exit::Usage`]: no such resolver, or one that needs a path, or that can't be told by a file of ours.
 pub(super) fn stub(said: &config::Stub) -> anyhow::Result<Stub> {
     let usage = |why: String| Exit::Usage(format!("agent.stub: {why}"));
-    let comments = resolvers::has_comments(&said.resolver).map_err(usage)?;
+    resolvers::known(&said.resolver).map_err(usage)?;
     let place = match (said.resolver.as_str(), &said.path) {
         ("coredns", None) => Place::CoreDns,
         ("kube-dns", None) => Place::KubeDns,
         ("kube-dns", Some(_)) => return Err(usage("kube-dns reads a ConfigMap, so there is no path".into()).into()),
-        (name, _) if !comments => {
-            let why = format!(
-                "{name} has one file for everything, and no mark can stand in it: `atoll dns stub --for {name}` prints what goes in"
-            );
-            return Err(usage(why).into());
-        }
         (name, None) => return Err(usage(format!("{name} is told by a file: set agent.stub.path")).into()),
-        (_, Some(path)) => {
+        (name, Some(path)) => {
             let file = File { path: path.clone(), reload: said.reload.clone(), pending: AtomicBool::new(true) };
-            Place::Here(Arc::new(file))
+            if name == "mesos-dns" { Place::Here(Arc::new(Part(file))) } else { Place::Here(Arc::new(file)) }
         }
     };
     let name = said.resolver.clone();
@@ -75,7 +72,7 @@ impl Keep for File {
         let changed = self.held()?.is_none_or(|held| held != whole);
         if changed {
             self.pending.store(true, Ordering::Relaxed);
-            replace(&self.path, &whole).map_err(|e| format!("{}: {e}", self.path.display()))?;
+            replace(&self.path, &whole, 0o666).map_err(|e| format!("{}: {e}", self.path.display()))?;
         }
         self.read_anew().await?;
         Ok(changed)
@@ -126,11 +123,66 @@ impl File {
     }
 }
 
+/// A part of ours in the one file of Mesos-DNS.
+struct Part(File);
+
+#[async_trait]
+impl Keep for Part {
+    fn place(&self) -> String {
+        format!("the Mesos-DNS that reads {}", self.0.path.display())
+    }
+
+    async fn put(&self, text: &str) -> Result<bool, String> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Said {
+            zone_resolvers: json::Zones,
+        }
+        let said: Said = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let held = self.held()?;
+        let next = json::put(&held, &said.zone_resolvers).map_err(|why| self.named(&why))?;
+        let changed = next != held;
+        if changed {
+            self.write(&next)?;
+        }
+        self.0.read_anew().await?;
+        Ok(changed)
+    }
+
+    async fn remove(&self) -> Result<bool, String> {
+        let Some(before) = json::take(&self.held()?).map_err(|why| self.named(&why))? else { return Ok(false) };
+        self.write(&before)?;
+        self.0.read_anew().await?;
+        Ok(true)
+    }
+}
+
+impl Part {
+    fn named(&self, why: &str) -> String {
+        format!("{}: {why}", self.0.path.display())
+    }
+
+    fn held(&self) -> Result<String, String> {
+        std::fs::read_to_string(&self.0.path).map_err(|e| self.named(&e.to_string()))
+    }
+
+    /// It may hold secrets: who may read it stays as it was.
+    fn write(&self, text: &str) -> Result<(), String> {
+        self.0.pending.store(true, Ordering::Relaxed);
+        let may = std::fs::metadata(&self.0.path).map(|about| about.permissions());
+        let written = may.and_then(|may| {
+            replace(&self.0.path, text, 0o600)?;
+            std::fs::set_permissions(&self.0.path, may)
+        });
+        written.map_err(|e| self.named(&e.to_string()))
+    }
+}
+
 /// Replaces a file as a whole; resolvers that read a directory pass over the name in between.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let next = path.with_file_name(format!(".{}.atoll~", name.to_string_lossy()));
-    files::replace(path, &next, 0o666, text.as_bytes())
+    files::replace(path, &next, mode, text.as_bytes())
 }
 
 #[cfg(test)]
@@ -178,12 +230,52 @@ mod tests {
         assert_eq!(keep.put("x").await, Ok(false), "what is written already is read at last");
     }
 
+    #[tokio::test]
+    async fn mesos_dns_is_told_in_its_own_file_which_is_as_it_was_afterwards() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, count) = (dir.path().join("config.json"), dir.path().join("count"));
+        let before =
+            "{\n \"zk\": \"zk://10.0.0.1:2181/mesos\",\n \"zoneResolvers\": {\"weave\": [\"172.17.0.1\"]}\n}\n";
+        std::fs::write(&path, before).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let reload = format!("printf x >> {}", count.display());
+        let stub = stub(&said("mesos-dns", Some(path.clone()), &["sh", "-c", &reload])).unwrap();
+        let Place::Here(keep) = &stub.place else { panic!("a file") };
+        let facts = |server: &str| StubFacts {
+            apex: "atoll.internal".into(),
+            servers: vec![server.into()],
+            reverse: vec!["22.10.in-addr.arpa".into()],
+        };
+        let told = || std::fs::read_to_string(&count).unwrap_or_default().len();
+        for (server, times) in [("192.0.2.53", 1), ("192.0.2.54", 2)] {
+            let text = (stub.write)(&facts(server)).unwrap();
+            assert_eq!((keep.put(&text).await, keep.put(&text).await, told()), (Ok(true), Ok(false), times));
+            let held: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            let zones = &held["zoneResolvers"];
+            for zone in ["atoll.internal", "clusterset.local", "22.10.in-addr.arpa"] {
+                assert_eq!(zones[zone], serde_json::json!([server]), "{held}");
+            }
+            assert_eq!(zones["weave"], serde_json::json!(["172.17.0.1"]));
+        }
+        assert!((stub.write)(&facts("192.0.2.53:5353")).unwrap_err().contains("port 53 only"));
+        assert_eq!((keep.remove().await, keep.remove().await, told()), (Ok(true), Ok(false), 3));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        // What somebody has written anew is nobody's to guess.
+        let text = (stub.write)(&facts("192.0.2.53")).unwrap();
+        keep.put(&text).await.unwrap();
+        let meddled = std::fs::read_to_string(&path).unwrap().replace("192.0.2.53", "192.0.2.99");
+        std::fs::write(&path, meddled.replacen("192.0.2.99", "192.0.2.53", 1)).unwrap();
+        assert!(keep.put(&text).await.unwrap_err().contains("by hand"));
+    }
+
     #[test]
     fn resolvers_that_cannot_be_told_so_are_refused_at_the_start() {
         for (resolver, path, says) in [
             ("bind", None, "no such resolver"),
             ("unbound", None, "set agent.stub.path"),
-            ("mesos-dns", Some("/etc/mesos-dns/config.json"), "prints what goes in"),
+            ("mesos-dns", None, "set agent.stub.path"),
             ("kube-dns", Some("/x"), "there is no path"),
         ] {
             let why = format!("{:#}", stub(&said(resolver, path.map(PathBuf::from), &[])).unwrap_err());

@@ -25,11 +25,17 @@ pub(crate) const FREE: &str = "listen: {api: '127.0.0.1:0', hub: '127.0.0.1:0', 
 /// A home for one or several runs.
 pub(crate) struct Place {
     dir: TempDir,
+    env: Vec<(&'static str, String)>,
 }
 
 impl Place {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self { dir: tempfile::Builder::new().prefix("atoll-up-").tempdir()? })
+        Self::within(Vec::new())
+    }
+
+    /// What is started there has this in its environment, too.
+    pub(crate) fn within(env: Vec<(&'static str, String)>) -> Result<Self> {
+        Ok(Self { dir: tempfile::Builder::new().prefix("atoll-up-").tempdir()?, env })
     }
 
     pub(crate) fn home(&self) -> PathBuf {
@@ -48,6 +54,7 @@ impl Place {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
         command.args(words).env("ATOLL_HOME", self.home()).env_remove("KUBECONFIG").env_remove("ATOLL_LOG");
+        command.envs(self.env.iter().map(|(key, value)| (*key, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }

@@ -37,7 +37,11 @@ impl Stage {
     pub(crate) async fn with(members: &str, config: &str) -> Result<Self> {
         // Another test of this process may have been faster.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let place = Place::new()?;
+        Self::at(Place::new()?, members, config).await
+    }
+
+    /// The same at this place.
+    pub(crate) async fn at(place: Place, members: &str, config: &str) -> Result<Self> {
         let config = place.file("up.yaml", config)?;
         let up = place.up(&["--members", members, "--config", &config.display().to_string()]).await?;
         let hub = client(&PathBuf::from(up.text("kubeconfig")), "atoll").await?;

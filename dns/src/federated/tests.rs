@@ -129,8 +129,11 @@ fn endpoints_of_a_headless_service_have_names() {
         (
             "_http._tcp.web.shop.svc.clusterset.local",
             RecordType::SRV,
-            "0 100 8080 web-0.prod-eu.web.shop.svc.clusterset.local.",
+            "0 100 8080 web-0.prod-eu.web.shop.svc.clusterset.local. 0 100 8080 web-0.prod-us.web.shop.svc.clusterset.local.",
         ),
+        // Every endpoint by the specification's names, the nearest by our own.
+        ("web.shop.svc.clusterset.local", RecordType::A, "10.1.0.1 10.2.0.1"),
+        ("web.shop.svc.atoll.internal", RecordType::A, "10.1.0.1"),
     ] {
         assert_eq!(ask(t.clone(), EU, name, kind, &[]), want, "{name} {kind}");
     }

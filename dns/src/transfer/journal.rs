@@ -3,7 +3,7 @@
 //! In: a zone before and after. Out: the records that lead from one serial to the present one. Nothing is noted of signed zones:
 //! their signatures change with time.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -60,13 +60,15 @@ impl Journals {
             zones.remove(&at);
             return;
         }
-        let key = |r: Record| (r.name, r.ttl, r.data);
-        let (old, new): (HashSet<_>, HashSet<_>) =
-            (before.records().map(key).collect(), after.records().map(key).collect());
-        let only = |zone: &Zone, other: &HashSet<(Name, u32, RData)>| {
-            zone.records().filter(|r| !other.contains(&key(r.clone()))).collect::<Vec<_>>()
-        };
-        let (removed, added) = (only(before, &new), only(after, &old));
+        let (mut removed, mut added) = (Vec::new(), Vec::new());
+        before.differing(after, |was, is| {
+            let only = |these: &[Record], those: &[Record]| {
+                let same = |a: &Record, b: &Record| a.ttl == b.ttl && a.data == b.data;
+                these.iter().filter(|r| !those.iter().any(|o| same(r, o))).cloned().collect::<Vec<_>>()
+            };
+            removed.extend(only(&was, &is));
+            added.extend(only(&is, &was));
+        });
         let steps = zones.entry(at).or_default();
         // A change that was missed breaks the chain.
         if steps.back().is_some_and(|last| serial(&last.to) != before.serial()) {

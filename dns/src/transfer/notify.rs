@@ -75,7 +75,7 @@ fn stop(handle: &AbortHandle) -> bool {
 /// Everybody who is to be told, by which key.
 fn targets(table: &Table) -> HashMap<Target, (Arc<Zone>, Option<Arc<Key>>)> {
     let mut targets = HashMap::new();
-    for zone in table.zones() {
+    for zone in table.zones.iter() {
         let Some((_, facts)) = zone.object() else { continue };
         for target in &facts.spec.notify {
             let Some(at) = address(target) else { continue };

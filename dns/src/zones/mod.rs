@@ -1,24 +1,27 @@
 //! Own zones and what they answer: records of Zone and DNSEndpoint objects, wildcards, delegations, negative answers. Pure.
 //!
 //! In: a name and a type. Out: [`Found`]. Sources: RFC 1034 §4.3.2 (the algorithm), RFC 4592 (wildcards), RFC 2308 (negative answers),
-//! RFC 6672 (DNAME). [`build`] makes zones out of a topology, [`catalog`] the records of a catalog, [`nodes`] holds them.
+//! RFC 6672 (DNAME). [`build`] makes zones out of a topology, [`next`] those after a change out of those before it, [`all`] holds them,
+//! [`catalog`] makes the records of a catalog, [`nodes`] holds what stands at names.
 
+mod all;
 mod build;
 mod catalog;
+mod next;
 mod nodes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+pub(crate) use all::{Inputs, Zones};
 use atoll_api::kinds::Soa;
 use atoll_api::rdata::dname;
 use atoll_api::records;
 use atoll_api::topology::ZoneFacts;
-pub(crate) use build::{Building, serial};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::names::{below, left_of, within};
+use crate::names::{ancestors, below, left_of, within};
 use crate::sign::Keys;
 use nodes::{Node, Nodes};
 
@@ -39,12 +42,14 @@ pub(crate) enum Found {
     NoName,
 }
 
-/// A zone of ours.
+/// A zone of ours. A clone shares what does not differ.
 #[derive(Debug, Clone)]
 pub(crate) struct Zone {
     apex: Name,
     soa: Record,
     nodes: Nodes,
+    /// What is written for it itself, without DNSEndpoints and delegations; of a view what is written for that.
+    written: Nodes,
     /// The Zone object that it is of, and what that says.
     object: Option<(String, Arc<ZoneFacts>)>,
     /// With what it is signed.
@@ -62,10 +67,12 @@ impl Zone {
     /// A zone of a head (SOA first, then NS).
     fn with(apex: Name, head: Vec<Record>) -> Self {
         let soa = head.first().cloned().unwrap_or_else(|| Record::update0(apex.clone(), 0, RecordType::SOA));
-        let mut zone = Self { apex, soa, nodes: Nodes::default(), object: None, keys: None, views: HashMap::new() };
+        let (nodes, written) = (Nodes::default(), Nodes::default());
+        let mut zone = Self { apex, soa, nodes, written, object: None, keys: None, views: HashMap::new() };
         for record in head {
             zone.insert(record);
         }
+        zone.written = zone.nodes.clone();
         zone
     }
 
@@ -106,8 +113,18 @@ impl Zone {
         if let RData::SOA(soa) = &mut zone.soa.data {
             soa.serial = serial;
         }
-        zone.nodes.put(&zone.apex, RecordType::SOA, std::slice::from_ref(&zone.soa));
+        for nodes in [&mut zone.nodes, &mut zone.written] {
+            nodes.put(&zone.apex, RecordType::SOA, std::slice::from_ref(&zone.soa));
+        }
         zone
+    }
+
+    /// Tells `found` the records of each name that has others in `newer`, the SOA left out: those here and those there.
+    pub(crate) fn differing(&self, newer: &Self, mut found: impl FnMut(Vec<Record>, Vec<Record>)) {
+        let plain = |node: Option<Node<'_>>| {
+            node.into_iter().flat_map(|node| node.records()).filter(|r| r.record_type() != RecordType::SOA).collect()
+        };
+        self.nodes.differing(&newer.nodes, |was, is| found(plain(was), plain(is)));
     }
 
     /// The serial of its SOA.
@@ -125,7 +142,20 @@ impl Zone {
 
     /// Every name with its types, in the canonical order of RFC 4034 §6.1; empty non-terminals have none.
     pub(crate) fn names(&self) -> BTreeMap<Name, Vec<RecordType>> {
-        self.nodes.iter().map(|node| (node.name(), node.kinds())).collect()
+        let mut names = BTreeMap::new();
+        for node in self.nodes.iter() {
+            let name = node.name();
+            for inner in ancestors(&name).skip(1).take_while(|inner| within(inner, &self.apex)) {
+                names.entry(inner).or_default();
+            }
+            names.insert(name, node.kinds());
+        }
+        names
+    }
+
+    /// Whether `name`, which lies in the zone, is there: it has records, or names below it.
+    pub(crate) fn knows(&self, name: &Name) -> bool {
+        self.nodes.contains(name)
     }
 
     /// The set of a name and a type.
@@ -159,20 +189,17 @@ impl Zone {
         self.soa.clone()
     }
 
-    /// Adds a record, and the inner names above it; `false` where it can't stand beside what is there (RFC 1034 §3.6.2).
+    /// Adds a record, by which the names above it are there, too; `false` where it can't stand beside what is there (RFC 1034 §3.6.2).
     pub(crate) fn insert(&mut self, mut record: Record) -> bool {
-        let Some(left) = left_of(&record.name, &self.apex) else { return false };
+        if !within(&record.name, &self.apex) {
+            return false;
+        }
         let kind = record.record_type();
         let (alias, node) = (kind == RecordType::CNAME, self.nodes.get(&record.name));
         let mut set = node.and_then(|node| node.set(kind)).unwrap_or_default();
         let beside = node.is_some_and(|node| node.kinds().iter().any(|k| (*k == RecordType::CNAME) != alias));
         if beside || (alias && set.iter().any(|r| r.data != record.data)) {
             return false;
-        }
-        for cut in 1..=left.len() {
-            if let Some(inner) = below(&left[cut..], &self.apex) {
-                self.nodes.touch(&inner);
-            }
         }
         // RFC 2181 §5.2: one TTL a set; the smallest that was written.
         record.ttl = set.iter().map(|r| r.ttl).fold(record.ttl, u32::min);

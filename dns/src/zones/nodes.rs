@@ -1,29 +1,26 @@
 //! The names of a zone and what stands at each, as octets: a zone of a hundred thousand names takes a few megabytes. Pure.
 //!
 //! ```text
-//!   node: name │ type, TTL, length, data │ type, TTL, length, data │ …      sorted by type, data in the order in which it came
+//!   key: the name from the root on │ node: name │ type, TTL, length, data │ type, TTL, length, data │ …
+//!                                          sorted by type, data in the order in which it came
 //! ```
 //!
 //! In: records. Out: records, made anew out of their octets each time. Names are found whatever their letters' case and keep the spelling
-//! that they came with first.
+//! that they came with first. Names that only have names below them are there without a node. Clones share what does not differ: a change
+//! of one name copies a few dozen nodes, and finding what differs between neighbours costs what differs.
 
-use std::hash::{BuildHasher as _, RandomState};
-
-use hashbrown::HashTable;
+use atoll_api::ordered::Ordered;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, BinEncodable as _, BinEncoder, Restrict};
 
-use crate::names::octets;
+use crate::names::{octets, ordered};
 
 /// Type, time to live, length.
 const HEAD: usize = 8;
 
-/// All nodes.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Nodes {
-    table: HashTable<Box<[u8]>>,
-    seed: RandomState,
-}
+/// All nodes, in the canonical order of their names (RFC 4034 §6.1).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Nodes(Ordered<Box<[u8]>, Box<[u8]>>);
 
 /// What stands at one name.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +32,13 @@ pub(super) struct Node<'n> {
 impl Nodes {
     /// What stands at `name`; `None`: there is no such name.
     pub(super) fn get(&self, name: &Name) -> Option<Node<'_>> {
-        let name = octets(name);
-        self.table.find(self.hash(&name), |node| is(node, &name)).map(|node| Node::of(node))
+        let key = ordered(name);
+        let (found, node) = self.0.from_key(&key[..]).next()?;
+        if **found == *key {
+            return Some(Node::of(node));
+        }
+        // The names below come right behind.
+        found.starts_with(&key).then_some(Node { name: &[], rest: &[] })
     }
 
     /// Whether there is such a name.
@@ -44,69 +46,69 @@ impl Nodes {
         self.get(name).is_some()
     }
 
-    /// All of them, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Node<'_>> {
-        self.table.iter().map(|node| Node::of(node))
+    /// How many names have records.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Makes `name` exist.
-    pub(super) fn touch(&mut self, name: &Name) {
-        let name = octets(name);
-        let hash = self.hash(&name);
-        if self.table.find(hash, |node| is(node, &name)).is_none() {
-            self.insert(hash, name.into_boxed_slice());
-        }
+    /// What stands at each of them, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Node<'_>> {
+        self.0.values().map(|node| Node::of(node))
+    }
+
+    /// Tells `found` what differs at each name: what stands here, and what stands in `newer`.
+    pub(super) fn differing(&self, newer: &Self, mut found: impl FnMut(Option<Node<'_>>, Option<Node<'_>>)) {
+        self.0.differing(&newer.0, |_, was, is| {
+            found(was.map(|node| Node::of(node)), is.map(|node| Node::of(node)));
+        });
     }
 
     /// Puts `records`, all of one type, in place of those of that type at `name`; `false` for data that can't be written.
     pub(super) fn put(&mut self, name: &Name, kind: RecordType, records: &[Record]) -> bool {
         let Some(written) = records.iter().map(write).collect::<Option<Vec<_>>>() else { return false };
-        self.replace(name, |node| {
-            let (before, after): (Vec<_>, Vec<_>) =
-                node.raw().filter(|raw| raw.kind != kind).partition(|raw| raw.kind < kind);
-            let whole = |raw: &Raw<'_>| raw.whole.to_vec();
-            before.iter().map(whole).chain(written).chain(after.iter().map(whole)).flatten().collect()
-        });
+        let held = self.get(name).unwrap_or(Node { name: &[], rest: &[] });
+        let (before, after): (Vec<_>, Vec<_>) =
+            held.raw().filter(|raw| raw.kind != kind).partition(|raw| raw.kind < kind);
+        let whole = |raw: &Raw<'_>| raw.whole.to_vec();
+        let rest: Vec<u8> = before.iter().map(whole).chain(written).chain(after.iter().map(whole)).flatten().collect();
+        let spelled = if held.name.is_empty() { octets(name) } else { held.name.to_vec() };
+        self.set(ordered(name), [spelled, rest].concat());
         true
     }
 
-    /// Keeps of what stands at `name` the types that `keep` wants.
-    pub(super) fn retain(&mut self, name: &Name, keep: impl Fn(RecordType) -> bool) {
-        if self.contains(name) {
-            self.replace(name, |node| {
-                node.raw().filter(|raw| keep(raw.kind)).flat_map(|raw| raw.whole.to_vec()).collect()
-            });
+    /// What stands at `name` is what stands there in `other`.
+    pub(super) fn take(&mut self, name: &Name, other: &Self) {
+        let key = ordered(name);
+        match other.0.get(&key[..]) {
+            Some(node) => self.set(key, node.to_vec()),
+            None => drop(self.0.remove(&key[..])),
         }
     }
 
-    /// Puts what `next` makes of a node's records in their place.
-    fn replace(&mut self, name: &Name, next: impl FnOnce(Node<'_>) -> Vec<u8>) {
-        let name = octets(name);
-        let hash = self.hash(&name);
-        match self.table.find_mut(hash, |node| is(node, &name)) {
-            Some(node) => {
-                let held = Node::of(node);
-                *node = [held.name, &next(held)].concat().into_boxed_slice();
-            }
-            None => {
-                let whole = [&name[..], &next(Node { name: &name, rest: &[] })].concat();
-                self.insert(hash, whole.into_boxed_slice());
-            }
+    /// What stands at `name` is what stands there in `below`, but for the types that `above` has there: those are as it has them. An alias
+    /// stands alone (RFC 1034 §3.6.2).
+    pub(super) fn overlay(&mut self, name: &Name, below: &Self, above: &Self) {
+        let Some(over) = above.get(name).filter(|node| !node.is_empty()) else { return self.take(name, below) };
+        let kinds = over.kinds();
+        let alias = kinds.contains(&RecordType::CNAME);
+        let under = below.get(name);
+        let stays = |raw: &Raw<'_>| !alias && raw.kind != RecordType::CNAME && !kinds.contains(&raw.kind);
+        let mut all: Vec<Raw<'_>> = under.iter().flat_map(Node::raw).filter(stays).chain(over.raw()).collect();
+        all.sort_by_key(|raw| raw.kind);
+        let spelled = under.filter(|node| !node.name.is_empty()).unwrap_or(over).name;
+        let node = all.iter().fold(spelled.to_vec(), |mut node, raw| {
+            node.extend_from_slice(raw.whole);
+            node
+        });
+        self.set(ordered(name), node);
+    }
+
+    /// Where nothing differs nothing is copied.
+    fn set(&mut self, key: Vec<u8>, node: Vec<u8>) {
+        if self.0.get(&key[..]).is_none_or(|held| **held != *node) {
+            self.0.insert(key.into(), node.into());
         }
     }
-
-    fn insert(&mut self, hash: u64, node: Box<[u8]>) {
-        let Self { table, seed } = self;
-        table.insert_unique(hash, node, |node| seed.hash_one(Node::of(node).name.to_ascii_lowercase()));
-    }
-
-    fn hash(&self, name: &[u8]) -> u64 {
-        self.seed.hash_one(name.to_ascii_lowercase())
-    }
-}
-
-fn is(node: &[u8], name: &[u8]) -> bool {
-    Node::of(node).name.eq_ignore_ascii_case(name)
 }
 
 /// A record's octets, without its name.
@@ -140,7 +142,7 @@ impl<'n> Node<'n> {
         Self { name, rest }
     }
 
-    /// Its name.
+    /// Its name, where records stand.
     pub(super) fn name(&self) -> Name {
         Name::read(&mut BinDecoder::new(self.name)).unwrap_or_default()
     }
@@ -203,13 +205,19 @@ mod tests {
     use crate::names::absolute;
     use crate::testing::topology;
 
+    fn record(name: &str, kind: &str, ttl: u32, text: &str) -> Record {
+        atoll_api::records::record(Name::from_ascii(name).unwrap(), kind, ttl, text).unwrap()
+    }
+
     #[test]
     fn what_is_put_is_what_is_there() {
         let name = Name::from_ascii("Www.example.com.").unwrap();
-        let record = |kind: &str, ttl, text: &str| atoll_api::records::record(name.clone(), kind, ttl, text).unwrap();
         let mut nodes = Nodes::default();
-        let mx = [record("MX", 60, "10 mail.example.com."), record("MX", 60, "20 Mail2.example.com.")];
-        let a = [record("A", 5, "192.0.2.1")];
+        let mx = [
+            record("Www.example.com.", "MX", 60, "10 mail.example.com."),
+            record("Www.example.com.", "MX", 60, "20 Mail2.example.com."),
+        ];
+        let a = [record("Www.example.com.", "A", 5, "192.0.2.1")];
         assert!(nodes.put(&name, RecordType::MX, &mx) && nodes.put(&name, RecordType::A, &a));
         let node = nodes.get(&absolute("wWW.EXAMPLE.com").unwrap()).unwrap();
         assert_eq!(node.name().to_ascii(), "Www.example.com.");
@@ -219,11 +227,35 @@ mod tests {
         );
         assert_eq!(node.records().count(), 3);
         assert_eq!(node.set(RecordType::TXT), None);
-        nodes.retain(&name, |kind| kind == RecordType::A);
-        assert_eq!(nodes.get(&name).unwrap().set(RecordType::A), Some(a.to_vec()));
-        let inner = absolute("a.example.com").unwrap();
-        nodes.touch(&inner);
-        assert!(nodes.get(&inner).is_some_and(|node| node.is_empty()) && nodes.iter().count() == 2);
+        for (there, inner) in [(true, "example.com"), (true, "com"), (false, "xample.com"), (false, "a.example.com")] {
+            let node = nodes.get(&absolute(inner).unwrap());
+            assert_eq!(node.map(|node| node.is_empty()), there.then_some(true), "{inner}");
+        }
+        nodes.take(&name, &Nodes::default());
+        assert!(nodes.get(&name).is_none() && nodes.len() == 0);
+    }
+
+    #[test]
+    fn a_view_has_its_own_types_in_place_of_those_below_and_an_alias_stands_alone() {
+        let name = absolute("www.example").unwrap();
+        let of = |records: &[Record]| {
+            let mut nodes = Nodes::default();
+            records.iter().for_each(|r| assert!(nodes.put(&name, r.record_type(), std::slice::from_ref(r))));
+            nodes
+        };
+        let (a, b) = (record("www.example.", "A", 5, "192.0.2.1"), record("www.example.", "A", 9, "192.0.2.2"));
+        let (txt, alias) = (record("www.example.", "TXT", 5, "x"), record("www.example.", "CNAME", 5, "y.example."));
+        for (below, above, seen) in [
+            (vec![a.clone(), txt.clone()], vec![b.clone()], vec![b.clone(), txt.clone()]),
+            (vec![a.clone()], vec![], vec![a.clone()]),
+            (vec![], vec![b.clone()], vec![b.clone()]),
+            (vec![a.clone(), txt.clone()], vec![alias.clone()], vec![alias.clone()]),
+            (vec![alias], vec![txt.clone()], vec![txt]),
+        ] {
+            let mut nodes = of(&below);
+            nodes.overlay(&name, &of(&below), &of(&above));
+            assert_eq!(nodes.get(&name).unwrap().records().collect::<Vec<_>>(), seen);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use hickory_proto::rr::Record;
 use hickory_proto::rr::rdata::opt::EdnsCode;
 
 use crate::stage::edes;
+use crate::wording::COOKIE;
 
 /// What came back for one question.
 pub(crate) struct Came {
@@ -16,6 +17,13 @@ pub(crate) struct Came {
     pub(crate) took: Duration,
     /// What its signature is (`signing::Sent::judge`).
     pub(crate) signature: String,
+}
+
+impl Came {
+    /// The whole cookie that came along: both parts.
+    pub(crate) fn cookie(&self) -> Option<Vec<u8>> {
+        cookie(&Message::from_vec(self.octets.as_deref()?).ok()?).filter(|octets| octets.len() > 8)
+    }
 }
 
 /// The lines that don't hold.
@@ -85,6 +93,8 @@ fn holds(line: &str, reply: &Message, octets: usize, came: &Came) -> Result<(), 
             // RFC 7871 §6: family, source, scope.
             let scope = subnet.and_then(|octets| octets.get(3).copied());
             let got = format!("{got} scope={}", scope.map_or_else(|| "none".to_owned(), |s| s.to_string()));
+            let cookie = cookie(reply).map_or_else(|| "none".to_owned(), |octets| octets.len().to_string());
+            let got = format!("{got} cookie={cookie}");
             check(wanted.iter().all(|w| got.split(' ').any(|g| g == *w)), got)
         }
         ["tsig", wanted] => check(came.signature == *wanted, came.signature.clone()),
@@ -109,6 +119,13 @@ fn holds(line: &str, reply: &Message, octets: usize, came: &Came) -> Result<(), 
         }
         _ => Err("a line that can't be read".to_owned()),
     }
+}
+
+/// The cookie of a reply (RFC 7873 §4).
+pub(crate) fn cookie(reply: &Message) -> Option<Vec<u8>> {
+    let options = reply.edns.as_ref()?.options();
+    let (_, found) = options.as_ref().iter().find(|(code, _)| u16::from(*code) == COOKIE)?;
+    Vec::<u8>::try_from(found).ok()
 }
 
 /// Every wanted record is there once, and no other.

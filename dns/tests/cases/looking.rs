@@ -11,6 +11,12 @@ impl Scene {
         let all = self.known(step, server)?.asked();
         let told = self.told.insert(server.to_owned(), all.len()).unwrap_or(0);
         let got = &all[told..];
+        if let Some((line, least)) =
+            step.block.first().and_then(|(l, t)| Some((*l, t.trim().strip_prefix("ports >= ")?)))
+        {
+            let (least, ports) = (number(least).map_err(|why| (line, why))?, self.known(step, server)?.ports());
+            return Ok(if ports >= least { Vec::new() } else { vec![(line, format!("from {ports} ports"))] });
+        }
         let counts = |(line, text): &(usize, String)| -> Option<(usize, bool)> {
             let n = |text: &str| text.parse::<usize>().ok();
             let text = text.trim();

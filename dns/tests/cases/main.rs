@@ -31,8 +31,9 @@
 //!   advance 10s [step=100ms]                 the clock is moved; it stands still otherwise, but for what an answer waits for; by small
 //!                                            steps where probes go on meanwhile, which take real time
 //!   ask NAME TYPE [from=127.21.0.5] [over=udp,tcp] [flags=rd,cd,ad,do] [size=1232|none] [times=3]       over every transport by itself
+//!           [crowd=20] so many at once, [proxy=IP] after a balancer's PROXY header, [cookie=client|short|long|foreign|given] (RFC 7873)
 //!       rcode NXDOMAIN      flags aa rd      ede 3 23 | none      answer|authority|additional OWNER TTL TYPE DATA | none | count N
-//!       edns none | do | size=1232 | scope=24 octets <= 1232       took <= 500ms       silence (no reply at all)
+//!       edns none | do | size=1232 | scope=24 | cookie=24|none   octets <= 1232       took <= 500ms       silence (no reply at all)
 //!       TTL is a number, `*` or `<=30`; `*` in DATA stands for any text. What has no line is not compared.
 //!           key=k1 signs it; skew=400 by a clock that is ahead, mac=broken|short
 //!       tsig ok|none|BADKEY|BADSIG|BADTIME|BADTRUNC        has|no answer|authority|additional OWNER TTL TYPE DATA: among others
@@ -43,8 +44,12 @@
 //!   transfer example.com AXFR|IXFR [serial=7] [key=k1] [over=tcp,dot]    lines of an ask, and `serials 9 7 9 9`, `messages >= 2`
 //!   notified s1                              lines: what it was told since the last time, `at least N LINE`
 //!   backend web well|ill|gone IP,…   ·   probed web IP N (until so many probes more)   ·   told: lines `IP well|ill|nothing`
-//!   flood x*.example A count=1500            as many names in one moment by UDP, `*` a number
-//!   asked eu                                 what `eu` was asked since the last time; lines `udp name. TYPE`, or `count N`, `at most N`
+//!   flood x*.example A count=1500            as many names in one moment by UDP, `*` a number; a line `answered N`: so many whole answers
+//!   together [over=tcp,dot]                  lines `ask NAME TYPE`: all in one segment; `order NAME…`: so the replies come
+//!   seats [over=tcp,dot,doh,doq,doh3] count=3 [from=IP]     connections of one client at once; a line `served N`
+//!   linger [over=…]                          a connection after one question; a line `ended <= 3s`: so soon the server ends it
+//!   asked eu                                 what `eu` was asked since the last time; lines `udp name. TYPE`, or `count N`, `at most N`,
+//!                                            `ports >= N`
 //!   explain NAME TYPE [from=region]          lines `has TEXT`: the decision as JSON holds it
 //!   metric NAME{label="value"} >= 1
 //! ```
@@ -64,6 +69,7 @@ mod script;
 mod secondary;
 mod setting;
 mod signing;
+mod streams;
 mod wording;
 mod zones;
 
@@ -77,7 +83,7 @@ macro_rules! groups {
     };
 }
 
-groups! { basics, cache, checks, clusterset, failures, geo, hierarchy, members, outside, protection, zones }
+groups! { basics, cache, checks, clusterset, failures, geo, hierarchy, members, outside, protection, transports, zones }
 
 /// Published attacks: a scenario and a test of its name each, in `cases/attacks/`.
 macro_rules! attacks {

@@ -26,6 +26,7 @@ use crate::setting;
 use crate::signing::{self, Keys};
 use crate::stage::clock::{Standing, looked, moving, stand};
 use crate::stage::member::{Manner, MemberDns, Section};
+use crate::stage::ways::proxied;
 use crate::stage::{Agent, Given, Stage};
 use crate::wording::{absolute, behaviour, echoes, query, record};
 use crate::zones::{on, ways};
@@ -80,6 +81,8 @@ pub(crate) struct Scene {
     /// What `$NAME` stands for in facts: ports of backends, addresses of servers and secondaries.
     pub(crate) words: HashMap<String, String>,
     pub(crate) keys: Keys,
+    /// The cookie that the server gave last.
+    cookie: Vec<u8>,
     pub(crate) secondaries: HashMap<String, Secondary>,
     pub(crate) backends: HashMap<String, Backend>,
     pub(crate) map: watch::Sender<Option<Bytes>>,
@@ -106,6 +109,7 @@ impl Scene {
             told: HashMap::new(),
             words: HashMap::new(),
             keys: Keys::new(),
+            cookie: Vec::new(),
             secondaries: HashMap::new(),
             backends: HashMap::new(),
             map: watch::Sender::new(None),
@@ -184,6 +188,9 @@ impl Scene {
             }
             ("ask", [name, kind]) => return self.ask(step, name, kind).await,
             ("asked", [server]) => return self.asked(step, server),
+            ("together", []) => return self.together(step).await,
+            ("seats", []) => return self.seats(step).await,
+            ("linger", []) => return self.linger(step).await,
             ("explain", [name, kind]) => return Ok(self.explain(step, name, kind).await),
             ("metric", [name, ">=", least]) => return self.metric(step, name, least),
             _ => return Err(bad(format!("`{}` is no statement: see dns/tests/cases/main.rs", step.words.join(" ")))),
@@ -300,25 +307,38 @@ impl Scene {
         let bad = |why: String| (step.line, why);
         let from = step.option("from").unwrap_or("127.0.0.1").to_owned();
         let times = step.option("times").map_or(Ok(1), number).map_err(bad)?;
-        let keys = self.keys.clone();
+        let crowd = step.option("crowd").map_or(Ok(1), number).map_err(bad)?;
+        let proxy = step.option("proxy").map(|ip| ip.parse().map(proxied)).transpose();
+        let proxy = proxy.map_err(|_| bad("proxy=IP".to_owned()))?;
+        let (keys, mut given) = (self.keys.clone(), self.cookie.clone());
         let stage = self.stage().await;
         let mut wrong = Vec::new();
-        for way in ways(step, "") {
+        for way in ways(step, if proxy.is_some() { "tcp,dot,doh" } else { "" }) {
             for _ in 0..times {
-                let query = query(step, &on(name, way), kind).map_err(bad)?;
+                let query = query(step, &on(name, way), kind, &given).map_err(bad)?;
                 let mut sent = signing::sent(step, &keys, query.clone()).map_err(bad)?;
                 let start = Instant::now();
-                let octets = (way.ask)(stage, &from, &sent.octets).await;
-                let signature = octets.as_deref().map(|octets| sent.judge(octets)).unwrap_or_default();
-                let came = Came { octets, took: start.elapsed(), signature };
-                if let Some(Err(why)) = came.octets.as_deref().map(|octets| echoes(&query, octets)) {
-                    wrong.push((step.line, format!("over {}: {why}", way.transport)));
+                let asking = (0..crowd).map(|_| async {
+                    let octets = match &proxy {
+                        Some(first) => stage.behind(way.transport, &from, first, &sent.octets).await,
+                        None => (way.ask)(stage, &from, &sent.octets).await,
+                    };
+                    (octets, start.elapsed())
+                });
+                for (octets, took) in futures::future::join_all(asking).await {
+                    let signature = octets.as_deref().map(|octets| sent.judge(octets)).unwrap_or_default();
+                    let came = Came { octets, took, signature };
+                    if let Some(Err(why)) = came.octets.as_deref().map(|octets| echoes(&query, octets)) {
+                        wrong.push((step.line, format!("over {}: {why}", way.transport)));
+                    }
+                    let block: Vec<Wrong> = step.block.iter().map(|(line, text)| (*line, on(text, way))).collect();
+                    let more = differences(&block, &came).into_iter();
+                    wrong.extend(more.map(|(line, why)| (line, format!("over {}: {why}", way.transport))));
+                    given = came.cookie().unwrap_or(given);
                 }
-                let block: Vec<Wrong> = step.block.iter().map(|(line, text)| (*line, on(text, way))).collect();
-                let more = differences(&block, &came).into_iter();
-                wrong.extend(more.map(|(line, why)| (line, format!("over {}: {why}", way.transport))));
             }
         }
+        self.cookie = given;
         Ok(wrong)
     }
 
@@ -331,11 +351,15 @@ impl Scene {
         let [pattern, kind] = plain.as_slice() else { return Err(bad("flood NAME TYPE count=N".to_owned())) };
         let stage = self.stage().await;
         let names: Vec<String> = (0..count).map(|n| pattern.replace('*', &n.to_string())).collect();
+        let mut answered = 0;
         for some in names.chunks(32) {
-            let queries = some.iter().map(|name| query(step, name, kind).map(|q| q.to_vec().unwrap()));
+            let queries = some.iter().map(|name| query(step, name, kind, &[]).map(|q| q.to_vec().unwrap()));
             let queries = queries.collect::<Result<Vec<_>, _>>().map_err(bad)?;
-            futures::future::join_all(queries.iter().map(|packet| stage.raw(&from, packet))).await;
+            let replies = futures::future::join_all(queries.iter().map(|packet| stage.raw(&from, packet))).await;
+            answered += replies.iter().flatten().filter(|octets| octets[2] & 2 == 0).count();
         }
-        Ok(Vec::new())
+        let wanted = |text: &str| text.trim().strip_prefix("answered ").and_then(|n| n.parse().ok()) == Some(answered);
+        let differ = step.block.iter().filter(|(_, text)| !wanted(text));
+        Ok(differ.map(|(line, _)| (*line, format!("{answered} had a whole answer"))).collect())
     }
 }

@@ -34,7 +34,10 @@ impl Step {
 }
 
 /// What proves something, and so needs its rule above it.
-const PROVE: &[&str] = &["ask", "asked", "explain", "metric", "notified", "stored", "told", "transfer", "update"];
+const PROVE: &[&str] = &[
+    "ask", "asked", "explain", "linger", "metric", "notified", "seats", "stored", "together", "told", "transfer",
+    "update",
+];
 
 /// Reads a scenario.
 ///

@@ -32,6 +32,9 @@ pub(crate) fn config(step: &Step, server: impl Fn(&str) -> Option<SocketAddr>) -
             }
             "cache" | "rebinding" => cached(&mut config, values).map_err(bad)?,
             "ecs" => config.ecs = ranges().collect::<Result<_, _>>()?,
+            "proxies" => config.proxies = ranges().collect::<Result<_, _>>()?,
+            "allow" => config.allow = ranges().collect::<Result<_, _>>()?,
+            "limits" => limits(&mut config, values).map_err(bad)?,
             "view" => config.views.push(view(values).map_err(bad)?),
             "standing" => config.standing = standing(values).map_err(bad)?,
             "client" => {
@@ -59,6 +62,24 @@ fn cached(config: &mut Config, words: &[&str]) -> Result<(), String> {
                 let ranges = all.map(|r| r.parse().map_err(|_| format!("`{r}` is no range")));
                 config.rebinding.ranges = ranges.collect::<Result<_, _>>()?;
             }
+            _ => return Err(format!("no key `{key}`")),
+        }
+    }
+    Ok(())
+}
+
+/// `connections=… client=… queries=… idle=… handshake=… rate=…`.
+fn limits(config: &mut Config, words: &[&str]) -> Result<(), String> {
+    for word in words {
+        let (key, value) = word.split_once('=').ok_or(format!("`{word}` is not key=value"))?;
+        let (number, time) = (|| crate::expect::number(value), || crate::expect::duration(value));
+        match key {
+            "connections" => config.limits.connections = number()?,
+            "client" => config.limits.client_connections = number()?,
+            "queries" => config.limits.queries = number()?,
+            "idle" => config.limits.idle = time()?,
+            "handshake" => config.limits.handshake = time()?,
+            "rate" => config.rate.per_second = number()? as u32,
             _ => return Err(format!("no key `{key}`")),
         }
     }

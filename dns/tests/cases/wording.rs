@@ -72,8 +72,23 @@ pub(crate) fn behaviour(words: &[&str]) -> Result<Manner, String> {
     })
 }
 
-/// The query of an `ask`.
-pub(crate) fn query(step: &Step, name: &str, kind: &str) -> Result<Message, String> {
+/// The option of RFC 7873.
+pub(crate) const COOKIE: u16 = 10;
+
+/// The octets of a cookie: the client's part alone, too short a one, one that nobody gave, the one that was `given` last.
+fn cookie(word: &str, given: &[u8]) -> Result<Vec<u8>, String> {
+    Ok(match word {
+        "client" => vec![9; 8],
+        "short" => vec![9; 5],
+        "long" => vec![9; 41],
+        "foreign" => vec![9; 24],
+        "given" => given.to_vec(),
+        _ => return Err(format!("no cookie is called `{word}`")),
+    })
+}
+
+/// The query of an `ask`; `given` is the cookie that the server gave last.
+pub(crate) fn query(step: &Step, name: &str, kind: &str, given: &[u8]) -> Result<Message, String> {
     let flags: Vec<&str> = step.option("flags").unwrap_or("rd").split(',').collect();
     let mut query = Message::new(rand::random(), MessageType::Query, OpCode::Query);
     query.metadata.recursion_desired = flags.contains(&"rd");
@@ -93,6 +108,9 @@ pub(crate) fn query(step: &Step, name: &str, kind: &str) -> Result<Message, Stri
         if let Some(prefix) = step.option("ecs") {
             let subnet: ClientSubnet = prefix.parse().map_err(|_| format!("`{prefix}` is no prefix"))?;
             edns.options_mut().insert(EdnsOption::Subnet(subnet));
+        }
+        if let Some(cookie) = step.option("cookie") {
+            edns.options_mut().insert(EdnsOption::Unknown(COOKIE, self::cookie(cookie, given)?));
         }
         query.set_edns(edns);
     }

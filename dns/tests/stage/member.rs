@@ -82,6 +82,8 @@ struct Script {
     manner: Manner,
     asked: Vec<String>,
     spelled: Vec<String>,
+    /// From which ports it was asked by UDP.
+    ports: std::collections::BTreeSet<u16>,
     connections: usize,
     hang_up: bool,
 }
@@ -96,6 +98,7 @@ impl MemberDns {
             manner: Manner::Well,
             asked: Vec::new(),
             spelled: Vec::new(),
+            ports: std::collections::BTreeSet::new(),
             connections: 0,
             hang_up: false,
         };
@@ -157,6 +160,11 @@ impl MemberDns {
         self.script.lock().unwrap().spelled.clone()
     }
 
+    /// From how many ports it was asked by UDP, probes too.
+    pub(crate) fn ports(&self) -> usize {
+        self.script.lock().unwrap().ports.len()
+    }
+
     /// How many TCP connections it took.
     pub(crate) fn connections(&self) -> usize {
         self.script.lock().unwrap().connections
@@ -183,6 +191,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, script: Arc<Mutex<Script>>) {
     let mut packet = vec![0; 4096];
     while let Ok((len, from)) = socket.recv_from(&mut packet).await {
         let (after, replies) = answer(&script, &packet[..len], "udp");
+        script.lock().unwrap().ports.insert(from.port());
         let socket = Arc::clone(&socket);
         let manner = script.lock().unwrap().manner;
         if let Manner::Forwarding(to) = manner {

@@ -254,6 +254,60 @@ impl Stage {
     }
 }
 
+/// Octets both ways.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+impl Stage {
+    /// A connection by TCP or DoT; `None` when the server does not take it.
+    pub(crate) async fn talk(&self, from: &str, secure: bool) -> Option<Box<dyn Wire>> {
+        if secure {
+            return Some(Box::new(self.ends().secured(from, self.ends().tls, "dot").await.ok()?));
+        }
+        Some(Box::new(dial(from, self.addr).await.ok()?))
+    }
+
+    /// One question by TCP, DoT or DoH, on a connection that begins with `first`: what a balancer says.
+    pub(crate) async fn behind(&self, transport: &str, from: &str, first: &[u8], packet: &[u8]) -> Option<Vec<u8>> {
+        let at = match transport {
+            "tcp" => self.addr,
+            "dot" => self.ends().tls,
+            _ => self.ends().https,
+        };
+        let mut stream = dial(from, at).await.ok()?;
+        stream.write_all(first).await.ok()?;
+        match transport {
+            "tcp" => framed(&mut stream, packet).await,
+            "dot" => framed(&mut self.ends().secure(&mut stream, "dot").await.ok()?, packet).await,
+            _ => {
+                let mut tls = self.ends().secure(&mut stream, "http/1.1").await.ok()?;
+                tls.write_all(&http1_post(packet, "close")).await.ok()?;
+                let mut said = Vec::new();
+                tls.read_to_end(&mut said).await.ok()?;
+                let body = said.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+                Some(said[body..].to_vec())
+            }
+        }
+    }
+}
+
+/// As a balancer says who its client is: PROXY protocol, version 2, TCP over IPv4.
+pub(crate) fn proxied(client: std::net::Ipv4Addr) -> Vec<u8> {
+    let mut octets = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    octets.extend(client.octets());
+    octets.extend([127, 0, 0, 1, 0x30, 0x39, 0, 53]);
+    octets
+}
+
+/// The same question as HTTP/1.1 has it, whole.
+pub(crate) fn http1_post(packet: &[u8], connection: &str) -> Vec<u8> {
+    let head = format!(
+        "POST /dns-query HTTP/1.1\r\nhost: x\r\nconnection: {connection}\r\ncontent-type: application/dns-message\r\ncontent-length: {}\r\n\r\n",
+        packet.len()
+    );
+    [head.as_bytes(), packet].concat()
+}
+
 /// A query as RFC 8484 §4.1 has it.
 pub(crate) fn https_post(packet: &[u8]) -> http::Request<Bytes> {
     http::Request::post("https://localhost/dns-query")
