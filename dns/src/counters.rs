@@ -74,7 +74,7 @@ impl From<ResponseCode> for Told {
 impl Told {
     /// Of an answer that belongs to the one with this number.
     pub(crate) fn of(answer: &Answer, label: u16) -> Self {
-        let ede = answer.edes.first().map_or(0, |ede| u8::try_from(ede.code + 1).unwrap_or(u8::MAX));
+        let ede = answer.edes.first().map_or(0, |ede| u8::try_from(ede.code.saturating_add(1)).unwrap_or(u8::MAX));
         Self { rcode: answer.rcode.into(), label, ede }
     }
 

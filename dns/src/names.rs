@@ -41,6 +41,17 @@ pub(crate) fn lower_octets(name: &Name) -> Vec<u8> {
     octets(name).to_ascii_lowercase()
 }
 
+/// The name that `octets` are, uncompressed; `None` where they are none.
+pub(crate) fn of_octets(octets: &[u8]) -> Option<Name> {
+    let (mut labels, mut rest) = (Vec::with_capacity(8), octets);
+    while let Some((length, after)) = rest.split_first().filter(|(length, _)| **length > 0) {
+        let (label, after) = after.split_at_checked(usize::from(*length))?;
+        labels.push(label);
+        rest = after;
+    }
+    Name::from_labels(labels).ok()
+}
+
 /// Where the name that begins at `at` in a message ends; `None` when it does not end in it, or is none.
 pub(crate) fn after_name(packet: &[u8], mut at: usize) -> Option<usize> {
     // Each turn moves on by at least one octet.

@@ -57,6 +57,14 @@ impl<T> Prefixes<T> {
     }
 }
 
+/// The neighbourhood of `ip`: its /24 or /56. Neighbours have the same number, others have another.
+pub(crate) fn client_net(ip: IpAddr) -> u64 {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8) | 1 << 63,
+        IpAddr::V6(v6) => (v6.to_bits() >> 72) as u64,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

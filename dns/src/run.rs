@@ -32,13 +32,14 @@ use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::names::absolute;
 use crate::outside::Guard;
+use crate::prefixes::client_net;
 use crate::resolve::{Question, Resolver, Shared};
 use crate::respond::Responder;
 use crate::tap::Taps;
 use crate::transfer::notify;
 use crate::transport::{Sockets, TRANSPORTS};
 use crate::view::Findings;
-use crate::wire::{BYTES_MAX, Wire, neighbourhood};
+use crate::wire::{BYTES_MAX, Wire};
 use crate::world::World;
 
 /// How often the world is looked at when nothing else happens: health changes by silence, routes by probes.
@@ -242,7 +243,7 @@ impl Server {
         let qtype = if ask.qtype.is_empty() { "A".to_owned() } else { ask.qtype.to_ascii_uppercase() };
         let Ok(kind) = qtype.parse::<RecordType>() else { return json!({"error": format!("`{qtype}` is no type")}) };
         let (asker, by, ip) = asker(&world, &ask);
-        let (client, dice) = (neighbourhood(ip), rand::random());
+        let (client, dice) = (client_net(ip), rand::random());
         let name_asked = name.clone();
         let question = Question {
             name: name_asked,

@@ -207,9 +207,8 @@ impl Forwarder {
         trail: Option<Trail>,
         budget: &Budget,
     ) -> Result<Message, Failed> {
-        let (whose, party, budget) = (FEDERATION, &self.federation, Some(budget.clone()));
-        let to = To { whose, party, servers, tcp_only: false, bits, budget, trail };
-        let deadline = to.budget.as_ref().map_or_else(Instant::now, |budget| budget.deadline);
+        let (whose, party, deadline) = (FEDERATION, &self.federation, budget.deadline);
+        let to = To { whose, party, servers, tcp_only: false, bits, budget: Some(budget.clone()), trail };
         let reply = self.ask(&to, question, deadline).await;
         self.settle(&to, &reply);
         reply
@@ -361,8 +360,7 @@ pub(crate) fn judge(question: &Query, id: u16, octets: &[u8]) -> Option<Message>
     }
 }
 
-/// Whether `octets` begin as a reply to such a query.
-#[cfg(test)]
+/// Whether `octets` begin as a reply to such a query: for the same.
 pub(crate) fn is_ours(question: &Query, id: u16, octets: &[u8]) -> bool {
     matches!(Ask::new(question, id, None).screen(&mut octets.to_vec()), ask::Screened::Ours(_))
 }

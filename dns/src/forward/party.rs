@@ -167,6 +167,9 @@ impl Party {
 
     /// `servers` in the order in which they are asked; `turn` spreads questions over those that are as good as each other.
     pub(super) fn order(&self, servers: &[SocketAddr], turn: usize, now: Instant) -> Vec<SocketAddr> {
+        if servers.len() < 2 {
+            return servers.to_vec();
+        }
         let state = self.state();
         let typical = |server: &SocketAddr| state.servers.get(server).and_then(|s| s.times.percentile(50));
         let quickest = servers.iter().filter_map(typical).min().unwrap_or_default();

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! In: a way to dial and a query. Out: the reply that answers it. However many ask, one connection is dialed; who gives up is forgotten; a peer
-//! that owes an answer and says nothing is taken for dead. Never gives up on a question by itself: the caller has the deadline.
+//! that owes an answer and brings none is taken for dead. Never gives up on a question by itself: the caller has the deadline.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,7 +35,7 @@ const QUEUE_MAX: usize = 256;
 const IN_FLIGHT_MAX: usize = 512;
 /// A connection without questions ends.
 const IDLE: Duration = Duration::from_secs(10);
-/// A connection that owes an answer and says nothing at all for so long is taken for dead.
+/// A connection that owes an answer and brings no whole message for so long is taken for dead; octets that drip are none.
 const SILENT: Duration = Duration::from_millis(1500);
 /// One write.
 const WRITE_MAX: Duration = Duration::from_secs(1);

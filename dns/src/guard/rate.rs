@@ -12,7 +12,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher24;
 
 use super::cookie::Secret;
-use crate::wire::neighbourhood;
+use crate::prefixes::client_net;
 
 /// Counted networks and kinds: 512 KiB.
 const SLOTS: usize = 64 * 1024;
@@ -159,7 +159,7 @@ fn ticks(now: Duration) -> u64 {
 /// The network that an address is counted with, and the kind.
 fn network(ip: IpAddr, kind: Kind) -> [u8; 9] {
     let mut key = [kind as u8; 9];
-    key[1..].copy_from_slice(&neighbourhood(ip).to_le_bytes());
+    key[1..].copy_from_slice(&client_net(ip).to_le_bytes());
     key
 }
 

@@ -393,7 +393,7 @@ fn held_max(whose: u64, failed: &Failed) -> Duration {
 }
 
 /// A member's reply in our names.
-fn translated(
+pub(crate) fn translated(
     member: &Member,
     asked: &Asked,
     message: &Message,

@@ -20,6 +20,7 @@ use crate::cache::{Bits, Kept, Standing};
 use crate::completion;
 use crate::forward::Loops;
 use crate::lookup::flights::Straight;
+use crate::names::of_octets;
 use crate::resolve::told;
 use crate::road::Road;
 use crate::translate::{Asked, Carried, Swap, carry};
@@ -165,7 +166,7 @@ impl Lookups {
         let key = Key::of_octets(road.member.fingerprint, name, *kind);
         self.cache.put_octets(key, (&carried.wire, carried.ttl_s, carried.nxdomain), now);
         if carried.nxdomain
-            && let Some(native) = named(name).and_then(|name| road.member.rename.to_native(&name).ok()?)
+            && let Some(native) = of_octets(name).and_then(|name| road.member.rename.to_native(&name).ok()?)
         {
             self.is_not_there(departure, &native, now);
         }
@@ -178,7 +179,7 @@ impl Lookups {
         let Departure { road, name, kind, .. } = departure;
         let (member, kind, whose) = (&road.member, RecordType::from(*kind), road.member.fingerprint);
         let elsewhere = || Astray { broken: false };
-        let name = named(name).filter(|_| decided).ok_or_else(elsewhere)?;
+        let name = of_octets(name).filter(|_| decided).ok_or_else(elsewhere)?;
         let native = member.rename.to_native(&name).ok().flatten().ok_or_else(elsewhere)?;
         let asked = Asked { native, qtype: kind, trail: None };
         let kept = translated(member, &asked, &message, || member.soa(), &self.metrics).map_err(|_| elsewhere())?;
@@ -206,17 +207,6 @@ impl Lookups {
 /// What is answered of a member's word: the one who speaks for the name.
 fn said(road: &Road, kept: Kept) -> Answer {
     Answer { authoritative: true, sources: road.made_of.sources.clone(), ..told(kept) }
-}
-
-/// A name out of octets of the wire.
-fn named(octets: &[u8]) -> Option<Name> {
-    let (mut labels, mut rest) = (Vec::with_capacity(8), octets);
-    while let Some((length, after)) = rest.split_first().filter(|(length, _)| **length > 0) {
-        let (label, after) = after.split_at_checked(usize::from(*length))?;
-        labels.push(label);
-        rest = after;
-    }
-    Name::from_labels(labels).ok()
 }
 
 #[cfg(test)]

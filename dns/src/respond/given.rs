@@ -13,10 +13,11 @@ use crate::edns::{self, Edes, Opt, ReplyOpt};
 use crate::geo::ecs::Echo;
 use crate::guard::{Cookie, Kind, Verdict};
 use crate::lookup::Landed;
+use crate::prefixes::client_net;
 use crate::share::Pass;
 use crate::wire::query::{Folded, NAME_MAX, Query};
 use crate::wire::render::{Asked, cut, failure};
-use crate::wire::{Client, Hit, Local, Made, Stands, Terms, neighbourhood};
+use crate::wire::{Client, Hit, Local, Made, Stands, Terms};
 
 /// Question, extended errors and options of a failure.
 const FAILURE_BYTES_MAX: usize = 2048;
@@ -127,7 +128,7 @@ impl Responder {
             }
         };
         let cookie = query.opt.map_or(Cookie::Absent, |o| self.edge.guard.cookie(moment.edge, ip, o.cookie));
-        let client = Client { place: stands.place, net: neighbourhood(client) };
+        let client = Client { place: stands.place, net: client_net(client) };
         let posed = Posed { query, ip, stands, client, echo, cookie, moment };
         let may = !stands.barred
             && cookie != Cookie::Malformed

@@ -34,12 +34,13 @@ use crate::geo::ecs::{self, Echo};
 use crate::guard::{Cookie, Kind, Now, Verdict};
 use crate::metrics::Metrics;
 use crate::names::octets;
+use crate::prefixes::client_net;
 use crate::resolve::{Question, Shared};
 use crate::tap::{self, Taps};
 use crate::wire::encode::{self, encode};
 use crate::wire::query::{NAME_MAX, Query, bit};
 use crate::wire::render::Asked;
-use crate::wire::{Client, Made, Wire, neighbourhood};
+use crate::wire::{Client, Made, Wire};
 use crate::world::World;
 pub(crate) use given::Given;
 use head::{Head, bare, is_meta, parse};
@@ -295,7 +296,7 @@ impl Peer<'_> {
     }
 
     fn client(&self) -> Client {
-        Client { place: self.seen.asker.id, net: neighbourhood(self.seen.client) }
+        Client { place: self.seen.asker.id, net: client_net(self.seen.client) }
     }
 
     /// What the OPT of a reply depends on.

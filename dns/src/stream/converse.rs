@@ -121,7 +121,7 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), output: &mut Vec<u8>, wit
 }
 
 /// The first whole message.
-fn frame(input: &mut BytesMut) -> Option<BytesMut> {
+pub(crate) fn frame(input: &mut BytesMut) -> Option<BytesMut> {
     let length = usize::from(u16::from_be_bytes(*input.first_chunk()?));
     input.get(LENGTH_BYTES..LENGTH_BYTES + length)?;
     input.advance(LENGTH_BYTES);

@@ -125,7 +125,8 @@ impl<'m> Walk<'m> {
         // Where an alias lies in between, the renamed DNAME would say something else: then the CNAME alone stands.
         let faithful = dname(&ours.data).and_then(|to| substitute(&owner, &ours.name, &to));
         let ttl = ours.ttl;
-        if faithful.as_ref() == Some(&end) {
+        // A chain may come below one DNAME twice.
+        if faithful.as_ref() == Some(&end) && !self.out.answers.contains(&ours) {
             self.out.answers.push(ours);
         }
         self.out.answers.push(Record::from_rdata(owner, ttl, RData::CNAME(CNAME(end))));

@@ -9,8 +9,9 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use super::query::{HEADER, QUESTION_TAIL, name};
 use super::render::{Body, Facts, turn_size};
 use crate::answer::{Answer, Source, ede};
+use crate::counters::Told;
 use crate::edns::Edes;
-use crate::names::within;
+use crate::names::{after_name, within};
 use crate::translate::Carried;
 
 /// What we say ourselves is looked at again after so long, though nothing has changed.
@@ -81,7 +82,7 @@ pub(crate) fn encode(question: &Question<'_>, answer: &Answer, recursion: bool) 
         aging,
         glue: layout.glue,
         code: (u16::from(answer.rcode) >> 4) as u8,
-        ede: answer.edes.first().map_or(0, |ede| u8::try_from(ede.code + 1).unwrap_or(u8::MAX)),
+        ede: Told::of(answer, 0).ede,
     };
     let offsets = layout.ttls.iter().filter(|_| aging);
     let ttls = offsets.flat_map(|offset| offset.to_le_bytes()).collect();
@@ -195,7 +196,7 @@ impl Layout {
                 layout.thin = at;
             }
             let start = at;
-            at += owner(wire.get(at..)?)?;
+            at = after_name(wire, at)?;
             let head: &[u8; 10] = wire.get(at..)?.first_chunk()?;
             layout.ttls.push(u16::try_from(at + 4).ok()?);
             at += 10 + usize::from(u16::from_be_bytes([head[8], head[9]]));
@@ -233,17 +234,4 @@ struct Turn {
     at: u16,
     count: u8,
     wide: bool,
-}
-
-/// How long the owner is that `octets` begin with: labels, then the root or a pointer (RFC 1035 §4.1.4).
-fn owner(octets: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        match *octets.get(at)? {
-            0 => return Some(at + 1),
-            length if length & 0xc0 == 0xc0 => return Some(at + 2),
-            length if length <= 63 => at += 1 + usize::from(length),
-            _ => return None,
-        }
-    }
 }

@@ -23,7 +23,6 @@ mod store;
 pub(crate) mod tests;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::net::IpAddr;
 
 use tokio::time::Instant;
 
@@ -306,12 +305,4 @@ fn variant(hash: u64, base: Key<'_>, variant: u64) -> (u64, Key<'_>) {
 /// Which of `slots` the dice show.
 pub(crate) fn slot(dice: u64, slots: u16) -> u16 {
     u16::try_from(dice % u64::from(slots.max(1))).unwrap_or(0)
-}
-
-/// The neighbourhood of `ip`: its /24 or /56. Neighbours have the same number, others have another.
-pub(crate) fn neighbourhood(ip: IpAddr) -> u64 {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8) | 1 << 63,
-        IpAddr::V6(v6) => (v6.to_bits() >> 72) as u64,
-    }
 }

@@ -6,6 +6,7 @@
 //! Sources: RFC 1035 §4.1, RFC 6891 §6.1, RFC 7871 §6 (ECS).
 
 use crate::edns::Opt;
+use crate::geo::ecs::Subnet;
 
 /// RFC 1035 §2.3.4, with the length octets and the root's.
 pub(crate) const NAME_MAX: usize = 255;
@@ -89,7 +90,7 @@ fn opt(record: &[u8]) -> Option<Opt<'_>> {
     }
     let flags = u32::from(u16::from_be_bytes([high, low]));
     let opt = Opt::read(u16::from_be_bytes([size_high, size_low]), flags, data).ok()?;
-    opt.subnet.is_none_or(is_subnet).then_some(opt)
+    opt.subnet.is_none_or(|subnet| Subnet::read(subnet).is_ok()).then_some(opt)
 }
 
 /// The whole name that `octets` begin with, without pointers.
@@ -111,21 +112,6 @@ pub(crate) fn name(octets: &[u8]) -> Option<&[u8]> {
 /// Types that records have (RFC 6895 §3.1), and that no answer is made up for.
 fn is_data(kind: u16) -> bool {
     kind != 0 && kind != OPT && !(128..=255).contains(&kind)
-}
-
-/// RFC 7871 §6: as many octets as the prefix needs, the rest of its bits zero, no scope in a query.
-fn is_subnet(value: &[u8]) -> bool {
-    let Some((&[family_high, family_low, source, scope], address)) = value.split_first_chunk::<4>() else {
-        return false;
-    };
-    let longest = match u16::from_be_bytes([family_high, family_low]) {
-        1 => 32,
-        2 => 128,
-        _ => return false,
-    };
-    let spare = source.wrapping_neg() % 8;
-    let clean = address.last().is_none_or(|last| last & !(0xff_u8 << spare) == 0);
-    scope == 0 && source <= longest && address.len() == usize::from(source).div_ceil(8) && clean
 }
 
 #[cfg(test)]

@@ -10,17 +10,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
-use crate::forward::is_ours;
+use crate::fuzzing::alike;
 use crate::geo::Geo;
-use crate::metrics::Metrics;
-use crate::names::{below, left_of, lower_octets, octets, text};
+use crate::names::{below, left_of, text};
 use crate::table::{Member, Table};
 use crate::testing::topology;
 
 /// Random cases.
 const CASES: u32 = 4096;
 
-static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new(&prometheus::Registry::new()).unwrap());
 /// One of `cluster.local`.
 static MEMBER: LazyLock<Arc<Member>> = LazyLock::new(|| {
     let table = Table::new(&Arc::new(topology()), &Config::default(), &Geo::default());
@@ -39,61 +37,6 @@ fn n(text: &str) -> Name {
 /// The member's name for the labels, and ours.
 fn both(member: &Member, path: &[String]) -> (Name, Name) {
     (below(path, member.rename.native()).unwrap(), below(path, member.rename.hub()).unwrap().to_lowercase())
-}
-
-/// What the full way comes to: what is kept, and the reply.
-fn full(member: &Member, path: &[String], kind: RecordType, reply: &[u8]) -> Option<(Kept, Encoded)> {
-    let (native, name) = both(member, path);
-    let message = Message::from_vec(reply).ok()?;
-    if !matches!(message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain) {
-        return None;
-    }
-    let asked = Asked { native: native.to_lowercase(), qtype: kind, trail: None };
-    let kept = translated(member, &asked, &message, || member.soa(), &METRICS).ok()?.settled();
-    let made_of =
-        Answer { sources: vec![crate::answer::Source::Member(member.name.clone())], ..Answer::records(Vec::new()) };
-    let Kept { answers, authorities, additionals, .. } = kept.clone();
-    let rcode = if kept.nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
-    let answer = Answer { rcode, answers, authorities, additionals, ..made_of };
-    let question = encode::Question { name: &name, kind, class: DNSClass::IN };
-    Some((kept, encode::encode(&question, &answer, false)))
-}
-
-fn carried(member: &Member, path: &[String], kind: RecordType, reply: &[u8]) -> Option<Carried> {
-    let (native, name) = both(member, path);
-    // As the forwarder does it before.
-    let asked = Asks::query(native.to_lowercase(), kind);
-    if !is_ours(&asked, 7, reply) {
-        return None;
-    }
-    let name = lower_octets(&name);
-    let left = name.len() - lower_octets(member.rename.hub()).len();
-    carry(&Swap { name: &name, left, native: &octets(member.rename.native()), kind: kind.into() }, reply)
-}
-
-/// Whether it was carried; if so, what the full way says is the same.
-fn alike(member: &Member, path: &[String], kind: RecordType, reply: &[u8]) -> bool {
-    let Some(carried) = carried(member, path, kind, reply) else { return false };
-    let (kept, encoded) = full(member, path, kind, reply)
-        .unwrap_or_else(|| panic!("the full way does not take it: {reply:?} {:?}", Message::from_vec(reply)));
-    assert_eq!(Kept::read(&carried.wire), Some(kept.clone()), "kept");
-    assert_eq!((carried.ttl_s, carried.nxdomain), (kept.ttl(), kept.nxdomain));
-    let short = Encoded::carried(carried);
-    let read = |encoded: &Encoded| Message::from_vec(&encoded.wire).unwrap();
-    assert_eq!(read(&short), read(&encoded), "the reply");
-    let ttls = |encoded: &Encoded| -> Vec<Vec<u8>> {
-        let at = |o: &[u8]| usize::from(u16::from_le_bytes([o[0], o[1]]));
-        encoded.ttls.chunks_exact(2).map(|o| encoded.wire[at(o)..at(o) + 4].to_vec()).collect()
-    };
-    assert_eq!(ttls(&short), ttls(&encoded), "the times to live");
-    assert_eq!(
-        (short.life_s, &short.edes, short.wire.len()),
-        (encoded.life_s, &encoded.edes, usize::from(short.facts.thin))
-    );
-    let facts =
-        |encoded: &Encoded| (encoded.facts.question, encoded.facts.aging, encoded.facts.turns, encoded.facts.glue);
-    assert_eq!(facts(&short), facts(&encoded));
-    true
 }
 
 fn labels(text: &str) -> Vec<String> {

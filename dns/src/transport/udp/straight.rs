@@ -19,9 +19,9 @@ use super::slow::Peer;
 use crate::budget::Begun;
 use crate::forward::{Heard, Ports, Ready, Received, Slot, Trip, UDP_BYTES_MAX};
 use crate::lookup::{Departure, Landed};
+use crate::prefixes::client_net;
 use crate::respond::{Moment, Responder};
 use crate::share::Pass;
-use crate::wire::neighbourhood;
 use crate::wire::query::{NAME_MAX, Query, bit};
 
 /// Questions of one thread that are on their way; more go the slow way.
@@ -106,7 +106,7 @@ impl Straight {
         let (road, left) = gate.road(&query)?;
         let forwarder = resolver.lookups.forwarder();
         let slot = forwarder.admit(&road)?;
-        let departure = resolver.lookups.depart((road, left), &query, neighbourhood(ip), moment.now)?;
+        let departure = resolver.lookups.depart((road, left), &query, client_net(ip), moment.now)?;
         let trip = forwarder.set_out(&departure.road, departure.question(), None, moment.dice, moment.now)?;
         let at = self.flights.iter().position(Option::is_none).unwrap_or(self.flights.len());
         let leg = (trip.server, trip.octets(), trip.id());

@@ -200,8 +200,9 @@ impl Worker {
         for at in 0..count {
             moment.dice = self.roll();
             match catch_unwind(AssertUnwindSafe(|| self.hit(at, moment))) {
-                Ok(true) => tally.hits += 1,
-                Ok(false) => tally.misses += 1,
+                Ok(Some(true)) => tally.hits += 1,
+                Ok(Some(false)) => tally.misses += 1,
+                Ok(None) => {}
                 Err(_) => self.dropped.panic.inc(),
             }
         }
@@ -223,17 +224,17 @@ impl Worker {
         Ok(tally)
     }
 
-    /// Whether nothing is left to be decided of the packet; else its pass is kept, where it got one.
-    fn hit(&mut self, at: usize, moment: Moment) -> bool {
-        let Some((packet, from, out)) = self.batch.packet(at) else { return true };
+    /// Whether nothing is left to be decided of the packet; else its pass is kept, where it got one. `None` of nobody's packet.
+    fn hit(&mut self, at: usize, moment: Moment) -> Option<bool> {
+        let (packet, from, out) = self.batch.packet(at)?;
         match self.responder.hit(&mut self.local, packet, from, moment, out) {
             Given::Slow(pass) => {
                 self.passes[at] = Some(pass);
-                return false;
+                return Some(false);
             }
             Given::Shed => {
                 self.dropped.full.inc();
-                return false;
+                return Some(false);
             }
             Given::Dropped => self.dropped.rate.inc(),
             Given::Reply(hit) => {
@@ -244,7 +245,7 @@ impl Worker {
                 self.batch.reply(hit.len, from);
             }
         }
-        true
+        Some(true)
     }
 
     /// Asks a member, decides at once, or lets others do it.
