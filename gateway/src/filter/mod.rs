@@ -14,13 +14,14 @@
 //! 4. The route's own filters, in their order; one that has a guard ([`Filter::guard`]) is passed as those before.
 //! 5. The answer: the route's filters back, then `policy::back(asked.backs, response)`, which also refusals of ours pass, once there is one.
 //!
-//! The table's order is the order in which guards work, whatever the order in which policies write them; answers pass them the other way.
+//! Guards work in the order of [`PARAMETERS`], whatever the order in which policies write them; answers pass them the other way.
 //! `rate` with key `user` works after those that authenticate.
 
 mod api_keys;
 mod bandwidth;
 mod basic;
 mod cidrs;
+mod compression;
 mod connections;
 mod cors;
 mod error_pages;
@@ -204,7 +205,7 @@ const fn policy(
     Row { name, make: Make::Policy { make, not_on } }
 }
 
-/// Every filter: those of policies in the order in which they work, then those of routes.
+/// Every filter: those of policies, whose order is that of [`PARAMETERS`], and those of routes.
 pub(crate) const FILTERS: &[Row] = &[
     policy("hsts", BROWSERS, hsts::make),
     policy("errorPages", BROWSERS, error_pages::make),
@@ -213,6 +214,7 @@ pub(crate) const FILTERS: &[Row] = &[
     policy("connections", &[], connections::make),
     policy("sizes", STREAMS, sizes::make),
     policy("bandwidth", STREAMS, bandwidth::make),
+    policy("compression", STREAMS, compression::make),
     policy("rate", &[], rate::make),
     policy("cors", STREAMS, cors::policy),
     policy("basic", STREAMS, basic::make),
@@ -277,7 +279,7 @@ fn policy_row(filter: &str) -> Option<PolicyRow> {
 
 /// The place of a filter in the order; what is unknown stands first, so that it refuses first.
 pub(crate) fn place(filter: &str) -> usize {
-    FILTERS.iter().position(|row| row.name == filter).map_or(0, |at| (at + 1) * 2)
+    PARAMETERS.iter().position(|row| row.filter == filter).map_or(0, |at| (at + 1) * 2)
 }
 
 /// The place of a guard of that filter.

@@ -140,8 +140,15 @@ fn what_cannot_be_made_is_refused_with_its_reason() {
 }
 
 #[test]
-fn policies_take_what_the_table_has_in_its_order() {
+fn every_filter_of_a_policy_is_a_row_and_described() {
     let of_policies = FILTERS.iter().filter(|row| matches!(row.make, Make::Policy { .. })).map(|row| row.name);
     let described = PARAMETERS.iter().map(|parameters| parameters.filter);
-    assert_eq!(of_policies.collect::<Vec<_>>(), described.collect::<Vec<_>>());
+    let sorted = |names: &mut dyn Iterator<Item = &'static str>| {
+        let mut names: Vec<&str> = names.collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(sorted(&mut { of_policies }), sorted(&mut { described }));
+    assert!(place("deny") < place("basic") && place("basic") < place(AUTHENTICATED));
+    assert_eq!(place("unheard"), 0, "what is unknown refuses first");
 }

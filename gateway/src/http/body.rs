@@ -35,6 +35,9 @@ pub(crate) enum BodyError {
     /// It is longer than a policy lets it be.
     #[error("the body is longer than it may be")]
     TooLong,
+    /// It can't be written shorter.
+    #[error("the body can't be coded: {0}")]
+    Coding(std::io::Error),
 }
 
 pub(super) type FramePoll = Poll<Option<Result<Frame<Bytes>, BodyError>>>;

@@ -206,7 +206,7 @@ impl Body for Upload {
             let _ = this.fate.fault.set(match error {
                 BodyError::TooLong => Fault::TooLong,
                 BodyError::Late => Fault::Late,
-                BodyError::Broken(_) | BodyError::Hyper(_) => Fault::Broken,
+                BodyError::Broken(_) | BodyError::Hyper(_) | BodyError::Coding(_) => Fault::Broken,
             });
         }
         Poll::Ready(frame)

@@ -3,16 +3,18 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::task::Poll;
 
+use bytes::Bytes;
 use http::{Request, Response, Uri, Version};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use tokio::io::AsyncWriteExt as _;
 
 use super::body::ClientBody;
 use super::head::{Bad, Framing, Head};
 use super::render::{self, After};
 use super::serve::{Asked, Connection, Next, continued};
-use crate::http::{FromClient, Reply, answer};
+use crate::http::{BodyError, FromClient, Reply, answer};
 
 /// So much is gathered before it is written.
 const GATHER: usize = 64 * 1024;
@@ -65,7 +67,7 @@ impl Connection {
         let silent = matches!(framing, None | Some(Framing::None));
         let chunked = framing == Some(Framing::Chunked);
         loop {
-            let frame = if silent { None } else { poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await };
+            let frame = if silent { None } else { self.frame(&mut body).await? };
             let Some(frame) = frame else { break };
             let Ok(frame) = frame else {
                 self.write_out().await?;
@@ -92,6 +94,17 @@ impl Connection {
             render::last_chunk(&mut self.out, None);
         }
         self.done(body, then).await
+    }
+
+    /// The next frame. What is written already is not held back where that takes time: a head is worth knowing before its body begins.
+    async fn frame(&mut self, body: &mut Reply) -> io::Result<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut next = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+        if let Poll::Ready(frame) = futures::poll!(&mut next) {
+            return Ok(frame);
+        }
+        self.write_out().await?;
+        self.writer.flush().await?;
+        Ok(next.await)
     }
 
     async fn done(&mut self, body: Reply, then: After) -> io::Result<Next> {

@@ -14,6 +14,7 @@ pub(crate) mod authorize;
 mod backends;
 pub(crate) mod buckets;
 pub(crate) mod carried;
+pub(crate) mod coding;
 pub(crate) mod envoy;
 mod follow;
 pub(crate) mod grpc;

@@ -20,6 +20,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: http::HeaderMap,
     pub(crate) body: String,
+    pub(crate) octets: Bytes,
     pub(crate) trailers: http::HeaderMap,
 }
 
@@ -49,6 +50,7 @@ impl Answer {
             status: head.status.as_u16(),
             headers: head.headers,
             body: String::from_utf8_lossy(&body).into_owned(),
+            octets: body,
         }
     }
 }

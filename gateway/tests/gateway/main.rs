@@ -16,6 +16,7 @@ mod filters;
 mod l4;
 mod policies;
 mod policy_auth;
+mod policy_bodies;
 mod policy_filters;
 mod ports;
 mod relay;

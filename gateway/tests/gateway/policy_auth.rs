@@ -24,10 +24,10 @@ use crate::backend::Pod;
 use crate::policy_filters::{ask, put, world};
 use crate::world::{World, import, route, service};
 
-type Answered = Response<BoxBody<Bytes, Infallible>>;
+pub(crate) type Answered = Response<BoxBody<Bytes, Infallible>>;
 
 /// A server of HTTP/1.1 and HTTP/2 without TLS; `answer` gets the head and the whole body.
-async fn serve(
+pub(crate) async fn serve(
     ip: &str,
     answer: impl Fn(&http::request::Parts, Bytes) -> Answered + Send + Sync + 'static,
 ) -> SocketAddr {
@@ -51,7 +51,7 @@ async fn serve(
     at
 }
 
-fn plain(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answered {
+pub(crate) fn plain(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answered {
     let mut answer = Response::new(Full::new(Bytes::from(body.to_owned())).boxed());
     *answer.status_mut() = status.try_into().unwrap();
     for (name, value) in headers {
@@ -60,7 +60,7 @@ fn plain(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answered 
     answer
 }
 
-async fn as_service(world: &World, name: &str, at: SocketAddr) {
+pub(crate) async fn as_service(world: &World, name: &str, at: SocketAddr) {
     for object in service(name, &Pod::named(at)) {
         world.apply(object).await;
     }

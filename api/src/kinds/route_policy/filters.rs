@@ -55,6 +55,18 @@ pub enum AuthProtocol {
     HTTP,
 }
 
+/// How bodies are written shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Coding {
+    /// RFC 7932.
+    Br,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1952.
+    Gzip,
+}
+
 parameters! {
     /// A backend of the policy's namespace: a Service, or a ServiceImport of group `multicluster.x-k8s.io`.
     BackendRef {
@@ -176,6 +188,22 @@ parameters! {
         /// So much goes at once before that. Default: what goes in a tenth of a second.
         #[serde(skip_serializing_if = "Option::is_none")]
         burst_bytes: Option<u64>,
+    }
+
+    /// `compression`: answers' bodies are written shorter, where the client takes that (RFC 9110 §12.5.3).
+    Compression {
+        /// In which ways, the best first; of those that a client likes as much the first is taken. Default: br, zstd, gzip.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[schemars(length(max = 3))]
+        codings: Vec<Coding>,
+        /// Bodies of which types: `text/html`, `text/*` or `*+json`. Default: texts, JSON, XML, scripts, WebAssembly, SVG and fonts that are not
+        /// compressed themselves.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[schemars(length(max = 64))]
+        content_types: Vec<String>,
+        /// What is known to be shorter stays as it is. Default: 1024.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes_min: Option<u64>,
     }
 
     /// `rate`: how many requests in a time.

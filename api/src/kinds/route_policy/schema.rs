@@ -59,6 +59,7 @@ pub const PARAMETERS: &[Parameters] = &[
         )],
     ),
     row::<f::Bandwidth>("bandwidth", &["bytesPerSecond"], &[]),
+    row::<f::Compression>("compression", &[], &[]),
     row::<f::Rate>("rate", &["requests"], &[KEYED]),
     row::<f::Cors>("cors", &["allowOrigins"], &[]),
     row::<f::Basic>("basic", &["secretRef"], &[]),
