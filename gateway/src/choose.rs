@@ -2,6 +2,8 @@
 //!
 //! In: an upstream, who asks, the policy, health. Out: tiers of the upstream's clusters, by index. Never crosses a cluster set.
 
+mod rooms;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,9 +11,12 @@ use arc_swap::ArcSwap;
 use atoll_api::routing::{Asker, Candidate, Chain, Choice, choose};
 use atoll_api::topology::{Standing, Topology};
 use ipnet::IpNet;
+pub(crate) use rooms::{Capacity, Rooms, Seat};
+use tokio::time::Instant;
 
-use crate::endpoint::Live;
+use crate::endpoint::{Live, LivePart};
 use crate::health::Health;
+use crate::plane::Plane;
 use crate::table::{Policy, Table, Upstream, UpstreamId, believes};
 
 /// Choices remembered of one upstream.
@@ -138,6 +143,29 @@ impl Question<'_> {
         choose(&asker, &candidates, chain)
     }
 }
+
+/// A seat for one more request in a cluster of an upstream that `policy` orders. `Ok(None)`: nothing bounds that cluster.
+///
+/// # Errors
+/// The cluster has as much as it may.
+pub(crate) fn seat(plane: &Plane, policy: Option<&Policy>, live: &Live, part: usize) -> Result<Option<Seat>, Full> {
+    let bounded = policy.and_then(|policy| Some((policy, policy.capacity?)));
+    let Some((policy, capacity)) = bounded else { return Ok(None) };
+    let now = Instant::now();
+    let room = plane.rooms.of(&policy.name, live.parts[part].name(), &plane.shares);
+    room.take(bound(capacity, &live.parts[part], now), now).map(Some).ok_or(Full)
+}
+
+/// What a capacity means for a cluster as it is now.
+pub(crate) fn bound(capacity: Capacity, part: &LivePart, now: Instant) -> usize {
+    let usable = part.endpoints.iter().filter(|e| e.endpoint.state().is_usable(now)).count();
+    // Where nobody is well anybody may be tried.
+    capacity.of(if usable == 0 { part.endpoints.len() } else { usable })
+}
+
+/// A cluster has as much as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
 
 /// The same for the same client: its address, IPv6 by /64.
 pub(crate) fn client_number(client: IpAddr) -> u64 {

@@ -2,6 +2,7 @@
 //!
 //! In: host, path, region. Reads what requests read and decides as they do, but sends nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use atoll_api::health::Source;
@@ -11,10 +12,10 @@ use http::request::Parts;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::choose::{Question, place};
+use crate::choose::{Capacity, Question, bound, place};
 use crate::endpoint::{Live, LiveEndpoint, LivePart};
 use crate::plane::{Plane, Snapshot};
-use crate::table::{Backend, ListenerTable, Mode, Slot};
+use crate::table::{Backend, ListenerTable, Mode, Policy, Slot};
 
 /// Explains a GET of `path` at `host` for somebody in `from`; absent: where the gateway stands.
 pub(crate) fn explain(plane: &Plane, host: &str, path: &str, from: Option<&str>) -> Value {
@@ -119,7 +120,14 @@ fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, st
     said["why"] = choice.why.into();
     said["lastResort"] = choice.resort.is_some().into();
     said["clusters"] = live.parts.iter().filter_map(|part| known(snapshot, part)).collect();
-    let tiers = choice.tiers.iter().map(|tier| tier.iter().map(|part| cluster(plane, live, *part)).collect::<Value>());
+    said["capacity"] = match question.policy().and_then(|p| p.capacity) {
+        None => "none: a cluster is sent whatever comes".into(),
+        Some(Capacity::PerEndpoint(n)) => format!("{n} requests at once for each endpoint that is well").into(),
+        Some(Capacity::Total(n)) => format!("{n} requests at once for each cluster").into(),
+    };
+    let policy = question.policy().map(Arc::as_ref);
+    let of_tier = |tier: &Vec<usize>| tier.iter().map(|part| cluster(plane, live, policy, *part)).collect::<Value>();
+    let tiers = choice.tiers.iter().map(of_tier);
     said["tiers"] = tiers.collect();
     if choice.tiers.is_empty() || live.parts.iter().all(|p| p.endpoints.is_empty()) {
         said["error"] = "503: no endpoint is ready".into();
@@ -139,15 +147,23 @@ fn known(snapshot: &Snapshot, part: &LivePart) -> Option<Value> {
     }))
 }
 
-fn cluster(plane: &Plane, live: &Live, part: usize) -> Value {
+fn cluster(plane: &Plane, live: &Live, policy: Option<&Policy>, part: usize) -> Value {
     let part = &live.parts[part];
     let name = part.facts.as_ref().map(|facts| facts.name.as_str());
     json!({
         "cluster": name,
         "reach": name.map(|name| format!("{:?}", plane.pool.dialer.route(name))),
         "out": part.state.as_ref().is_some_and(|s| s.is_out()),
+        "capacity": policy.and_then(|policy| room(plane, policy, part)),
         "endpoints": part.endpoints.iter().map(endpoint).collect::<Value>(),
     })
+}
+
+/// How full a cluster is, where a policy bounds it: its bound, this gateway's part of that, and what is taken of it.
+fn room(plane: &Plane, policy: &Policy, part: &LivePart) -> Option<Value> {
+    let bound = bound(policy.capacity?, part, Instant::now());
+    let room = plane.rooms.of(&policy.name, part.name(), &plane.shares);
+    Some(json!({"bound": bound, "here": room.seats(bound), "taken": room.taken()}))
 }
 
 fn endpoint(live: &LiveEndpoint) -> Value {

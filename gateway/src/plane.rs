@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::balance::Dice;
-use crate::choose::{Clients, Remembered};
+use crate::choose::{Clients, Remembered, Rooms};
 use crate::config::Limits;
 use crate::endpoint::{Endpoints, Live};
 use crate::health::Health;
@@ -49,6 +49,8 @@ pub(crate) struct Plane {
     pub(crate) policies: policy::Newest,
     /// The limits that all replicas keep together.
     pub(crate) shares: Shares,
+    /// How full the clusters are that policies bound.
+    pub(crate) rooms: Rooms,
     /// How TLS is spoken to servers that are none of ours.
     pub(crate) outside: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Metrics,

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::balance::Dice;
 use crate::build_loop::Builder;
-use crate::choose::Clients;
+use crate::choose::{Clients, Rooms};
 use crate::endpoint::Endpoints;
 use crate::explain;
 use crate::health::Prober;
@@ -82,6 +82,7 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         trusted: config.trusted.clone(),
         policies: policy::Newest::default(),
         shares: Shares::default(),
+        rooms: Rooms::default(),
         outside: tls::outside(&resources.roots)?,
         metrics,
         copies: Arc::new(Semaphore::new(COPIES_MAX)),

@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::load::Capacity;
 use super::PolicyStatus;
+
+mod load;
 
 /// To which cluster users are sent.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +69,9 @@ pub struct TrafficPolicySpec {
     /// How the gateway divides requests among the endpoints of the chosen clusters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<Balance>,
+    /// How many requests the gateways send to a cluster at once, all of them together. Default: as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
     /// What to do when nothing is healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_down: Option<AllDown>,

@@ -51,6 +51,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) session: Option<Picked>,
     /// The asker's zone.
     pub(crate) zone: Option<&'a str>,
+    /// Clusters that have as much as they may.
+    pub(crate) full: &'a [usize],
 }
 
 /// Picks the next endpoint; nothing when everything was tried.
@@ -63,7 +65,7 @@ pub(crate) fn pick(
     now: Instant,
 ) -> Option<Picked> {
     let spent = |part: usize| tried.iter().filter(|(p, _)| *p == part).count() >= TRIES_PER_CLUSTER;
-    let untried = |at: Picked| !tried.contains(&at);
+    let untried = |at: Picked| !wish.full.contains(&at.0) && !tried.contains(&at);
     let usable = |at: Picked| untried(at) && endpoint(live, at).endpoint.state().is_usable(now);
     let allowed = |part: usize| tiers.iter().any(|tier| tier.contains(&part));
     if let Some(at) = wish.session.filter(|at| allowed(at.0) && usable(*at)) {
@@ -197,7 +199,7 @@ mod tests {
     }
 
     fn wish(zone: Option<&str>) -> Wish<'_> {
-        Wish { method: BalanceMethod::PeakEwma, key: 0, session: None, zone }
+        Wish { method: BalanceMethod::PeakEwma, key: 0, session: None, zone, full: &[] }
     }
 
     fn eject(live: &Live, at: Picked, now: Instant) {
@@ -219,6 +221,20 @@ mod tests {
         eject(&live, (1, 0), now);
         assert!(next(&[]).is_some_and(|(part, _)| part == 0), "nobody is well: the best tier is tried all the same");
         assert_eq!(next(&[(0, 0), (0, 1), (1, 0)]), None, "everything was tried");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_is_full_is_passed_over_whatever_else_holds() {
+        let (live, dice, now) = (live(&[&[""], &["a"]]), Dice::new(), Instant::now());
+        let tiers = [vec![0], vec![1]];
+        let to =
+            |full: &[usize], session| pick(&live, &tiers, &Wish { full, session, ..wish(Some("a")) }, &[], &dice, now);
+        assert_eq!(to(&[], None), Some((0, 0)));
+        assert_eq!(to(&[0], None), Some((1, 0)));
+        assert_eq!(to(&[0], Some((0, 0))), Some((1, 0)), "a session goes on elsewhere");
+        assert_eq!(to(&[0, 1], None), None);
+        eject(&live, (1, 0), now);
+        assert_eq!(to(&[0], None), Some((1, 0)), "nobody is well: but who is full is not tried");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use super::{Guard, Guarded, Making, Permit, parameters, said, time};
 use crate::policy::Asked;
 use crate::policy::buckets::{Buckets, Rate};
 use crate::policy::key::Key;
+use crate::policy::shares::Shared;
 
 #[derive(Debug)]
 struct Limit {
@@ -57,7 +58,8 @@ pub(super) fn make(written: &Map<String, Value>, making: &Making<'_>) -> Guarded
     let key = Key::new(settings.key, settings.header.as_ref())?;
     let buckets = making.stores.keep(&making.id, || Buckets::new(rate));
     if settings.scope.unwrap_or_default() == RateScope::Global {
-        making.shares.join(&making.id, &buckets);
+        let shared: Arc<dyn Shared> = Arc::clone(&buckets) as _;
+        making.shares.join(&making.id, &shared);
     }
     Ok(Arc::new(Limit { key, buckets }))
 }

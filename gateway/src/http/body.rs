@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 
 use super::streams;
 use super::upload::{Answered, Upload};
+use crate::choose::Seat;
 use crate::endpoint::Endpoint;
 use crate::http1::{self, Broken};
 use crate::policy::carried::Carried;
@@ -86,12 +87,14 @@ fn whole(body: &mut Full<Bytes>, cx: &mut Context<'_>) -> FramePoll {
 /// A request in flight at an endpoint.
 pub(crate) struct InFlight {
     endpoint: Arc<Endpoint>,
+    /// What it takes of its cluster's capacity.
+    _seat: Option<Seat>,
 }
 
 impl InFlight {
-    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, seat: Option<Seat>) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint }
+        Self { endpoint, _seat: seat }
     }
 
     /// The answer was read to its end: the connection takes the next request.

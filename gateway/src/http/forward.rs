@@ -20,14 +20,14 @@ use super::headers;
 use super::refusal::Refusal;
 use super::upload::{Answered as Told, Payload};
 use crate::balance::{Picked, Wish, endpoint, pick};
-use crate::choose::{Question, Tiers, client_number, place};
+use crate::choose::{Full, Question, Seat, Tiers, client_number, place, seat};
 use crate::endpoint::{Endpoint, Live};
 use crate::health::Failure;
 use crate::http1;
 use crate::plane::{Plane, Snapshot};
 use crate::pool::Pool;
 use crate::progress::Alarm;
-use crate::table::Retry;
+use crate::table::{Policy, Retry};
 
 /// Attempts at one request.
 const ATTEMPTS_MAX: usize = 6;
@@ -184,7 +184,7 @@ impl Forward<'_> {
                 Step::End(refusal) => return Err(refusal),
             }
         }
-        Err(last.unwrap_or_else(|| Refusal::unavailable("no endpoint is ready")))
+        Err(last.unwrap_or_else(|| attempts.nobody()))
     }
 
     fn question(&self) -> Question<'_> {
@@ -211,9 +211,10 @@ enum Step {
 }
 
 /// The next endpoint to ask.
-#[derive(Clone, Copy)]
 struct Next {
     at: Picked,
+    /// What it takes of its cluster's capacity.
+    seat: Option<Seat>,
     /// On a connection of its own: the one that was kept turned out to be closed.
     fresh: bool,
 }
@@ -233,7 +234,11 @@ struct Attempts<'a> {
     deadline: Option<Instant>,
     /// Whether it may be sent again although it may have been worked on.
     replayable: bool,
+    /// Bounds the clusters.
+    policy: Option<Arc<Policy>>,
     tried: Vec<Picked>,
+    /// Clusters that have as much as they may.
+    full: Vec<usize>,
     /// To be asked once more.
     again: Option<Picked>,
     /// How often the route still wants it tried again.
@@ -258,7 +263,9 @@ impl<'a> Attempts<'a> {
             zone: place(forward.standing, &forward.snapshot.table.topology).zone,
             deadline: forward.request_timeout.map(|t| Instant::now() + t),
             replayable: payload.is_there() && ask.is_idempotent(),
+            policy: question.policy().cloned(),
             tried: Vec::new(),
+            full: Vec::new(),
             again: None,
             asked,
             max: ATTEMPTS_MAX + asked,
@@ -268,22 +275,21 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Whom to ask after `made` attempts; nobody where all were tried, or the budget is spent.
+    /// Whom to ask after `made` attempts; nobody where all were tried, all are full, or the budget is spent.
     fn next(&mut self, made: usize) -> Option<Next> {
-        if let Some(at) = self.again.take() {
-            return Some(Next { at, fresh: true });
+        if let Some(at) = self.again.take()
+            && let Ok(seat) = self.seat(at)
+        {
+            return Some(Next { at, seat, fresh: true });
         }
         let (plane, now) = (self.forward.plane, Instant::now());
-        let (method, key, session) = (self.method, self.key, self.forward.session);
-        let wish = Wish { method, key, session, zone: self.zone.as_deref() };
-        let pick = |tried: &[Picked]| pick(self.live, &self.tiers, &wish, tried, &plane.dice, now);
-        let mut picked = pick(&self.tried);
+        let mut picked = self.pick(now);
         if picked.is_none() && self.forward.retry.is_some() && !self.tried.is_empty() {
             // A route that wants a retry wants it also of an endpoint that was asked before.
             self.tried.clear();
-            picked = pick(&[]);
+            picked = self.pick(now);
         }
-        let at = picked?;
+        let (at, seat) = picked?;
         if made > 0 {
             let allowed = plane.budget.retry(now);
             plane.metrics.retried(allowed);
@@ -292,12 +298,34 @@ impl<'a> Attempts<'a> {
             }
         }
         self.tried.push(at);
-        Some(Next { at, fresh: false })
+        Some(Next { at, seat, fresh: false })
     }
 
-    async fn one(&mut self, Next { at, fresh }: Next, alarm: &mut Alarm) -> Step {
+    /// An endpoint that was not tried yet, of a cluster that takes one more.
+    fn pick(&mut self, now: Instant) -> Option<(Picked, Option<Seat>)> {
+        let (method, key, session) = (self.method, self.key, self.forward.session);
+        loop {
+            let wish = Wish { method, key, session, zone: self.zone.as_deref(), full: &self.full };
+            let at = pick(self.live, &self.tiers, &wish, &self.tried, &self.forward.plane.dice, now)?;
+            match self.seat(at) {
+                Ok(seat) => return Some((at, seat)),
+                Err(Full) => self.full.push(at.0),
+            }
+        }
+    }
+
+    fn seat(&self, at: Picked) -> Result<Option<Seat>, Full> {
+        seat(self.forward.plane, self.policy.as_deref(), self.live, at.0)
+    }
+
+    /// What is said where nobody was asked.
+    fn nobody(&self) -> Refusal {
+        if self.full.is_empty() { Refusal::unavailable("no endpoint is ready") } else { Refusal::full() }
+    }
+
+    async fn one(&mut self, Next { at, seat, fresh }: Next, alarm: &mut Alarm) -> Step {
         let (plane, endpoint) = (self.forward.plane, &endpoint(self.live, at).endpoint);
-        let in_flight = InFlight::new(Arc::clone(endpoint));
+        let in_flight = InFlight::new(Arc::clone(endpoint), seat);
         let began = Instant::now();
         let own = self.forward.backend_timeout.map(|t| began + t);
         let limit = [self.deadline, own].into_iter().flatten().min();

@@ -10,11 +10,13 @@ use crate::filter::said;
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) why: String,
+    /// Seconds after which it may be tried again.
+    pub(crate) retry_after: Option<u32>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        Self { status, why: why.into() }
+        Self { status, why: why.into(), retry_after: None }
     }
 
     /// The request itself is wrong.
@@ -25,6 +27,11 @@ impl Refusal {
     /// Nobody can serve it now.
     pub(crate) fn unavailable(why: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
+    }
+
+    /// Everybody who could serve it has as much as they may.
+    pub(crate) fn full() -> Self {
+        Self { retry_after: Some(1), ..Self::unavailable("every cluster has as many requests as it may") }
     }
 
     /// The same as gRPC says it: an answer without a body whose head holds the trailers (gRPC over HTTP/2, Trailers-Only).
@@ -50,6 +57,10 @@ impl Refusal {
     }
 
     pub(crate) fn answer(&self) -> Response<Reply> {
-        said(self.status, &self.why).map(Reply::own)
+        let mut answer = said(self.status, &self.why).map(Reply::own);
+        if let Some(seconds) = self.retry_after {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        answer
     }
 }

@@ -14,11 +14,11 @@ pub(crate) use stream::stream;
 use tokio::time::Instant;
 
 use crate::balance::{Balance, Picked, Wish, draw, pick};
-use crate::choose::{Question, client_number, place};
+use crate::choose::{Full, Question, Seat, client_number, place, seat};
 use crate::endpoint::Endpoint;
 use crate::filter::Permit;
 use crate::plane::{Plane, Snapshot};
-use crate::table::{ListenerTable, StreamRule};
+use crate::table::{ListenerTable, Policy, StreamRule};
 
 /// Whether policies let a client come, and what is held while it is there.
 ///
@@ -43,7 +43,11 @@ struct Endpoints<'a> {
     zone: Option<String>,
     method: BalanceMethod,
     key: u64,
+    /// Bounds the clusters.
+    policy: Option<Arc<Policy>>,
     tried: Vec<Picked>,
+    /// Clusters that have as much as they may.
+    full: Vec<usize>,
 }
 
 impl<'a> Endpoints<'a> {
@@ -64,15 +68,24 @@ impl<'a> Endpoints<'a> {
         let zone = place(standing, &snapshot.table.topology).zone;
         let method = question.policy().map_or_else(BalanceMethod::default, |p| p.balance.method);
         let key = Balance::key_of_client(client);
-        Some(Self { plane, snapshot, upstream, tiers, zone, method, key, tried: Vec::new() })
+        let policy = question.policy().cloned();
+        Some(Self { plane, snapshot, upstream, policy, tiers, zone, method, key, tried: Vec::new(), full: Vec::new() })
     }
 
-    /// The next endpoint; nothing when all were tried.
-    fn next(&mut self) -> Option<Arc<Endpoint>> {
+    /// The next endpoint, and what it takes of its cluster's capacity; nothing when all were tried or are full.
+    fn next(&mut self) -> Option<(Arc<Endpoint>, Option<Seat>)> {
         let live = &self.snapshot.live[self.upstream];
-        let wish = Wish { method: self.method, key: self.key, session: None, zone: self.zone.as_deref() };
-        let at = pick(live, &self.tiers, &wish, &self.tried, &self.plane.dice, Instant::now())?;
-        self.tried.push(at);
-        Some(Arc::clone(&crate::balance::endpoint(live, at).endpoint))
+        loop {
+            let (method, zone) = (self.method, self.zone.as_deref());
+            let wish = Wish { method, key: self.key, session: None, zone, full: &self.full };
+            let at = pick(live, &self.tiers, &wish, &self.tried, &self.plane.dice, Instant::now())?;
+            match seat(self.plane, self.policy.as_deref(), live, at.0) {
+                Ok(seat) => {
+                    self.tried.push(at);
+                    return Some((Arc::clone(&crate::balance::endpoint(live, at).endpoint), seat));
+                }
+                Err(Full) => self.full.push(at.0),
+            }
+        }
     }
 }

@@ -95,7 +95,7 @@ impl Port {
         let permits = admit(plane, &listener, rule, client.ip())
             .map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
         let mut endpoints = Endpoints::of(plane, snapshot, rule, client.ip()).ok_or_else(nobody)?;
-        let endpoint = endpoints.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        let (endpoint, seat) = endpoints.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
         let any = if endpoint.address.ip.is_ipv4() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED)
         } else {
@@ -106,7 +106,7 @@ impl Port {
         to.send(packet).await?;
         make_room(flows, now);
         let end = CancellationToken::new();
-        let back = back(Arc::clone(&to), Arc::clone(&self.socket), client, InFlight::new(Arc::clone(&endpoint)));
+        let back = back(Arc::clone(&to), Arc::clone(&self.socket), client, InFlight::new(Arc::clone(&endpoint), seat));
         let (token, guard) = (end.clone(), end.clone().drop_guard());
         backs.spawn(async move {
             let _held = (guard, permits);

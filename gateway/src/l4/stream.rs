@@ -36,8 +36,8 @@ pub(crate) async fn stream(
     let mut endpoints = Endpoints::of(plane, snapshot, rule, peer.ip()).ok_or_else(missing)?;
     let mut last = io::Error::new(io::ErrorKind::NotConnected, format!("{}: no endpoint is ready", rule.route));
     for _ in 0..ATTEMPTS_MAX {
-        let Some(endpoint) = endpoints.next() else { break };
-        let in_flight = InFlight::new(Arc::clone(&endpoint));
+        let Some((endpoint, seat)) = endpoints.next() else { break };
+        let in_flight = InFlight::new(Arc::clone(&endpoint), seat);
         let began = Instant::now();
         match plane.pool.open(&endpoint).await {
             Ok(mut server) => {

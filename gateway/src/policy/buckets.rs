@@ -11,6 +11,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use super::shares::{Division, Shared, share};
+
 /// Keys are kept in so many parts, each under a lock of its own.
 const PARTS: usize = 16;
 /// Keys of one part.
@@ -48,7 +50,7 @@ impl Buckets {
     }
 
     /// Sets this replica's shares: the equal one, and those of single keys.
-    pub(crate) fn divide(&self, equal: f64, of_keys: HashMap<u64, f64>) {
+    fn set(&self, equal: f64, of_keys: HashMap<u64, f64>) {
         self.shares.store(std::sync::Arc::new((equal, of_keys)));
     }
 
@@ -78,9 +80,16 @@ impl Buckets {
         Err(Duration::from_secs_f64(((1.0 - bucket.tokens) / per_second.max(1e-6)).min(86_400.0)))
     }
 
-    /// What was asked for since the last time, `elapsed` ago, of the keys that were asked for most. What is far from its bound is not
-    /// told, and counts are rounded, so that nothing is told again and again while nothing happens.
-    pub(crate) fn asked(&self, elapsed: Duration) -> Vec<(u64, u32)> {
+    fn part(&self, key: u64) -> std::sync::MutexGuard<'_, HashMap<u64, Bucket>> {
+        let at = usize::try_from(key % PARTS as u64).unwrap_or_default();
+        self.parts[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared for Buckets {
+    // What was asked for since the last time, `elapsed` ago, of the keys that were asked for most. What is far from its bound is not
+    // told, and counts are rounded, so that nothing is told again and again while nothing happens.
+    fn asked(&self, elapsed: Duration) -> Vec<(u64, u32)> {
         let shares = self.shares.load();
         let is_hot = |key: u64, asked: u32| {
             let share = shares.1.get(&key).copied().unwrap_or(shares.0);
@@ -98,9 +107,15 @@ impl Buckets {
         all
     }
 
-    fn part(&self, key: u64) -> std::sync::MutexGuard<'_, HashMap<u64, Bucket>> {
-        let at = usize::try_from(key % PARTS as u64).unwrap_or_default();
-        self.parts[at].lock().unwrap_or_else(PoisonError::into_inner)
+    fn divide(&self, division: &Division<'_>) {
+        let replicas = division.replicas.max(1);
+        let of_key = |all: &Vec<u32>| {
+            let of = |rank: usize| all.get(rank).copied().map_or(0.0, f64::from);
+            let others: Vec<f64> = (0..replicas).filter(|rank| *rank != division.rank).map(of).collect();
+            share(of(division.rank), &others, replicas)
+        };
+        let keys = division.keys.into_iter().flatten();
+        self.set(1.0 / replicas as f64, keys.map(|(key, all)| (*key, of_key(all))).collect());
     }
 }
 
@@ -136,7 +151,7 @@ mod tests {
             ("one a minute", Rate { per_second: 1.0 / 60.0, burst: 1.0 }, 1.0, 120, 3),
         ] {
             let buckets = Buckets::new(rate);
-            buckets.divide(share, HashMap::new());
+            buckets.set(share, HashMap::new());
             let steps = 0..=seconds * 1000;
             let taken = steps.filter(|ms| buckets.take(7, start + Duration::from_millis(*ms)).is_ok()).count();
             assert!(taken.abs_diff(expected) <= 1, "{name}: {taken}");
@@ -147,7 +162,7 @@ mod tests {
     fn keys_are_counted_apart_and_shares_are_of_keys() {
         let (start, rate) = (Instant::now(), Rate { per_second: 1.0, burst: 4.0 });
         let buckets = Buckets::new(rate);
-        buckets.divide(0.5, HashMap::from([(1, 1.0)]));
+        buckets.set(0.5, HashMap::from([(1, 1.0)]));
         let burst = |key| (0..9).filter(|_| buckets.take(key, start).is_ok()).count();
         assert_eq!((burst(1), burst(2)), (4, 2));
         let second = Duration::from_secs(1);

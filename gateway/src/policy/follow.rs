@@ -147,17 +147,25 @@ impl Following {
     fn divide(&mut self) {
         let plane = Arc::clone(&self.given.plane);
         let now = Instant::now();
-        let elapsed = now.duration_since(std::mem::replace(&mut self.told_at, now));
+        let elapsed = now.duration_since(self.told_at);
+        // Objects that change say nothing of what is asked for.
+        if elapsed < LOOK_EVERY / 2 {
+            return;
+        }
+        self.told_at = now;
         let own = plane.shares.demand(elapsed);
         let followed = self.given.topology.borrow();
-        let is_live =
-            |site: &&Arc<Site>| site.kind == "gateway" && !site.silent && site.instance != self.given.instance;
-        let others: Vec<Demand> =
-            followed.topology.sites.values().filter(is_live).map(|site| site.asked.clone()).collect();
+        let name = &self.given.instance;
+        let is_live = |site: &&Arc<Site>| site.kind == "gateway" && !site.silent && site.instance != *name;
+        let mut others: Vec<&Arc<Site>> = followed.topology.sites.values().filter(is_live).collect();
+        others.sort_by(|a, b| a.instance.cmp(&b.instance));
+        let rank = others.iter().filter(|site| site.instance < *name).count();
         if followed.heard.is_some_and(|heard| now.duration_since(heard) < FRESH) {
-            plane.shares.divide(&own, &others);
+            let mut all: Vec<&Demand> = others.iter().map(|site| &site.asked).collect();
+            all.insert(rank, &own);
+            plane.shares.divide(&all, rank);
         } else {
-            plane.shares.equal(others.len() + 1);
+            plane.shares.equal(others.len() + 1, rank);
         }
         drop(followed);
         self.given.report.send_if_modified(|report| {

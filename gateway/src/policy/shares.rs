@@ -8,70 +8,104 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use super::buckets::Buckets;
-
 /// A limit's number, the same in every replica.
 pub(crate) type Limit = u64;
 
 /// What is asked for in one replica: requests in a while, by limit and key.
 pub(crate) type Demand = Vec<(Limit, u64, u32)>;
 
+/// Something that all replicas keep together.
+pub(crate) trait Shared: Send + Sync {
+    /// What was asked for here since the last time, `elapsed` ago, by key.
+    fn asked(&self, elapsed: Duration) -> Vec<(u64, u32)>;
+
+    /// Takes this replica's part.
+    fn divide(&self, division: &Division<'_>);
+}
+
+/// How something is divided.
+pub(crate) struct Division<'a> {
+    /// Among so many.
+    pub(crate) replicas: usize,
+    /// This one's place among them, by name.
+    pub(crate) rank: usize,
+    /// What each is asked for, in order of rank, by key; nothing while the hub is silent.
+    pub(crate) keys: Option<&'a HashMap<u64, Vec<u32>>>,
+}
+
 /// A replica that is asked for nothing of a key still has so much of it, that somebody who comes gets in.
 const IDLE_SHARE: f64 = 0.02;
 
 /// The limits of this replica that are kept together.
-#[derive(Debug, Default)]
-pub(crate) struct Shares(Mutex<HashMap<Limit, Weak<Buckets>>>);
+#[derive(Default)]
+pub(crate) struct Shares {
+    limits: Mutex<HashMap<Limit, Weak<dyn Shared>>>,
+    /// How many replicas there were last, and which of them this is.
+    last: Mutex<Option<(usize, usize)>>,
+}
 
 impl Shares {
     /// A limit is kept together from now on.
-    pub(crate) fn join(&self, id: &str, buckets: &Arc<Buckets>) {
-        let number = BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn join(&self, id: &str, limit: &Arc<dyn Shared>) {
+        self.join_as(BuildHasherDefault::<DefaultHasher>::default().hash_one(id), limit);
+    }
+
+    /// The same under a number that is the same in every replica. It begins with the equal part.
+    pub(crate) fn join_as(&self, number: Limit, limit: &Arc<dyn Shared>) {
+        if let Some((replicas, rank)) = *self.last.lock().unwrap_or_else(PoisonError::into_inner) {
+            limit.divide(&Division { replicas, rank, keys: None });
+        }
+        let mut all = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, limit| limit.strong_count() > 0);
-        all.insert(number, Arc::downgrade(buckets));
+        all.insert(number, Arc::downgrade(limit));
     }
 
     /// What was asked for since the last time, `elapsed` ago.
     pub(crate) fn demand(&self, elapsed: Duration) -> Demand {
         let each = self.living().into_iter();
-        each.flat_map(|(limit, buckets)| buckets.asked(elapsed).into_iter().map(move |(key, n)| (limit, key, n)))
+        each.flat_map(|(limit, shared)| shared.asked(elapsed).into_iter().map(move |(key, n)| (limit, key, n)))
             .collect()
     }
 
-    /// Divides every limit equally among so many.
-    pub(crate) fn equal(&self, replicas: usize) {
-        for (_, buckets) in self.living() {
-            buckets.divide(1.0 / replicas.max(1) as f64, HashMap::new());
+    /// Divides every limit equally among so many, of whom this replica is the `rank`-th by name.
+    pub(crate) fn equal(&self, replicas: usize, rank: usize) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((replicas.max(1), rank));
+        for (_, shared) in self.living() {
+            shared.divide(&Division { replicas: replicas.max(1), rank, keys: None });
         }
     }
 
-    /// Divides by what each is asked for. `own` is this replica's, `others` is everybody else's.
-    pub(crate) fn divide(&self, own: &Demand, others: &[Demand]) {
-        let replicas = others.len() + 1;
-        for (limit, buckets) in self.living() {
-            let mut keys: HashMap<u64, (f64, Vec<f64>)> = HashMap::new();
-            for (_, key, n) in own.iter().filter(|(l, ..)| *l == limit) {
-                keys.entry(*key).or_default().0 += f64::from(*n);
+    /// Divides by what each is asked for, in order of their names; this replica is the `rank`-th.
+    pub(crate) fn divide(&self, all: &[&Demand], rank: usize) {
+        let replicas = all.len().max(1);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((replicas, rank));
+        let mut limits: HashMap<Limit, HashMap<u64, Vec<u32>>> = HashMap::new();
+        for (at, demand) in all.iter().enumerate() {
+            for (limit, key, n) in demand.iter() {
+                limits.entry(*limit).or_default().entry(*key).or_insert_with(|| vec![0; replicas])[at] = *n;
             }
-            for other in others {
-                for (_, key, n) in other.iter().filter(|(l, ..)| *l == limit) {
-                    keys.entry(*key).or_default().1.push(f64::from(*n));
-                }
-            }
-            let of_keys = keys.into_iter().map(|(key, (own, others))| (key, share(own, &others, replicas)));
-            buckets.divide(1.0 / replicas as f64, of_keys.collect());
+        }
+        let nothing = HashMap::new();
+        for (limit, shared) in self.living() {
+            let keys = Some(limits.get(&limit).unwrap_or(&nothing));
+            shared.divide(&Division { replicas, rank, keys });
         }
     }
 
-    fn living(&self) -> Vec<(Limit, Arc<Buckets>)> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(|(limit, buckets)| Some((*limit, buckets.upgrade()?))).collect()
+    fn living(&self) -> Vec<(Limit, Arc<dyn Shared>)> {
+        let all = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(|(limit, shared)| Some((*limit, shared.upgrade()?))).collect()
+    }
+}
+
+impl std::fmt::Debug for Shares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shares").field("limits", &self.living().len()).finish()
     }
 }
 
 /// A replica's share of a key; over all replicas they add up to one.
-fn share(own: f64, others: &[f64], replicas: usize) -> f64 {
+pub(super) fn share(own: f64, others: &[f64], replicas: usize) -> f64 {
     let all = own + others.iter().sum::<f64>();
     if all <= 0.0 || replicas <= 1 {
         return 1.0 / replicas.max(1) as f64;
@@ -85,7 +119,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::policy::buckets::Rate;
+    use crate::policy::buckets::{Buckets, Rate};
 
     #[test]
     fn shares_follow_what_is_asked_for_and_add_up_to_one() {
@@ -114,10 +148,11 @@ mod tests {
         let start = Instant::now();
         let rate = Rate { per_second: 100.0, burst: 100.0 };
         let replicas: Vec<(Shares, Arc<Buckets>)> = (0..3)
-            .map(|_| {
+            .map(|rank| {
                 let (shares, buckets) = (Shares::default(), Arc::new(Buckets::new(rate)));
-                shares.join("shop/limit rate 0", &buckets);
-                shares.equal(3);
+                let shared: Arc<dyn Shared> = Arc::clone(&buckets) as _;
+                shares.join("shop/limit rate 0", &shared);
+                shares.equal(3, rank);
                 (shares, buckets)
             })
             .collect();
@@ -133,8 +168,7 @@ mod tests {
             // What is told arrives half a second later.
             if ms % 500 == 499 {
                 for (own, (shares, _)) in replicas.iter().enumerate() {
-                    let others: Vec<Demand> = (0..3).filter(|o| *o != own).map(|o| told[o].clone()).collect();
-                    shares.divide(&told[own], &others);
+                    shares.divide(&told.iter().collect::<Vec<_>>(), own);
                 }
                 told = replicas.iter().map(|(shares, _)| shares.demand(Duration::from_millis(500))).collect();
             }

@@ -17,6 +17,7 @@ use super::policy::Policies;
 use super::upstreams::{Resolved, Upstreams};
 use super::{GatewayDraft, Part, Policy, Target, Upstream, UpstreamId};
 use crate::balance::Balance;
+use crate::choose::Capacity;
 use crate::objects::Objects;
 use crate::tls::{Certificate, Keys};
 
@@ -253,7 +254,8 @@ pub(super) fn service_policies(topology: &Topology) -> HashMap<ServiceName, Arc<
 fn policy(at: &ServiceName, spec: &TrafficFacts) -> Option<Arc<Policy>> {
     let chain = Chain::parse(&spec.strategy, spec.all_down).ok()?;
     let balance = Balance::parse(spec.balance.as_ref()).ok()?;
-    Some(Arc::new(Policy { name: at.to_string(), chain, balance }))
+    let capacity = spec.capacity.as_ref().map(Capacity::parse).transpose().ok()?;
+    Some(Arc::new(Policy { name: at.to_string(), chain, balance, capacity }))
 }
 
 /// TrafficPolicies of hosts, by the same rules.

@@ -52,6 +52,7 @@ pub(crate) use served::behind;
 pub(crate) use set::allows;
 
 use crate::balance::Balance;
+use crate::choose::Capacity;
 use crate::filter::Filter;
 use crate::objects::Age;
 use crate::session::Session;
@@ -310,6 +311,8 @@ pub(crate) struct Policy {
     pub(crate) chain: Chain,
     /// How the gateway divides requests among the endpoints of the chosen clusters.
     pub(crate) balance: Balance,
+    /// How many requests a cluster is sent at once.
+    pub(crate) capacity: Option<Capacity>,
 }
 
 /// Whose word on a cluster counts, beside what this replica sees itself.

@@ -36,6 +36,8 @@ pub(crate) struct Pod {
     pub(crate) hits: Arc<AtomicUsize>,
     /// Connections on which there was a request.
     pub(crate) used: Arc<AtomicUsize>,
+    /// Requests that are worked on, and the most that ever were at once.
+    pub(crate) busy: Arc<Busy>,
     end: CancellationToken,
 }
 
@@ -52,19 +54,22 @@ impl Pod {
         let address = listener.local_addr().unwrap();
         let (end, hits, used) =
             (CancellationToken::new(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let busy = Arc::<Busy>::default();
         let (stop, count, connections, name) = (end.clone(), Arc::clone(&hits), Arc::clone(&used), name.to_owned());
+        let work = Arc::clone(&busy);
         tokio::spawn(async move {
             while let Some(Ok((stream, _))) = stop.run_until_cancelled(listener.accept()).await {
-                let counts = (Arc::clone(&count), Arc::clone(&connections));
+                let counts = (Arc::clone(&count), Arc::clone(&connections), Arc::clone(&work));
                 tokio::spawn(stop.clone().run_until_cancelled_owned(talk(stream, name.clone(), counts, manner)));
             }
         });
-        Self { address, hits, used, end }
+        Self { address, hits, used, busy, end }
     }
 
     /// A pod that somebody else runs.
     pub(crate) fn named(address: SocketAddr) -> Self {
-        Self { address, hits: Arc::default(), used: Arc::default(), end: CancellationToken::new() }
+        let end = CancellationToken::new();
+        Self { address, hits: Arc::default(), used: Arc::default(), busy: Arc::default(), end }
     }
 
     /// Closes its port and all its connections.
@@ -84,9 +89,33 @@ impl Drop for Pod {
     }
 }
 
-type Counts = (Arc<AtomicUsize>, Arc<AtomicUsize>);
+type Counts = (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<Busy>);
 
-async fn talk(mut stream: tokio::net::TcpStream, name: String, (hits, used): Counts, manner: Manner) {
+/// Requests that are worked on.
+#[derive(Default)]
+pub(crate) struct Busy {
+    pub(crate) now: AtomicUsize,
+    pub(crate) peak: AtomicUsize,
+}
+
+/// One of them.
+struct Working(Arc<Busy>);
+
+impl Working {
+    fn on(busy: Arc<Busy>) -> Self {
+        let now = busy.now.fetch_add(1, Ordering::SeqCst) + 1;
+        busy.peak.fetch_max(now, Ordering::SeqCst);
+        Self(busy)
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn talk(mut stream: tokio::net::TcpStream, name: String, (hits, used, busy): Counts, manner: Manner) {
     if manner != Manner::Well {
         let mut bytes = [0; 1024];
         // A probe says nothing and is no hit.
@@ -102,7 +131,12 @@ async fn talk(mut stream: tokio::net::TcpStream, name: String, (hits, used): Cou
             used.fetch_add(1, Ordering::Relaxed);
         });
         hits.fetch_add(1, Ordering::Relaxed);
-        answer(name.clone(), request)
+        let (working, name) = (Working::on(Arc::clone(&busy)), name.clone());
+        async move {
+            let said = answer(name, request).await;
+            drop(working);
+            said
+        }
     });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;

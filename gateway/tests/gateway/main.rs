@@ -10,6 +10,7 @@ mod bad_input;
 mod bad_objects;
 mod balance;
 mod bodies;
+mod capacity;
 mod client_address;
 mod failover;
 mod filters;

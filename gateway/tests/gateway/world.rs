@@ -42,13 +42,16 @@ pub(crate) struct Made<'a> {
     pub(crate) limits: Limits,
     /// Whose word on clients counts.
     pub(crate) trusted: Trusted,
+    /// Its name among gateways.
+    pub(crate) instance: &'a str,
 }
 
 impl Default for Made<'_> {
     fn default() -> Self {
         let times = Duration::from_secs(2);
         let limits = Limits { header_timeout: times, drain: times, ..Limits::default() };
-        Self { dir: None, relays: RelayTable::default(), pool: Vec::new(), limits, trusted: Trusted::default() }
+        let (relays, trusted) = (RelayTable::default(), Trusted::default());
+        Self { dir: None, relays, pool: Vec::new(), limits, trusted, instance: "gateway" }
     }
 }
 
@@ -138,8 +141,14 @@ impl World {
             started: Some(started),
         };
         let standing = Standing { region: Some("eu".to_owned()), ..Standing::default() };
-        let config =
-            Config { standing, limits: made.limits, trusted: made.trusted, pool: made.pool, ..Config::default() };
+        let config = Config {
+            instance: made.instance.to_owned(),
+            standing,
+            limits: made.limits,
+            trusted: made.trusted,
+            pool: made.pool,
+            ..Config::default()
+        };
         let shutdown = CancellationToken::new();
         let running = run(config, resources, shutdown.clone());
         let task = tokio::spawn(async move { running.await.unwrap() });
@@ -320,6 +329,12 @@ pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
         headless: false,
     };
     topology.services.insert("prod".to_owned(), BTreeMap::from([(web, Arc::new(facts))]).into());
+    topology
+}
+
+/// The same with a TrafficPolicy of `shop` of that name.
+pub(crate) fn with_traffic(mut topology: Topology, name: &str, spec: Value) -> Topology {
+    topology.traffic.insert(ServiceName::new("shop", name), Arc::new(serde_json::from_value(spec).unwrap()));
     topology
 }
 
