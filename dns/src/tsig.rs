@@ -17,6 +17,7 @@ use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 
 use crate::names::{absolute, after_name, lower_octets};
+use crate::wire::query::name as whole_name;
 
 const TYPE: u16 = 250;
 const HEADER_BYTES: usize = 12;
@@ -262,10 +263,11 @@ fn without(packet: &[u8], found: &Found) -> Vec<u8> {
     message
 }
 
-/// The header and question of a reply that says NOTAUTH. The message was walked through before.
+/// The header and question of a reply that says NOTAUTH. The message was walked through before. A question whose name holds a pointer is
+/// not repeated: what it points to may not be in the reply.
 fn refusal(message: &[u8]) -> Vec<u8> {
     let questions = u16::from_be_bytes([message[4], message[5]]);
-    let end = (0..questions).try_fold(HEADER_BYTES, |at, _| Some(after_name(message, at)? + 4));
+    let end = (0..questions).try_fold(HEADER_BYTES, |at, _| Some(at + whole_name(message.get(at..)?)?.len() + 4));
     let question = end.and_then(|end| message.get(HEADER_BYTES..end));
     let mut reply = message[..HEADER_BYTES].to_vec();
     reply[2] = 0x80 | (reply[2] & 0x79);

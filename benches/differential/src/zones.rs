@@ -91,7 +91,7 @@ impl Growing<'_> {
     }
 
     fn node(&mut self, layout: &Layout) {
-        let name = self.owner(layout.wild);
+        let name = self.owner(layout);
         let free = !self.stands.contains_key(&name.folded());
         let wild = name.0.first().is_some_and(|l| l == b"*");
         match self.chance.below(100) {
@@ -119,21 +119,23 @@ impl Growing<'_> {
         }
     }
 
-    /// A name to be: below the apex or another name, never below a DNAME.
-    fn owner(&mut self, wild: usize) -> Name {
+    /// A name to be: below the apex or another name, never below a DNAME, nor below another zone of ours: NSD keeps the names of all its
+    /// zones in one tree, and takes what a parent hides there for data below a DNAME of the child.
+    fn owner(&mut self, layout: &Layout) -> Name {
         let apex = self.zone.apex.clone();
+        let children: Vec<Name> = layout.children.iter().map(|child| Name::of(child)).collect();
         loop {
             let near: Vec<Name> = self.stands.keys().cloned().collect();
             let mut name = if self.chance.happens(35) { self.chance.pick(&near).clone() } else { apex.clone() };
             for _ in 0..=self.chance.below(3) {
                 name = name.below(self.chance.pick(LABELS));
             }
-            if self.chance.happens(wild) {
+            if self.chance.happens(layout.wild) {
                 name = name.below(b"*");
             }
             let renamed = |n: &Name| self.stands.get(&n.folded()) == Some(&Stands::Renamed);
             let mut above = name.clone();
-            let mut clear = name.fits() && name.within(&apex);
+            let mut clear = name.fits() && name.within(&apex) && !children.iter().any(|child| name.within(child));
             while clear && above.0.len() > apex.0.len() {
                 above = above.parent();
                 clear = !renamed(&above);

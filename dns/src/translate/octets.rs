@@ -205,11 +205,12 @@ fn plain_opt(reply: &[u8], at: usize) -> Option<usize> {
     (u16::from_be_bytes([high, low]) == OPT).then_some(at + opt.len())
 }
 
-/// The name at `at`, put together in `whole` (RFC 1035 §4.1.4: pointers lead to what stood before), and where it ends in the reply.
+/// The name at `at`, put together in `whole` (RFC 1035 §4.1.4: pointers lead to what stood before, and what is read there ends before), and
+/// where it ends in the reply.
 fn name<'n>(reply: &[u8], mut at: usize, whole: &'n mut [u8; NAME_MAX]) -> Option<(&'n [u8], usize)> {
-    let (mut written, mut end, mut before) = (0, None, at);
+    let (mut written, mut end, mut before, mut bound) = (0, None, at, reply.len());
     loop {
-        let length = *reply.get(at)?;
+        let length = *reply.get(at).filter(|_| at < bound)?;
         match length {
             0 => {
                 *whole.get_mut(written)? = 0;
@@ -226,7 +227,7 @@ fn name<'n>(reply: &[u8], mut at: usize, whole: &'n mut [u8; NAME_MAX]) -> Optio
                 if to >= before || to < HEADER {
                     return None;
                 }
-                (at, before) = (to, to);
+                (at, before, bound) = (to, to, before);
             }
             _ => return None,
         }
