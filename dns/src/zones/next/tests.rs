@@ -184,7 +184,9 @@ fn a_change_among_a_hundred_thousand_names_touches_what_it_changes() {
         let facts = json!({"endpoints": names.collect::<Vec<_>>()});
         t.records.insert(format!("ops/{object}"), Arc::new(serde_json::from_value(facts).unwrap()));
     }
+    let began = tokio::time::Instant::now();
     let zones = Zones::new(inputs(&t, &own, &hosts));
+    let whole = began.elapsed();
     let apex = Arc::clone(zones.at(&own[0]).unwrap());
     assert_eq!(apex.nodes.len(), 100_001);
     let mut after = t.clone();
@@ -199,6 +201,6 @@ fn a_change_among_a_hundred_thousand_names_touches_what_it_changes() {
     apex.nodes.differing(&made.at(&own[0]).unwrap().nodes, |_, _| differ += 1);
     // 99 that go, one that changes, one that comes, and the SOA.
     assert_eq!((differ, made.at(&own[0]).unwrap().nodes.len()), (102, 99_903));
-    // A whole zone takes half a second and more in this profile.
-    assert!(took < std::time::Duration::from_millis(50), "{took:?}");
+    // On a machine that does nothing else: half a second and more for all of it in this profile, less than a hundredth for the change.
+    assert!(took * 4 < whole, "{took:?} of {whole:?}");
 }
