@@ -17,7 +17,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::ResourceExt as _;
 
 pub(crate) use edit::{Edit, Kept, Kind};
-pub(crate) use shelf::{Name, Shelf, Slices, name_of};
+pub(crate) use shelf::{Name, Shelf, Slices, name_of, service_of};
 
 /// The label by which an EndpointSlice names its Service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";

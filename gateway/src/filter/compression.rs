@@ -120,10 +120,8 @@ impl Back for Answer {
         }
         vary(&mut head.headers, "accept-encoding");
         let Some(coding) = self.coding.filter(|_| !self.is_range) else { return body };
-        let (permit, coder) = match (Arc::clone(&self.settings.bodies).try_acquire_owned(), coder(coding)) {
-            (Ok(permit), Some(coder)) => (permit, coder),
-            _ => return body,
-        };
+        let Ok(permit) = Arc::clone(&self.settings.bodies).try_acquire_owned() else { return body };
+        let Some(coder) = coder(coding) else { return body };
         let name = match coding {
             Coding::Br => "br",
             Coding::Zstd => "zstd",

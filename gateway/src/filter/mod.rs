@@ -20,6 +20,7 @@
 mod api_keys;
 mod bandwidth;
 mod basic;
+mod cache;
 mod cidrs;
 mod compression;
 mod connections;
@@ -32,6 +33,7 @@ mod headers;
 mod hsts;
 mod jwt;
 mod mirror;
+mod oidc;
 mod path;
 mod rate;
 mod redirect;
@@ -220,8 +222,10 @@ pub(crate) const FILTERS: &[Row] = &[
     policy("basic", STREAMS, basic::make),
     policy("apiKeys", STREAMS, api_keys::make),
     policy("jwt", STREAMS, jwt::make),
+    policy("oidc", BROWSERS, oidc::make),
     policy("forwardAuth", STREAMS, forward_auth::make),
     policy("extAuthz", STREAMS, ext_authz::make),
+    policy("cache", BROWSERS, cache::make),
     policy("headers", STREAMS, headers::policy),
     policy("path", STREAMS, path::make),
     route("RequestHeaderModifier", headers::request),
@@ -234,7 +238,7 @@ pub(crate) const FILTERS: &[Row] = &[
 ];
 
 /// The last of those that authenticate.
-const AUTHENTICATED: &str = "headers";
+const AUTHENTICATED: &str = "extAuthz";
 
 /// Makes a filter of a route through the table.
 pub(crate) fn make(written: &HTTPRouteFilter, prefixed: bool, resolve: &mut dyn Resolve) -> Made {
@@ -284,7 +288,7 @@ pub(crate) fn place(filter: &str) -> usize {
 
 /// The place of a guard of that filter.
 pub(crate) fn rank(filter: &str, guard: &dyn Guard) -> usize {
-    if guard.is_late() { place(AUTHENTICATED) - 1 } else { place(filter) }
+    if guard.is_late() { place(AUTHENTICATED) + 1 } else { place(filter) }
 }
 
 /// The guard in the place of one that can't be made.

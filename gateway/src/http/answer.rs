@@ -12,7 +12,7 @@ use super::forward::{Ask, Forward, Trace};
 use super::refusal::Refusal;
 use super::server::Client;
 use super::upload::{FromClient, Upload};
-use super::{headers, mirror};
+use super::{behind, headers, mirror};
 use crate::balance::{Picked, draw, find};
 use crate::filter::{Filter, Matched};
 use crate::plane::{Plane, Snapshot};
@@ -90,7 +90,7 @@ async fn serve(
     trace.listener = Some(Arc::clone(&listener.id));
     let entry =
         listener.route(&host, &head).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no route takes this"))?;
-    let rule = &*entry.rule;
+    let rule = &entry.rule;
     trace.route = Some(Arc::clone(&rule.route));
     if let Some(why) = &rule.refused {
         return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the route is broken: {why}")));
@@ -102,14 +102,17 @@ async fn serve(
     let mut body = Upload::new(plane, body, false);
     let (head, body, route) = (&mut head, &mut body, &rule.route);
     let (snapshot, host, tls) = (&snapshot, host.as_str(), client.tls);
-    let backs = Vec::new();
-    let mut asked = Asked { plane, snapshot, head, body, client: address, tls, host, route, user: None, backs };
+    let authorized = head.headers.contains_key(http::header::AUTHORIZATION);
+    let (user, backs, behind) = (None, Vec::new(), None);
+    let mut asked =
+        Asked { plane, snapshot, head, body, client: address, tls, host, route, rule, authorized, user, backs, behind };
+    let matched = Matched { prefix: entry.matcher.prefix(), scheme, host, port: listener.port };
     if let Some(chain) = policies.chain(listener, route, rule.name.as_ref())
         && let Some(answer) = pass(&chain.guards, &mut asked).await
     {
+        behind::begin(&mut asked, &chain, &matched);
         return Ok(policy::back(asked.backs, answer.map(Reply::own)).await);
     }
-    let matched = Matched { prefix: entry.matcher.prefix(), scheme, host, port: listener.port };
     match routed(rule, &mut asked, &matched, upgrade, trace).await {
         Err(refusal) if asked.backs.is_empty() => Err(refusal),
         Err(refusal) => {
@@ -121,7 +124,7 @@ async fn serve(
 }
 
 /// Filters of the route, backend, forward, and filters back.
-async fn routed(
+pub(super) async fn routed(
     rule: &Rule,
     asked: &mut Asked<'_>,
     matched: &Matched<'_>,

@@ -11,6 +11,7 @@
 //! 9113.
 
 mod answer;
+mod behind;
 mod body;
 pub(crate) mod cookie;
 mod exchange;

@@ -128,6 +128,6 @@ impl FromIterator<Arc<EndpointSlice>> for Slices {
 }
 
 /// The Service that a slice is of.
-pub(super) fn service_of(slice: &EndpointSlice) -> Option<Name> {
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<Name> {
     Some((slice.namespace()?, slice.labels().get(SERVICE_NAME)?.clone()))
 }

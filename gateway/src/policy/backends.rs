@@ -2,16 +2,18 @@
 //!
 //! In: a reference, the stores of Services and EndpointSlices, the topology. Out: addresses, in order, so that the same backend gives the same.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use atoll_api::kinds::route_policy::filters::BackendRef;
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{ServicePort, Topology};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::peer::At;
-use crate::objects::SERVICE_NAME;
+use crate::objects::{Name, Slices, service_of};
 use crate::table::{IMPORT_GROUP, Wants, member_targets, pick_port, service_port, slice_targets};
 
 /// What references are looked up in.
@@ -22,12 +24,22 @@ pub(crate) struct Backends {
 }
 
 impl Backends {
-    /// The endpoints of a backend.
+    /// The EndpointSlices of these Services, found in one walk over all.
+    pub(crate) fn slices_of(&self, services: &BTreeSet<Name>) -> Slices {
+        if services.is_empty() {
+            return Slices::default();
+        }
+        let is_one = |slice: &Arc<EndpointSlice>| service_of(slice).is_some_and(|service| services.contains(&service));
+        self.slices.state().into_iter().filter(is_one).collect()
+    }
+
+    /// The endpoints of a backend, which stand in `slices` where it is a Service.
     ///
     /// # Errors
     /// There is no such backend.
     pub(crate) fn find(
         &self,
+        slices: &Slices,
         written: &BackendRef,
         namespace: &str,
         set: Option<&str>,
@@ -35,7 +47,7 @@ impl Backends {
     ) -> Result<Vec<At>, String> {
         let (group, kind) = (written.group.as_deref().unwrap_or(""), written.kind.as_deref().unwrap_or("Service"));
         let mut at = match (group, kind) {
-            ("", "Service") => self.local(written, namespace)?,
+            ("", "Service") => self.local(slices, written, namespace)?,
             (IMPORT_GROUP, "ServiceImport") => import(written, namespace, set, topology)?,
             _ => return Err(format!("backendRef: kind {kind} is neither a Service nor a ServiceImport")),
         };
@@ -44,18 +56,16 @@ impl Backends {
         Ok(at)
     }
 
-    fn local(&self, written: &BackendRef, namespace: &str) -> Result<Vec<At>, String> {
+    fn local(&self, slices: &Slices, written: &BackendRef, namespace: &str) -> Result<Vec<At>, String> {
         let missing = |why: &str| format!("backendRef: Service `{}`: {why}", written.name);
         let service = self.services.get(&ObjectRef::new(&written.name).within(namespace));
         let service = service.ok_or_else(|| missing("does not exist"))?;
         let ports: Vec<ServicePort> =
             service.spec.iter().flat_map(|s| s.ports.iter().flatten()).cloned().map(service_port).collect();
         let port = pick_port(&ports, Some(written.port), Wants::Http).ok_or_else(|| missing("has no such port"))?;
-        let is_its = |slice: &&std::sync::Arc<EndpointSlice>| {
-            slice.namespace().as_deref() == Some(namespace) && slice.labels().get(SERVICE_NAME) == Some(&written.name)
-        };
-        let state = self.slices.state();
-        let targets = state.iter().filter(is_its).flat_map(|slice| slice_targets(slice, &port.name, Wants::Http));
+        let name = (namespace.to_owned(), written.name.clone());
+        let its = slices.of(&name);
+        let targets = its.flat_map(|slice| slice_targets(slice, &port.name, Wants::Http));
         Ok(targets.map(|target| At::ip(None, target.address, target.port)).collect())
     }
 }

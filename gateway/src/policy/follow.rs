@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use atoll_api::kinds::RoutePolicy;
 use atoll_api::kinds::route_policy::filters::BackendRef;
-use atoll_api::topology::Site;
+use atoll_api::topology::{Site, Topology};
 use atoll_wire::follow::{Report, Snapshot as Followed};
 use atoll_wire::kept;
 use k8s_openapi::api::core::v1::Secret;
@@ -37,8 +37,10 @@ use crate::watch::{Watched, Watches};
 
 const FILE: &str = "policies.last-good";
 const FORM: &str = "atoll-gateway-policies-1";
-/// What policies refer to is looked at so often.
+/// So often replicas tell one another what they are asked for, and the topology is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Changes of what policies refer to are taken together for so long.
+const COALESCE: Duration = Duration::from_millis(100);
 /// So long the hub's word counts.
 const FRESH: Duration = Duration::from_secs(15);
 
@@ -132,14 +134,36 @@ struct Following {
 
 impl Following {
     async fn go(mut self, mut changes: watch::Receiver<u64>) {
+        let (mut objects, mut topology) = (self.given.watches.changes(), self.given.topology.clone());
+        let mut known: Option<Arc<Topology>> = None;
+        let mut is_due = true;
         loop {
             changes.borrow_and_update();
-            self.look().await;
-            self.divide();
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+            objects.borrow_and_update();
+            let newest = Arc::clone(&topology.borrow_and_update().topology);
+            let is_other = known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &newest));
+            known = Some(newest);
+            if is_due || is_other {
+                self.look().await;
+            } else if self.is_listed() {
+                // The table may have come to know their targets meanwhile.
+                self.say();
             }
+            if self.told_at.elapsed() >= LOOK_EVERY {
+                self.divide();
+            }
+            is_due = tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
+                changed = objects.changed() => {
+                    // Many come together.
+                    tokio::time::sleep(COALESCE).await;
+                    changed.is_ok()
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => false,
+            };
         }
     }
 
@@ -226,6 +250,7 @@ impl Following {
     fn referred(&self, objects: &[Arc<RoutePolicy>], listed: bool) -> (Secrets, Found) {
         let (mut secrets, mut found) = (Secrets::new(), Found::new());
         let topology = Arc::clone(&self.given.topology.borrow().topology);
+        let slices = self.backends.slices_of(&services(objects));
         for policy in objects {
             let namespace = policy.namespace().unwrap_or_default();
             let set = policy.labels().get(atoll_api::kinds::CLUSTER_SET_LABEL).map(String::as_str);
@@ -242,7 +267,7 @@ impl Following {
                 let Some(written) = step.parameters.get("backendRef") else { continue };
                 let Ok(written) = serde_json::from_value::<BackendRef>(written.clone()) else { continue };
                 let key = key(&written, &namespace, set);
-                let now = self.backends.find(&written, &namespace, set, &topology);
+                let now = self.backends.find(&slices, &written, &namespace, set, &topology);
                 let at = now.or_else(|why| {
                     let kept = self.good.as_ref().filter(|_| !listed).and_then(|good| good.backends.get(&key));
                     let back = |k: &Kept| At { cluster: k.cluster.clone(), host: k.host.clone(), port: k.port };
@@ -332,6 +357,16 @@ impl Materials {
 
 type Secrets = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
 type Found = HashMap<String, Result<Vec<At>, String>>;
+
+/// The Services that policies may mean.
+fn services(objects: &[Arc<RoutePolicy>]) -> BTreeSet<(String, String)> {
+    let of = |policy: &Arc<RoutePolicy>| {
+        let namespace = policy.namespace().unwrap_or_default();
+        let names = policy.spec.filters.iter().filter_map(|s| s.parameters.get("backendRef")?.get("name")?.as_str());
+        names.map(|name| (namespace.clone(), name.to_owned())).collect::<Vec<_>>()
+    };
+    objects.iter().flat_map(of).collect()
+}
 
 fn key(written: &BackendRef, namespace: &str, set: Option<&str>) -> String {
     let (group, kind) = (written.group.as_deref().unwrap_or(""), written.kind.as_deref().unwrap_or("Service"));

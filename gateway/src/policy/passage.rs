@@ -15,6 +15,7 @@ use super::carried::{Carried, whole};
 use crate::filter::Guard;
 use crate::http::{Reply, Upload};
 use crate::plane::{Plane, Snapshot};
+use crate::table::Rule;
 
 /// A request that guards look at.
 pub(crate) struct Asked<'a> {
@@ -29,10 +30,25 @@ pub(crate) struct Asked<'a> {
     pub(crate) host: &'a str,
     /// kind namespace/name of the route.
     pub(crate) route: &'a Arc<str>,
+    /// Who answers.
+    pub(crate) rule: &'a Arc<Rule>,
+    /// It said who asks, or somebody was asked whether it may pass.
+    pub(crate) authorized: bool,
     /// Who it was found to be.
     pub(crate) user: Option<String>,
     /// What is done on the way back.
     pub(crate) backs: Vec<Box<dyn Back>>,
+    /// What is asked of the backend once the client has its answer.
+    pub(crate) behind: Option<Behind>,
+}
+
+/// A request that goes on where a guard answered its like.
+pub(crate) struct Behind {
+    pub(crate) head: Parts,
+    /// What is done with its answer.
+    pub(crate) back: Box<dyn Back>,
+    /// The first guard that it has not passed.
+    pub(crate) next: usize,
 }
 
 /// What is done with an answer.
@@ -44,8 +60,9 @@ pub(crate) trait Back: Send {
 
 /// Sends a request through guards, until one answers.
 pub(crate) async fn pass(guards: &[Arc<dyn Guard>], asked: &mut Asked<'_>) -> Option<Response<Bytes>> {
-    for guard in guards {
+    for (at, guard) in guards.iter().enumerate() {
         if let Some(answer) = guard.request(asked).await {
+            asked.behind.iter_mut().for_each(|behind| behind.next = at + 1);
             return Some(answer);
         }
     }

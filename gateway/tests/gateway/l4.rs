@@ -11,13 +11,14 @@ use crate::client::{get, request, send};
 use crate::world::{Made, World, gateway, listener, route, service};
 
 /// A route of `kind` in `shop` on a listener of the Gateway `main`.
-fn stream_route(kind: &str, name: &str, section: &str, backend: Value) -> Value {
+pub(crate) fn stream_route(kind: &str, name: &str, section: &str, backend: Value) -> Value {
     json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": {"name": name, "namespace": "shop"},
         "spec": {"parentRefs": [{"name": "main", "namespace": "infra", "sectionName": section}],
             "rules": [{"backendRefs": [backend]}]}})
 }
 
-async fn free_port() -> u16 {
+/// A port that nobody listens at.
+pub(crate) async fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -41,6 +42,8 @@ pub(crate) async fn serve(
                 async move {
                     let (head, body) = request.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
+                    let wait = head.uri.query().and_then(|q| q.strip_prefix("wait_ms=")?.parse().ok());
+                    tokio::time::sleep(Duration::from_millis(wait.unwrap_or(0))).await;
                     Ok::<_, Infallible>(answer(&head, body))
                 }
             });

@@ -317,6 +317,37 @@ parameters! {
         forward: Option<bool>,
     }
 
+    /// `oidc`: people log in at a provider of OpenID Connect; who came stands in an encrypted cookie.
+    Oidc {
+        /// Who issued it: the claim `iss`.
+        issuer: String,
+        /// Who we are there.
+        client_id: String,
+        /// A Secret of the same namespace: `client-secret`, and `cookie-key`, 32 octets or more that cookies are encrypted with.
+        secret_ref: Option<NameRef>,
+        /// What is asked for. Default: `openid`, which always is.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        scopes: Vec<String>,
+        /// Where people come back from the provider. Default: `/oauth2/callback`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        redirect_path: Option<String>,
+        /// Where they log out. Default: `/oauth2/logout`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        logout_path: Option<String>,
+        /// Default: `atoll-session`; over TLS `__Host-` stands before it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cookie_name: Option<String>,
+        /// After this somebody logs in again. Default: `12h`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session_max: Option<String>,
+        /// Claims that the backend is told.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        claim_headers: Vec<ClaimHeader>,
+        /// How far clocks may be apart. Default: `60s`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        clock_skew: Option<String>,
+    }
+
     /// `forwardAuth`: another server is asked whether a request may pass: 2xx says yes, everything else is given to the client.
     ForwardAuth {
         /// Whom.
@@ -366,6 +397,19 @@ parameters! {
         /// So long it may take. Default: `5s`.
         #[serde(skip_serializing_if = "Option::is_none")]
         timeout: Option<String>,
+    }
+
+    /// `cache`: answers are kept and given again, as a shared cache may (RFC 9111, RFC 5861); each says what became of it (RFC 9211). Each replica
+    /// keeps for itself.
+    Cache {
+        /// So much is kept, least used first out. Default: 67108864 (64 MiB).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 65536))]
+        bytes_max: Option<u64>,
+        /// A longer body is not kept. Default: 1048576 (1 MiB).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1))]
+        entry_bytes_max: Option<u64>,
     }
 
     /// `headers`: changes headers.

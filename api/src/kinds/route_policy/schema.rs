@@ -65,12 +65,14 @@ pub const PARAMETERS: &[Parameters] = &[
     row::<f::Basic>("basic", &["secretRef"], &[]),
     row::<f::ApiKeys>("apiKeys", &["secretRef"], &[]),
     row::<f::Jwt>("jwt", &["issuer"], &[("has(self.jwks) != has(self.jwksUri)", "jwks or jwksUri: one of them")]),
+    row::<f::Oidc>("oidc", &["issuer", "clientId", "secretRef"], &[]),
     row::<f::ForwardAuth>(
         "forwardAuth",
         &[],
         &[("has(self.backendRef) != has(self.url)", "backendRef or url: one of them")],
     ),
     row::<f::ExtAuthz>("extAuthz", &["backendRef"], &[]),
+    row::<f::Cache>("cache", &[], &[]),
     row::<f::Headers>(
         "headers",
         &[],
