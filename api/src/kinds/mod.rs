@@ -69,7 +69,7 @@ pub type Condition = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 /// Our CRDs, in the order in which they are applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let crds = [
         Cluster::crd(),
         Bundle::crd(),
         PlacementPolicy::crd(),
@@ -82,7 +82,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         ReplicationPolicy::crd(),
         ReplicationRequest::crd(),
         ReplicationApproval::crd(),
-    ]
+    ];
+    crds.map(described).into()
 }
 
 /// The standard CRDs that a hub serves beside ours and that have Rust types here: MCS, ClusterProfile, DNSEndpoint and the Gateway API
@@ -93,14 +94,29 @@ pub fn standard_crds() -> Vec<CustomResourceDefinition> {
 
 /// The same with the Gateway API of a channel.
 pub fn standard_crds_of(channel: Channel) -> Vec<CustomResourceDefinition> {
-    let mut crds = vec![service_export_crd(), ServiceImport::crd(), ClusterProfile::crd(), DNSEndpoint::crd()];
+    let crds = [service_export_crd(), ServiceImport::crd(), ClusterProfile::crd(), DNSEndpoint::crd()];
+    let mut crds = Vec::from(crds.map(described));
     crds.extend(gateway_api_crds(channel));
     crds
 }
 
 /// The CRDs that an agent brings to a member that lacks them.
 pub fn member_crds() -> Vec<CustomResourceDefinition> {
-    vec![service_export_crd(), ServiceImport::crd()]
+    [service_export_crd(), ServiceImport::crd()].map(described).into()
+}
+
+/// A kind is described as its spec is; what the derive writes there says how it came about, and `kubectl explain` would repeat it.
+fn described(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let Some(kind) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+            continue;
+        };
+        let spec = kind.properties.as_ref().and_then(|properties| properties.get("spec"));
+        if let Some(said) = spec.and_then(|spec| spec.description.clone()) {
+            kind.description = Some(said);
+        }
+    }
+    crd
 }
 
 /// A schema for a list of Kubernetes manifests.
@@ -127,4 +143,23 @@ pub(crate) fn steps(word: &str) -> schemars::Schema {
             "x-kubernetes-preserve-unknown-fields": true
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_says_what_it_is_and_how_old_its_objects_are() {
+        for crd in crds().iter().chain(&member_crds()) {
+            for version in &crd.spec.versions {
+                let kind = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+                let said = kind.and_then(|kind| kind.description.as_deref()).unwrap_or_default();
+                assert!(!said.is_empty() && !said.contains("derived"), "{}: {said}", crd.spec.names.kind);
+                let columns = version.additional_printer_columns.iter().flatten();
+                let last = columns.last().map(|column| column.json_path.as_str());
+                assert_eq!(last, Some(".metadata.creationTimestamp"), "{}", crd.spec.names.kind);
+            }
+        }
+    }
 }

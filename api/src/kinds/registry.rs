@@ -18,7 +18,8 @@ use super::{Condition, NameRef, PolicyStatus};
     category = "atoll",
     printcolumn(name = "Environment", type_ = "string", json_path = ".spec.environment"),
     printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster"),
-    printcolumn(name = "URL", type_ = "string", json_path = ".spec.url")
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.url"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RegistrySpec {
@@ -56,7 +57,8 @@ fn oci() -> String {
     category = "atoll",
     printcolumn(name = "From", type_ = "string", json_path = ".spec.from"),
     printcolumn(name = "To", type_ = "string", json_path = ".spec.to"),
-    printcolumn(name = "Direction", type_ = "string", json_path = ".spec.direction")
+    printcolumn(name = "Direction", type_ = "string", json_path = ".spec.direction"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicationPolicySpec {
@@ -252,6 +254,7 @@ pub struct CopiedStatus {
     printcolumn(name = "Decision", type_ = "string", json_path = ".spec.decision"),
     printcolumn(name = "Voter", type_ = "string", json_path = ".metadata.annotations['atoll\\.dev/voter']"),
     printcolumn(name = "Counts", type_ = "string", json_path = ".status.conditions[?(@.type==\"Counts\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("!has(oldSelf.spec) || self.spec == oldSelf.spec").message("a vote never changes: delete it and vote again")
 )]
 #[serde(rename_all = "camelCase")]

@@ -19,7 +19,8 @@ use super::PolicyStatus;
     status = "PolicyStatus",
     category = "atoll",
     printcolumn(name = "Apex", type_ = "string", json_path = ".spec.apex"),
-    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status")
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ZoneSpec {
