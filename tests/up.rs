@@ -1,6 +1,8 @@
 //! `atoll up` as people start it: what is ready answers, what is broken heals, Ctrl-C leaves nothing, and bad input is told what is bad.
 //! Every federation has its own home and free ports.
 
+#[path = "up/few.rs"]
+mod few;
 #[path = "up/strangers.rs"]
 mod strangers;
 #[path = "up/world.rs"]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use atoll_api::kinds::ClusterSpec;
 use atoll_api::names::ClusterName;
 use atoll_api::topology::Standing;
 use atoll_demo::{INDEX_MAX, Member, MemberSpec};
@@ -39,7 +40,7 @@ pub(super) struct Spec {
     pub(super) cluster: Value,
 }
 
-/// What was typed, checked; and where that makes loopback clients stand, unless the file says.
+/// What was typed, checked; and where, and in which set, that makes loopback clients stand, unless the file says.
 pub(super) fn specs(names: Option<Vec<String>>, config: &mut Config) -> anyhow::Result<Vec<Spec>> {
     let names = names.unwrap_or_else(|| PLACES.map(|place| place.0.to_owned()).into());
     if names.len() > usize::from(INDEX_MAX) + 1 {
@@ -57,7 +58,18 @@ pub(super) fn specs(names: Option<Vec<String>>, config: &mut Config) -> anyhow::
     if let (Some(place), true) = (here, config.standing == Standing::default()) {
         config.standing.region = Some(place.1.to_owned());
     }
+    // Whoever asks from here stands in the hub's own set; without a member of it nothing would be served to them.
+    let sets: Vec<String> = specs.iter().map(set).collect::<Result<_, _>>()?;
+    if let (Some(first), false) = (sets.first(), sets.contains(&config.default_set)) {
+        config.default_set.clone_from(first);
+    }
     Ok(specs)
+}
+
+/// The cluster set that a member belongs to.
+fn set(spec: &Spec) -> serde_json::Result<String> {
+    let cluster: ClusterSpec = serde_json::from_value(spec.cluster.clone())?;
+    Ok(cluster.set().to_owned())
 }
 
 fn spec(name: ClusterName, index: u8) -> Spec {
