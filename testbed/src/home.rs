@@ -64,12 +64,27 @@ pub struct Lease {
     _file: File,
 }
 
+/// The checkout that we work for: whose cargo runs us, else in which we stand, else from which we were built. That one comes last: checkouts
+/// that share cargo's output share this program, too, and cargo builds it for the first of them alone.
+pub(crate) fn checkout() -> PathBuf {
+    let cargo = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let stood_in = std::env::current_dir().ok();
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    first([cargo, stood_in], built.parent().unwrap_or(built))
+}
+
+/// The checkout around the first of these folders that is in one.
+fn first(folders: [Option<PathBuf>; 2], built: &Path) -> PathBuf {
+    let around =
+        |folder: &Path| folder.ancestors().find(|above| above.join("testbed/Cargo.toml").is_file()).map(Path::to_owned);
+    folders.iter().flatten().find_map(|folder| around(folder)).unwrap_or_else(|| built.to_owned())
+}
+
 impl Home {
-    /// The home of the checkout that this program was built from.
+    /// The home of the checkout that we work for.
     #[must_use]
     pub fn here() -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Self::of(folder.parent().unwrap_or(folder))
+        Self::of(&checkout())
     }
 
     /// The home of a checkout.
@@ -167,4 +182,28 @@ pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
         fs::create_dir_all(folder).map_err(Error::on(folder))?;
     }
     fs::write(path, content).map_err(Error::on(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shares_a_program_with_another_checkout_has_a_testbed_of_their_own() {
+        let temp = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (temp.path().join("ours"), temp.path().join("theirs"));
+        for checkout in [&ours, &theirs] {
+            fs::create_dir_all(checkout.join("testbed/src")).unwrap();
+            fs::write(checkout.join("testbed/Cargo.toml"), "").unwrap();
+        }
+        let (in_ours, nowhere) = (Some(ours.join("testbed/src")), Some(temp.path().to_owned()));
+        for (case, folders, expected) in [
+            ("cargo says", [in_ours.clone(), Some(theirs.clone())], &ours),
+            ("cargo says nothing", [None, in_ours], &ours),
+            ("neither is in one", [None, nowhere], &theirs),
+        ] {
+            assert_eq!(&first(folders, &theirs), expected, "{case}");
+        }
+        assert_ne!(Home::of(&ours).dir, Home::of(&theirs).dir);
+    }
 }

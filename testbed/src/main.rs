@@ -126,10 +126,18 @@ async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("testbed: {error:#}");
+            eprintln!("testbed: {}", line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes; a cause that its effect has said already is left out.
+fn line(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |said, cause| match cause.to_string() {
+        cause if said.contains(&cause) => said,
+        cause => format!("{said}: {cause}"),
+    })
 }
 
 async fn run(cli: Cli) -> Result<()> {
@@ -316,5 +324,16 @@ impl Fault {
             Word::Heal => member.heal(&target).await?,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_was_said_is_not_said_again() {
+        let error = anyhow::anyhow!("no such file").context("folder go: no such file").context("build");
+        assert_eq!(line(&error), "build: folder go: no such file");
     }
 }

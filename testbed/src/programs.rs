@@ -12,6 +12,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::home::checkout;
 use crate::shell::{finish, run};
 
 /// A program and how it is built.
@@ -147,7 +148,7 @@ impl Programs {
     }
 
     async fn of<'p>(programs: impl Iterator<Item = &'p Program>, each: &mut impl FnMut(&Built)) -> Result<Self> {
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
+        let sources = checkout().join("testbed/go");
         let cache = cache_dir()?;
         let mut go = None;
         let mut digests = Sha256::new();
