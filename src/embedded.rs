@@ -51,7 +51,7 @@ impl Embedded {
     /// Opens it, with every kind that a hub needs.
     ///
     /// # Errors
-    /// The file is in use, foreign, corrupt or can't be written; the disk is full.
+    /// The file is in use, foreign, corrupt, emptied or can't be written; the disk is full.
     pub(crate) async fn open(&self) -> anyhow::Result<()> {
         let stamp = |resource: &str, annotation: &str| Stamp {
             group: GROUP.to_owned(),
@@ -60,13 +60,25 @@ impl Embedded {
         };
         let stamps = vec![stamp("replicationrequests", REQUESTER), stamp("replicationapprovals", VOTER)];
         let config = Config { stamps, ..Config::default() };
-        make_private(&self.file).with_context(|| format!("make {}", self.file.display()))?;
+        self.not_emptied()?;
+        make_private(&self.file).with_context(|| format!("open {}", self.file.display()))?;
         let server = ApiServer::open(config, Storage::File(self.file.clone())).await.context("open the hub's store")?;
         tracing::debug!("store open");
         let admin = server.client();
         crate::crds::apply(&admin).await?;
         tracing::debug!("kinds served");
         self.live.store(Some(Arc::new(Live { server, admin })));
+        Ok(())
+    }
+
+    /// An empty file is one to be made; but where people were given a kubeconfig for what it held, it has been cut off.
+    fn not_emptied(&self) -> anyhow::Result<()> {
+        let empty = std::fs::metadata(&self.file).is_ok_and(|file| file.is_file() && file.len() == 0);
+        if empty && self.file.with_file_name("kubeconfig").exists() {
+            let why = "is empty, although a hub has run on it; restore a snapshot (`atoll hub restore`), \
+                or remove the file to begin anew without what it held";
+            anyhow::bail!("data file `{}`: {why}", self.file.display());
+        }
         Ok(())
     }
 

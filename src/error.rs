@@ -4,8 +4,10 @@
 //! errors are read as what they are.
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
+
+use kube::config::KubeconfigError;
 
 /// Says how the process is to end; put into an error's chain by `.context(Exit::…)` or as the error itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +69,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 /// One line on stderr. That nobody reads it any more is no reason to end.
 pub(crate) fn say(what: fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr().lock(), "atoll: {what}");
+    let _ = writeln!(io::stderr().lock(), "atoll: {what}");
 }
 
 /// An error and its causes in one line; a cause that its effect has said already is left out.
@@ -79,7 +81,8 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
             Some(kube::Error::Api(status)) if !status.message.is_empty() => Some(status.message.clone()),
             _ => None,
         };
-        let (last, cause) = (status.is_some(), status.unwrap_or_else(|| cause.to_string()));
+        let read = cause.downcast_ref::<KubeconfigError>().map(of_kubeconfig);
+        let (last, cause) = (status.is_some(), status.or(read).unwrap_or_else(|| cause.to_string()));
         if line.is_empty() {
             line = cause;
         } else if !line.contains(&cause) {
@@ -89,7 +92,29 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
             break;
         }
     }
+    if let Some(remedy) = error.chain().find_map(remedy) {
+        line = format!("{line}; {remedy}");
+    }
     line
+}
+
+/// What is wrong with a kubeconfig, without its path, which whoever names the file has said, and in one line.
+pub(crate) fn of_kubeconfig(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(cause, _) => cause.to_string(),
+        KubeconfigError::Parse(cause) => cause.to_string().lines().next().unwrap_or("is no YAML").to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What to do about a file that can't be used.
+fn remedy(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    match cause.downcast_ref::<io::Error>()?.kind() {
+        ErrorKind::PermissionDenied => Some("run atoll as whom it belongs to, or name another"),
+        ErrorKind::ReadOnlyFilesystem => Some("name another, or mount that file system for writing"),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("make room there, then start again"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -108,7 +133,7 @@ mod tests {
             (anyhow::anyhow!("x"), 1),
             (Exit::Usage("x".into()).into(), 2),
             (Err::<(), _>(Exit::Refused("x".into())).context("y").unwrap_err(), 3),
-            (Err::<(), _>(std::io::Error::other("x")).context(Exit::Usage("y".into())).unwrap_err(), 2),
+            (Err::<(), _>(io::Error::other("x")).context(Exit::Usage("y".into())).unwrap_err(), 2),
             (forbidden().into(), 3),
             (missing().into(), 1),
             (anyhow::Error::new(unreachable).context("list clusters"), 4),
@@ -124,5 +149,19 @@ mod tests {
         let full = Status::failure("the disk is full", "InsufficientStorage").with_code(507).boxed();
         let error = anyhow::Error::new(kube::Error::Api(full)).context("make kind x");
         assert_eq!(line(&error), "make kind x: the disk is full");
+    }
+
+    #[test]
+    fn what_to_do_about_a_file_is_said_behind_all_causes() {
+        for (kind, what) in [
+            (ErrorKind::PermissionDenied, "run atoll as whom it belongs to"),
+            (ErrorKind::ReadOnlyFilesystem, "name another"),
+            (ErrorKind::StorageFull, "make room"),
+        ] {
+            let error = anyhow::Error::new(io::Error::from(kind)).context("open /data/hub.redb").context("start");
+            let said = line(&error);
+            assert!(said.starts_with("start: open /data/hub.redb: ") && said.contains(&format!("; {what}")), "{said}");
+        }
+        assert_eq!(line(&anyhow::Error::new(io::Error::other("odd")).context("start")), "start: odd");
     }
 }

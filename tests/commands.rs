@@ -148,6 +148,12 @@ async fn who_does_not_answer_is_told_from_who_refuses() -> anyhow::Result<()> {
         atoll(home, &all).await.ended(4, "can't be reached");
     }
     atoll(home, &["get", "clusters"]).await.ended(1, "no kubeconfig");
+    let broken = world.file("broken", "clusters: [yaml");
+    for (file, why) in [("/nowhere/k", "No such file"), (broken.as_str(), "line 1"), (dead.as_str(), "none")] {
+        let ran = atoll(home, &["get", "clusters", "--kubeconfig", file, "--context", "none"]).await;
+        ran.ended(1, &format!("atoll: kubeconfig {file}: ")).ended(1, why);
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    }
     world.atoll_as("atoll-dev", &["get", "secrets"]).await.ended(3, "forbidden");
     atoll(home, &["dns", "query", "x.example", "--server", "127.0.0.1:1"]).await.ended(4, "127.0.0.1:1");
     atoll(home, &["gateway", "explain", "--host", "h", "--admin", "127.0.0.1:1"]).await.ended(4, "127.0.0.1:1");

@@ -225,10 +225,17 @@ async fn save_a_snapshot(place: &Place) -> Result<String> {
 /// And the file is left as it is.
 async fn what_happened_to_the_store_is_told(place: &Place, store: &Path, words: &[&str]) -> Result<()> {
     let whole = fs::read(store)?;
-    for (case, damage) in [("corrupt", damage as fn(&Path) -> Result<()>), ("foreign", overwrite)] {
-        damage(store)?;
+    let (damage, foreign): ([&str; 2], _) = (["hub.redb", "atoll hub restore"], ["hub.redb", "not a data file"]);
+    for (case, spoil, said) in [
+        ("corrupt", self::damage as fn(&Path) -> Result<()>, damage),
+        ("foreign", overwrite, foreign),
+        ("cut in the middle", |store| cut(store, 2), damage),
+        ("cut to its first page", |store| cut(store, 256), damage),
+        ("cut to nothing", |store| cut(store, u64::MAX), damage),
+    ] {
+        spoil(store)?;
         let held = fs::read(store)?;
-        place.ended(&[&["up"], words].concat()).await?.says(case, 1, &["hub.redb"]);
+        place.ended(&[&["up"], words].concat()).await?.says(case, 1, &said);
         assert!(fs::read(store)? == held, "{case}: the file is another");
         fs::write(store, &whole)?;
     }
@@ -245,6 +252,12 @@ fn damage(store: &Path) -> Result<()> {
     let file = fs::OpenOptions::new().write(true).open(store)?;
     let len = file.metadata()?.len();
     Ok(file.write_all_at(&vec![0xa5; usize::try_from(len - 4096)?], 4096)?)
+}
+
+/// Leaves one part in so many of it.
+fn cut(store: &Path, parts: u64) -> Result<()> {
+    let file = fs::OpenOptions::new().write(true).open(store)?;
+    Ok(file.set_len(file.metadata()?.len() / parts)?)
 }
 
 fn overwrite(store: &Path) -> Result<()> {
@@ -279,6 +292,8 @@ async fn bad_input_is_told_what_is_bad_and_leaves_nothing() -> Result<()> {
         ("named twice", vec!["--config", &free, "--members", "a,b,a"], 2, vec!["`a` is named twice"]),
         ("directory of others", vec!["--config", &free, "--data-dir", &photos], 2, vec!["cat.jpg", "empty directory"]),
         ("directory too deep", vec!["--config", &free, "--data-dir", &deep], 2, vec!["shorter directory"]),
+        ("no file but a folder", vec!["--config", &photos], 2, vec![photos.as_str(), "directory"]),
+        ("empty name", vec!["--config", &free, "--members", ""], 2, vec!["--members", "1 to 49"]),
         ("directory is a file", vec!["--config", &free, "--data-dir", &free], 2, vec!["is a file"]),
     ] {
         let mut all = vec!["up"];

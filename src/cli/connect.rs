@@ -12,6 +12,7 @@ use kube::{Client, Config};
 use super::Globals;
 use super::failure::{Failure, Outcome, root_cause};
 use crate::config::home;
+use crate::error::of_kubeconfig;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// After a watch has ended, until the next.
@@ -60,7 +61,7 @@ impl Globals {
                 let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
                 Config::from_custom_kubeconfig(kubeconfig, &options)
                     .await
-                    .map_err(|e| Failure::failed(format!("kubeconfig {whence}: {}", chain(&e))))?
+                    .map_err(|e| Failure::failed(format!("kubeconfig {whence}: {}", of_kubeconfig(&e))))?
             }
             None => Config::incluster().map_err(|_| Failure::failed(NOTHING))?,
         };
@@ -78,23 +79,11 @@ const NOTHING: &str =
     "no kubeconfig: give --kubeconfig FILE or set KUBECONFIG; `atoll up` writes one into ~/.atoll while it runs";
 
 fn read(file: &Path) -> Outcome<Kubeconfig> {
-    Kubeconfig::read_from(file).map_err(|e| Failure::failed(format!("kubeconfig {}: {}", file.display(), chain(&e))))
+    Kubeconfig::read_from(file)
+        .map_err(|e| Failure::failed(format!("kubeconfig {}: {}", file.display(), of_kubeconfig(&e))))
 }
 
 fn from_variable(files: &std::ffi::OsStr) -> Outcome<Option<Kubeconfig>> {
-    Kubeconfig::from_env().map_err(|e| Failure::failed(format!("$KUBECONFIG ({}): {}", files.display(), chain(&e))))
-}
-
-/// An error with its causes, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        let words = deeper.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = deeper.source();
-    }
-    text
+    Kubeconfig::from_env()
+        .map_err(|e| Failure::failed(format!("$KUBECONFIG ({}): {}", files.display(), of_kubeconfig(&e))))
 }

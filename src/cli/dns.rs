@@ -50,7 +50,9 @@ pub(crate) struct Query {
 impl Query {
     /// Runs it.
     pub(crate) async fn run(self, globals: &Globals) -> Outcome {
-        let name = Name::from_utf8(&self.name).map_err(|e| Failure::usage(format!("name `{}`: {e}", self.name)))?;
+        let name = Name::from_utf8(&self.name).map_err(|_| {
+            Failure::usage(format!("name `{}`: is none of DNS: labels of 1 to 63 octets, 255 in all", self.name))
+        })?;
         let kind: RecordType = self
             .kind
             .to_uppercase()

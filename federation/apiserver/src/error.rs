@@ -1,5 +1,6 @@
 //! Why the server can't start or go on. Refusals of single requests are not here: those are Kubernetes `Status`es.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// What keeps the embedded API server from running.
@@ -38,7 +39,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The file can't be read or written.
-    #[error("data file `{}`: {cause}", path.display())]
+    #[error("data file `{}`: {cause}{}", path.display(), remedy(cause))]
     Storage {
         /// The file.
         path: PathBuf,
@@ -85,4 +86,18 @@ pub enum Error {
         #[source]
         cause: std::io::Error,
     },
+}
+
+/// What to do about it, where that is known.
+fn remedy(cause: &redb::Error) -> &'static str {
+    let kind = if let redb::Error::Io(io) = cause { Some(io.kind()) } else { None };
+    match (cause, kind) {
+        (redb::Error::Corrupted(_), _) | (_, Some(ErrorKind::UnexpectedEof)) => {
+            "; restore a snapshot (`atoll hub restore`)"
+        }
+        (_, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)) => {
+            "; make room for it, then start again"
+        }
+        _ => "",
+    }
 }
