@@ -58,6 +58,23 @@ pub struct State {
     pub lab: bool,
 }
 
+impl State {
+    /// That of a testbed that is up.
+    ///
+    /// # Errors
+    /// None was made, or not to its end.
+    pub fn up(state: Option<Self>) -> Result<Self> {
+        let why = match state {
+            Some(state) if state.phase == Phase::Up => return Ok(state),
+            Some(_) => {
+                "the testbed of this checkout is half made: `up` is at work still, or died; then `cargo testbed down` takes away what is there"
+            }
+            None => "no testbed of this checkout is up: `cargo testbed up` brings one",
+        };
+        Err(Error::Refused(why.into()))
+    }
+}
+
 /// Held while somebody uses a checkout's testbed; the system frees it when the holder dies.
 #[derive(Debug)]
 pub struct Lease {
@@ -205,5 +222,21 @@ mod tests {
             assert_eq!(&first(folders, &theirs), expected, "{case}");
         }
         assert_ne!(Home::of(&ours).dir, Home::of(&theirs).dir);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_told_from_what_is_up_and_from_nothing() {
+        let state = |phase| State {
+            checkout: PathBuf::new(),
+            block: Block(1),
+            phase,
+            members: Vec::new(),
+            hub: false,
+            lab: false,
+        };
+        assert!(State::up(Some(state(Phase::Up))).is_ok());
+        for (state, said) in [(Some(state(Phase::Starting)), "testbed down"), (None, "testbed up")] {
+            assert!(State::up(state).unwrap_err().to_string().contains(said), "{said}");
+        }
     }
 }

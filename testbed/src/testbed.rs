@@ -117,9 +117,7 @@ impl Testbed {
     pub async fn look() -> Result<Self> {
         require_root()?;
         let home = Home::here();
-        let state = home.state()?.filter(|state| state.phase == Phase::Up);
-        let state = state
-            .ok_or_else(|| Error::Refused("no testbed of this checkout is up: `cargo testbed up` brings one".into()))?;
+        let state = State::up(home.state()?)?;
         let programs = Programs::ensure(|_| {}).await?;
         Ok(Self { home, programs, state, lease: None })
     }
