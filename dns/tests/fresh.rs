@@ -1,4 +1,5 @@
-//! How soon a change is answered, by the real clock: `cargo test --release -p atoll-dns --test fresh -- --ignored --nocapture`.
+//! How soon a change is answered, by the real clock: `cargo test -p atoll-dns --test fresh -- --ignored --nocapture`, in a step of `./check`
+//! beside which nothing else runs.
 //!
 //! A member's change: within the TTL that the member gives, and 50 ms (`cases/cache/fresh.case` proves that by a clock that is moved). The
 //! hub's word, from its delta to the answer: within 50 ms, among 100 members with 1,000 services each and 100,000 names of our own.
