@@ -100,6 +100,8 @@ pub(crate) struct Answer {
     pub(crate) rotates: bool,
     /// What it was made of, over the whole chain.
     pub(crate) sources: Vec<Source>,
+    /// What is over already of the second that its times to live end with.
+    pub(crate) spent_ms: u16,
 }
 
 impl Answer {
@@ -116,6 +118,7 @@ impl Answer {
             reuse: Reuse::Place,
             rotates: false,
             sources: Vec::new(),
+            spent_ms: 0,
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Kept {
     pub(crate) additionals: Vec<Record>,
     /// The chain goes on at this name.
     pub(crate) next: Option<Name>,
+    /// What is over already of the second that the times to live end with.
+    pub(crate) spent_ms: u16,
 }
 
 impl Kept {
@@ -60,8 +62,9 @@ impl Kept {
 
     /// With `age` taken off every time to live, or with `ttl` in its place.
     pub(crate) fn aged(&self, age: Duration, ttl: Option<u32>) -> Self {
-        let age = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
         let mut aged = self.clone();
+        aged.spent_ms = u16::try_from(age.subsec_millis()).unwrap_or_default();
+        let age = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
         for section in [&mut aged.answers, &mut aged.authorities, &mut aged.additionals] {
             for record in section {
                 record.ttl = ttl.unwrap_or_else(|| record.ttl.saturating_sub(age));
@@ -94,6 +97,6 @@ impl Kept {
             _ => None,
         };
         let nxdomain = metadata.response_code == ResponseCode::NXDomain;
-        Some(Self { nxdomain, secure: metadata.authentic_data, answers, authorities, additionals, next })
+        Some(Self { nxdomain, secure: metadata.authentic_data, answers, authorities, additionals, next, spent_ms: 0 })
     }
 }

@@ -409,5 +409,5 @@ pub(crate) fn translated(
     let complete = said.answers.iter().any(|r| r.record_type() == asked.qtype) || said.next.is_some();
     let authorities = if complete { Vec::new() } else { vec![said.soa.unwrap_or_else(soa)] };
     let (answers, additionals, next) = (said.answers, said.additionals, said.next);
-    Ok(Kept { nxdomain: said.nxdomain, secure: false, answers, authorities, additionals, next })
+    Ok(Kept { nxdomain: said.nxdomain, secure: false, answers, authorities, additionals, next, spent_ms: 0 })
 }

@@ -235,6 +235,7 @@ fn join(whole: &mut Answer, link: Answer) {
     whole.sources.extend(link.sources);
     whole.rcode = link.rcode;
     whole.secure &= link.secure;
+    whole.spent_ms = whole.spent_ms.max(link.spent_ms);
     // RFC 1035 §4.1.1: AA "corresponds to the name which matches the query name, or the first owner name in the answer section". That the
     // chain ends at somebody else's server says nothing of its beginning.
     let referral =

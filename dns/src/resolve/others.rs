@@ -143,9 +143,9 @@ fn found(looked: Looked) -> Result<(Kept, Option<Failed>), Failed> {
 
 /// What others said, as an answer.
 pub(crate) fn told(kept: Kept) -> Answer {
-    let Kept { nxdomain, secure, answers, authorities, additionals, next } = kept;
+    let Kept { nxdomain, secure, answers, authorities, additionals, next, spent_ms } = kept;
     let rcode = if nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
-    Answer { rcode, secure, authorities, additionals, next, authoritative: false, ..Answer::records(answers) }
+    Answer { rcode, secure, authorities, additionals, next, spent_ms, authoritative: false, ..Answer::records(answers) }
 }
 
 /// An answer that was given before says so, and why there is no newer one.

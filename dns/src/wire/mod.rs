@@ -175,7 +175,9 @@ impl Wire {
             return;
         }
         let hash = self.hash(&base);
-        let kept = |key, hash| Kept { key, hash, generation, at_ms: self.ms(now), life_s, stamps, label };
+        // Kept no longer than what it was made of, which does not end with a whole second from now.
+        let at_ms = self.ms(now).saturating_sub(u64::from(answer.spent_ms));
+        let kept = |key, hash| Kept { key, hash, generation, at_ms, life_s, stamps, label };
         let shape = match answer.reuse {
             Reuse::Slots(slots) if slots > 1 => Shape::Slots(slots),
             Reuse::Client => Shape::Client,
