@@ -29,6 +29,10 @@ pub(crate) enum Kind {
     Cached,
     /// Names of members, each a new one.
     Miss,
+    /// SRV of services of members, each a new one.
+    Srv,
+    /// Addresses of members, of which nothing may be kept.
+    Ptr,
     /// Names of the own zone that are not there, each a new one.
     Random,
     /// A thousand names in each of a thousand members.
@@ -49,6 +53,8 @@ impl FromStr for Kind {
             "ecs" => Self::Ecs,
             "cached" => Self::Cached,
             "miss" => Self::Miss,
+            "srv" => Self::Srv,
+            "ptr" => Self::Ptr,
             "random" => Self::Random,
             "million" => Self::Million,
             "dead" => Self::Dead,
@@ -67,6 +73,8 @@ impl Kind {
             Self::Geo | Self::Ecs => format!("s{}.shop.svc.atoll.internal", n % 1000),
             Self::Cached => format!("w{turn}.shop.svc.m{}.atoll.internal", turn % 10),
             Self::Miss => format!("x{n}.shop.svc.m{}.atoll.internal", n % 10),
+            Self::Srv => format!("_http._tcp.v{n}.shop.svc.m{}.atoll.internal", n % 10),
+            Self::Ptr => format!("{}.{}.0.10.in-addr.arpa", n / 10 % 256, n % 10),
             Self::Random => format!("y{n}.own.example"),
             Self::Million => format!("w{}.shop.svc.m{}.atoll.internal", n / 1000 % 1000, n % 1000),
             Self::Dead => format!("z{n}.shop.svc.dead.atoll.internal"),
@@ -76,7 +84,7 @@ impl Kind {
 
     /// Whether no name is asked twice.
     fn is_new(self) -> bool {
-        matches!(self, Self::Miss | Self::Random | Self::Dead)
+        matches!(self, Self::Miss | Self::Srv | Self::Random | Self::Dead)
     }
 
     /// Whether a reply is what the bench is about: an answer, and where a client's network was given, the scope that it is good for.
@@ -87,6 +95,15 @@ impl Kind {
         answered && (self != Self::Ecs || reply.windows(11).any(scoped))
     }
 
+    /// Its number in packets (RFC 1035 §3.2.2, RFC 2782), and its name.
+    pub(crate) fn record_type(self) -> (u8, &'static str) {
+        match self {
+            Self::Srv => (33, "SRV"),
+            Self::Ptr => (12, "PTR"),
+            _ => (1, "A"),
+        }
+    }
+
     pub(crate) fn packet(self, n: u64, id: u16) -> Vec<u8> {
         let mut octets = id.to_be_bytes().to_vec();
         octets.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
@@ -94,7 +111,7 @@ impl Kind {
             octets.push(label.len() as u8);
             octets.extend_from_slice(label.as_bytes());
         }
-        octets.extend_from_slice(&[0, 0, 1, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0, 0]);
+        octets.extend_from_slice(&[0, 0, self.record_type().0, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0, 0]);
         match self {
             Self::Ecs => octets.extend_from_slice(&[0, 11, 0, 8, 0, 7, 0, 1, 24, 0, 10, 0, 3]),
             _ => octets.extend_from_slice(&[0, 0]),

@@ -79,7 +79,7 @@ fn command(words: &[String]) -> Result<()> {
             let kind: load::Kind = word(1)?.parse()?;
             let count: u64 = word(2)?.parse()?;
             let mut out = std::io::stdout().lock();
-            (0..count).try_for_each(|n| writeln!(out, "{} A", kind.name(n)))?;
+            (0..count).try_for_each(|n| writeln!(out, "{} {}", kind.name(n), kind.record_type().1))?;
             Ok(())
         }
         other => Err(format!("`{other}` is no command").into()),

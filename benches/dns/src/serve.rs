@@ -16,6 +16,9 @@ use crate::{Result, say, secure};
 
 /// Ports of DoT, DoH and DoQ, after that of plain DNS.
 const SECURE: [u16; 3] = [1000, 2000, 3000];
+/// Types (RFC 2782, RFC 1035).
+const SRV: u8 = 33;
+const PTR: u8 = 12;
 
 /// A running server, and the hub's word in our hand.
 pub(crate) struct Running {
@@ -87,7 +90,7 @@ pub(crate) async fn start(at: SocketAddr, size: Size, folder: Option<&Path>) -> 
     Ok(Running { topology: sender, server: start.await?, report: reported })
 }
 
-/// Answers every A question with an address, until it is killed. Who asks the member that is dead gets not even a refusal.
+/// Answers every question with what a member would say, until it is killed. Who asks the member that is dead gets not even a refusal.
 pub(crate) fn member(at: SocketAddr) -> Result<()> {
     let socket = UdpSocket::bind(at)?;
     let _silent = (UdpSocket::bind(DEAD_AT)?, std::net::TcpListener::bind(DEAD_AT)?);
@@ -99,8 +102,25 @@ pub(crate) fn member(at: SocketAddr) -> Result<()> {
         octets[2] |= 0x84;
         octets[3] = 0x80;
         octets[6..12].copy_from_slice(&[0, 1, 0, 0, 0, 0]);
-        let answer = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0x0e, 0x10, 0, 4, 10, 0, 0, 9];
+        let name = octets[12..end - 4].to_vec();
+        let kind = octets[end - 3];
+        let (ttl, data) = match kind {
+            SRV => (3600, [&[0, 0, 0, 100, 0, 80], behind(&name, 2)].concat()),
+            // There are too few addresses for each to be a new one.
+            PTR => (0, b"\x03web\x04shop\x03svc\x07cluster\x05local\0".to_vec()),
+            _ => (3600_u32, vec![10, 0, 0, 9]),
+        };
+        let kind = if matches!(kind, SRV | PTR) { kind } else { 1 };
+        let answer = [&[0xc0, 12, 0, kind, 0, 1], &ttl.to_be_bytes()[..], &[0, data.len() as u8], &data].concat();
         octets[end..end + answer.len()].copy_from_slice(&answer);
         socket.send_to(&octets[..end + answer.len()], from)?;
     }
+}
+
+/// A name of the wire without its first labels.
+fn behind(mut name: &[u8], labels: usize) -> &[u8] {
+    for _ in 0..labels {
+        name = name.get(1 + usize::from(*name.first().unwrap_or(&0))..).unwrap_or_default();
+    }
+    name
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use atoll_dns::{Config, Encrypted, Files, Resources};
 use atoll_reach::{
-    Connect as _, Dialer, Expect, Identity, Listen as _, RelayTable, Revocations, Routes, System, TlsIdentity,
+    Connect as _, Dialer, Expect, Identity, Listen as _, RelayTable, Revocations, Route, Routes, System, TlsIdentity,
 };
 use atoll_wire::channel::{self, GRPC_ALPN};
 use atoll_wire::follow::{Follow, Report, follow};
@@ -42,9 +42,12 @@ pub(crate) async fn run(dir: &Path, hub: &str, at: SocketAddr) -> Result<()> {
     let kept = Follow { hub_id: None, dir: Some(dir.join("dns")) };
     let (topology, line, following) = follow(kept, dial, reports, end.clone()).await;
     tokio::spawn(following);
+    // The one that has a DNS: a probe would find that it is reached.
+    let routes = Routes::default();
+    routes.set([(crate::federation::member(0), Route::Direct)].into());
     let resources = Resources {
         topology,
-        dialer: Dialer::new(Arc::new(system.clone()), RelayTable::default(), Routes::default()),
+        dialer: Dialer::new(Arc::new(system.clone()), RelayTable::default(), routes),
         report,
         connect: Arc::new(system.clone()),
         listen: Arc::new(system.clone()),

@@ -1,5 +1,7 @@
 //! A made-up federation: what member `m` reports, and the names by which it is asked for.
 
+use std::net::SocketAddr;
+
 use atoll_api::facts::{Facts, key};
 use serde_json::{Value, json};
 
@@ -13,10 +15,11 @@ pub(crate) fn member(m: usize) -> String {
     format!("m{m}")
 }
 
-/// Everything that member `m` reports with `services` of its own, all exported.
-pub(crate) fn facts(m: usize, services: usize) -> Facts {
+/// Everything that member `m` reports with `services` of its own, all exported; `dns` is its DNS server, where it has one.
+pub(crate) fn facts(m: usize, services: usize, dns: Option<SocketAddr>) -> Facts {
     let mut facts = Facts::default();
-    let about = json!({"version": "v1.34.0", "nodesReady": 3, "cidrs": {"pods": [format!("10.{}.0.0/16", m + 1)]},
+    let dns = dns.map(|at| json!({"kind": "Kubernetes", "servers": [at.to_string()]}));
+    let about = json!({"dns": dns, "version": "v1.34.0", "nodesReady": 3, "cidrs": {"pods": [format!("10.{}.0.0/16", m + 1)]},
         "capacity": {"cpu": "64", "memory": "256Gi", "pods": "330"}});
     facts.put(key::MEMBER, &about);
     for s in 0..services {

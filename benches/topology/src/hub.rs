@@ -75,7 +75,11 @@ pub(crate) async fn run(dir: &Path) -> Result<()> {
 async fn obey(client: &Client, words: &[&str]) -> Result<String> {
     let params = PatchParams::apply("bench").force();
     match words {
-        ["token", name] => Ok(create_token(client, &TokenRequest::new(name.parse()?)).await?.token.to_string()),
+        ["token", name] => {
+            // Guessed from such a name it would be an environment, and so a cluster set, of the member's own.
+            let prod = TokenRequest { environment: Some("prod".into()), ..TokenRequest::new(name.parse()?) };
+            Ok(create_token(client, &prod).await?.token.to_string())
+        }
         ["own", n, last] => {
             let [a, b, c, d] = own_address(last.parse()?);
             let name = format!("own{n}");

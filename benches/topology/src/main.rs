@@ -14,6 +14,7 @@ mod dns;
 mod federation;
 mod hub;
 mod measure;
+mod names;
 mod query;
 
 use std::error::Error;

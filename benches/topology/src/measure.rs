@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant, interval, sleep};
 use crate::agent::{self, Change};
 use crate::child::Process;
 use crate::federation::{endpoints, endpoints_key, facts, member, moving, name, own, own_address, resting};
+use crate::names::{self, Names, forwarded};
 use crate::query::shown;
 use crate::{Result, say};
 
@@ -41,6 +42,8 @@ enum Kind {
     Health,
     Geo,
     Own,
+    /// Within the TTL of the member's answer, and what counts.
+    Forwarded,
 }
 
 /// A service's endpoints as they were said last.
@@ -50,13 +53,21 @@ struct Said {
     ready: bool,
 }
 
+/// Where changes are put in, and where they are asked for.
+struct Asked {
+    dns: SocketAddr,
+    agents: Vec<mpsc::Sender<Change>>,
+    names: Names,
+}
+
 /// Starts everything, measures, prints.
 pub(crate) async fn measure(dir: &Path, plan: Plan) -> Result<()> {
     let text = dir.to_str().ok_or("the directory's name is no text")?;
     let (mut hub, at) = Process::start(&["hub", text], &dir.join("hub.log")).await?;
     let dns_at: SocketAddr = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
     let (dns, _) = Process::start(&["dns", text, &at, &dns_at.to_string()], &dir.join("dns.log")).await?;
-    let agents = join(&mut hub, &at, dns_at, plan).await?;
+    let (names, names_at) = Names::serve().await?;
+    let agents = join(&mut hub, &at, dns_at, names_at, plan).await?;
     report("hub after the join", &hub, None)?;
     report("DNS server after the join", &dns, None)?;
     for s in 0..plan.services.div_ceil(SHARE) {
@@ -70,16 +81,23 @@ pub(crate) async fn measure(dir: &Path, plan: Plan) -> Result<()> {
         "{:<34} {:>7} {:>9} {:>9} {:>9}",
         "until a query shows a change", "changes", "p50 ms", "p99 ms", "max ms"
     ))?;
-    round("while imports are written", &mut hub, &dns, dns_at, &agents, &mut said, plan).await?;
+    let asked = Asked { dns: dns_at, agents, names };
+    round("while imports are written", &mut hub, &dns, &asked, &mut said, plan).await?;
     settle(&hub).await?;
     for n in 1..=plan.rounds {
-        round(&format!("round {n}"), &mut hub, &dns, dns_at, &agents, &mut said, plan).await?;
+        round(&format!("round {n}"), &mut hub, &dns, &asked, &mut said, plan).await?;
     }
     Ok(())
 }
 
 /// Every member enrols, links and reports at once. Gives where their changes are put in.
-async fn join(hub: &mut Process, at: &str, dns: SocketAddr, plan: Plan) -> Result<Vec<mpsc::Sender<Change>>> {
+async fn join(
+    hub: &mut Process,
+    at: &str,
+    dns: SocketAddr,
+    names: SocketAddr,
+    plan: Plan,
+) -> Result<Vec<mpsc::Sender<Change>>> {
     let mut tokens = Vec::new();
     for m in 0..plan.members {
         tokens.push(hub.ask(&format!("token {}", member(m))).await?);
@@ -93,7 +111,7 @@ async fn join(hub: &mut Process, at: &str, dns: SocketAddr, plan: Plan) -> Resul
         tokio::spawn(async move {
             let linked = async {
                 let tls = agent::enrol(&at, &token).await?;
-                agent::link(at, tls, facts(m, plan.services), changes).await
+                agent::link(at, tls, facts(m, plan.services, (m == 0).then_some(names)), changes).await
             };
             if let Err(error) = linked.await {
                 let _ = say(format!("member {m}: {error}"));
@@ -141,8 +159,7 @@ async fn round(
     title: &str,
     hub: &mut Process,
     dns_process: &Process,
-    dns: SocketAddr,
-    agents: &[mpsc::Sender<Change>],
+    asked: &Asked,
     said: &mut [Said],
     plan: Plan,
 ) -> Result<()> {
@@ -150,7 +167,7 @@ async fn round(
     let mut tick = interval(Duration::from_secs(1) / plan.rate);
     let mut seen: JoinSet<Result<(Kind, Duration)>> = JoinSet::new();
     let count = u64::from(plan.rate) * plan.seconds;
-    let mut own_last = 1u8;
+    let (dns, mut own_last) = (asked.dns, 1u8);
     for n in 0..count {
         tick.tick().await;
         if n.is_multiple_of(SHARE as u64) {
@@ -160,6 +177,11 @@ async fn round(
             seen.spawn(async move {
                 Ok((Kind::Own, shown(dns, &own(which), own_address(own_last), true, SEEN_MAX).await? - sent))
             });
+            continue;
+        }
+        if n % SHARE as u64 == 2 {
+            let (names, which) = (asked.names.clone(), (n as usize / SHARE) % names::NAMES);
+            seen.spawn(async move { Ok((Kind::Forwarded, forward(dns, &names, which).await?)) });
             continue;
         }
         let is_geo = n % SHARE as u64 == 1;
@@ -177,7 +199,7 @@ async fn round(
         }
         let Said { last, ready } = *now;
         let sent = Instant::now();
-        agents[m].send(Change { key: endpoints_key(m, s), value: endpoints(m, last, ready) }).await?;
+        asked.agents[m].send(Change { key: endpoints_key(m, s), value: endpoints(m, last, ready) }).await?;
         seen.spawn(async move {
             let name = name(m, s);
             let at = if heals {
@@ -208,11 +230,25 @@ async fn round(
     let mut all: Vec<Duration> = Vec::new();
     for (kind, durations) in took {
         line(&format!("{title}: {kind:?}"), durations.clone())?;
-        all.extend(durations);
+        if kind != Kind::Forwarded {
+            all.extend(durations);
+        }
     }
-    line(&format!("{title}: all, {lost} overtaken"), all)?;
+    line(&format!("{title}: all but those, {lost} overtaken"), all)?;
     report(&format!("{title}: hub"), hub, Some((hub_before, elapsed)))?;
     report(&format!("{title}: DNS server"), dns_process, Some((dns_before, elapsed)))
+}
+
+/// Changes what a member's DNS says of a name, at any time of the life of its kept answer; gives how long the old one was answered.
+async fn forward(dns: SocketAddr, names: &Names, which: usize) -> Result<Duration> {
+    let (name, before) = (forwarded(which), names.of(which));
+    let last = before % 250 + 1;
+    shown(dns, &name, names::address(before), true, SEEN_MAX).await?;
+    let life: u64 = rand::rng().random_range(0..u64::from(names::TTL) * 1000);
+    sleep(Duration::from_millis(life)).await;
+    names.set(which, last);
+    let sent = Instant::now();
+    Ok(shown(dns, &name, names::address(last), true, SEEN_MAX).await? - sent)
 }
 
 fn line(title: &str, mut took: Vec<Duration>) -> Result<()> {
