@@ -139,6 +139,7 @@ fn octets_hold_all_of_an_answer_and_a_set_has_one_time_to_live() {
         authorities: vec![soa(900, 30)],
         additionals: vec![a("b.example", 1)],
         next: Some(n("c.example")),
+        spent_ms: 0,
     }
     .settled();
     assert_eq!(kept.answers.iter().map(|r| r.ttl).collect::<Vec<_>>(), [5, 5, 7, 9]);

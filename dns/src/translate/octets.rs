@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!   addresses at the name that was asked for ─► the same at our name for it
+//!   services there, and addresses of hosts   ─► the same with the hosts by our names
 //!   nothing there, and the member's SOA      ─► the same with the SOA in our names
 //! ```
 //!
 //! In: a question in our name and the member's suffix, a reply to it. Out: what [`super::reply()`] says of it, settled and encoded, or `None`:
 //! what is not ordinary is for the full parser. One suffix stands for the other: see [`super::Rename::is_plain`]. Never: a native name in the
 //! result, a panic.
+
+use std::ops::Range;
 
 use hickory_proto::rr::RecordType;
 
@@ -19,6 +22,11 @@ use crate::wire::query::{HEADER, NAME_MAX, QUESTION_TAIL};
 const RECORDS_MAX: usize = 64;
 const SOA: u16 = 6;
 const OPT: u16 = 41;
+const SRV: u16 = 33;
+const A: u16 = 1;
+const AAAA: u16 = 28;
+/// Priority, weight and port, before the host (RFC 2782).
+const SRV_HEAD: usize = 6;
 /// Numbers at the end of a SOA's data (RFC 1035 §3.3.13).
 const SOA_TAIL: usize = 20;
 /// Type, class, time to live, length.
@@ -45,6 +53,8 @@ pub(crate) struct Carried {
     pub(crate) ttls: Vec<u8>,
     /// The least of them.
     pub(crate) ttl_s: u32,
+    /// Where the additional records begin.
+    pub(crate) thin: usize,
     pub(crate) nxdomain: bool,
 }
 
@@ -62,15 +72,13 @@ pub(crate) fn carry(swap: &Swap<'_>, reply: &[u8]) -> Option<Carried> {
     let mut at = asked.end;
     let mut out = Out::new(swap, nxdomain);
     match (answers, authorities) {
+        (1.., 0) if !nxdomain && swap.kind == SRV => at = out.services(reply, at, answers)?,
         (1.., 0) if !nxdomain => at = out.addresses(reply, at, answers)?,
         (0, 1) => at = out.soa(reply, at)?,
         _ => return None,
     }
-    let at = match also {
-        0 => at,
-        1 => plain_opt(reply, at)?,
-        _ => return None,
-    };
+    out.carried.thin = out.carried.wire.len();
+    let at = out.also(reply, at, also)?;
     (at == reply.len()).then_some(out.carried)
 }
 
@@ -78,6 +86,17 @@ pub(crate) fn carry(swap: &Swap<'_>, reply: &[u8]) -> Option<Carried> {
 struct Out<'s> {
     swap: &'s Swap<'s>,
     carried: Carried,
+    /// Hosts of services: as the member calls them, and where they stand.
+    hosts: Vec<(Box<[u8]>, usize)>,
+}
+
+/// An address of a host.
+struct Address {
+    /// Which of the hosts.
+    host: usize,
+    kind: u16,
+    ttl: u32,
+    data: Range<usize>,
 }
 
 impl<'s> Out<'s> {
@@ -88,7 +107,8 @@ impl<'s> Out<'s> {
         wire.extend_from_slice(swap.name);
         wire.extend_from_slice(&swap.kind.to_be_bytes());
         wire.extend_from_slice(&[0, 1]);
-        Self { swap, carried: Carried { wire, ttls: Vec::with_capacity(16), ttl_s: 0, nxdomain } }
+        let carried = Carried { wire, ttls: Vec::with_capacity(16), ttl_s: 0, thin: 0, nxdomain };
+        Self { swap, carried, hosts: Vec::new() }
     }
 
     /// Addresses at the name that was asked for, all of the type; says where they end.
@@ -98,40 +118,118 @@ impl<'s> Out<'s> {
             RecordType::AAAA => 16,
             _ => return None,
         };
-        let (first, mut least) = (at, u32::MAX);
-        // RFC 2181 §5.2: one time to live for the set.
-        for _ in 0..count {
-            let (ttl, data) = self.at_question(reply, at, length)?;
-            (least, at) = (least.min(settled(ttl)), data + length);
-        }
+        let first = at;
+        let least = self.least(reply, at, count, Some(length))?;
         at = first;
         for _ in 0..count {
-            let (_, data) = self.at_question(reply, at, length)?;
+            let (_, data) = self.at_question(reply, at, Some(length))?;
             self.record([0xc0, HEADER as u8], self.swap.kind, least, length);
-            self.carried.wire.extend_from_slice(reply.get(data..data + length)?);
-            at = data + length;
+            at = data.end;
+            self.carried.wire.extend_from_slice(reply.get(data)?);
         }
         self.carried.wire[6..8].copy_from_slice(&u16::try_from(count).ok()?.to_be_bytes());
         self.carried.ttl_s = least;
         Some(at)
     }
 
-    /// A record of so much data, and of the type, at the name that was asked for: its time to live, where its data is.
-    fn at_question(&self, reply: &[u8], at: usize, length: usize) -> Option<(u32, usize)> {
+    /// Services at the name that was asked for, all of them at the member's own hosts; says where they end.
+    fn services(&mut self, reply: &[u8], mut at: usize, count: usize) -> Option<usize> {
+        let least = self.least(reply, at, count, None)?;
+        let ours = &self.swap.name[self.swap.left..];
+        for _ in 0..count {
+            let (_, data) = self.at_question(reply, at, None)?;
+            let (head, mut host) = (data.start..data.start + SRV_HEAD, [0; NAME_MAX]);
+            let (host, end) = name(reply, head.end, &mut host)?;
+            let left = self.left_of(host)?;
+            if end != data.end {
+                return None;
+            }
+            // RFC 2782: the host is written out.
+            self.record([0xc0, HEADER as u8], SRV, least, SRV_HEAD + left.len() + ours.len());
+            let wire = &mut self.carried.wire;
+            wire.extend_from_slice(reply.get(head)?);
+            self.hosts.push((host.into(), wire.len()));
+            wire.extend_from_slice(left);
+            wire.extend_from_slice(ours);
+            at = end;
+        }
+        self.carried.wire[6..8].copy_from_slice(&u16::try_from(count).ok()?.to_be_bytes());
+        self.carried.ttl_s = least;
+        Some(at)
+    }
+
+    /// The additional records: addresses of the hosts, and an OPT that says nothing; says where they end.
+    fn also(&mut self, reply: &[u8], mut at: usize, count: usize) -> Option<usize> {
+        if count > RECORDS_MAX {
+            return None;
+        }
+        let (mut opt, mut addresses) = (false, Vec::new());
+        for _ in 0..count {
+            match plain_opt(reply, at).filter(|_| !opt) {
+                Some(end) => (opt, at) = (true, end),
+                None => {
+                    let address = self.address(reply, at)?;
+                    at = address.data.end;
+                    addresses.push(address);
+                }
+            }
+        }
+        for address in &addresses {
+            let alike = addresses.iter().filter(|a| (a.host, a.kind) == (address.host, address.kind));
+            let ttl = alike.map(|a| a.ttl).min()?;
+            // Else it would be kept for longer than it may be given.
+            if ttl < self.carried.ttl_s {
+                return None;
+            }
+            let owner = u16::try_from(self.hosts.get(address.host)?.1).ok().filter(|at| *at < 0x4000)?;
+            self.record((0xc000 | owner).to_be_bytes(), address.kind, ttl, address.data.len());
+            self.carried.wire.extend_from_slice(reply.get(address.data.clone())?);
+        }
+        self.carried.wire[10..12].copy_from_slice(&u16::try_from(addresses.len()).ok()?.to_be_bytes());
+        Some(at)
+    }
+
+    /// An address of one of the hosts.
+    fn address(&self, reply: &[u8], at: usize) -> Option<Address> {
+        let mut owner = [0; NAME_MAX];
+        let (owner, at) = name(reply, at, &mut owner)?;
+        let host = self.hosts.iter().position(|(host, _)| host.eq_ignore_ascii_case(owner))?;
+        let length = said(reply, at)?;
+        let (kind, ttl, data) = fixed(reply, at, length)?;
+        let ttl = settled(ttl);
+        matches!((kind, length), (A, 4) | (AAAA, 16)).then_some(Address { host, kind, ttl, data: data..data + length })
+    }
+
+    /// The least time to live of so many records at the name that was asked for (RFC 2181 §5.2: one for the set).
+    fn least(&self, reply: &[u8], mut at: usize, count: usize, length: Option<usize>) -> Option<u32> {
+        let mut least = u32::MAX;
+        for _ in 0..count {
+            let (ttl, data) = self.at_question(reply, at, length)?;
+            (least, at) = (least.min(settled(ttl)), data.end);
+        }
+        Some(least)
+    }
+
+    /// A record of the type, and of so much data where that is known, at the name that was asked for: its time to live, where its data is.
+    fn at_question(&self, reply: &[u8], at: usize, length: Option<usize>) -> Option<(u32, Range<usize>)> {
         let asked = &reply[HEADER..HEADER + self.swap.left + self.swap.native.len()];
         let owner = match reply.get(at..at + 2)? {
             [0xc0, 12] => 2,
             _ => reply.get(at..at + asked.len()).filter(|owner| owner.eq_ignore_ascii_case(asked))?.len(),
         };
+        let length = match length {
+            Some(length) => length,
+            None => said(reply, at + owner)?,
+        };
         let (kind, ttl, data) = fixed(reply, at + owner, length)?;
-        (kind == self.swap.kind).then_some((ttl, data))
+        (kind == self.swap.kind).then_some((ttl, data..data + length))
     }
 
     /// The SOA of the zone that the name lies in; says where it ends.
     fn soa(&mut self, reply: &[u8], at: usize) -> Option<usize> {
         let (mut owner, mut server, mut mailbox) = ([0; NAME_MAX], [0; NAME_MAX], [0; NAME_MAX]);
         let (owner, at) = name(reply, at, &mut owner)?;
-        let length = usize::from(u16::from_be_bytes(*reply.get(at + 8..)?.first_chunk()?));
+        let length = said(reply, at)?;
         let (kind, ttl, data) = fixed(reply, at, length)?;
         let (server, end) = name(reply, data, &mut server)?;
         let (mailbox, end) = name(reply, end, &mut mailbox)?;
@@ -188,12 +286,16 @@ fn settled(ttl: u32) -> u32 {
     if ttl > i32::MAX as u32 { 0 } else { ttl.min(TTL_MAX) }
 }
 
+/// How much data a record has; `at` is behind its owner.
+fn said(reply: &[u8], at: usize) -> Option<usize> {
+    Some(usize::from(u16::from_be_bytes(*reply.get(at + 8..)?.first_chunk()?)))
+}
+
 /// Type and time to live of a record of class IN with so much data, and where that is; `at` is behind its owner.
 fn fixed(reply: &[u8], at: usize, length: usize) -> Option<(u16, u32, usize)> {
     let head: &[u8; FIXED] = reply.get(at..)?.first_chunk()?;
-    let said = usize::from(u16::from_be_bytes([head[8], head[9]]));
     let data = at + FIXED;
-    let whole = head[2..4] == [0, 1] && said == length && data + length <= reply.len();
+    let whole = head[2..4] == [0, 1] && said(reply, at) == Some(length) && data + length <= reply.len();
     let ttl = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
     whole.then(|| (u16::from_be_bytes([head[0], head[1]]), ttl, data))
 }

@@ -46,10 +46,10 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     /// A reply of a member's that is octets already.
-    pub(crate) fn carried(Carried { wire, ttls, ttl_s, .. }: Carried) -> Self {
+    pub(crate) fn carried(Carried { wire, ttls, ttl_s, thin, .. }: Carried) -> Self {
         let question =
             name(wire.get(HEADER..).unwrap_or_default()).map_or(0, |name| HEADER + name.len() + QUESTION_TAIL);
-        let facts = Facts { thin: word(wire.len()), question: word(question), aging: true, ..Facts::default() };
+        let facts = Facts { thin: word(thin), question: word(question), aging: true, ..Facts::default() };
         Self { wire, ttls, edes: Vec::new(), facts, life_s: ttl_s }
     }
 

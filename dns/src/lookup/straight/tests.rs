@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use hickory_proto::op::{Edns, OpCode, Query as Asks};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA, SRV, TXT};
 use hickory_proto::rr::{RData, Record};
 use proptest::prelude::*;
 
@@ -117,6 +117,43 @@ fn the_seeds_of_the_fuzzer_are_carried_alike_or_not_at_all() {
     assert!(carried > 0);
 }
 
+fn srv(path: &[String], ttl: u32, port: u16, host: &str) -> Record {
+    Record::from_rdata(both(&MEMBER, path).0, ttl, RData::SRV(SRV::new(0, 100, port, n(host))))
+}
+
+#[test]
+fn services_at_a_members_own_hosts_are_carried_with_their_addresses() {
+    let path = labels("_http._tcp.web.shop.svc");
+    let (own, upper) = ("web.shop.svc.cluster.local.", "WEB.shop.svc.Cluster.local.");
+    let a = |owner: &str, ttl, last| Record::from_rdata(n(owner), ttl, RData::A(A::new(10, 0, 0, last)));
+    let six = |owner: &str| Record::from_rdata(n(owner), 30, RData::AAAA(AAAA::new(1, 2, 3, 4, 5, 6, 7, 8)));
+    let s = |ttl, host: &str| srv(&path, ttl, 80, host);
+    let text = Record::from_rdata(n(own), 30, RData::TXT(TXT::new(vec!["text".to_owned()])));
+    for (what, answers, additionals, is) in [
+        ("a service", vec![s(30, own)], vec![], true),
+        ("with its host's addresses", vec![s(30, own)], vec![a(own, 30, 1), a(own, 40, 2), six(own)], true),
+        ("in another spelling", vec![s(30, upper)], vec![a(own, 30, 1)], true),
+        (
+            "several hosts",
+            vec![s(30, "a.b.cluster.local."), s(7, own)],
+            vec![a(own, 9, 1), a("a.b.cluster.local.", 8, 1)],
+            true,
+        ),
+        ("the domain itself", vec![s(30, "cluster.local.")], vec![], true),
+        ("addresses that end before it", vec![s(30, own)], vec![a(own, 5, 1)], false),
+        ("somebody else's host", vec![s(30, "www.example.com.")], vec![], false),
+        ("no host", vec![s(30, ".")], vec![], false),
+        ("a stranger's address", vec![s(30, own)], vec![a("www.example.com.", 30, 1)], false),
+        ("a text of the host", vec![s(30, own)], vec![text], false),
+    ] {
+        for edns in [false, true] {
+            let sections = [answers.clone(), vec![], additionals.clone()];
+            let octets = reply(&path, RecordType::SRV, ResponseCode::NoError, sections, edns);
+            assert_eq!(alike(&MEMBER, &path, RecordType::SRV, &octets), is, "{what}, with EDNS: {edns}");
+        }
+    }
+}
+
 fn path() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec("[a-zA-Z0-9_-]{1,12}", 1..5)
 }
@@ -146,6 +183,30 @@ fn made(path: &[String], kind: RecordType, (owner, data, ttl): (u8, u8, u32)) ->
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(CASES))]
+
+    #[test]
+    fn services_that_are_carried_are_what_the_full_way_says(
+        path in path(),
+        answers in prop::collection::vec((0_usize..6, 0_u32..40), 1..4),
+        additionals in prop::collection::vec((0_usize..6, 20_u32..60, any::<bool>()), 0..4),
+        edns in any::<bool>(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        damaged in any::<bool>(),
+    ) {
+        let hosts = ["a.svc.cluster.local.", "A.svc.cluster.local.", "b.cluster.local.", "b.cluster.local.", "cluster.local.", "www.example.com."];
+        let answers = answers.into_iter().map(|(host, ttl)| srv(&path, ttl, 80, hosts[host])).collect();
+        let address = |(host, ttl, six): (usize, u32, bool)| {
+            let data = if six { RData::AAAA(AAAA(Ipv6Addr::from_bits(ttl.into()))) } else { RData::A(A(Ipv4Addr::from_bits(ttl))) };
+            Record::from_rdata(n(hosts[host]), ttl, data)
+        };
+        let additionals = additionals.into_iter().map(address).collect();
+        let mut octets = reply(&path, RecordType::SRV, ResponseCode::NoError, [answers, vec![], additionals], edns);
+        for (at, octet) in damage.into_iter().filter(|_| damaged) {
+            let length = octets.len();
+            octets[at.index(length)] = octet;
+        }
+        alike(&MEMBER, &path, RecordType::SRV, &octets);
+    }
 
     #[test]
     fn what_is_carried_is_what_the_full_way_says(
