@@ -12,9 +12,10 @@ use atoll_api::kinds::BalanceMethod;
 use atoll_api::names::ClusterName;
 use atoll_api::topology::ClusterFacts;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::balance::hash::{Maglev, Ring, hash};
-use crate::health::{ClusterState, EndpointState};
+use crate::health::{Care, ClusterState, EndpointState};
 use crate::pool::Idle;
 use crate::table::Upstream;
 use crate::tls::BackendTls;
@@ -57,6 +58,8 @@ pub(crate) struct Endpoint {
     pub(crate) id: u64,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) state: Mutex<EndpointState>,
+    /// How it is watched, as the TrafficPolicy of a service that leads to it says.
+    care: ArcSwap<Care>,
     /// Of its cluster; nothing for the hub's own network.
     pub(crate) cluster: Option<Arc<ClusterState>>,
     pub(crate) idle: Idle,
@@ -71,6 +74,11 @@ impl Endpoint {
     /// Whether no table leads here any more: connections are not kept.
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
+    }
+
+    /// How it is watched.
+    pub(crate) fn care(&self) -> Arc<Care> {
+        self.care.load_full()
     }
 
     /// Its state, locked.
@@ -156,6 +164,8 @@ struct Known {
     /// Each with how many upstreams lead to it.
     endpoints: HashMap<Address, (Arc<Endpoint>, usize)>,
     clusters: BTreeMap<ClusterName, Arc<ClusterState>>,
+    /// How endpoints are watched that no policy says anything of.
+    usual: Arc<Care>,
 }
 
 impl Known {
@@ -170,7 +180,8 @@ impl Known {
                 address: address.clone(),
                 id: hash(address.to_string().as_bytes()),
                 in_flight: AtomicUsize::new(0),
-                state: Mutex::default(),
+                state: Mutex::new(EndpointState::begun(Instant::now())),
+                care: ArcSwap::default(),
                 cluster: cluster.cloned(),
                 idle: Idle::default(),
                 retired: AtomicBool::new(false),
@@ -202,6 +213,11 @@ impl Known {
                 let (cluster, ip, port) = (part.name().cloned(), target.address, target.port);
                 let (h2, udp, tls) = (upstream.h2, upstream.udp, upstream.tls.clone());
                 let endpoint = self.endpoint(Address { cluster, ip, port, h2, udp, tls }, state.as_ref());
+                if let Some(policy) = &upstream.policy {
+                    endpoint.care.store(Arc::clone(&policy.care));
+                } else {
+                    endpoint.care.store(Arc::clone(&self.usual));
+                }
                 LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
             });
             let endpoints = endpoints.collect();

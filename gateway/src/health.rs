@@ -1,14 +1,15 @@
 //! Who is well: own probes of endpoints, what traffic says, and the rule by which a whole cluster is out.
 //!
 //! ```text
-//!   probes (TCP connect) ─┐
+//!   probes (as checked) ──┐
 //!   requests ─────────────┴─► endpoint ─► cluster out (half of its endpoints) ─┐
 //!   topology, hub's silence ──────────────────────────► HealthView ────────────┴─► choice of clusters
 //! ```
 //!
 //! In: endpoints in use, results, the topology as followed. Out: which endpoints and clusters take requests, and what the hub is told.
-//! Never: sends a request. Source: ejection as Envoy's outlier detection.
+//! Never: sends a request of a client. Source: ejection as Envoy's outlier detection.
 
+mod care;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use care::Care;
 pub(crate) use state::{ClusterState, EndpointState, Failure, Turn};
 
 use crate::endpoint::{Endpoint, Endpoints};
@@ -72,15 +74,32 @@ impl Health {
 
     /// An answer came, after `took` if that tells anything.
     pub(crate) fn ok(&self, endpoint: &Endpoint, took: Option<Duration>) {
-        let turned = endpoint.state().answered(took, Instant::now());
+        self.answered(endpoint, took, false);
+    }
+
+    /// The same; `error`: it is one that says that something is wrong at the endpoint.
+    pub(crate) fn answered(&self, endpoint: &Endpoint, took: Option<Duration>, error: bool) {
+        let care = endpoint.care();
+        let error = error.then(|| care.outlier.errors.is_some() && self.may_eject(endpoint, care.outlier.percent_max));
+        let turned = endpoint.state().answered(took, error, &care.outlier, Instant::now());
         if turned == Turn::Better {
             self.weigh(endpoint);
         }
     }
 
+    /// Whether one more of its cluster may be left out.
+    fn may_eject(&self, endpoint: &Endpoint, percent_max: usize) -> bool {
+        let by_cluster = self.endpoints.by_cluster();
+        let Some(in_use) = endpoint.address.cluster.as_ref().and_then(|name| by_cluster.get(name)) else { return true };
+        let now = Instant::now();
+        let ejected = in_use.endpoints.iter().filter(|e| e.state().is_ejected(now)).count();
+        (ejected + 1) * 100 <= in_use.endpoints.len() * percent_max
+    }
+
     /// A connect failed, or no answer came.
     pub(crate) fn failed(&self, endpoint: &Endpoint, failure: Failure) {
-        let turned = endpoint.state().failed(failure, Instant::now());
+        let care = endpoint.care();
+        let turned = endpoint.state().failed(failure, &care.outlier, Instant::now());
         self.metrics.failed(endpoint.address.cluster_name());
         if turned == Turn::Worse {
             self.weigh(endpoint);
@@ -89,7 +108,7 @@ impl Health {
     }
 
     /// One endpoint fails: is it alone, or is its cluster gone?
-    fn look_around(&self, endpoint: &Endpoint) {
+    pub(crate) fn look_around(&self, endpoint: &Endpoint) {
         let by_cluster = self.endpoints.by_cluster();
         let Some(in_use) = endpoint.address.cluster.as_ref().and_then(|name| by_cluster.get(name)) else { return };
         if !in_use.state.is_out() {
@@ -201,7 +220,7 @@ impl Prober {
                 self.health.weigh(endpoint);
             }
             // Nothing tells whether somebody is there who is reached by UDP.
-            if !endpoint.address.udp && endpoint.state().begin_probe(now) {
+            if !endpoint.address.udp && endpoint.state().begin_probe(endpoint.care().check.is_some(), now) {
                 start(pool, probes, Arc::clone(endpoint));
             }
         }
@@ -218,7 +237,7 @@ impl Prober {
         let (turned, fell) = {
             let mut state = endpoint.state();
             let was_up = state.is_up();
-            let turned = state.probed(found.ok, &self.health.rules, Instant::now());
+            let turned = state.probed(found.ok, &self.health.rules, &endpoint.care(), Instant::now());
             (turned, was_up && !state.is_up())
         };
         if fell {
@@ -237,7 +256,11 @@ impl Prober {
 fn start(pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>) {
     let pool = pool.clone();
     probes.spawn(async move {
-        let ok = pool.dial(&endpoint).await.is_ok();
+        let care = endpoint.care();
+        let ok = match &care.check {
+            Some(check) => pool.check(&endpoint, check).await,
+            None => pool.dial(&endpoint).await.is_ok(),
+        };
         Found { endpoint, ok }
     });
 }

@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use atoll_reach::{BoxStream, Connect, Dialer, Route};
+use atoll_api::health::{Check, Target};
+use atoll_reach::{BoxStream, Checks, Connect, Dialer, Route};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout};
@@ -92,6 +94,7 @@ impl Idle {
 pub(crate) struct Pool {
     pub(crate) dialer: Dialer,
     pub(crate) connect: Arc<dyn Connect>,
+    pub(crate) checks: Arc<Checks>,
     pub(crate) tracker: TaskTracker,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Metrics,
@@ -154,6 +157,13 @@ impl Pool {
         let connector = TlsConnector::from(Arc::clone(&tls.config));
         let secured = timeout(HANDSHAKE_MAX, connector.connect(tls.name.clone(), stream)).await;
         Ok(Box::new(secured.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?))
+    }
+
+    /// Whether `endpoint` passes a health check.
+    pub(crate) async fn check(&self, endpoint: &Endpoint, check: &Arc<Check>) -> bool {
+        let (cluster, ip) = (endpoint.address.cluster.clone(), endpoint.address.ip);
+        let address = SocketAddr::new(ip, check.port.unwrap_or(endpoint.address.port));
+        self.checks.probe(&Target { cluster, address, check: Arc::clone(check), group: String::new() }).await
     }
 
     /// Opens a stream to `endpoint` without TLS, directly or by way of its agent.

@@ -7,10 +7,12 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// A retry costs so much; a request gives 1.
-const COST: u32 = 5;
-/// Retries that are always allowed, each second.
+/// A retry costs so much; a request gives as much as its percents.
+const COST: u32 = 100;
+/// Retries that are always allowed, each second, where nobody says otherwise.
 const PER_SECOND: u32 = 10;
+/// And what part of the requests, percent.
+const PERCENT: u8 = 20;
 /// Retries saved up at most.
 const SAVED_MAX: u32 = 200;
 
@@ -18,21 +20,30 @@ const SAVED_MAX: u32 = 200;
 #[derive(Debug)]
 pub(crate) struct Budget {
     saved: AtomicU32,
+    percent: u32,
+    per_second: u32,
     /// When what time gives was last counted.
     counted: Mutex<Option<Instant>>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { saved: AtomicU32::new(SAVED_MAX * COST), counted: Mutex::new(None) }
+        Self::new(PERCENT, PER_SECOND)
     }
 }
 
 impl Budget {
+    /// Full; what it allows is `percent` of the requests, and `per_second` beside them.
+    pub(crate) fn new(percent: u8, per_second: u32) -> Self {
+        // Who allows nothing has nothing saved.
+        let saved = if percent == 0 && per_second == 0 { 0 } else { SAVED_MAX * COST };
+        Self { saved: AtomicU32::new(saved), percent: u32::from(percent), per_second, counted: Mutex::new(None) }
+    }
+
     /// A request came in.
     pub(crate) fn request(&self) {
         if self.saved.load(Ordering::Relaxed) < SAVED_MAX * COST {
-            self.earn(1);
+            self.earn(self.percent);
         }
     }
 
@@ -46,7 +57,8 @@ impl Budget {
     pub(crate) fn retry(&self, now: Instant) -> bool {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let since = counted.map_or(0, |at| now.saturating_duration_since(at).as_millis());
-        let earned = u32::try_from(since).unwrap_or(u32::MAX).saturating_mul(PER_SECOND * COST) / 1000;
+        let earned =
+            u32::try_from(since).unwrap_or(u32::MAX).saturating_mul(self.per_second.saturating_mul(COST)) / 1000;
         if counted.is_none() || earned > 0 {
             self.earn(earned);
             *counted = Some(now);
@@ -71,5 +83,10 @@ mod tests {
         assert_eq!(spend(start), 10, "a fifth of the requests");
         assert_eq!(spend(start + Duration::from_secs(2)), 20, "ten a second");
         assert_eq!(spend(start + Duration::from_secs(3600)), 200, "never more than was saved");
+        assert!(!Budget::new(0, 0).retry(start), "nothing is allowed");
+        let half = Budget::new(50, 0);
+        while half.retry(start) {}
+        (0..10).for_each(|_| half.request());
+        assert_eq!((0..9).filter(|_| half.retry(start + Duration::from_secs(9))).count(), 5);
     }
 }

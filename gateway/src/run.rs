@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use atoll_reach::Checks;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,7 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
     let pool = Pool {
         dialer: resources.dialer.clone(),
         connect: Arc::clone(&resources.connect),
+        checks: Arc::new(Checks::new(resources.dialer.clone(), Arc::clone(&resources.connect))),
         tracker: TaskTracker::new(),
         shutdown: end.clone(),
         metrics: metrics.clone(),

@@ -50,11 +50,14 @@ mod dial;
 
 mod probe;
 
+mod check;
+
 mod targets;
 
 #[cfg(test)]
 mod testing;
 
+pub use check::Checks;
 pub use dial::{DialError, Dialer};
 pub use door::{Door, Guest, neighbourhood};
 pub use error::IdentityError;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::load::Capacity;
+pub use self::load::{Capacity, CircuitBreaker, OutlierEjection, RetryBudget};
 use super::PolicyStatus;
 
 mod load;
@@ -63,7 +63,8 @@ pub struct TrafficPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub limit: Option<u8>,
-    /// How the DNS servers probe what they give. None: readiness in the member and whole clusters count alone.
+    /// How the DNS servers probe what they give, and the gateways the endpoints that they use. None: readiness in the member and whole
+    /// clusters count alone; gateways ask for a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
     /// How the gateway divides requests among the endpoints of the chosen clusters.
@@ -72,6 +73,23 @@ pub struct TrafficPolicySpec {
     /// How many requests the gateways send to a cluster at once, all of them together. Default: as many as come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
+    /// When the gateways leave out an endpoint that fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier: Option<OutlierEjection>,
+    /// What the gateways spare an endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// How often the gateways send requests again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<RetryBudget>,
+    /// The gateways give an endpoint that is new or back its whole part only after this time, for example `30s`. Default: at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
+    /// A tier of which fewer percent of the endpoints are well is passed over; when all tiers are, health is ignored. Default: 0, an
+    /// endpoint that is ill is asked when nobody else is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub panic_percent: Option<u8>,
     /// What to do when nothing is healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_down: Option<AllDown>,

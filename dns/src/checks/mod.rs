@@ -7,8 +7,6 @@
 //!
 //! In: the world. Out: [`Findings`] and the report. A target that was not heard of yet is probed soon, and counts as well until it failed.
 
-mod probe;
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +14,7 @@ use std::time::Duration;
 use atoll_api::health::{Judge, Opinion, Probe, Rules, Target, Votes, targets};
 use atoll_api::names::ServiceName;
 use atoll_api::topology::Topology;
-use atoll_reach::Connect;
+use atoll_reach::{Checks, Connect};
 use atoll_wire::follow::Report;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -66,7 +64,7 @@ pub(crate) async fn run(
     let started = Instant::now();
     let mut watch = Watch::default();
     let mut probing: JoinSet<(String, bool)> = JoinSet::new();
-    let way = Arc::new(probe::Way::new(resolver.lookups.forwarder().dialer().clone(), direct));
+    let way = Arc::new(Checks::new(resolver.lookups.forwarder().dialer().clone(), direct));
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

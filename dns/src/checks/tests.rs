@@ -78,9 +78,9 @@ async fn server(reply: &'static [u8]) -> SocketAddr {
     at
 }
 
-fn way() -> probe::Way {
+fn way() -> Checks {
     let system = Arc::new(System::default());
-    probe::Way::new(Dialer::new(system.clone(), RelayTable::default(), Routes::default()), system)
+    Checks::new(Dialer::new(system.clone(), RelayTable::default(), Routes::default()), system)
 }
 
 async fn probe(at: SocketAddr, check: Value) -> bool {

@@ -19,6 +19,13 @@ impl Dice {
         mix(self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP))
     }
 
+    /// Whether something happens that does so with this probability.
+    pub(crate) fn hits(&self, probability: f64) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "the 53 bits that a float has")]
+        let rolled = (self.roll() >> 11) as f64 / (1_u64 << 53) as f64;
+        rolled < probability
+    }
+
     /// A number below `n`.
     pub(crate) fn below(&self, n: usize) -> usize {
         // The bias is n / 2⁶⁴.

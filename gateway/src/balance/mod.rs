@@ -10,6 +10,7 @@ mod latency;
 mod method;
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use atoll_api::kinds::BalanceMethod;
 use atoll_api::rendezvous;
@@ -20,6 +21,7 @@ pub(crate) use latency::PeakEwma;
 pub(crate) use method::Balance;
 
 use crate::endpoint::{Live, LiveEndpoint, LivePart};
+use crate::health::Care;
 use crate::table::Backend;
 
 /// So many endpoints of one cluster are tried for one request; then it is the next cluster's turn.
@@ -53,6 +55,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) zone: Option<&'a str>,
     /// Clusters that have as much as they may.
     pub(crate) full: &'a [usize],
+    /// What a policy wants endpoints to be spared.
+    pub(crate) care: Option<&'a Care>,
 }
 
 /// Picks the next endpoint; nothing when everything was tried.
@@ -65,14 +69,29 @@ pub(crate) fn pick(
     now: Instant,
 ) -> Option<Picked> {
     let spent = |part: usize| tried.iter().filter(|(p, _)| *p == part).count() >= TRIES_PER_CLUSTER;
-    let untried = |at: Picked| !wish.full.contains(&at.0) && !tried.contains(&at);
+    let requests_max = wish.care.map_or(usize::MAX, |care| care.requests_max);
+    let turn = Turn { live, wish, dice, now };
+    let untried = |at: Picked| {
+        !wish.full.contains(&at.0)
+            && !tried.contains(&at)
+            && (requests_max == usize::MAX || turn.in_flight(at) < requests_max)
+    };
     let usable = |at: Picked| untried(at) && endpoint(live, at).endpoint.state().is_usable(now);
     let allowed = |part: usize| tiers.iter().any(|tier| tier.contains(&part));
     if let Some(at) = wish.session.filter(|at| allowed(at.0) && usable(*at)) {
         return Some(at);
     }
-    let turn = Turn { live, wish, dice, now };
-    let well = tiers.iter().find_map(|tier| turn.of_tier(tier, |at| !spent(at.0) && usable(at)));
+    let fit = |at: Picked| !spent(at.0) && usable(at);
+    // Clusters that are back not long ago, and don't get this one; and endpoints, of whom another of the same tier gets it.
+    let held = turn.held(tiers);
+    let eager = |tier: &Vec<usize>| {
+        let now = |at: Picked| fit(at) && !held.contains(&at.0);
+        let eased = turn.eases().and_then(|window| turn.of_tier(tier, |at| now(at) && turn.is_due(at, window)));
+        eased.or_else(|| turn.of_tier(tier, now))
+    };
+    let calm = || tiers.iter().filter(|tier| !turn.is_in_panic(tier));
+    let well = calm().find_map(eager);
+    let well = well.or_else(|| if held.is_empty() { None } else { calm().find_map(|tier| turn.of_tier(tier, fit)) });
     // Nobody is well: what was not tried yet may still answer.
     well.or_else(|| tiers.iter().find_map(|tier| turn.of_tier(tier, |at| !spent(at.0) && untried(at))))
 }
@@ -97,6 +116,33 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// Clusters that get less than their part, and nothing of this one.
+    fn held(&self, tiers: &[Vec<usize>]) -> Vec<usize> {
+        let ease = |part: usize| self.live.parts[part].state.as_ref().map_or(1.0, |state| state.ease(self.now));
+        let all = tiers.iter().flatten().copied().map(|part| (part, ease(part)));
+        all.filter(|(_, ease)| *ease < 1.0 && !self.dice.hits(*ease)).map(|(part, _)| part).collect()
+    }
+
+    /// For how long endpoints that are new get less; nothing where they don't. Keys stay where they are.
+    fn eases(&self) -> Option<Duration> {
+        let window = self.wish.care.map(|care| care.slow_start).filter(|window| !window.is_zero());
+        window.filter(|_| !self.wish.method.goes_by_key())
+    }
+
+    fn is_due(&self, at: Picked, window: Duration) -> bool {
+        self.dice.hits(endpoint(self.live, at).endpoint.state().ease(window, self.now))
+    }
+
+    /// Whether so few of a tier are well that the others would be too much for them.
+    fn is_in_panic(&self, tier: &[usize]) -> bool {
+        let percent = self.wish.care.map_or(0, |care| care.panic_percent);
+        let all = || tier.iter().flat_map(|part| &self.live.parts[*part].endpoints);
+        percent > 0 && {
+            let well = all().filter(|e| e.endpoint.state().is_usable(self.now)).count();
+            well * 100 < all().count() * percent
+        }
+    }
+
     fn of_tier(&self, tier: &[usize], fit: impl Fn(Picked) -> bool) -> Option<Picked> {
         if self.wish.method.goes_by_key() {
             return self.by_key(tier, fit);
@@ -199,13 +245,14 @@ mod tests {
     }
 
     fn wish(zone: Option<&str>) -> Wish<'_> {
-        Wish { method: BalanceMethod::PeakEwma, key: 0, session: None, zone, full: &[] }
+        Wish { method: BalanceMethod::PeakEwma, key: 0, session: None, zone, full: &[], care: None }
     }
 
     fn eject(live: &Live, at: Picked, now: Instant) {
         let mut state = endpoint(live, at).endpoint.state();
-        state.failed(Failure::Connect, now);
-        state.failed(Failure::Connect, now);
+        let outlier = Care::default().outlier;
+        state.failed(Failure::Connect, &outlier, now);
+        state.failed(Failure::Connect, &outlier, now);
     }
 
     #[tokio::test(start_paused = true)]
@@ -238,6 +285,54 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_endpoint_with_its_fill_is_asked_nothing_more() {
+        let (live, dice, now) = (live(&[&[""], &[""]]), Dice::new(), Instant::now());
+        let care = Care { requests_max: 2, ..Care::default() };
+        let to = || pick(&live, &[vec![0], vec![1]], &Wish { care: Some(&care), ..wish(None) }, &[], &dice, now);
+        endpoint(&live, (0, 0)).endpoint.in_flight.store(2, Relaxed);
+        assert_eq!(to(), Some((1, 0)));
+        endpoint(&live, (1, 0)).endpoint.in_flight.store(2, Relaxed);
+        assert_eq!(to(), None, "also when nobody else is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_is_new_gets_its_part_step_by_step() {
+        let (live, dice) = (live(&[&["", ""]]), Dice::new());
+        let care = Care { slow_start: Duration::from_secs(20), ..Care::default() };
+        let wish = Wish { care: Some(&care), method: BalanceMethod::LeastRequest, ..wish(None) };
+        tokio::time::advance(Duration::from_secs(60)).await;
+        *endpoint(&live, (0, 1)).endpoint.state() = crate::health::EndpointState::begun(Instant::now());
+        let share = || {
+            let all = (0..2000).filter_map(|_| pick(&live, &[vec![0]], &wish, &[], &dice, Instant::now()));
+            all.filter(|at| *at == (0, 1)).count()
+        };
+        let mut shares = vec![share()];
+        for _ in 0..2 {
+            tokio::time::advance(Duration::from_secs(10)).await;
+            shares.push(share());
+        }
+        assert!(shares[0] < 250 && (300..700).contains(&shares[1]) && shares[2] > 800, "{shares:?} of 2000");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tier_of_which_too_few_are_well_is_passed_over_and_when_all_are_health_is_ignored() {
+        let (live, dice, now) = (live(&[&["", "", ""], &["", ""]]), Dice::new(), Instant::now());
+        let care = Care { panic_percent: 50, ..Care::default() };
+        let wish = Wish { care: Some(&care), ..wish(None) };
+        let to = || {
+            let all = (0..200).filter_map(|_| pick(&live, &[vec![0], vec![1]], &wish, &[], &dice, now));
+            all.collect::<std::collections::BTreeSet<_>>()
+        };
+        eject(&live, (0, 0), now);
+        assert_eq!(to(), [(0, 1), (0, 2)].into());
+        eject(&live, (0, 1), now);
+        assert_eq!(to(), [(1, 0), (1, 1)].into());
+        eject(&live, (1, 0), now);
+        eject(&live, (1, 1), now);
+        assert_eq!(to(), [(0, 0), (0, 1), (0, 2)].into());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn after_two_endpoints_of_a_cluster_it_is_the_next_ones_turn() {
         let (live, dice, now) = (live(&[&["", "", "", ""], &[""]]), Dice::new(), Instant::now());
         let tried = [(0, 0), (0, 3)];
@@ -266,9 +361,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_slow_one_of_two_gets_less_and_round_robin_goes_around() {
         let (live, dice, now) = (live(&[&["", ""]]), Dice::new(), Instant::now());
-        let ms = std::time::Duration::from_millis;
+        let ms = Duration::from_millis;
         for (at, took) in [((0, 0), ms(5)), ((0, 1), ms(200))] {
-            endpoint(&live, at).endpoint.state().answered(Some(took), now);
+            endpoint(&live, at).endpoint.state().answered(Some(took), None, &Care::default().outlier, now);
         }
         let of = |method| {
             let next = |_| pick(&live, &[vec![0]], &Wish { method, ..wish(None) }, &[], &dice, now);
@@ -300,7 +395,7 @@ mod tests {
                 assert!(is == *was || [ill, busy].contains(was), "{method:?}: {was:?} became {is:?}");
                 assert!(![ill, busy].contains(&is), "{method:?}");
             }
-            endpoint(&live, ill).endpoint.state().answered(None, now);
+            endpoint(&live, ill).endpoint.state().answered(None, None, &Care::default().outlier, now);
             endpoint(&live, busy).endpoint.in_flight.store(0, Relaxed);
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use atoll_api::health::{Probe, Rules};
 use atoll_api::names::ClusterName;
 
+use super::care::{Care, Outlier};
 use crate::balance::PeakEwma;
 
 type Instant = tokio::time::Instant;
@@ -17,15 +18,15 @@ const PROBE_EVERY: Duration = Duration::from_secs(3);
 const PROBE_ILL_EVERY: Duration = Duration::from_secs(1);
 /// An answer within this time makes a probe needless.
 const PROVEN: Duration = Duration::from_secs(2);
-/// So many failed requests in a row eject an endpoint.
-const FAILURES_TO_EJECT: u32 = 2;
-const EJECT_MIN: Duration = Duration::from_secs(5);
-const EJECT_MAX: Duration = Duration::from_secs(60);
 /// A cluster stays out for at least this long, longer when it falls again soon.
 const OUT_MIN: Duration = Duration::from_secs(2);
 const OUT_MAX: Duration = Duration::from_secs(60);
 /// Falling again within this time is soon.
 const SOON: Duration = Duration::from_secs(30);
+/// A cluster that is back gets its whole part after this time.
+const RAMP: Duration = Duration::from_secs(10);
+/// And so much of it at once.
+const RAMP_FIRST: f64 = 0.1;
 
 /// How a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,10 @@ pub(crate) struct EndpointState {
     /// Failed requests in a row.
     failures: u32,
     last_failure: Option<Failure>,
+    /// Answers with errors in a row.
+    errors: u32,
+    /// Since when it may be asked.
+    since: Option<Instant>,
     ejections: u32,
     ejected_until: Option<Instant>,
     answered: Option<Instant>,
@@ -66,6 +71,22 @@ impl EndpointState {
     /// Whether it takes requests.
     pub(crate) fn is_usable(&self, now: Instant) -> bool {
         self.probe.up() && self.ejected_until.is_none_or(|until| now >= until)
+    }
+
+    /// A new one.
+    pub(crate) fn begun(now: Instant) -> Self {
+        Self { since: Some(now), ..Self::default() }
+    }
+
+    /// Whether requests say that it is ill, and it is left out.
+    pub(crate) fn is_ejected(&self, now: Instant) -> bool {
+        self.ejected_until.is_some_and(|until| now < until)
+    }
+
+    /// How much of its part it gets, where one that is new or back gets all after `window`.
+    pub(crate) fn ease(&self, window: Duration, now: Instant) -> f64 {
+        let since = self.since.max(self.ejected_until);
+        since.map_or(1.0, |since| ramp(now.saturating_duration_since(since), window))
     }
 
     /// Whether probes say that it is there.
@@ -83,37 +104,61 @@ impl EndpointState {
         self.latency
     }
 
-    /// A request was answered, after `took` if that tells anything.
-    pub(crate) fn answered(&mut self, took: Option<Duration>, now: Instant) -> Turn {
+    /// A request was answered, after `took` if that tells anything. `error`: with an error, which may eject it if that says so.
+    pub(crate) fn answered(
+        &mut self,
+        took: Option<Duration>,
+        error: Option<bool>,
+        outlier: &Outlier,
+        now: Instant,
+    ) -> Turn {
         if let Some(took) = took {
             self.latency.observe(took, now);
         }
         let was = self.is_failing();
         self.failures = 0;
         self.last_failure = None;
-        self.ejected_until = None;
-        self.ejections = 0;
         self.answered = Some(now);
+        match error {
+            None => {
+                self.errors = 0;
+                self.since = self.since.max(self.ejected_until.take().map(|until| until.min(now)));
+                self.ejections = 0;
+            }
+            Some(may_eject) => {
+                self.errors = self.errors.saturating_add(1);
+                if may_eject && outlier.errors.is_some_and(|max| self.errors >= max) {
+                    self.eject(outlier, now);
+                }
+            }
+        }
         if was && !self.is_failing() { Turn::Better } else { Turn::None }
     }
 
     /// A request failed.
-    pub(crate) fn failed(&mut self, failure: Failure, now: Instant) -> Turn {
+    pub(crate) fn failed(&mut self, failure: Failure, outlier: &Outlier, now: Instant) -> Turn {
         let was = self.is_failing();
         self.failures = self.failures.saturating_add(1);
         self.last_failure = Some(failure);
         self.next = Some(now);
-        if self.failures >= FAILURES_TO_EJECT && self.ejected_until.is_none_or(|until| now >= until) {
-            let time = EJECT_MIN.saturating_mul(1 << self.ejections.min(4)).min(EJECT_MAX);
-            self.ejections = self.ejections.saturating_add(1);
-            self.ejected_until = Some(now + time);
+        if self.failures >= outlier.failures {
+            self.eject(outlier, now);
         }
         if was { Turn::None } else { Turn::Worse }
     }
 
-    /// Whether a regular probe is to begin now.
-    pub(crate) fn begin_probe(&mut self, now: Instant) -> bool {
-        let proven = self.answered.is_some_and(|at| now.saturating_duration_since(at) < PROVEN);
+    /// Leaves it out for a while, unless it is.
+    fn eject(&mut self, outlier: &Outlier, now: Instant) {
+        if !self.is_ejected(now) {
+            let time = outlier.time.saturating_mul(1 << self.ejections.min(4)).min(outlier.time_max);
+            self.ejections = self.ejections.saturating_add(1);
+            self.ejected_until = Some(now + time);
+        }
+    }
+
+    /// Whether a regular probe is to begin now. `checked`: it says more than that somebody is there, and answers don't prove the same.
+    pub(crate) fn begin_probe(&mut self, checked: bool, now: Instant) -> bool {
+        let proven = !checked && self.answered.is_some_and(|at| now.saturating_duration_since(at) < PROVEN);
         if self.probing.is_some()
             || self.next.is_some_and(|next| now < next)
             || (proven && !self.is_failing() && !self.suspected)
@@ -140,24 +185,28 @@ impl EndpointState {
     }
 
     /// A probe ended. One that checked a suspicion and failed says as much as a failed request.
-    pub(crate) fn probed(&mut self, ok: bool, rules: &Rules, now: Instant) -> Turn {
-        let was = self.is_failing();
+    pub(crate) fn probed(&mut self, ok: bool, rules: &Rules, care: &Care, now: Instant) -> Turn {
+        let (was, was_up) = (self.is_failing(), self.probe.up());
         let began = self.probing.take().unwrap_or(now);
         self.probe.observe(ok, rules);
+        if self.probe.up() && !was_up {
+            self.since = Some(now);
+        }
         if ok && self.probe.up() && self.last_failure == Some(Failure::Connect) {
             self.failures = 0;
             self.last_failure = None;
             self.ejected_until = None;
         }
         if std::mem::take(&mut self.suspected) && !ok {
-            self.failed(Failure::Connect, now);
+            self.failed(Failure::Connect, &care.outlier, now);
         }
         // A connection alone does not show that a silent server answers again: it gets another chance when its time is over.
         if self.last_failure == Some(Failure::FirstByte) && ok && self.ejected_until.is_none_or(|until| now >= until) {
             self.failures = 0;
         }
         // From when it began: one that ran into its time limit is followed at once.
-        self.next = Some(if self.is_failing() || !ok { began + PROBE_ILL_EVERY } else { now + PROBE_EVERY });
+        let (well, ill) = care.check.as_ref().map_or((PROBE_EVERY, PROBE_ILL_EVERY), |c| (c.interval, c.interval));
+        self.next = Some(if self.is_failing() || !ok { began + ill } else { now + well });
         match (was, self.is_failing()) {
             (true, false) => Turn::Better,
             (false, true) => Turn::Worse,
@@ -171,6 +220,8 @@ impl EndpointState {
 pub(crate) struct ClusterState {
     pub(crate) name: ClusterName,
     out: AtomicBool,
+    /// It is back, and gets less than its part.
+    ramping: AtomicBool,
     history: Mutex<History>,
 }
 
@@ -184,7 +235,20 @@ struct History {
 impl ClusterState {
     /// A cluster that is well.
     pub(crate) fn new(name: ClusterName) -> Self {
-        Self { name, out: AtomicBool::new(false), history: Mutex::default() }
+        Self { name, out: AtomicBool::new(false), ramping: AtomicBool::new(false), history: Mutex::default() }
+    }
+
+    /// How much of its part it gets: less while it was out not long ago.
+    pub(crate) fn ease(&self, now: Instant) -> f64 {
+        if !self.ramping.load(Ordering::Relaxed) {
+            return 1.0;
+        }
+        let back = self.history.lock().unwrap_or_else(PoisonError::into_inner).back_since;
+        let ease = back.map_or(1.0, |at| ramp(now.saturating_duration_since(at), RAMP));
+        if ease >= 1.0 {
+            self.ramping.store(false, Ordering::Relaxed);
+        }
+        ease
     }
 
     /// Whether it takes no requests.
@@ -209,10 +273,19 @@ impl ClusterState {
             }
             (true, false) if history.out_since.is_none_or(|at| now.saturating_duration_since(at) >= history.hold) => {
                 history.back_since = Some(now);
+                self.ramping.store(true, Ordering::Relaxed);
                 self.out.store(false, Ordering::Release);
                 Some(false)
             }
             _ => None,
         }
     }
+}
+
+/// From a tenth to all, evenly, within `window`.
+fn ramp(gone: Duration, window: Duration) -> f64 {
+    if gone >= window {
+        return 1.0;
+    }
+    (gone.as_secs_f64() / window.as_secs_f64()).max(RAMP_FIRST)
 }

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn outlier() -> care::Outlier {
+    care::Outlier::default()
+}
+
 fn at(start: Instant, ms: u64) -> Instant {
     start + Duration::from_millis(ms)
 }
@@ -10,12 +14,12 @@ fn at(start: Instant, ms: u64) -> Instant {
 async fn two_failed_requests_eject_an_endpoint_and_an_answer_takes_it_back() {
     let start = Instant::now();
     let mut state = EndpointState::default();
-    assert_eq!(state.failed(Failure::Connect, start), Turn::Worse);
+    assert_eq!(state.failed(Failure::Connect, &outlier(), start), Turn::Worse);
     assert!(state.is_usable(start), "one failure is no habit");
-    assert_eq!(state.failed(Failure::Connect, start), Turn::None);
+    assert_eq!(state.failed(Failure::Connect, &outlier(), start), Turn::None);
     assert!(!state.is_usable(at(start, 4999)));
     assert!(state.is_usable(at(start, 5000)), "it gets another chance");
-    assert_eq!(state.answered(None, at(start, 5000)), Turn::Better);
+    assert_eq!(state.answered(None, None, &outlier(), at(start, 5000)), Turn::Better);
     assert!(!state.is_failing());
 }
 
@@ -24,12 +28,12 @@ async fn a_probe_forgives_a_failed_connect_but_not_silence() {
     let (start, rules) = (Instant::now(), Rules::default());
     for (failure, forgiven) in [(Failure::Connect, true), (Failure::FirstByte, false)] {
         let mut state = EndpointState::default();
-        state.failed(failure, start);
-        state.failed(failure, start);
-        state.probed(true, &rules, at(start, 1000));
+        state.failed(failure, &outlier(), start);
+        state.failed(failure, &outlier(), start);
+        state.probed(true, &rules, &Care::default(), at(start, 1000));
         assert_eq!(state.is_usable(at(start, 1000)), forgiven, "{failure:?}");
         assert_eq!(state.is_failing(), !forgiven, "{failure:?}");
-        state.probed(true, &rules, at(start, 6000));
+        state.probed(true, &rules, &Care::default(), at(start, 6000));
         assert!(!state.is_failing(), "{failure:?} after its time");
     }
 }
@@ -40,7 +44,7 @@ async fn probes_take_an_endpoint_out_after_three_and_bring_it_back_after_two() {
     let mut state = EndpointState::default();
     let mut seen = String::new();
     for c in "xx.xxx..".chars() {
-        state.probed(c == '.', &rules, start);
+        state.probed(c == '.', &rules, &Care::default(), start);
         seen.push(if state.is_usable(start) { 'U' } else { 'd' });
     }
     assert_eq!(seen, "UUUUUddU");
@@ -52,29 +56,29 @@ async fn a_failed_check_of_a_suspicion_counts_like_a_failed_request() {
     let mut state = EndpointState::default();
     assert!(state.begin_check(start));
     assert!(!state.begin_check(start), "one at a time");
-    assert_eq!(state.probed(false, &Rules::default(), start), Turn::Worse);
+    assert_eq!(state.probed(false, &Rules::default(), &Care::default(), start), Turn::Worse);
     let mut state = EndpointState::default();
-    assert!(state.begin_probe(start));
+    assert!(state.begin_probe(false, start));
     assert!(!state.begin_check(start), "a probe is under way: it settles the suspicion");
-    assert_eq!(state.probed(false, &Rules::default(), start), Turn::Worse);
+    assert_eq!(state.probed(false, &Rules::default(), &Care::default(), start), Turn::Worse);
     let mut state = EndpointState::default();
-    assert!(state.begin_probe(start));
-    assert_eq!(state.probed(true, &Rules::default(), start), Turn::None);
+    assert!(state.begin_probe(false, start));
+    assert_eq!(state.probed(true, &Rules::default(), &Care::default(), start), Turn::None);
     assert!(!state.begin_check(at(start, 100)), "one was just done");
-    assert!(state.begin_probe(at(start, 600)), "the next comes sooner");
-    assert_eq!(state.probed(false, &Rules::default(), at(start, 600)), Turn::Worse);
+    assert!(state.begin_probe(false, at(start, 600)), "the next comes sooner");
+    assert_eq!(state.probed(false, &Rules::default(), &Care::default(), at(start, 600)), Turn::Worse);
 }
 
 #[tokio::test(start_paused = true)]
 async fn recent_answers_make_probes_needless() {
     let start = Instant::now();
     let mut state = EndpointState::default();
-    state.answered(None, start);
-    assert!(!state.begin_probe(at(start, 1000)));
-    assert!(state.begin_probe(at(start, 2000)));
-    state.probed(true, &Rules::default(), at(start, 2000));
-    assert!(!state.begin_probe(at(start, 4000)));
-    assert!(state.begin_probe(at(start, 5000)));
+    state.answered(None, None, &outlier(), start);
+    assert!(!state.begin_probe(false, at(start, 1000)));
+    assert!(state.begin_probe(false, at(start, 2000)));
+    state.probed(true, &Rules::default(), &Care::default(), at(start, 2000));
+    assert!(!state.begin_probe(false, at(start, 4000)));
+    assert!(state.begin_probe(false, at(start, 5000)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,4 +110,36 @@ async fn a_cluster_that_falls_again_soon_stays_out_longer() {
     assert_eq!(cluster.weigh(0, 1, at(start, 7000)), Some(false));
     assert_eq!(cluster.weigh(1, 1, at(start, 60_000)), Some(true));
     assert_eq!(cluster.weigh(0, 1, at(start, 62_000)), Some(false), "long ago is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_with_errors_eject_where_that_is_wanted_and_allowed_and_a_good_one_forgives() {
+    let start = Instant::now();
+    let three = care::Outlier { errors: Some(3), ..outlier() };
+    for (name, outlier, allowed, usable) in [
+        ("not wanted", outlier(), true, true),
+        ("too many are out already", three, false, true),
+        ("three in a row", three, true, false),
+    ] {
+        let mut state = EndpointState::default();
+        for _ in 0..3 {
+            assert!(state.is_usable(start), "{name}");
+            assert_eq!(state.answered(None, Some(allowed), &outlier, start), Turn::None, "{name}: it is there");
+        }
+        assert_eq!(state.is_usable(start), usable, "{name}");
+        assert!(state.is_usable(at(start, 5000)), "{name}: it gets another chance");
+        state.answered(None, None, &outlier, start);
+        assert!(state.is_usable(start), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_is_back_gets_its_part_within_ten_seconds() {
+    let start = Instant::now();
+    let cluster = ClusterState::new("eu".parse().unwrap());
+    assert!(cluster.ease(start) >= 1.0);
+    assert_eq!(cluster.weigh(2, 3, start), Some(true));
+    assert_eq!(cluster.weigh(0, 3, at(start, 3000)), Some(false));
+    let eases = [3000, 8000, 12_000, 13_000, 20_000].map(|ms| (cluster.ease(at(start, ms)) * 100.0).round());
+    assert_eq!(eases, [10.0, 50.0, 90.0, 100.0, 100.0]);
 }

@@ -27,7 +27,7 @@ use crate::progress::Alarm;
 /// An answer within this time needs nobody to watch over it.
 const QUICK: Duration = Duration::from_millis(50);
 /// An answer that takes longer makes us look whether the endpoint is there.
-const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+const SUSPECT_AFTER: Duration = Duration::from_millis(500);
 /// So long a request that can't be sent again waits for an endpoint that went down.
 const DOWN_MAX: Duration = Duration::from_secs(10);
 const FAR: Duration = Duration::from_secs(86_400 * 365);
@@ -145,6 +145,7 @@ impl Attempt<'_> {
                 () = sleep_until(began + SUSPECT_AFTER), if !suspected => {
                     suspected = true;
                     self.plane.health.suspect(self.endpoint);
+                    self.plane.health.look_around(self.endpoint);
                 }
                 // The sender lives as long as the endpoint.
                 changed = down.changed(), if !went_down => fell = changed.is_ok(),

@@ -3,7 +3,9 @@
 //! In: a head as endpoints get it, in octets or parts, a body, an upstream. Out: an answer, or why there is none. A request is sent again only when nothing of it
 //! was sent, or when it is idempotent and its body is still there; elsewhere first, then in the next cluster, within the budget.
 
+use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +27,12 @@ use crate::endpoint::{Endpoint, Live};
 use crate::health::Failure;
 use crate::http1;
 use crate::plane::{Plane, Snapshot};
-use crate::pool::Pool;
+use crate::pool::{Connection, Pool};
 use crate::progress::Alarm;
 use crate::table::{Policy, Retry};
 
+/// A connect that takes longer makes us look whether anybody is there.
+const SLOW_CONNECT: Duration = Duration::from_millis(400);
 /// Attempts at one request.
 const ATTEMPTS_MAX: usize = 6;
 /// The status of an answer that did not come in time.
@@ -241,6 +245,9 @@ struct Attempts<'a> {
     full: Vec<usize>,
     /// To be asked once more.
     again: Option<Picked>,
+    /// An endpoint may have worked on it already: one more costs of the budget. Who was not reached, or is gone with its whole cluster,
+    /// has no work by it.
+    costs: bool,
     /// How often the route still wants it tried again.
     asked: usize,
     max: usize,
@@ -252,6 +259,9 @@ impl<'a> Attempts<'a> {
         let question = forward.question();
         let remembered = &forward.snapshot.remembered[forward.upstream];
         let balance = question.policy().map(|p| &p.balance);
+        if let Some(budget) = question.policy().and_then(|policy| policy.care.budget.as_ref()) {
+            budget.request();
+        }
         Self {
             live: &forward.snapshot.live[forward.upstream],
             tiers: question.tiers(&forward.plane.health, remembered, forward.place),
@@ -267,6 +277,7 @@ impl<'a> Attempts<'a> {
             tried: Vec::new(),
             full: Vec::new(),
             again: None,
+            costs: false,
             asked,
             max: ATTEMPTS_MAX + asked,
             forward,
@@ -290,8 +301,9 @@ impl<'a> Attempts<'a> {
             picked = self.pick(now);
         }
         let (at, seat) = picked?;
-        if made > 0 {
-            let allowed = plane.budget.retry(now);
+        if made > 0 && self.costs {
+            let own = self.policy.as_ref().and_then(|policy| policy.care.budget.as_ref());
+            let allowed = own.unwrap_or(&plane.budget).retry(now);
             plane.metrics.retried(allowed);
             if !allowed {
                 return None;
@@ -304,8 +316,9 @@ impl<'a> Attempts<'a> {
     /// An endpoint that was not tried yet, of a cluster that takes one more.
     fn pick(&mut self, now: Instant) -> Option<(Picked, Option<Seat>)> {
         let (method, key, session) = (self.method, self.key, self.forward.session);
+        let care = self.policy.as_ref().map(|policy| &*policy.care);
         loop {
-            let wish = Wish { method, key, session, zone: self.zone.as_deref(), full: &self.full };
+            let wish = Wish { method, key, session, zone: self.zone.as_deref(), full: &self.full, care };
             let at = pick(self.live, &self.tiers, &wish, &self.tried, &self.forward.plane.dice, now)?;
             match self.seat(at) {
                 Ok(seat) => return Some((at, seat)),
@@ -320,7 +333,12 @@ impl<'a> Attempts<'a> {
 
     /// What is said where nobody was asked.
     fn nobody(&self) -> Refusal {
-        if self.full.is_empty() { Refusal::unavailable("no endpoint is ready") } else { Refusal::full() }
+        let is_bounded = self.policy.as_ref().is_some_and(|policy| policy.care.requests_max < usize::MAX);
+        let is_there = self.tiers.iter().flatten().any(|part| !self.live.parts[*part].endpoints.is_empty());
+        if self.full.is_empty() && !(is_bounded && is_there) {
+            return Refusal::unavailable("no endpoint is ready");
+        }
+        Refusal::full()
     }
 
     async fn one(&mut self, Next { at, seat, fresh }: Next, alarm: &mut Alarm) -> Step {
@@ -333,11 +351,12 @@ impl<'a> Attempts<'a> {
         let idle = if fresh { None } else { Pool::idle(endpoint) };
         let got = match idle {
             Some(idle) => Some(Ok(idle)),
-            None => Box::pin(within(limit, plane.pool.get(endpoint, fresh))).await,
+            None => Box::pin(within(limit, connected(plane, endpoint, fresh))).await,
         };
         let connection = match got {
             Some(Ok(connection)) => connection,
             Some(Err(error)) => {
+                self.costs = false;
                 plane.health.failed(endpoint, Failure::Connect);
                 tracing::debug!(endpoint = %endpoint.address, %error, "connect failed");
                 return Step::Next(Refusal::unavailable("no endpoint could be reached"));
@@ -354,8 +373,8 @@ impl<'a> Attempts<'a> {
         {
             return Step::End(refusal);
         }
-        if matches!(sent, Sent::Answer(_)) {
-            plane.health.ok(endpoint, Some(began.elapsed()));
+        if let Sent::Answer(answer) = &sent {
+            plane.health.answered(endpoint, Some(began.elapsed()), answer.status() >= 500);
         }
         self.judge(sent, at, endpoint, in_flight).await
     }
@@ -363,6 +382,7 @@ impl<'a> Attempts<'a> {
     /// What an attempt says of the endpoint, and what follows from it.
     async fn judge(&mut self, sent: Sent, at: Picked, endpoint: &Arc<Endpoint>, in_flight: InFlight) -> Step {
         let plane = self.forward.plane;
+        self.costs = !matches!(sent, Sent::Unsent(..) | Sent::Down);
         match sent {
             Sent::Answer(answer) => {
                 if self.payload.is_there() && self.is_wanted_again(answer.status()).await {
@@ -423,6 +443,16 @@ fn discard(plane: &Plane, answered: Answered) {
 
 fn late() -> Refusal {
     Refusal::new(StatusCode::GATEWAY_TIMEOUT, "no answer in time")
+}
+
+/// A connection; where that takes long, others of the cluster are looked at meanwhile.
+async fn connected(plane: &Plane, endpoint: &Arc<Endpoint>, fresh: bool) -> io::Result<Connection> {
+    let mut get = pin!(plane.pool.get(endpoint, fresh));
+    if let Ok(got) = tokio::time::timeout(SLOW_CONNECT, &mut get).await {
+        return got;
+    }
+    plane.health.look_around(endpoint);
+    get.await
 }
 
 /// RFC 9110 §9.2.2.

@@ -77,7 +77,14 @@ impl<'a> Endpoints<'a> {
         let live = &self.snapshot.live[self.upstream];
         loop {
             let (method, zone) = (self.method, self.zone.as_deref());
-            let wish = Wish { method, key: self.key, session: None, zone, full: &self.full };
+            let wish = Wish {
+                method,
+                key: self.key,
+                session: None,
+                zone,
+                full: &self.full,
+                care: self.policy.as_ref().map(|policy| &*policy.care),
+            };
             let at = pick(live, &self.tiers, &wish, &self.tried, &self.plane.dice, Instant::now())?;
             match seat(self.plane, self.policy.as_deref(), live, at.0) {
                 Ok(seat) => {

@@ -18,6 +18,7 @@ use super::upstreams::{Resolved, Upstreams};
 use super::{GatewayDraft, Part, Policy, Target, Upstream, UpstreamId};
 use crate::balance::Balance;
 use crate::choose::Capacity;
+use crate::health::Care;
 use crate::objects::Objects;
 use crate::tls::{Certificate, Keys};
 
@@ -255,7 +256,8 @@ fn policy(at: &ServiceName, spec: &TrafficFacts) -> Option<Arc<Policy>> {
     let chain = Chain::parse(&spec.strategy, spec.all_down).ok()?;
     let balance = Balance::parse(spec.balance.as_ref()).ok()?;
     let capacity = spec.capacity.as_ref().map(Capacity::parse).transpose().ok()?;
-    Some(Arc::new(Policy { name: at.to_string(), chain, balance, capacity }))
+    let care = Arc::new(Care::parse(spec).ok()?);
+    Some(Arc::new(Policy { name: at.to_string(), chain, balance, capacity, care }))
 }
 
 /// TrafficPolicies of hosts, by the same rules.

@@ -54,6 +54,7 @@ pub(crate) use set::allows;
 use crate::balance::Balance;
 use crate::choose::Capacity;
 use crate::filter::Filter;
+use crate::health::Care;
 use crate::objects::Age;
 use crate::session::Session;
 use crate::tls::BackendTls;
@@ -313,6 +314,8 @@ pub(crate) struct Policy {
     pub(crate) balance: Balance,
     /// How many requests a cluster is sent at once.
     pub(crate) capacity: Option<Capacity>,
+    /// How endpoints are watched and spared.
+    pub(crate) care: Arc<Care>,
 }
 
 /// Whose word on a cluster counts, beside what this replica sees itself.

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -39,6 +39,7 @@ pub(crate) struct Pod {
     /// Requests that are worked on, and the most that ever were at once.
     pub(crate) busy: Arc<Busy>,
     end: CancellationToken,
+    freeze: CancellationToken,
 }
 
 impl Pod {
@@ -54,27 +55,51 @@ impl Pod {
         let address = listener.local_addr().unwrap();
         let (end, hits, used) =
             (CancellationToken::new(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let busy = Arc::<Busy>::default();
+        let (busy, frozen_at) = (Arc::<Busy>::default(), CancellationToken::new());
         let (stop, count, connections, name) = (end.clone(), Arc::clone(&hits), Arc::clone(&used), name.to_owned());
-        let work = Arc::clone(&busy);
+        let (work, freeze) = (Arc::clone(&busy), frozen_at.clone());
         tokio::spawn(async move {
-            while let Some(Ok((stream, _))) = stop.run_until_cancelled(listener.accept()).await {
-                let counts = (Arc::clone(&count), Arc::clone(&connections), Arc::clone(&work));
-                tokio::spawn(stop.clone().run_until_cancelled_owned(talk(stream, name.clone(), counts, manner)));
+            let gone = async {
+                tokio::select! {
+                    () = stop.cancelled() => true,
+                    () = freeze.cancelled() => false,
+                }
+            };
+            let mut gone = std::pin::pin!(gone);
+            let is_dead = loop {
+                tokio::select! {
+                    is_dead = &mut gone => break is_dead,
+                    accepted = listener.accept() => {
+                        let Ok((stream, _)) = accepted else { break true };
+                        let counts = (Arc::clone(&count), Arc::clone(&connections), Arc::clone(&work));
+                        let talk = frozen(freeze.clone(), talk(stream, name.clone(), counts, manner));
+                        tokio::spawn(stop.clone().run_until_cancelled_owned(talk));
+                    }
+                }
+            };
+            if !is_dead {
+                swallow(&listener, address).await;
+                stop.cancelled().await;
             }
         });
-        Self { address, hits, used, busy, end }
+        Self { address, hits, used, busy, end, freeze: frozen_at }
     }
 
     /// A pod that somebody else runs.
     pub(crate) fn named(address: SocketAddr) -> Self {
         let end = CancellationToken::new();
-        Self { address, hits: Arc::default(), used: Arc::default(), busy: Arc::default(), end }
+        let freeze = CancellationToken::new();
+        Self { address, hits: Arc::default(), used: Arc::default(), busy: Arc::default(), end, freeze }
     }
 
     /// Closes its port and all its connections.
     pub(crate) fn die(&self) {
         self.end.cancel();
+    }
+
+    /// Says nothing any more, takes no connections and refuses none: as behind a cut link.
+    pub(crate) fn freeze(&self) {
+        self.freeze.cancel();
     }
 
     /// How many requests it got.
@@ -96,6 +121,14 @@ type Counts = (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<Busy>);
 pub(crate) struct Busy {
     pub(crate) now: AtomicUsize,
     pub(crate) peak: AtomicUsize,
+    /// It says at `/healthz` that it is ill.
+    pub(crate) ill: AtomicBool,
+    /// How often it was asked there.
+    pub(crate) checks: AtomicUsize,
+    /// It answers everything else with 500.
+    pub(crate) wrong: AtomicBool,
+    /// Bodies of POSTs.
+    pub(crate) posts: Mutex<Vec<String>>,
 }
 
 /// One of them.
@@ -132,14 +165,52 @@ async fn talk(mut stream: tokio::net::TcpStream, name: String, (hits, used, busy
         });
         hits.fetch_add(1, Ordering::Relaxed);
         let (working, name) = (Working::on(Arc::clone(&busy)), name.clone());
+        let busy = Arc::clone(&busy);
         async move {
-            let said = answer(name, request).await;
+            let (path, method) = (request.uri().path().to_owned(), request.method().clone());
+            if path == "/healthz" {
+                busy.checks.fetch_add(1, Ordering::SeqCst);
+            }
+            let mut said = answer(name, request, &busy, method == http::Method::POST).await?;
+            let fails = if path == "/healthz" { &busy.ill } else { &busy.wrong };
+            if fails.load(Ordering::SeqCst) {
+                *said.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+            }
             drop(working);
-            said
+            Ok::<_, Infallible>(said)
         }
     });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+}
+
+/// Does nothing any more once that is cancelled, and ends nothing.
+async fn frozen(freeze: CancellationToken, talk: impl Future<Output = ()>) {
+    let mut talk = std::pin::pin!(talk);
+    tokio::select! {
+        biased;
+        () = freeze.cancelled() => {}
+        () = &mut talk => return,
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Fills the queue of a listener that nobody accepts from.
+async fn swallow(listener: &TcpListener, address: SocketAddr) {
+    socket2::SockRef::from(listener).listen(0).unwrap();
+    let mut queue = Vec::new();
+    for _ in 0..4 {
+        let connect =
+            tokio::time::timeout(std::time::Duration::from_millis(50), tokio::net::TcpStream::connect(address));
+        if let Ok(Ok(stream)) = connect.await {
+            queue.push(stream);
+        }
+    }
+    // They stay in the queue for as long as the listener does.
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        drop(queue);
+    });
 }
 
 async fn misbehave(mut stream: tokio::net::TcpStream, manner: Manner) {
@@ -160,6 +231,8 @@ async fn misbehave(mut stream: tokio::net::TcpStream, manner: Manner) {
 async fn answer(
     name: String,
     mut request: Request<Incoming>,
+    busy: &Busy,
+    is_post: bool,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
     if request.headers().contains_key("upgrade") {
         let upgraded = hyper::upgrade::on(&mut request);
@@ -180,6 +253,9 @@ async fn answer(
     let wait: u64 = head.uri.query().and_then(|q| q.strip_prefix("wait_ms=")?.parse().ok()).unwrap_or(0);
     tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
     let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    if is_post {
+        busy.posts.lock().unwrap().push(String::from_utf8_lossy(&body).into_owned());
+    }
     let headers: serde_json::Map<String, serde_json::Value> = head
         .headers
         .iter()

@@ -167,6 +167,15 @@ impl World {
         }
     }
 
+    /// A number of the metrics, of the first sample with that value of a label.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        let mut all = family.map(|family| family.get_metric()).unwrap_or_default().iter();
+        let found = all.find(|metric| metric.get_label().iter().any(|l| l.value() == label));
+        found.map_or(0.0, |m| m.get_counter().get_value() + m.get_gauge().get_value())
+    }
+
     /// How many clients were cut because they did not go on with that.
     pub(crate) fn cut(&self, with: &str) -> u64 {
         let families = self.metrics.gather();

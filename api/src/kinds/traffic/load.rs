@@ -1,4 +1,4 @@
-//! What a TrafficPolicy says of how much the gateways may ask of clusters.
+//! What a TrafficPolicy says of how much the gateways may ask of clusters and endpoints, and when they spare them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,4 +19,52 @@ pub struct Capacity {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub total: Option<u32>,
+}
+
+/// When an endpoint that fails is left out for a while, though it is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OutlierEjection {
+    /// So many requests in a row without an answer. Default: 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub consecutive_failures: Option<u32>,
+    /// So many answers in a row with a status of 500 or more. Default: these don't count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub consecutive_errors: Option<u32>,
+    /// For how long at first, twice as long each time, for example `5s` (default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<String>,
+    /// For how long at the most. Default: `60s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejection_max: Option<String>,
+    /// Answers with errors eject at most so many percent of a cluster's endpoints. Default: 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub max_ejected_percent: Option<u8>,
+}
+
+/// What one endpoint is spared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CircuitBreaker {
+    /// Requests at once from one gateway. Default: as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_per_endpoint: Option<u32>,
+}
+
+/// How often one gateway sends requests again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetryBudget {
+    /// So many percent of the requests. Default: 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub percent: Option<u8>,
+    /// And so many a second beside them. Default: 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub per_second: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! One probe: a connection, an HTTP status, a gRPC health answer; into members by the dialer, elsewhere as anybody goes.
+//! One health check: a connection, an HTTP status, a gRPC health answer; into members by the dialer, elsewhere as anybody goes.
 //!
 //! In: a target. Out: whether it is well, within its time. A certificate is not judged: a probe asks only whether somebody serves. Reads no
 //! more than a status line or one message. Sources: RFC 9112 §4 (status line), the gRPC Health Checking Protocol (grpc.health.v1).
@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use atoll_api::health::{Check, Target};
 use atoll_api::kinds::CheckProtocol;
-use atoll_reach::{AnyCertificate, BoxStream, Connect, Dialer};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -18,20 +17,32 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::dial::Dialer;
+use crate::stream::{BoxStream, Connect};
+use crate::unjudged::AnyCertificate;
+
 /// `HTTP/1.1 200`.
 const STATUS_BYTES: usize = 12;
 /// A health answer has a few octets.
 const ANSWER_BYTES_MAX: usize = 1024;
 
-/// How probes go out.
-pub(super) struct Way {
+/// How health checks go out.
+pub struct Checks {
     dialer: Dialer,
     direct: Arc<dyn Connect>,
     tls: Arc<rustls::ClientConfig>,
 }
 
-impl Way {
-    pub(super) fn new(dialer: Dialer, direct: Arc<dyn Connect>) -> Self {
+impl std::fmt::Debug for Checks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checks").finish_non_exhaustive()
+    }
+}
+
+impl Checks {
+    /// Into members by `dialer`, elsewhere by `direct`.
+    #[expect(clippy::missing_panics_doc, reason = "the provider has TLS 1.2 and 1.3")]
+    pub fn new(dialer: Dialer, direct: Arc<dyn Connect>) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().expect("the provider has TLS 1.2 and 1.3");
@@ -42,7 +53,7 @@ impl Way {
     }
 
     /// Whether `target` is well.
-    pub(super) async fn probe(&self, target: &Target) -> bool {
+    pub async fn probe(&self, target: &Target) -> bool {
         timeout(target.check.timeout, self.ask(target)).await.is_ok_and(|well| well.unwrap_or(false))
     }
 
