@@ -1,6 +1,7 @@
 //! The admin port: is it alive, is it ready, what does it count, how would it decide.
 //!
-//! `GET /healthz /readyz /metrics /dns/explain?name=&type=&from=&ecs= /gateway/explain?host=&path=&from=`. Plain HTTP that asks for
+//! `GET /healthz /readyz /metrics /dns/explain?name=&type=&from=&ecs= /gateway/explain?host=&path=&from=
+//! /gateway/{routes,upstreams,connections,config}`. Plain HTTP that asks for
 //! nothing: loopback, or inside the cluster. Never changes anything.
 
 use std::sync::Arc;
@@ -52,6 +53,10 @@ pub(crate) async fn serve(
         .route("/metrics", get(metrics))
         .route("/dns/explain", get(dns))
         .route("/gateway/explain", get(gateway))
+        .route("/gateway/routes", get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::routes)))
+        .route("/gateway/upstreams", get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::upstreams)))
+        .route("/gateway/connections", get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::connections)))
+        .route("/gateway/config", get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::config)))
         .with_state(Arc::new(admin));
     serve_http(&mut *listener, None, router, CONNECTIONS_MAX, shutdown).await;
     Ok(())
@@ -109,6 +114,14 @@ fn root() -> String {
 async fn gateway(State(admin): State<Arc<Admin>>, Query(q): Query<GatewayQuestion>) -> Response {
     match part("gateway", admin.gateway.as_ref()) {
         Ok(server) => Json(server.explain(&q.host, &q.path, q.from.as_deref()).await).into_response(),
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// One view of the gateway.
+fn view(State(admin): State<Arc<Admin>>, of: fn(&atoll_gateway::Server) -> Value) -> Response {
+    match part("gateway", admin.gateway.as_ref()) {
+        Ok(server) => Json(of(&server)).into_response(),
         Err(refused) => refused.into_response(),
     }
 }

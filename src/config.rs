@@ -116,6 +116,22 @@ pub(crate) struct Gateway {
     pub(crate) limits: atoll_gateway::Limits,
     /// Whose word on clients counts.
     pub(crate) trusted: atoll_gateway::Trusted,
+    /// Whose connections begin with a PROXY protocol header.
+    pub(crate) proxies: Vec<IpNet>,
+    /// Where the access log is written; none: nowhere.
+    pub(crate) access_log: Option<AccessLog>,
+    /// Whether requests are counted by route, too.
+    pub(crate) count_routes: bool,
+    /// Where traces go.
+    pub(crate) traces: Option<atoll_gateway::TracesTo>,
+}
+
+/// An access log.
+#[derive(Debug, Clone)]
+pub(crate) struct AccessLog {
+    /// `-`: stdout.
+    pub(crate) path: PathBuf,
+    pub(crate) fields: Vec<String>,
 }
 
 /// The checked configuration.

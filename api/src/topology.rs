@@ -22,12 +22,14 @@ mod services;
 mod site;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod zones;
 
 pub use by_service::ByService;
 pub use member::{BundleReport, DesiredBundle, MemberFacts, StubFacts, StubReport};
 pub use services::{Endpoint, EndpointPort, Endpoints, ExportFacts, MemberService, ServiceFacts, ServicePort};
 pub use site::{ServedGateway, Site};
+pub use traffic::{CLUSTER_TRAFFIC, Traffic, endpoint_label};
 
 /// Which hub, and the how-manieth change of its.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

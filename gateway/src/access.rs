@@ -16,22 +16,8 @@ const BATCH_MAX: usize = 512;
 
 /// The fields there are, in the order in which they stand in a line.
 pub const ACCESS_FIELDS: &[&str] = &[
-    "time",
-    "client",
-    "listener",
-    "host",
-    "method",
-    "path",
-    "protocol",
-    "status",
-    "ms",
-    "route",
-    "cluster",
-    "endpoint",
-    "attempts",
-    "failed",
-    "why",
-    "trace",
+    "time", "client", "listener", "host", "method", "path", "protocol", "status", "ms", "route", "cluster", "endpoint",
+    "attempts", "failed", "why", "trace",
 ];
 
 /// Writes lines. Clones write the same log.
@@ -105,7 +91,7 @@ mod tests {
     }
 
     /// Stands still until it is let go.
-    struct Stuck(mpsc::Receiver<()>);
+    struct Stuck(Receiver<()>);
 
     impl Write for Stuck {
         fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {

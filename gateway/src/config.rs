@@ -10,8 +10,8 @@ use atoll_wire::follow::{Report, Snapshot};
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 
-use crate::Server;
 use crate::policy::Trusted;
+use crate::{Server, TracesTo};
 
 /// What a gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -30,6 +30,14 @@ pub struct Config {
     pub limits: Limits,
     /// Whose word on clients counts.
     pub trusted: Trusted,
+    /// Whose connections begin with a PROXY protocol header.
+    pub proxies: Vec<IpNet>,
+    /// The fields of the access log, of [`crate::ACCESS_FIELDS`]; empty: all.
+    pub access_fields: Vec<String>,
+    /// Whether requests are counted by route, too: as many series as there are routes.
+    pub count_routes: bool,
+    /// Where traces go; `None`: what clients say of theirs passes untouched.
+    pub traces: Option<TracesTo>,
 }
 
 impl Default for Config {
@@ -42,6 +50,10 @@ impl Default for Config {
             pool: Vec::new(),
             limits: Limits::default(),
             trusted: Trusted::default(),
+            proxies: Vec::new(),
+            access_fields: Vec::new(),
+            count_routes: false,
+            traces: None,
         }
     }
 }
@@ -115,6 +127,8 @@ pub struct Resources {
     pub metrics: prometheus::Registry,
     /// A directory of its own, for the last good objects; `None`: kept nowhere.
     pub dir: Option<PathBuf>,
+    /// Where the access log is written; `None`: there is none.
+    pub access: Option<Box<dyn std::io::Write + Send>>,
     /// Gets the handle once the gateway runs.
     pub started: Option<oneshot::Sender<Server>>,
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use atoll_reach::{BoxStream, sniff};
+use atoll_reach::{BoxStream, proxy, sniff};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -30,11 +30,16 @@ use crate::table::{ListenerTable, Mode, Protocol, Slot, StreamRule};
 /// What ended it, for the log.
 pub(crate) async fn serve(
     plane: Arc<Plane>,
-    stream: BoxStream,
-    peer: SocketAddr,
+    mut stream: BoxStream,
+    mut peer: SocketAddr,
     slot: Slot,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    if plane.proxies.iter().any(|range| range.contains(&peer.ip().to_canonical())) {
+        // On whose behalf a balancer comes; its own connections are its own.
+        let taken = tokio::time::timeout(plane.limits.handshake_timeout, proxy::take_any(&mut stream)).await;
+        peer = taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.unwrap_or(peer);
+    }
     let protocol = match slot {
         Slot::Http => Protocol::Http,
         Slot::Https => Protocol::Tls,

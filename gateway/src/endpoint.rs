@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use atoll_api::kinds::BalanceMethod;
 use atoll_api::names::ClusterName;
-use atoll_api::topology::ClusterFacts;
+use atoll_api::topology::{ClusterFacts, Topology, Traffic};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::balance::hash::{Maglev, Ring, hash};
 use crate::health::{Care, ClusterState, EndpointState};
@@ -64,6 +65,8 @@ pub(crate) struct Endpoint {
     pub(crate) cluster: Option<Arc<ClusterState>>,
     pub(crate) idle: Idle,
     retired: AtomicBool,
+    /// Ends what is under way there, when people disable it.
+    pub(crate) end: CancellationToken,
     /// Tells those who wait that it was found to be down.
     pub(crate) down: watch::Sender<u64>,
     /// How often.
@@ -185,6 +188,7 @@ impl Known {
                 cluster: cluster.cloned(),
                 idle: Idle::default(),
                 retired: AtomicBool::new(false),
+                end: CancellationToken::new(),
                 down: watch::Sender::new(0),
                 falls: AtomicU64::new(0),
             });
@@ -196,13 +200,18 @@ impl Known {
     }
 
     /// One fewer leads to it.
-    fn release(&mut self, endpoint: &Endpoint) {
+    fn release(&mut self, endpoint: &Endpoint, topology: &Topology) {
         let Some((_, users)) = self.endpoints.get_mut(&endpoint.address) else { return };
         *users -= 1;
         if *users == 0 {
             self.endpoints.remove(&endpoint.address);
             endpoint.retired.store(true, Ordering::Relaxed);
             endpoint.idle.clear();
+            let cluster = endpoint.address.cluster.as_ref().and_then(|name| topology.clusters.get(name));
+            if cluster.is_some_and(|cluster| cluster.traffic(endpoint.address.ip) == Traffic::Disabled) {
+                endpoint.fell();
+                endpoint.end.cancel();
+            }
         }
     }
 
@@ -234,6 +243,7 @@ impl Endpoints {
         &self,
         upstreams: &[Arc<Upstream>],
         before: (&[Arc<Upstream>], &[Arc<Live>]),
+        topology: &Topology,
     ) -> Vec<Arc<Live>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let stays = |at: usize| before.0.get(at).zip(upstreams.get(at)).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
@@ -244,7 +254,7 @@ impl Endpoints {
         let live = live.collect();
         let gone = before.1.iter().enumerate().filter(|(at, _)| !stays(*at));
         for endpoint in gone.flat_map(|(_, live)| &live.parts).flat_map(|part| &part.endpoints) {
-            known.release(&endpoint.endpoint);
+            known.release(&endpoint.endpoint, topology);
         }
         self.stale.store(true, Ordering::Release);
         live

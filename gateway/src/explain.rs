@@ -136,7 +136,7 @@ fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, st
 }
 
 /// What hub and own eyes say of a cluster that offers the service.
-fn known(snapshot: &Snapshot, part: &LivePart) -> Option<Value> {
+pub(crate) fn known(snapshot: &Snapshot, part: &LivePart) -> Option<Value> {
     let facts = part.facts.as_ref()?;
     let out = part.state.as_ref().is_some_and(|s| s.is_out());
     let newest = snapshot.table.topology.clusters.get(facts.name.as_str());
@@ -160,13 +160,13 @@ fn cluster(plane: &Plane, live: &Live, policy: Option<&Policy>, part: usize) -> 
 }
 
 /// How full a cluster is, where a policy bounds it: its bound, this gateway's part of that, and what is taken of it.
-fn room(plane: &Plane, policy: &Policy, part: &LivePart) -> Option<Value> {
+pub(crate) fn room(plane: &Plane, policy: &Policy, part: &LivePart) -> Option<Value> {
     let bound = bound(policy.capacity?, part, Instant::now());
     let room = plane.rooms.of(&policy.name, part.name(), &plane.shares);
     Some(json!({"bound": bound, "here": room.seats(bound), "taken": room.taken()}))
 }
 
-fn endpoint(live: &LiveEndpoint) -> Value {
+pub(crate) fn endpoint(live: &LiveEndpoint) -> Value {
     let endpoint = &live.endpoint;
     let state = endpoint.state();
     json!({

@@ -53,10 +53,15 @@ mod health;
 mod pool;
 mod retry;
 
+mod access;
 mod explain;
 mod metrics;
+mod traces;
+mod views;
 
+pub use access::ACCESS_FIELDS;
 pub use config::{Config, Limits, Resources};
 pub use error::Error;
 pub use policy::Trusted;
 pub use run::{Server, run};
+pub use traces::TracesTo;

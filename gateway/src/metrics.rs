@@ -1,4 +1,4 @@
-//! What is counted: requests by route, status and cluster, their time, connects, failures, clusters that are out, clients that were cut.
+//! What is counted: requests by status and cluster (by route where that is asked for), their time, connects, failures, clusters that are out, clients that were cut.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +51,8 @@ struct Last {
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: IntCounterVec,
+    /// Whether requests are counted by route, too.
+    per_route: bool,
     seconds: Histogram,
     connects: IntCounterVec,
     failures: IntCounterVec,
@@ -58,6 +60,8 @@ pub(crate) struct Metrics {
     clusters_out: IntGaugeVec,
     cuts: IntCounterVec,
     pub(crate) copies_dropped: IntCounter,
+    pub(crate) access_dropped: IntCounter,
+    pub(crate) spans_dropped: IntCounter,
     pub(crate) connections: IntGauge,
     pub(crate) builds: IntCounter,
     pub(crate) routes: IntGauge,
@@ -65,11 +69,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers everything. `per_route`: requests are counted by route, too.
     ///
     /// # Errors
     /// They are there already: two gateways on one registry.
-    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn register(registry: &Registry, per_route: bool) -> Result<Self, prometheus::Error> {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counters.clone())).map(|()| counters)
@@ -94,9 +98,10 @@ impl Metrics {
         Ok(Self {
             requests: counters(
                 "atoll_gateway_requests_total",
-                "Requests answered, by route, status and cluster",
-                &["route", "code", "cluster"],
+                "Requests answered, by status and cluster, and by route where that is asked for",
+                if per_route { &["code", "cluster", "route"] } else { &["code", "cluster"] },
             )?,
+            per_route,
             seconds,
             connects: counters(
                 "atoll_gateway_upstream_connects_total",
@@ -123,6 +128,14 @@ impl Metrics {
                 "atoll_gateway_copies_dropped_total",
                 "Copies for mirrors that were not made because too many were under way",
             )?,
+            access_dropped: counter(
+                "atoll_gateway_access_lines_dropped_total",
+                "Lines of the access log that were not written because too many waited",
+            )?,
+            spans_dropped: counter(
+                "atoll_gateway_spans_dropped_total",
+                "Spans that were not sent: too many waited, or the collector did not take them",
+            )?,
             connections: gauge("atoll_gateway_connections", "Connections of clients")?,
             builds: counter("atoll_gateway_table_builds_total", "Route tables built")?,
             routes: gauge("atoll_gateway_routes", "Routes known")?,
@@ -136,22 +149,28 @@ impl Metrics {
 
     /// A request was answered.
     pub(crate) fn answered(&self, route: &str, code: u16, cluster: &str, time: Duration) {
-        self.requests.with_label_values(&[route, &code.to_string(), cluster]).inc();
+        self.counter(route, code, cluster).inc();
         self.seconds.observe(time.as_secs_f64());
     }
 
     /// The same for one connection after the other requests of which are much alike: `tally` is theirs.
     pub(crate) fn tallied(&self, tally: &mut Tally, route: &Arc<str>, code: u16, cluster: &str, time: Duration) {
-        let last =
-            tally.last.as_ref().filter(|l| Arc::ptr_eq(&l.route, route) && l.code == code && l.cluster == cluster);
+        let is_same = |l: &&Last| Arc::ptr_eq(&l.route, route) || !self.per_route;
+        let last = tally.last.as_ref().filter(|l| is_same(l) && l.code == code && l.cluster == cluster);
         if last.is_none() {
-            let counter = self.requests.with_label_values(&[&**route, &code.to_string(), cluster]);
+            let counter = self.counter(route, code, cluster);
             tally.last = Some(Last { route: Arc::clone(route), code, cluster: cluster.to_owned(), counter });
         }
         if let Some(last) = &tally.last {
             last.counter.inc();
         }
         self.seconds.observe(time.as_secs_f64());
+    }
+
+    fn counter(&self, route: &str, code: u16, cluster: &str) -> IntCounter {
+        let code = code.to_string();
+        let labels = [&code, cluster, route];
+        self.requests.with_label_values(if self.per_route { &labels } else { &labels[..2] })
     }
 
     /// A connect to an endpoint ended.

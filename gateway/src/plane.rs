@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Access;
 use crate::balance::Dice;
 use crate::choose::{Clients, Remembered, Rooms};
 use crate::config::Limits;
@@ -18,6 +20,8 @@ use crate::policy::{self, Trusted};
 use crate::pool::Pool;
 use crate::retry::Budget;
 use crate::table::Table;
+use crate::traces::Traces;
+use crate::views::Connections;
 
 /// The table with live endpoints. A request keeps the one that it began with.
 pub(crate) struct Snapshot {
@@ -45,6 +49,8 @@ pub(crate) struct Plane {
     pub(crate) limits: Limits,
     /// Whose word on clients counts.
     pub(crate) trusted: Trusted,
+    /// Whose connections begin with a PROXY protocol header.
+    pub(crate) proxies: Vec<IpNet>,
     /// What filters are given by policies; nothing before they are known.
     pub(crate) policies: policy::Newest,
     /// The limits that all replicas keep together.
@@ -54,6 +60,14 @@ pub(crate) struct Plane {
     /// How TLS is spoken to servers that are none of ours.
     pub(crate) outside: Arc<rustls::ClientConfig>,
     pub(crate) metrics: Metrics,
+    /// The access log; nothing where there is none.
+    pub(crate) access: Option<Access>,
+    /// Where traces go; nothing where they go nowhere.
+    pub(crate) traces: Option<Traces>,
+    /// Connections of clients that are open.
+    pub(crate) connections: Arc<Connections>,
+    /// What it was told at its start, for people.
+    pub(crate) told: serde_json::Value,
     /// Copies for mirrors that may be under way at once.
     pub(crate) copies: Arc<Semaphore>,
     /// Connections of clients, their streams, and what they leave behind: tunnels, copies.
@@ -72,7 +86,7 @@ impl Plane {
         let before = self.snapshots.load_full();
         let before = before.as_deref();
         let held = before.map_or((&[][..], &[][..]), |b| (&b.table.upstreams[..], &b.live[..]));
-        let live = self.endpoints.enliven(&table.upstreams, held);
+        let live = self.endpoints.enliven(&table.upstreams, held, &table.topology);
         // Choices among clusters depend on the topology too.
         let same = before.filter(|b| Arc::ptr_eq(&b.table.topology, &table.topology));
         let remembered = live.iter().enumerate().map(|(at, live)| {

@@ -5,14 +5,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_api::health::{Check, Target};
-use atoll_reach::{BoxStream, Checks, Connect, Dialer, Route};
+use atoll_reach::{BoxStream, Checks, Connect, Dialer, Route, proxy};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -101,18 +102,20 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A connection to `endpoint`: an idle one unless `fresh`, else a new one.
+    /// A connection to `endpoint` for `client`: an idle one unless `fresh`, else a new one.
     ///
     /// # Errors
     /// The connect failed or took too long. Another endpoint may do.
-    pub(crate) async fn get(&self, endpoint: &Arc<Endpoint>, fresh: bool) -> io::Result<Connection> {
+    pub(crate) async fn get(&self, endpoint: &Arc<Endpoint>, client: IpAddr, fresh: bool) -> io::Result<Connection> {
+        // Of a request the address is known alone.
+        let client = SocketAddr::new(client, 0);
         if endpoint.address.h2 {
-            return self.h2(endpoint).await.map(Connection::H2);
+            return self.h2(endpoint, client).await.map(Connection::H2);
         }
         if !fresh && let Some(idle) = Self::idle(endpoint) {
             return Ok(idle);
         }
-        Ok(Connection::H1 { stream: self.open(endpoint).await?, reused: false })
+        Ok(Connection::H1 { stream: self.open(endpoint, client).await?, reused: false })
     }
 
     /// An idle connection that speaks HTTP/1.1, where there is one.
@@ -123,17 +126,18 @@ impl Pool {
 
     /// Keeps a connection whose answer was read to its end.
     pub(crate) fn give_back(endpoint: &Endpoint, stream: BoxStream) {
-        if !endpoint.is_retired() {
+        // One that began with the name of a client is that client's.
+        if !endpoint.is_retired() && endpoint.care().proxy.is_none() {
             endpoint.idle.put(stream);
         }
     }
 
-    async fn h2(&self, endpoint: &Arc<Endpoint>) -> io::Result<http2::SendRequest<Outgoing>> {
+    async fn h2(&self, endpoint: &Arc<Endpoint>, client: SocketAddr) -> io::Result<http2::SendRequest<Outgoing>> {
         let known = endpoint.idle.h2.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known.filter(|c| !c.is_closed()) {
             return Ok(known);
         }
-        let stream = self.open(endpoint).await?;
+        let stream = self.open(endpoint, client).await?;
         let shaken = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(5))
@@ -143,16 +147,22 @@ impl Pool {
         let (sender, connection) = shaken.map_err(io::Error::other)?;
         let shutdown = self.shutdown.clone();
         self.tracker.spawn(shutdown.run_until_cancelled_owned(connection));
-        *endpoint.idle.h2.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+        if endpoint.care().proxy.is_none() {
+            *endpoint.idle.h2.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
+        }
         Ok(sender)
     }
 
-    /// Opens a stream to `endpoint`, with TLS where that is to be spoken.
+    /// Opens a stream to `endpoint` for `client`, with the PROXY protocol and TLS where that is to be spoken.
     ///
     /// # Errors
     /// As a TCP connect's; `InvalidData` where its certificate is not trusted.
-    pub(crate) async fn open(&self, endpoint: &Endpoint) -> io::Result<BoxStream> {
-        let stream = self.dial(endpoint).await?;
+    pub(crate) async fn open(&self, endpoint: &Endpoint, client: SocketAddr) -> io::Result<BoxStream> {
+        let mut stream = self.dial(endpoint).await?;
+        if let Some(version) = endpoint.care().proxy {
+            let server = SocketAddr::new(endpoint.address.ip, endpoint.address.port);
+            stream.write_all(&proxy::header(version, client, server)).await?;
+        }
         let Some(tls) = &endpoint.address.tls else { return Ok(stream) };
         let connector = TlsConnector::from(Arc::clone(&tls.config));
         let secured = timeout(HANDSHAKE_MAX, connector.connect(tls.name.clone(), stream)).await;

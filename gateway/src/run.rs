@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Access;
 use crate::balance::Dice;
 use crate::build_loop::Builder;
 use crate::choose::{Clients, Rooms};
@@ -24,8 +25,9 @@ use crate::pool::Pool;
 use crate::retry::Budget;
 use crate::table::{Memory, Ports, Slot};
 use crate::tls::Keys;
+use crate::traces::Traces;
 use crate::watch::Watches;
-use crate::{Config, Error, Resources, last_good, status, tls};
+use crate::{Config, Error, Resources, last_good, status, tls, views};
 
 /// Copies of requests for mirrors that are under way at once.
 const COPIES_MAX: usize = 1024;
@@ -54,13 +56,40 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Every route with where it is served, its hosts, matches and backends.
+    pub fn routes(&self) -> serde_json::Value {
+        views::routes(&self.plane)
+    }
+
+    /// Every service that routes lead to, with its clusters and endpoints as they are.
+    pub fn upstreams(&self) -> serde_json::Value {
+        views::upstreams(&self.plane)
+    }
+
+    /// Connections of clients, the oldest first.
+    pub fn connections(&self) -> serde_json::Value {
+        self.plane.connections.view()
+    }
+
+    /// What it was told at its start.
+    pub fn config(&self) -> serde_json::Value {
+        self.plane.told.clone()
+    }
+}
+
 /// Runs the gateway until `shutdown`, and then until open requests are done or the drain time is over.
 ///
 /// # Errors
 /// See [`Error`]: mistakes of the caller only. Hub or API server out of reach are waited for.
 pub async fn run(config: Config, mut resources: Resources, shutdown: CancellationToken) -> Result<(), Error> {
-    let metrics = Metrics::register(&resources.metrics)?;
+    let metrics = Metrics::register(&resources.metrics, config.count_routes)?;
     let end = CancellationToken::new();
+    let access = resources.access.take();
+    let access = access.map(|to| Access::start(to, &config.access_fields, metrics.access_dropped.clone()));
+    let (connect, dropped) = (Arc::clone(&resources.connect), metrics.spans_dropped.clone());
+    let traces = config.traces.as_ref().map(|to| Traces::start(to, connect, &config.instance, dropped, end.clone()));
+    let (traces, sending) = traces.unzip();
     let _ends = end.clone().drop_guard();
     let endpoints = Arc::new(Endpoints::default());
     let prober = Prober::new(Arc::clone(&endpoints), metrics.clone());
@@ -82,11 +111,16 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         budget: Budget::default(),
         limits: config.limits.clone(),
         trusted: config.trusted.clone(),
+        proxies: config.proxies.clone(),
         policies: policy::Newest::default(),
         shares: Shares::default(),
         rooms: Rooms::default(),
         outside: tls::outside(&resources.roots)?,
         metrics,
+        access,
+        traces,
+        connections: Arc::default(),
+        told: views::told(&config),
         copies: Arc::new(Semaphore::new(COPIES_MAX)),
         tracker: TaskTracker::new(),
         drain: shutdown.clone(),
@@ -98,6 +132,7 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         let _ = started.send(Server { plane: Arc::clone(&plane) });
     }
     let mut tasks = start(&plane, prober, config, resources, &shutdown).await;
+    let sending = sending.map(tokio::spawn);
     while let Some(ended) = tasks.join_next().await {
         if let Err(broken) = ended {
             // A task that panicked is a bug of ours: better no gateway than half of one.
@@ -106,6 +141,10 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         }
     }
     finish(&plane).await;
+    if let Some(sending) = sending {
+        // It ends with the plane's token, and sends what waits.
+        let _ = sending.await;
+    }
     Ok(())
 }
 

@@ -107,8 +107,11 @@ impl Traces {
         if !started.sampled {
             return;
         }
-        let mut all: Vec<otlp::KeyValue> =
-            attributes.iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| otlp::text(key, value)).collect();
+        let mut all: Vec<otlp::KeyValue> = attributes
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| otlp::text(key, value))
+            .collect();
         all.push(otlp::number("http.response.status_code", status.into()));
         let span = otlp::Span {
             trace_id: started.trace.to_vec(),
@@ -196,7 +199,11 @@ async fn send(
     }
 }
 
-async fn export(connect: &dyn Connect, collector: &str, request: otlp::ExportTraceServiceRequest) -> Result<(), String> {
+async fn export(
+    connect: &dyn Connect,
+    collector: &str,
+    request: otlp::ExportTraceServiceRequest,
+) -> Result<(), String> {
     let (host, port) = host_and_port(collector).ok_or("the collector is no host:port")?;
     let stream = connect.connect(host, port).await.map_err(|e| e.to_string())?;
     let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;

@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use atoll_api::topology::Standing;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::config::Config;
 use crate::explain::{endpoint, known, room};
 use crate::plane::Plane;
 use crate::table::{ListenerTable, Mode, Slot};
@@ -28,7 +30,10 @@ pub(crate) fn routes(plane: &Plane) -> Value {
         }
     }
     let all = rows.len();
-    let row = |((at, route, rule), (hosts, matches, backends)): (_, (BTreeSet<String>, BTreeSet<String>, Vec<Value>))| {
+    let row = |((at, route, rule), (hosts, matches, backends)): (
+        _,
+        (BTreeSet<String>, BTreeSet<String>, Vec<Value>),
+    )| {
         json!({"listener": at, "route": route, "rule": rule, "hosts": hosts, "matches": matches, "backends": backends})
     };
     let rows: Vec<Value> = rows.into_iter().take(ROWS_MAX).map(row).collect();
@@ -99,9 +104,7 @@ impl Connections {
         let mut all: Vec<(u64, (SocketAddr, Slot, Instant))> =
             self.open.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(n, c)| (*n, *c)).collect();
         all.sort_unstable_by_key(|(number, _)| *number);
-        let row = |(_, (peer, slot, since)): &(u64, (SocketAddr, Slot, Instant))| {
-            json!({"client": peer.to_string(), "servedAt": slot.to_string(), "seconds": since.elapsed().as_secs()})
-        };
+        let row = |(_, (peer, slot, since)): &(u64, (SocketAddr, Slot, Instant))| json!({"client": peer.to_string(), "servedAt": slot.to_string(), "seconds": since.elapsed().as_secs()});
         json!({"all": all.len(), "connections": all.iter().take(ROWS_MAX).map(row).collect::<Value>()})
     }
 }
@@ -110,4 +113,36 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
+}
+
+/// What a gateway was told, without secrets: there are none in it.
+pub(crate) fn told(config: &Config) -> Value {
+    let Config {
+        instance,
+        standing,
+        clients,
+        addresses,
+        pool,
+        limits,
+        trusted,
+        proxies,
+        access_fields,
+        count_routes,
+        traces,
+    } = config;
+    let limits = json!({
+        "connections": limits.connections_max, "headSeconds": limits.header_timeout.as_secs(),
+        "bodySeconds": limits.body_timeout.as_secs(), "writeSeconds": limits.write_timeout.as_secs(),
+        "idleSeconds": limits.idle_timeout.as_secs(), "handshakeSeconds": limits.handshake_timeout.as_secs(),
+        "headerBytes": limits.header_bytes_max, "headers": limits.headers_max, "targetBytes": limits.uri_bytes_max,
+        "streams": limits.streams_max, "drainSeconds": limits.drain.as_secs(),
+    });
+    let clients: BTreeMap<String, &Standing> =
+        clients.iter().map(|(range, standing)| (range.to_string(), standing)).collect();
+    let traces = traces.as_ref().map(|to| json!({"collector": to.collector, "sample": to.sample}));
+    json!({
+        "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "limits": limits,
+        "trustedProxies": {"cidrs": trusted.cidrs, "hops": trusted.hops},
+        "proxyProtocol": proxies, "accessLog": {"fields": access_fields}, "metrics": {"perRoute": count_routes}, "traces": traces,
+    })
 }

@@ -1,4 +1,14 @@
-//! `atoll gateway explain`: where the gateway would send a request, asked of its admin port.
+//! `atoll gateway explain`: where the gateway would send a request, asked of its admin port; what there is (`routes`, `upstreams`,
+//! `connections`, `config`), asked there too; `drain`, `disable`, `enable`: labels of the Cluster that all gateways follow.
+
+use std::net::IpAddr;
+
+use atoll_api::kinds::Cluster;
+use atoll_api::topology::{CLUSTER_TRAFFIC, endpoint_label};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::{Value, json};
 
 use super::Globals;
 use super::failure::{Failure, Outcome};
@@ -34,4 +44,85 @@ impl Explain {
         let answer = super::admin::get(&admin, "/gateway/explain", &query).await?;
         globals.output.show(&answer, || yaml(&answer).unwrap_or_else(|_| answer.to_string()))
     }
+}
+
+/// Asks for one view.
+#[derive(Debug, clap::Args)]
+pub(crate) struct View {
+    /// The gateway's admin port, host:port; default: that of the running `atoll up`, else 127.0.0.1:7071
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+}
+
+impl View {
+    /// Runs it.
+    pub(crate) async fn run(self, globals: &Globals, what: &str) -> Outcome {
+        let admin = Ready::admin(globals, self.admin);
+        let answer = super::admin::get(&admin, &format!("/gateway/{what}"), &[]).await?;
+        globals.output.show(&answer, || yaml(&answer).unwrap_or_else(|_| answer.to_string()))
+    }
+}
+
+/// Takes something out of the gateways' hands, or gives it back.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Hold {
+    /// A CLUSTER, or CLUSTER/ADDRESS of one endpoint
+    #[arg(value_name = "CLUSTER[/ADDRESS]")]
+    target: String,
+    /// Why, for those who come after
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+}
+
+impl Hold {
+    /// Runs it: a label of the Cluster, which the gateways follow, and an Event that says who did it.
+    pub(crate) async fn run(self, globals: &Globals, word: Option<&str>) -> Outcome {
+        let (cluster, label) = match self.target.split_once('/') {
+            None => (self.target.as_str(), CLUSTER_TRAFFIC.to_owned()),
+            Some((cluster, ip)) => {
+                let bad = |e| Failure::usage(format!("`{}`: `{ip}` is no address: {e}", self.target));
+                (cluster, endpoint_label(ip.parse::<IpAddr>().map_err(bad)?))
+            }
+        };
+        let at = globals.hub().await?;
+        let api: Api<Cluster> = Api::all(at.client.clone());
+        let patch = json!({"metadata": {"labels": {label: word}}});
+        let patched = api.patch(cluster, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        let patched = patched.map_err(Failure::api(&format!("cluster `{cluster}`")))?;
+        let verb = word.unwrap_or("enable");
+        let said = format!(
+            "{verb} {} for gateways{}{}",
+            self.target,
+            if self.reason.is_empty() { "" } else { ": " },
+            self.reason
+        );
+        let (user, _) = super::image::who_am_i(&at.client).await?;
+        record(&at.client, &patched, verb, &format!("{user}: {said}")).await?;
+        let document: Value =
+            json!({"cluster": cluster, "target": self.target, "traffic": word.unwrap_or("on"), "by": user});
+        globals.output.show(&document, || said.clone())
+    }
+}
+
+/// Writes an Event about the Cluster.
+async fn record(client: &kube::Client, cluster: &Cluster, verb: &str, message: &str) -> Outcome {
+    let reason = match verb {
+        "drain" => "TrafficDrained",
+        "disable" => "TrafficDisabled",
+        _ => "TrafficEnabled",
+    };
+    let now = jiff::Timestamp::now();
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"namespace": "default", "generateName": format!("{}.", cluster.name_any())},
+        "involvedObject": cluster.object_ref(&()), "type": "Normal", "reason": reason, "message": message,
+        "reportingComponent": "atoll.dev/cli", "reportingInstance": "atoll", "action": verb,
+        "firstTimestamp": now.to_string(), "lastTimestamp": now.to_string(), "count": 1,
+    });
+    let event: Event = serde_json::from_value(event).map_err(Failure::on("write an event"))?;
+    let api: Api<Event> = Api::namespaced(client.clone(), "default");
+    api.create(&PostParams::default(), &event)
+        .await
+        .map(drop)
+        .map_err(Failure::api("write the event that says who did it"))
 }

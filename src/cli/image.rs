@@ -65,7 +65,7 @@ impl Image {
 }
 
 /// Whom the API server takes us for: name and groups.
-async fn who_am_i(client: &Client) -> Outcome<(String, Vec<String>)> {
+pub(super) async fn who_am_i(client: &Client) -> Outcome<(String, Vec<String>)> {
     let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
     let review = reviews
         .create(&PostParams::default(), &SelfSubjectReview::default())

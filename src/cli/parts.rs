@@ -112,6 +112,20 @@ pub(crate) struct Gateway {
 enum GatewayVerb {
     /// Say which route, cluster and endpoint a request would get
     Explain(gateway::Explain),
+    /// Show routes, with where they are served and where they lead
+    Routes(gateway::View),
+    /// Show services, with their clusters and endpoints as they are
+    Upstreams(gateway::View),
+    /// Show connections of clients, the oldest first
+    Connections(gateway::View),
+    /// Show what the gateway was told
+    Config(gateway::View),
+    /// Send nothing new to a cluster or endpoint
+    Drain(gateway::Hold),
+    /// Send nothing to a cluster or endpoint, and end what is under way
+    Disable(gateway::Hold),
+    /// Use a cluster or endpoint again
+    Enable(gateway::Hold),
 }
 
 impl Gateway {
@@ -119,6 +133,13 @@ impl Gateway {
     pub(crate) async fn run(self, globals: &Globals) -> Outcome {
         match self.verb {
             Some(GatewayVerb::Explain(explain)) => explain.run(globals).await,
+            Some(GatewayVerb::Routes(view)) => view.run(globals, "routes").await,
+            Some(GatewayVerb::Upstreams(view)) => view.run(globals, "upstreams").await,
+            Some(GatewayVerb::Connections(view)) => view.run(globals, "connections").await,
+            Some(GatewayVerb::Config(view)) => view.run(globals, "config").await,
+            Some(GatewayVerb::Drain(hold)) => hold.run(globals, Some("drain")).await,
+            Some(GatewayVerb::Disable(hold)) => hold.run(globals, Some("disable")).await,
+            Some(GatewayVerb::Enable(hold)) => hold.run(globals, None).await,
             None => Ok(run::gateway(self.config).await?),
         }
     }

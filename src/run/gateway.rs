@@ -1,9 +1,12 @@
 //! `atoll gateway`: the gateway.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use atoll_reach::{Accept, Connect, System, host_and_port};
 use kube::Client;
 use tokio::sync::oneshot;
@@ -67,6 +70,10 @@ pub(crate) async fn run_gateway(
         pool: config.gateway.addresses.clone(),
         limits: config.gateway.limits.clone(),
         trusted: config.gateway.trusted.clone(),
+        proxies: config.gateway.proxies.clone(),
+        access_fields: config.gateway.access_log.as_ref().map(|log| log.fields.clone()).unwrap_or_default(),
+        count_routes: config.gateway.count_routes,
+        traces: config.gateway.traces.clone(),
     };
     let resources = atoll_gateway::Resources {
         topology: common.topology,
@@ -80,6 +87,7 @@ pub(crate) async fn run_gateway(
         roots: roots(),
         metrics: parts.metrics.of("gateway"),
         dir: parts.dir,
+        access: config.gateway.access_log.as_ref().map(|log| access(&log.path)).transpose()?,
         started: Some(started),
     };
     let slot = Arc::clone(&parts.slot);
@@ -93,6 +101,15 @@ pub(crate) async fn run_gateway(
     site_end.cancel();
     while tasks.join_next().await.is_some() {}
     Ok(ended?)
+}
+
+/// What the access log is written to: the end of a file, or stdout.
+fn access(path: &Path) -> anyhow::Result<Box<dyn Write + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdout()));
+    }
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    Ok(Box::new(opened.with_context(|| format!("gateway.accessLog.path: `{}`", path.display()))?))
 }
 
 /// Whom this machine trusts; what can't be read or parsed is nobody.

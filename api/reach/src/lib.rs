@@ -52,6 +52,8 @@ mod probe;
 
 mod check;
 
+pub mod proxy;
+
 mod targets;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::load::{Capacity, CircuitBreaker, OutlierEjection, RetryBudget};
+pub use self::load::{Capacity, CircuitBreaker, OutlierEjection, ProxyProtocol, RetryBudget};
 use super::PolicyStatus;
 
 mod load;
@@ -73,6 +73,9 @@ pub struct TrafficPolicySpec {
     /// How many requests the gateways send to a cluster at once, all of them together. Default: as many as come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
+    /// The gateways begin connections to endpoints with a header of the PROXY protocol; each is for one client alone. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// When the gateways leave out an endpoint that fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outlier: Option<OutlierEjection>,

@@ -34,6 +34,7 @@ pub(crate) async fn serve(hub: &str, http: SocketAddr, https: SocketAddr) -> Res
         roots: Arc::new(rustls::RootCertStore::empty()),
         metrics: prometheus::Registry::new(),
         dir: None,
+        access: None,
         started: None,
     };
     say("ready", http)?;

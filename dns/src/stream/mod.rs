@@ -21,7 +21,7 @@ pub(crate) mod message;
 
 pub(crate) mod patient;
 
-pub(crate) mod proxy;
+pub(crate) use atoll_reach::proxy;
 
 pub(crate) mod quic;
 

@@ -241,7 +241,7 @@ mod tests {
             clusters: clusters.iter().enumerate().map(part).collect(),
             policy: None,
         };
-        Endpoints::default().enliven(&[upstream.into()], (&[], &[])).remove(0)
+        Endpoints::default().enliven(&[upstream.into()], (&[], &[]), &Default::default()).remove(0)
     }
 
     fn wish(zone: Option<&str>) -> Wish<'_> {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use atoll_api::duration;
 use atoll_api::health::Check;
-use atoll_api::kinds::OutlierEjection;
+use atoll_api::kinds::{OutlierEjection, ProxyProtocol};
 use atoll_api::topology::TrafficFacts;
+use atoll_reach::proxy::Version;
 
 use crate::retry::Budget;
 
@@ -33,6 +34,8 @@ pub(crate) struct Care {
     pub(crate) slow_start: Duration,
     /// A tier with fewer percent of them well is passed over.
     pub(crate) panic_percent: usize,
+    /// The header that connections begin with.
+    pub(crate) proxy: Option<Version>,
     /// How often requests are sent again; nothing: as all others are.
     pub(crate) budget: Option<Budget>,
 }
@@ -60,7 +63,7 @@ impl Default for Outlier {
 impl Default for Care {
     fn default() -> Self {
         let (outlier, slow_start) = (Outlier::default(), Duration::ZERO);
-        Self { check: None, outlier, requests_max: usize::MAX, slow_start, panic_percent: 0, budget: None }
+        Self { check: None, outlier, requests_max: usize::MAX, slow_start, panic_percent: 0, proxy: None, budget: None }
     }
 }
 
@@ -83,6 +86,10 @@ impl Care {
             requests_max: breaker.map_or(usize::MAX, |n| usize::try_from(n.max(1)).unwrap_or(usize::MAX)),
             slow_start: time("slowStart", spec.slow_start.as_ref(), Duration::ZERO)?,
             panic_percent: usize::from(spec.panic_percent.unwrap_or(0).min(100)),
+            proxy: spec.proxy_protocol.map(|version| match version {
+                ProxyProtocol::V1 => Version::V1,
+                ProxyProtocol::V2 => Version::V2,
+            }),
             budget,
         })
     }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::body::Reply;
 use super::forward::{Ask, Forward, Trace};
+use super::grpc_web::Web;
 use super::refusal::Refusal;
 use super::server::Client;
 use super::upload::{FromClient, Upload};
@@ -25,34 +27,44 @@ use crate::table::{Backend, ListenerTable, Rule};
 pub(crate) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request<FromClient>) -> Response<Reply> {
     let began = Instant::now();
     plane.budget.request();
-    let line = Line::of(|| (request.method().to_string(), request.uri().to_string()));
+    let line = Line::of(plane, || (request.method().to_string(), request.uri().to_string(), request.version()));
     let mut trace = Trace::default();
     let grpc = is_grpc(request.headers());
     let response = match serve(plane, client, request, &mut trace).await {
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(status = refusal.status.as_u16(), why = refusal.why, "refused");
-            if grpc { refusal.answer_grpc() } else { refusal.answer() }
+            let answer = if grpc { refusal.answer_grpc() } else { refusal.answer() };
+            trace.refused = Some(refusal);
+            answer
         }
     };
-    let code = response.status().as_u16();
+    // Of gRPC the refusal says more than the status.
+    let code = trace.refused.as_ref().map_or_else(|| response.status(), |refusal| refusal.status).as_u16();
     let time = began.elapsed();
-    plane.metrics.answered(trace.route.as_deref().unwrap_or_default(), code, trace.cluster(), time);
-    told(client, &trace, code, time, line);
+    plane.metrics.answered(
+        trace.route.as_deref().unwrap_or_default(),
+        response.status().as_u16(),
+        trace.cluster(),
+        time,
+    );
+    ended(plane, client, &trace, code, &line);
+    told(plane, client, &trace, code, time, line);
     response
 }
 
-/// What the access log says of a request, where there is one.
-pub(crate) struct Line(Option<(String, String)>);
+/// What the access log and traces say of a request, where there are any: method, target, version.
+pub(crate) struct Line(Option<(String, String, http::Version)>);
 
 impl Line {
-    /// Method and target.
-    pub(crate) fn of(words: impl FnOnce() -> (String, String)) -> Self {
-        Self(tracing::enabled!(target: "access", tracing::Level::DEBUG).then(words))
+    /// These words, where somebody wants them.
+    pub(crate) fn of(plane: &Plane, words: impl FnOnce() -> (String, String, http::Version)) -> Self {
+        let wanted = plane.access.is_some()
+            || plane.traces.is_some()
+            || tracing::enabled!(target: "access", tracing::Level::DEBUG);
+        Self(wanted.then(words))
     }
-}
 
-impl Line {
     /// Whether there is an access log.
     pub(crate) fn is_wanted(&self) -> bool {
         self.0.is_some()
@@ -60,14 +72,62 @@ impl Line {
 }
 
 /// Writes the access log.
-pub(crate) fn told(client: &Client, trace: &Trace, code: u16, time: Duration, line: Line) {
-    let Some((method, uri)) = line.0 else { return };
+pub(crate) fn told(plane: &Plane, client: &Client, trace: &Trace, code: u16, time: Duration, line: Line) {
+    let Some((method, uri, version)) = line.0 else { return };
+    let address = trace.client.unwrap_or_else(|| client.peer.ip());
+    let endpoint = trace.endpoint.as_ref().map(|e| e.address.to_string());
+    let why = trace.refused.as_ref().map(|refusal| refusal.why.as_str());
     tracing::debug!(
         target: "access",
-        client = %trace.client.unwrap_or_else(|| client.peer.ip()), listener = trace.listener.as_deref().unwrap_or_default(), host = trace.host, method, uri, code,
+        client = %address, listener = trace.listener.as_deref().unwrap_or_default(), host = trace.host, method, uri, code,
         ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
         route = trace.route.as_deref().unwrap_or_default(), cluster = trace.cluster(),
-        endpoint = trace.endpoint.as_ref().map(|e| e.address.to_string()).unwrap_or_default(), attempts = trace.attempts,
+        endpoint = endpoint.as_deref().unwrap_or_default(), attempts = trace.attempts,
+        failed = trace.failed(code).unwrap_or_default(), why = why.unwrap_or_default(),
+    );
+    let Some(access) = &plane.access else { return };
+    let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(Value::from);
+    access.line(|field| match field {
+        "time" => Some(jiff::Timestamp::now().to_string().into()),
+        "client" => Some(address.to_string().into()),
+        "listener" => text(trace.listener.as_deref()),
+        "host" => text(Some(&trace.host)),
+        "method" => text(Some(&method)),
+        "path" => text(Some(&uri)),
+        "protocol" => Some(format!("{version:?}").into()),
+        "status" => Some(code.into()),
+        "ms" => Some((time.as_micros() as f64 / 1000.0).into()),
+        "route" => text(trace.route.as_deref()),
+        "cluster" => text(Some(trace.cluster())),
+        "endpoint" => text(endpoint.as_deref()),
+        "attempts" => Some(trace.attempts.into()),
+        "failed" => text(trace.failed(code)),
+        "why" => text(why),
+        "trace" => trace.span.as_ref().map(|span| span.trace().into()),
+        _ => None,
+    });
+}
+
+/// Ends the request's span.
+fn ended(plane: &Plane, client: &Client, trace: &Trace, code: u16, line: &Line) {
+    let (Some(traces), Some(span), Some((method, uri, _))) = (&plane.traces, &trace.span, &line.0) else { return };
+    let path = uri.split('?').next().unwrap_or_default();
+    let route = trace.route.as_deref().unwrap_or_default();
+    traces.end(
+        span,
+        format!("{method} {route}").trim_end().to_owned(),
+        code,
+        &[
+            ("http.request.method", method.clone()),
+            ("url.path", path.to_owned()),
+            ("server.address", trace.host.clone()),
+            ("client.address", trace.client.unwrap_or_else(|| client.peer.ip()).to_string()),
+            ("atoll.route", route.to_owned()),
+            ("atoll.cluster", trace.cluster().to_owned()),
+            ("atoll.endpoint", trace.endpoint.as_ref().map(|e| e.address.to_string()).unwrap_or_default()),
+            ("atoll.attempts", trace.attempts.to_string()),
+            ("atoll.failed", trace.failed(code).unwrap_or_default().to_owned()),
+        ],
     );
 }
 
@@ -99,6 +159,7 @@ async fn serve(
     let upgrade = headers::upgrade(&head);
     let grpc = is_grpc(&head.headers);
     prepare(plane, &mut head, client, scheme, upgrade.as_ref());
+    trace.span = plane.traces.as_ref().map(|traces| traces.begin(&mut head.headers, &plane.dice));
     let mut body = Upload::new(plane, body, false);
     let (head, body, route) = (&mut head, &mut body, &rule.route);
     let (snapshot, host, tls) = (&snapshot, host.as_str(), client.tls);
@@ -117,6 +178,7 @@ async fn serve(
         Err(refusal) if asked.backs.is_empty() => Err(refusal),
         Err(refusal) => {
             let answer = if grpc { refusal.answer_grpc() } else { refusal.answer() };
+            trace.refused = Some(refusal);
             Ok(policy::back(asked.backs, answer).await)
         }
         Ok(response) => Ok(policy::back(asked.backs, response).await),
@@ -168,6 +230,11 @@ pub(super) async fn routed(
     if is_grpc(&asked.head.headers) && snapshot.table.upstreams[upstream].h2 {
         body.wait();
     }
+    let h2 = snapshot.table.upstreams[upstream].h2;
+    let web = if h2 { Web::begin(&mut asked.head.headers) } else { None };
+    if let Some(web) = web {
+        body.wrap(|body| web.request(body));
+    }
     let payload = mirror::copies(&forward, rule, backend, asked.head, body).await?;
     let answered = forward.run(Ask::Whole(asked.head), payload, trace, &mut Alarm::default()).await?;
     let mut response = answered.into_response(upgrade.as_ref());
@@ -175,6 +242,9 @@ pub(super) async fn routed(
         && shown.is_none_or(|shown| shown.endpoint != endpoint.id)
     {
         session.begin(response.headers_mut(), endpoint.id, asked.tls, unix_seconds());
+    }
+    if let Some(web) = web {
+        response = web.answer(response);
     }
     Ok(back(rule, Some(backend), origin, response))
 }

@@ -97,6 +97,11 @@ impl InFlight {
         Self { endpoint, _seat: seat }
     }
 
+    /// Works until the endpoint is disabled.
+    pub(crate) async fn unless_ended<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.endpoint.end.run_until_cancelled(work).await
+    }
+
     /// The answer was read to its end: the connection takes the next request.
     pub(crate) fn finish(self, connection: Option<BoxStream>) {
         if let Some(connection) = connection {

@@ -30,6 +30,7 @@ use crate::plane::{Plane, Snapshot};
 use crate::pool::{Connection, Pool};
 use crate::progress::Alarm;
 use crate::table::{Policy, Retry};
+use crate::traces::Started;
 
 /// A connect that takes longer makes us look whether anybody is there.
 const SLOW_CONNECT: Duration = Duration::from_millis(400);
@@ -51,9 +52,22 @@ pub(crate) struct Trace {
     /// The last one tried.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     pub(crate) attempts: usize,
+    /// Why it was refused.
+    pub(crate) refused: Option<Refusal>,
+    /// Its span, where traces go somewhere.
+    pub(crate) span: Option<Started>,
 }
 
 impl Trace {
+    /// Who failed, where somebody did: the client, an endpoint, or the gateway with what it was told.
+    pub(crate) fn failed(&self, code: u16) -> Option<&'static str> {
+        match &self.refused {
+            Some(refusal) if refusal.status.is_client_error() => Some("client"),
+            _ if code < 500 => None,
+            _ => Some(if self.endpoint.is_some() { "endpoint" } else { "gateway" }),
+        }
+    }
+
     /// The cluster of the last endpoint; empty: the hub's own network, or nobody.
     pub(crate) fn cluster(&self) -> &str {
         self.endpoint.as_ref().map_or("", |endpoint| endpoint.address.cluster_name())
@@ -351,7 +365,7 @@ impl<'a> Attempts<'a> {
         let idle = if fresh { None } else { Pool::idle(endpoint) };
         let got = match idle {
             Some(idle) => Some(Ok(idle)),
-            None => Box::pin(within(limit, connected(plane, endpoint, fresh))).await,
+            None => Box::pin(within(limit, connected(plane, endpoint, self.forward.client, fresh))).await,
         };
         let connection = match got {
             Some(Ok(connection)) => connection,
@@ -446,8 +460,8 @@ fn late() -> Refusal {
 }
 
 /// A connection; where that takes long, others of the cluster are looked at meanwhile.
-async fn connected(plane: &Plane, endpoint: &Arc<Endpoint>, fresh: bool) -> io::Result<Connection> {
-    let mut get = pin!(plane.pool.get(endpoint, fresh));
+async fn connected(plane: &Plane, endpoint: &Arc<Endpoint>, client: IpAddr, fresh: bool) -> io::Result<Connection> {
+    let mut get = pin!(plane.pool.get(endpoint, client, fresh));
     if let Ok(got) = tokio::time::timeout(SLOW_CONNECT, &mut get).await {
         return got;
     }

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
+use super::extended::Extended;
 use super::streams::Streams;
 use super::upload::FromClient;
 use crate::http1;
@@ -54,15 +55,24 @@ pub(crate) async fn speak(
     }
     let (limits, metrics) = (plane.limits.clone(), plane.metrics.clone());
     let (client, served_by) = (Arc::new(client), Arc::clone(&plane));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (plane, client) = (Arc::clone(&served_by), Arc::clone(&client));
-        let request = request.map(FromClient::H2);
-        async move { Ok::<_, Infallible>(Box::pin(answer(&plane, &client, request)).await) }
-    });
     let streams = Streams::new(Arc::clone(&plane));
+    let held = streams.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (plane, client, streams) = (Arc::clone(&served_by), Arc::clone(&client), held.clone());
+        let extended = Extended::of(&plane, &mut request);
+        let request = request.map(|body| if extended.is_some() { FromClient::Nothing } else { FromClient::H2(body) });
+        async move {
+            let response = Box::pin(answer(&plane, &client, request)).await;
+            Ok::<_, Infallible>(match extended {
+                Some(extended) => extended.answer(&plane, &streams, response),
+                None => response,
+            })
+        }
+    });
     let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
+        .enable_connect_protocol()
         .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_MAX)

@@ -64,6 +64,13 @@ impl Streams {
         Self { plane, count: Arc::default() }
     }
 
+    /// One more is open, until that is dropped.
+    pub(super) fn hold(&self) -> Open {
+        self.count.begun.fetch_add(1, Ordering::Relaxed);
+        self.count.open.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(&self.count))
+    }
+
     /// Waits until there was no stream for `within`; twice as long at the most.
     pub(super) async fn are_gone(&self, within: Duration) {
         let mut before = None;
@@ -80,9 +87,7 @@ impl Streams {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        self.count.begun.fetch_add(1, Ordering::Relaxed);
-        self.count.open.fetch_add(1, Ordering::Relaxed);
-        let open = Open(Arc::clone(&self.count));
+        let open = self.hold();
         let plane = Arc::clone(&self.plane);
         self.plane.tracker.spawn(async move {
             let end = plane.end.clone();
@@ -92,7 +97,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-struct Open(Arc<Count>);
+/// An open stream.
+pub(super) struct Open(Arc<Count>);
 
 impl Drop for Open {
     fn drop(&mut self) {

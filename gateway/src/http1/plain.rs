@@ -77,7 +77,8 @@ impl Connection {
         let Some(mut reader) = self.reader.take() else { return Ok(Taken::Yes(Next::Close)) };
         let bytes = reader.buffer.bytes();
         let words = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
-        let line = Line::of(|| (words(self.head.method(bytes)), words(self.head.target(bytes))));
+        let version = if asked.minor == 0 { http::Version::HTTP_10 } else { http::Version::HTTP_11 };
+        let line = Line::of(&plane, || (words(self.head.method(bytes)), words(self.head.target(bytes)), version));
         let idempotent = is_idempotent(self.head.method(bytes));
         reader.buffer.used(self.head.len);
         let (payload, back, wanted) = if asked.framing == Framing::None || asked.framing == Framing::Length(0) {
@@ -118,7 +119,8 @@ impl Connection {
         plane.metrics.tallied(&mut self.tally, &way.route, code, trace.cluster(), time);
         if line.is_wanted() {
             (trace.route, trace.host) = (Some(way.route), self.host.clone());
-            told(&self.client, &trace, code, time, line);
+            trace.refused = sent.as_ref().err().cloned();
+            told(&plane, &self.client, &trace, code, time, line);
         }
         let (answer, in_flight, answered) = match sent {
             Err(refusal) => {
@@ -143,6 +145,9 @@ impl Connection {
     /// Looks the request up; nothing where it does not fit.
     fn way(&mut self) -> Option<Way> {
         let Self { plane, client, reader, head, host, .. } = self;
+        if plane.traces.is_some() {
+            return None;
+        }
         let bytes = reader.as_ref()?.buffer.bytes();
         let target = std::str::from_utf8(head.target(bytes)).ok()?;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));

@@ -254,7 +254,8 @@ impl Connection {
         let read = buffer.bytes().to_vec();
         let mut client = again(read, half.unsplit(self.writer));
         let mut endpoint = endpoint;
-        let copied = tokio::io::copy_bidirectional(&mut client, &mut endpoint).await;
+        let joined = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
+        let copied = in_flight.unless_ended(joined).await;
         tracing::debug!(?copied, "tunnel ended");
         drop(in_flight);
         Ok(())

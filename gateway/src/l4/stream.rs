@@ -39,12 +39,13 @@ pub(crate) async fn stream(
         let Some((endpoint, seat)) = endpoints.next() else { break };
         let in_flight = InFlight::new(Arc::clone(&endpoint), seat);
         let began = Instant::now();
-        match plane.pool.open(&endpoint).await {
+        match plane.pool.open(&endpoint, peer).await {
             Ok(mut server) => {
                 plane.health.ok(&endpoint, Some(began.elapsed()));
                 drop(endpoints);
                 let joined = tokio::io::copy_bidirectional(&mut client, &mut server);
-                let ended = plane.end.run_until_cancelled(joined).await;
+                let joined = plane.end.run_until_cancelled(joined);
+                let ended = endpoint.end.run_until_cancelled(joined).await.flatten();
                 tracing::debug!(%peer, route = %rule.route, endpoint = %endpoint.address, ?ended, "stream ended");
                 drop(in_flight);
                 return ended.transpose().map(drop);

@@ -64,6 +64,7 @@ impl Listening {
             let (plane, stop) = (Arc::clone(&self.plane), stop.clone());
             self.plane.tracker.spawn(async move {
                 plane.metrics.connections.inc();
+                let _open = plane.connections.open(peer, slot);
                 let ended = serve(Arc::clone(&plane), stream, peer, slot, stop).await;
                 plane.metrics.connections.dec();
                 if let Err(error) = ended {

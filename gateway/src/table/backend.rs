@@ -9,7 +9,7 @@ use std::sync::Arc;
 use atoll_api::kinds::gateway::BackendObjectReference;
 use atoll_api::names::ServiceName;
 use atoll_api::routing::Chain;
-use atoll_api::topology::{Endpoints, ServicePort, Topology, TrafficFacts};
+use atoll_api::topology::{Endpoints, ServicePort, Topology, Traffic, TrafficFacts};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::grant::{From, To, permits};
@@ -225,7 +225,9 @@ pub(super) fn import_parts(
     let offers = facts.into_iter().flat_map(|f| &f.clusters).filter_map(|name| topology.clusters.get(name.as_str()));
     let parts = offers.filter(|cluster| cluster.set() == set).map(|cluster| {
         let found = topology.endpoints_in(cluster.name.as_str(), service);
-        let endpoints = found.map(|e| member_targets(e, port, wants)).unwrap_or_default();
+        let mut endpoints = found.map(|e| member_targets(e, port, wants)).unwrap_or_default();
+        // What people took out is not there.
+        endpoints.retain(|e| cluster.traffic(e.address) == Traffic::On);
         Part { cluster: Some(Arc::clone(cluster)), endpoints }
     });
     parts.collect()

@@ -247,6 +247,12 @@ async fn answer(
         *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
         response.headers_mut().insert("connection", "upgrade".parse().unwrap());
         response.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+        if let Some(key) = request.headers().get("sec-websocket-key") {
+            let said = [key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+            let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &said);
+            let accept = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sum);
+            response.headers_mut().insert("sec-websocket-accept", accept.parse().unwrap());
+        }
         return Ok(response);
     }
     let (head, body) = request.into_parts();

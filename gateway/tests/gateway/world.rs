@@ -44,6 +44,11 @@ pub(crate) struct Made<'a> {
     pub(crate) trusted: Trusted,
     /// Its name among gateways.
     pub(crate) instance: &'a str,
+    /// Its access log.
+    pub(crate) access: Option<Box<dyn std::io::Write + Send>>,
+    pub(crate) traces: Option<atoll_gateway::TracesTo>,
+    /// Whose connections begin with a PROXY protocol header.
+    pub(crate) proxies: Vec<IpNet>,
 }
 
 impl Default for Made<'_> {
@@ -51,7 +56,17 @@ impl Default for Made<'_> {
         let times = Duration::from_secs(2);
         let limits = Limits { header_timeout: times, drain: times, ..Limits::default() };
         let (relays, trusted) = (RelayTable::default(), Trusted::default());
-        Self { dir: None, relays, pool: Vec::new(), limits, trusted, instance: "gateway" }
+        Self {
+            dir: None,
+            relays,
+            pool: Vec::new(),
+            limits,
+            trusted,
+            instance: "gateway",
+            access: None,
+            traces: None,
+            proxies: Vec::new(),
+        }
     }
 }
 
@@ -138,6 +153,7 @@ impl World {
             roots: Arc::new(rustls::RootCertStore::empty()),
             metrics: metrics.clone(),
             dir: made.dir.map(Path::to_owned),
+            access: made.access,
             started: Some(started),
         };
         let standing = Standing { region: Some("eu".to_owned()), ..Standing::default() };
@@ -147,6 +163,8 @@ impl World {
             limits: made.limits,
             trusted: made.trusted,
             pool: made.pool,
+            traces: made.traces,
+            proxies: made.proxies,
             ..Config::default()
         };
         let shutdown = CancellationToken::new();

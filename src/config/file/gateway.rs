@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::bail;
 use atoll_api::topology::Standing;
-use atoll_gateway::{Limits, Trusted};
+use atoll_gateway::{ACCESS_FIELDS, Limits, TracesTo, Trusted};
+use atoll_reach::host_and_port;
 use serde::Deserialize;
 
-use crate::config::Gateway;
 use crate::config::values::{clients, range};
+use crate::config::{AccessLog, Gateway};
 
 /// Who would wait longer waits for nobody.
 const PATIENCE_MAX: Duration = Duration::from_secs(3600);
@@ -24,6 +25,36 @@ pub(super) struct FileGateway {
     addresses: Vec<String>,
     limits: FileLimits,
     trusted_proxies: FileTrusted,
+    proxy_protocol: Vec<String>,
+    access_log: Option<FileAccessLog>,
+    metrics: FileMetrics,
+    traces: Option<FileTraces>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileAccessLog {
+    path: String,
+    #[serde(default)]
+    fields: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileMetrics {
+    per_route: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileTraces {
+    collector: String,
+    #[serde(default = "a_hundredth")]
+    sample: f64,
+}
+
+fn a_hundredth() -> f64 {
+    0.01
 }
 
 #[derive(Default, Deserialize)]
@@ -51,7 +82,39 @@ impl FileGateway {
             addresses: self.addresses.into_iter().map(address).collect::<Result<_, _>>()?,
             limits: self.limits.check()?,
             trusted: self.trusted_proxies.check()?,
+            proxies: self
+                .proxy_protocol
+                .into_iter()
+                .map(|said| range("gateway.proxyProtocol", &said))
+                .collect::<Result<_, _>>()?,
+            access_log: self.access_log.map(FileAccessLog::check).transpose()?,
+            count_routes: self.metrics.per_route,
+            traces: self.traces.map(FileTraces::check).transpose()?,
         })
+    }
+}
+
+impl FileAccessLog {
+    fn check(self) -> anyhow::Result<AccessLog> {
+        if self.path.is_empty() {
+            bail!("gateway.accessLog.path: write a file, or `-` for stdout");
+        }
+        if let Some(unknown) = self.fields.iter().find(|field| !ACCESS_FIELDS.contains(&field.as_str())) {
+            bail!("gateway.accessLog.fields: `{unknown}` is none of {}", ACCESS_FIELDS.join(", "));
+        }
+        Ok(AccessLog { path: self.path.into(), fields: self.fields })
+    }
+}
+
+impl FileTraces {
+    fn check(self) -> anyhow::Result<TracesTo> {
+        if host_and_port(&self.collector).is_none() {
+            bail!("gateway.traces.collector: `{}` is no host:port", self.collector);
+        }
+        if !(0.0..=1.0).contains(&self.sample) {
+            bail!("gateway.traces.sample: `{}` is not between 0 and 1", self.sample);
+        }
+        Ok(TracesTo { collector: self.collector, sample: self.sample })
     }
 }
 

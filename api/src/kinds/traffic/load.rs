@@ -45,6 +45,15 @@ pub struct OutlierEjection {
     pub max_ejected_percent: Option<u8>,
 }
 
+/// How endpoints are told on whose behalf a connection comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ProxyProtocol {
+    /// A line of text before everything else.
+    V1,
+    /// The same in octets.
+    V2,
+}
+
 /// What one endpoint is spared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
