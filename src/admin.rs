@@ -54,8 +54,14 @@ pub(crate) async fn serve(
         .route("/dns/explain", get(dns))
         .route("/gateway/explain", get(gateway))
         .route("/gateway/routes", get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::routes)))
-        .route("/gateway/upstreams", get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::upstreams)))
-        .route("/gateway/connections", get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::connections)))
+        .route(
+            "/gateway/upstreams",
+            get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::upstreams)),
+        )
+        .route(
+            "/gateway/connections",
+            get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::connections)),
+        )
         .route("/gateway/config", get(async |admin: State<Arc<Admin>>| view(admin, atoll_gateway::Server::config)))
         .with_state(Arc::new(admin));
     serve_http(&mut *listener, None, router, CONNECTIONS_MAX, shutdown).await;

@@ -103,7 +103,15 @@ impl Health {
         self.metrics.failed(endpoint.address.cluster_name());
         if turned == Turn::Worse {
             self.weigh(endpoint);
+            self.leave(endpoint);
             self.look_around(endpoint);
+        }
+    }
+
+    /// Nobody waits at one more endpoint of a cluster that is out.
+    fn leave(&self, endpoint: &Endpoint) {
+        if endpoint.cluster.as_ref().is_some_and(|cluster| cluster.is_out()) {
+            endpoint.fell();
         }
     }
 
@@ -248,6 +256,7 @@ impl Prober {
             self.health.weigh(endpoint);
         }
         if turned == Turn::Worse {
+            self.health.leave(endpoint);
             self.health.look_around(endpoint);
         }
     }

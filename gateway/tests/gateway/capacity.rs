@@ -167,11 +167,11 @@ async fn three_gateways_at_three_times_the_load_keep_one_bound_with_the_hub_and_
                 (world.http, Arc::clone(&stop), Arc::clone(&refused), Arc::clone(&served));
             clients.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = get(at, "x", "/?wait_ms=60").await;
+                    let answer = get(at, "x", "/?wait_ms=300").await;
                     if answer.status == 503 {
                         assert_eq!(answer.header("retry-after"), "1");
                         refused.fetch_add(1, Ordering::Relaxed);
-                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                     } else {
                         assert_eq!(answer.status, 200, "{}", answer.body);
                         served.fetch_add(1, Ordering::Relaxed);

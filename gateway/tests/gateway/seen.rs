@@ -90,7 +90,7 @@ async fn the_access_log_says_who_answered_after_how_many_attempts_and_who_failed
     send(world.http, request("a.test", "POST /lost", &[], "x")).await;
     let line = log.line("/lost").await;
     assert_eq!((&line["status"], &line["failed"]), (&json!(503), &json!("endpoint")), "{line}");
-    assert!(line["attempts"].as_u64().unwrap() >= 2 && line["why"].is_string(), "{line}");
+    assert!(line["attempts"].as_u64().unwrap() >= 1 && line["why"].is_string(), "{line}");
 }
 
 /// A collector: what it was sent, in octets.
