@@ -23,6 +23,7 @@ mod policy_bodies;
 mod policy_cache;
 mod policy_filters;
 mod policy_login;
+mod policy_rate;
 mod policy_streams;
 mod ports;
 mod proxied;
