@@ -72,16 +72,16 @@ fn write(mut writer: Box<dyn Write + Send>, waiting: &Receiver<Vec<u8>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex, mpsc};
+    use std::time::Duration;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    /// Hands on what is written.
+    struct Kept(SyncSender<Vec<u8>>);
 
     impl Write for Kept {
         fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(octets);
+            let _ = self.0.send(octets.to_vec());
             Ok(octets.len())
         }
 
@@ -114,20 +114,16 @@ mod tests {
             (vec!["status", "route"], json(&[("status", 200.into()), ("route", "r".into())])),
             (vec!["status", "why"], json(&[("status", 200.into())])),
         ] {
-            let kept = Kept::default();
+            let (kept, written) = sync_channel(4);
             let fields: Vec<String> = fields.into_iter().map(str::to_owned).collect();
-            let access = Access::start(Box::new(kept.clone()), &fields, counter());
+            let access = Access::start(Box::new(Kept(kept)), &fields, counter());
             access.line(|field| match field {
                 "status" => Some(200.into()),
                 "why" => None,
                 _ => Some("r".into()),
             });
-            let started = std::time::SystemTime::now();
-            while kept.0.lock().unwrap().is_empty() {
-                assert!(started.elapsed().unwrap().as_secs() < 10);
-                std::thread::yield_now();
-            }
-            let written: Value = serde_json::from_slice(&kept.0.lock().unwrap()).unwrap();
+            let line = written.recv_timeout(Duration::from_secs(10)).unwrap();
+            let written: Value = serde_json::from_slice(&line).unwrap();
             assert_eq!(written, expected);
         }
     }
@@ -138,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_log_that_stands_still_stops_nobody_and_drops_are_counted() {
-        let (let_go, stuck) = mpsc::channel();
+        let (let_go, stuck) = sync_channel(1);
         let dropped = counter();
         let access = Access::start(Box::new(Stuck(stuck)), &[], dropped.clone());
         for _ in 0..WAITING_MAX * 2 {

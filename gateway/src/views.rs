@@ -23,7 +23,7 @@ const ROWS_MAX: usize = 2000;
 pub(crate) fn routes(plane: &Plane) -> Value {
     let Some(snapshot) = plane.snapshots.load_full() else { return json!({"routes": []}) };
     // One row for each rule at each listener; its matches and hosts are gathered.
-    let mut rows: BTreeMap<(String, String, usize), (BTreeSet<String>, BTreeSet<String>, Vec<Value>)> = BTreeMap::new();
+    let mut rows = Rows::new();
     for (slot, table) in &snapshot.table.slots {
         for listener in table.listeners.values() {
             of_listener(*slot, listener, &mut rows);
