@@ -21,6 +21,7 @@ mod failure;
 mod gateway;
 mod get;
 mod image;
+mod import_ingress;
 mod install;
 mod join;
 mod kinds;
@@ -28,6 +29,7 @@ mod output;
 mod parts;
 mod plan;
 mod run_files;
+mod shadow;
 mod store;
 pub(crate) mod stub;
 mod token;
@@ -256,6 +258,10 @@ mod tests {
             ("dns stub", false),
             ("gateway explain --host h --path /p", true),
             ("gateway explain --path /p", false),
+            ("gateway import-ingress -f a.yaml -f b.yaml --class nginx", true),
+            ("gateway import-ingress", false),
+            ("gateway shadow --log l --old a:80 --new b:80 --unsafe-methods", true),
+            ("gateway shadow --log l", false),
             ("plan failure prod-eu prod-us", true),
             ("plan failure", false),
             ("image approve web-1 -n shop", true),

@@ -124,6 +124,10 @@ pub(crate) struct Gateway {
     pub(crate) count_routes: bool,
     /// Where traces go.
     pub(crate) traces: Option<atoll_gateway::TracesTo>,
+    /// IngressClasses that are served beside `atoll`.
+    pub(crate) ingress_classes: Vec<String>,
+    /// Namespace and name of the Secret for Ingresses' hosts that have no certificate.
+    pub(crate) default_certificate: Option<(String, String)>,
 }
 
 /// An access log.

@@ -16,6 +16,7 @@ pub mod duration;
 pub mod facts;
 pub mod guard;
 pub mod health;
+pub mod ingress;
 pub mod kinds;
 pub mod names;
 pub mod ordered;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::ingress::Derived;
 use crate::last_good;
 use crate::listen::OpenPorts;
 use crate::objects::{Edit, Objects};
@@ -57,6 +58,8 @@ pub(crate) struct Builder {
     pub(crate) objects: Objects,
     /// The hash of what is on disk, once something was written in this life.
     pub(crate) saved: Option<[u8; 32]>,
+    /// What of Ingresses stands in the metrics.
+    pub(crate) counted: Arc<Derived>,
 }
 
 impl Builder {
@@ -84,6 +87,7 @@ impl Builder {
             let listed = self.watches.are_listed();
             if listed || self.has_last_good {
                 let edits = self.watches.update(&mut self.objects, built != Some(listed));
+                self.watches.until_guarded().await;
                 self.build(&edits, &topology, listed).await;
                 built = Some(listed);
                 unsaved = listed && self.dir.is_some();
@@ -121,6 +125,7 @@ impl Builder {
             self.plane.metrics.builds.inc();
             self.plane.metrics.routes.set(i64::try_from(objects.routes_len()).unwrap_or(i64::MAX));
             self.count_certificates(&certified);
+            self.count_refused();
             self.plane.swap(table, !listed);
             let failed = self.open.settle(&wanted).await;
             if failed == self.ports.failed {
@@ -157,6 +162,18 @@ impl Builder {
                 // One that was never counted is not there to be removed.
                 None => drop(ends.remove_label_values(&[&**listener])),
             }
+        }
+    }
+
+    fn count_refused(&mut self) {
+        if Arc::ptr_eq(&self.counted, &self.objects.derived) {
+            return;
+        }
+        self.counted = Arc::clone(&self.objects.derived);
+        let gauge = &self.plane.metrics.ingress_refused;
+        gauge.reset();
+        for ((annotation, closes), count) in self.counted.refused() {
+            gauge.with_label_values(&[annotation, if closes { "true" } else { "false" }]).set(count);
         }
     }
 

@@ -38,6 +38,10 @@ pub struct Config {
     pub count_routes: bool,
     /// Where traces go; `None`: what clients say of theirs passes untouched.
     pub traces: Option<TracesTo>,
+    /// IngressClasses that are served beside `atoll` and those of our controller.
+    pub ingress_classes: Vec<String>,
+    /// Namespace and name of the Secret with the certificate of Ingresses' hosts that have none.
+    pub default_certificate: Option<(String, String)>,
 }
 
 impl Default for Config {
@@ -54,6 +58,8 @@ impl Default for Config {
             access_fields: Vec::new(),
             count_routes: false,
             traces: None,
+            ingress_classes: Vec::new(),
+            default_certificate: None,
         }
     }
 }

@@ -70,6 +70,8 @@ pub(crate) fn encode(hub: &str, objects: &Objects) -> Vec<u8> {
     put(&mut all, "services", objects.services.iter());
     put(&mut all, "slices", objects.slices.iter());
     put(&mut all, "namespaces", objects.namespaces.iter());
+    put(&mut all, "ingresses", objects.ingresses.iter());
+    put(&mut all, "ingressClasses", objects.ingress_classes.iter());
     let body = Value::Object(all).to_string();
     kept::encode(FORM, hub, &Value::Null, body.as_bytes())
 }
@@ -94,6 +96,9 @@ pub(crate) fn decode(file: &[u8], hub: &str) -> Result<Objects, Unusable> {
         services: take(&mut all, "services")?,
         slices: take(&mut all, "slices")?,
         namespaces: take(&mut all, "namespaces")?,
+        ingresses: take(&mut all, "ingresses")?,
+        ingress_classes: take(&mut all, "ingressClasses")?,
+        derived: Arc::default(),
     })
 }
 

@@ -19,6 +19,7 @@ mod error;
 mod run;
 
 mod build_loop;
+mod ingress;
 mod last_good;
 mod objects;
 mod watch;
@@ -58,6 +59,8 @@ mod explain;
 mod metrics;
 mod traces;
 mod views;
+
+pub mod shadow;
 
 pub use access::ACCESS_FIELDS;
 pub use config::{Config, Limits, Resources};

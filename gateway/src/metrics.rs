@@ -66,6 +66,7 @@ pub(crate) struct Metrics {
     pub(crate) builds: IntCounter,
     pub(crate) routes: IntGauge,
     pub(crate) certificates_not_after: IntGaugeVec,
+    pub(crate) ingress_refused: IntGaugeVec,
 }
 
 impl Metrics {
@@ -117,6 +118,11 @@ impl Metrics {
                 "atoll_gateway_retries_total",
                 "Requests sent again elsewhere, by whether the budget allowed it",
                 &["result"],
+            )?,
+            ingress_refused: gauges(
+                "atoll_gateway_ingress_refused",
+                "Annotations of Ingresses that aren't carried out, by which, and whether their paths are closed for it",
+                &["annotation", "closes"],
             )?,
             clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,
             cuts: counters(

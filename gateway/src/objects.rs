@@ -13,9 +13,11 @@ use atoll_api::kinds::gateway::{
     TCPRoute, TLSRoute, UDPRoute,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
 
+use crate::ingress::{self, Derived};
 pub(crate) use edit::{Edit, Kept, Kind};
 pub(crate) use shelf::{Name, Shelf, Slices, name_of, service_of};
 
@@ -54,6 +56,10 @@ pub(crate) struct Objects {
     pub(crate) services: Shelf<Service>,
     pub(crate) slices: Slices,
     pub(crate) namespaces: Shelf<Namespace>,
+    pub(crate) ingresses: Shelf<Ingress>,
+    pub(crate) ingress_classes: Shelf<IngressClass>,
+    /// What the Ingresses of our classes become; their Gateway and its grants stand among the others.
+    pub(crate) derived: Arc<Derived>,
 }
 
 impl Objects {
@@ -65,7 +71,7 @@ impl Objects {
 
     /// How many routes there are, of every kind.
     pub(crate) fn routes_len(&self) -> usize {
-        self.routes.len() + self.grpc.len() + self.tls.len() + self.tcp.len() + self.udp.len()
+        self.derived.live.len() + self.routes.len() + self.grpc.len() + self.tls.len() + self.tcp.len() + self.udp.len()
     }
 
     /// A ConfigMap.
@@ -82,6 +88,9 @@ impl Objects {
         used.configs.retain(|c| configs.contains(&at(c.namespace(), c.name_any())));
         used.services.retain(|s| services.contains(&at(s.namespace(), s.name_any())));
         used.slices.retain(|service| services.contains(service));
+        // They are made of Ingresses again.
+        used.gateways.retain(|g| !ingress::is_ours(g));
+        used.grants.retain(|g| !ingress::is_ours(g));
         used
     }
 
@@ -138,6 +147,10 @@ impl Objects {
         let udp = self.udp.iter().map(|r| (r.namespace(), &r.spec.rules));
         for (own, rules) in tls.chain(tcp).chain(udp) {
             rules.iter().flat_map(|r| &r.backend_refs).for_each(|b| name(own.clone(), &b.target));
+        }
+        for ((namespace, _), live) in &self.derived.live {
+            let rules = live.part.routes.iter().flat_map(|route| &route.spec.rules);
+            rules.flat_map(|r| &r.backend_refs).for_each(|b| name(Some(namespace.clone()), &b.target));
         }
         named
     }

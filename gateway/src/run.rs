@@ -15,6 +15,7 @@ use crate::choose::{Clients, Rooms};
 use crate::endpoint::Endpoints;
 use crate::explain;
 use crate::health::Prober;
+use crate::ingress::Settings;
 use crate::listen::{Listening, OpenPorts};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
@@ -166,12 +167,13 @@ async fn start(
     let hub = resources.topology.borrow().topology.settings.hub_id.clone();
     let before = last_good::load(resources.dir.as_deref(), &hub).await;
 
+    let settings = Settings::new(config.ingress_classes, config.default_certificate);
     let mut tasks = JoinSet::new();
     let listening = Listening::new(Arc::clone(plane), resources.listen);
     tasks.spawn(listening.clone().accept(http, Slot::Http, shutdown.clone()));
     tasks.spawn(listening.clone().accept(https, Slot::Https, shutdown.clone()));
     tasks.spawn(prober.run(plane.pool.clone(), resources.topology.clone(), resources.report.clone(), shutdown.clone()));
-    let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), &mut tasks, shutdown);
+    let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), settings, &mut tasks, shutdown);
     let (statuses, newest) = watch::channel(status::Statuses::default());
     let (of_policies, newest_policies) = watch::channel(Vec::new());
     let follow = Follow {
@@ -186,7 +188,8 @@ async fn start(
     };
     tasks.spawn(policy::follow(follow, shutdown.clone()));
     let name = config.instance.clone();
-    tasks.spawn(status::write::run(resources.client, name, newest, newest_policies, shutdown.clone()));
+    let sources = status::write::Sources { statuses: newest, policies: newest_policies, ingresses: watches.derived() };
+    tasks.spawn(status::write::run(resources.client, name, sources, shutdown.clone()));
     let builder = Builder {
         plane: Arc::clone(plane),
         watches,
@@ -203,6 +206,7 @@ async fn start(
         has_last_good: before.is_some(),
         objects: Objects::default(),
         saved: None,
+        counted: Arc::default(),
     };
     tasks.spawn(builder.run(shutdown.clone()));
     tasks

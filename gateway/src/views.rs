@@ -129,6 +129,8 @@ pub(crate) fn told(config: &Config) -> Value {
         access_fields,
         count_routes,
         traces,
+        ingress_classes,
+        default_certificate,
     } = config;
     let limits = json!({
         "connections": limits.connections_max, "headSeconds": limits.header_timeout.as_secs(),
@@ -140,7 +142,9 @@ pub(crate) fn told(config: &Config) -> Value {
     let clients: BTreeMap<String, &Standing> =
         clients.iter().map(|(range, standing)| (range.to_string(), standing)).collect();
     let traces = traces.as_ref().map(|to| json!({"collector": to.collector, "sample": to.sample}));
+    let certificate = default_certificate.as_ref().map(|(namespace, name)| format!("{namespace}/{name}"));
     json!({
+        "ingressClasses": ingress_classes, "ingressDefaultCertificate": certificate,
         "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "limits": limits,
         "trustedProxies": {"cidrs": trusted.cidrs, "hops": trusted.hops},
         "proxyProtocol": proxies, "accessLog": {"fields": access_fields}, "metrics": {"perRoute": count_routes}, "traces": traces,

@@ -17,6 +17,7 @@ use atoll_api::kinds::gateway::{
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::ingress::{self, Derived, Settings};
 use crate::objects::{Edit, Kept, Kind, Name, Objects, name_of};
 use crate::tls::AUTHORITY_KEY;
 
@@ -37,6 +39,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(300);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// With more changes than that at once everything is looked at.
 const TOUCHED_MAX: usize = 4096;
+/// So long a table waits for the policies of Ingresses.
+const GUARDED_MAX: Duration = Duration::from_secs(1);
 
 /// The watches of all kinds.
 pub(crate) struct Watches {
@@ -56,6 +60,13 @@ pub(crate) struct Watches {
     services: Watched<Service>,
     slices: Watched<EndpointSlice>,
     namespaces: Watched<Namespace>,
+    ingresses: Watched<Ingress>,
+    ingress_classes: Watched<IngressClass>,
+    /// Which Ingresses are ours.
+    settings: Settings,
+    /// What they become, and up to which of that the policies are in force.
+    derived: watch::Sender<Arc<Derived>>,
+    in_force: watch::Sender<u64>,
     /// What was last good, for kinds that were not listed yet.
     before: Objects,
     touched: Arc<Mutex<Touched>>,
@@ -178,6 +189,7 @@ impl Watches {
     pub(crate) fn start(
         client: &Client,
         before: Objects,
+        settings: Settings,
         tasks: &mut JoinSet<()>,
         shutdown: &CancellationToken,
     ) -> Arc<Self> {
@@ -202,6 +214,11 @@ impl Watches {
             services: start.follow(all()),
             slices: start.follow(all()),
             namespaces: start.follow(all()),
+            ingresses: start.follow(all()),
+            ingress_classes: start.follow(all()),
+            settings,
+            derived: watch::Sender::default(),
+            in_force: watch::Sender::new(0),
             before,
             touched,
             changed: changes,
@@ -231,16 +248,54 @@ impl Watches {
             && self.services.is_listed()
             && self.slices.is_listed()
             && self.namespaces.is_listed()
+            && self.ingresses.is_listed()
+            && self.ingress_classes.is_listed()
     }
 
     /// Brings `objects` up to date. Returns what that means; more than is told apart is a whole. `anew`: everything is looked at.
     pub(crate) fn update(&self, objects: &mut Objects, anew: bool) -> Vec<Edit> {
         let touched = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
         if touched.whole || anew {
+            let before = Arc::clone(&objects.derived);
             *objects = self.objects();
+            objects.derived = before;
+            self.derive(objects);
             return vec![Edit::Whole];
         }
-        touched.names.iter().flat_map(|(kind, name)| self.take(*kind, name, objects)).collect()
+        let mut edits: Vec<Edit> =
+            touched.names.iter().flat_map(|(kind, name)| self.take(*kind, name, objects)).collect();
+        if edits.iter().any(|edit| matches!(edit, Edit::Ingress | Edit::Whole)) {
+            edits.extend(self.derive(objects));
+        }
+        edits
+    }
+
+    /// Looks at what Ingresses become.
+    fn derive(&self, objects: &mut Objects) -> Vec<Edit> {
+        let edits = ingress::derive(objects, &self.settings);
+        if !Arc::ptr_eq(&self.derived.borrow(), &objects.derived) {
+            self.derived.send_replace(Arc::clone(&objects.derived));
+        }
+        edits
+    }
+
+    /// What Ingresses become, for whoever makes policies of it.
+    pub(crate) fn derived(&self) -> watch::Receiver<Arc<Derived>> {
+        self.derived.subscribe()
+    }
+
+    /// The policies of that are in force.
+    pub(crate) fn guarded(&self, generation: u64) {
+        self.in_force.send_replace(generation);
+    }
+
+    /// Waits a while until the policies of what Ingresses became are in force: what comes without them is refused.
+    pub(crate) async fn until_guarded(&self) {
+        let derived = Arc::clone(&self.derived.borrow());
+        if derived.is_guarded() {
+            let mut in_force = self.in_force.subscribe();
+            let _ = tokio::time::timeout(GUARDED_MAX, in_force.wait_for(|known| *known >= derived.generation)).await;
+        }
     }
 
     fn take(&self, kind: Kind, name: &Name, objects: &mut Objects) -> Vec<Edit> {
@@ -261,6 +316,8 @@ impl Watches {
             Kind::Service => self.services.take(name, objects),
             Kind::Slice => self.slices.take(name, objects),
             Kind::Namespace => self.namespaces.take(name, objects),
+            Kind::Ingress => self.ingresses.take(name, objects),
+            Kind::IngressClass => self.ingress_classes.take(name, objects),
         }
     }
 
@@ -283,6 +340,9 @@ impl Watches {
             services: self.services.objects(&self.before.services),
             slices: self.slices.objects(&self.before.slices),
             namespaces: self.namespaces.objects(&self.before.namespaces),
+            ingresses: self.ingresses.objects(&self.before.ingresses),
+            ingress_classes: self.ingress_classes.objects(&self.before.ingress_classes),
+            derived: Arc::default(),
         }
     }
 }

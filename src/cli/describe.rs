@@ -1,9 +1,12 @@
 //! `atoll describe KIND NAME`: one object for people: what is wanted, how it is, what happened to it.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use atoll_api::ingress::{INGRESS_CLASS, Options, is_served, translate};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Api;
 use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
@@ -14,6 +17,9 @@ use super::failure::Outcome;
 use super::get::plain;
 use super::kinds::{self, Kind};
 use super::output::{Output, age, columns, yaml};
+
+/// Classes of Ingresses that a gateway may serve, beside those that name it.
+const SERVED: [&str; 2] = [INGRESS_CLASS, "nginx"];
 
 /// Show one object with its conditions and events.
 #[derive(Debug, clap::Args)]
@@ -31,12 +37,13 @@ impl Describe {
         let kind = kinds::find(&at.client, &word).await?;
         let object = kinds::read(&at, &kind, &name).await?;
         let events = events_of(&at, &kind, &object).await;
+        let refused = refused(&at, &kind, &object).await;
         let value = plain(&kind, object);
         match globals.output {
             Output::Json | Output::Yaml => {
-                globals.output.show(&json!({"object": value, "events": events}), String::new)
+                globals.output.show(&json!({"object": value, "events": events, "refused": refused}), String::new)
             }
-            _ => globals.output.show(&(), || text(&value, &events, Timestamp::now())),
+            _ => globals.output.show(&(), || text(&value, &events, &refused, Timestamp::now())),
         }
     }
 }
@@ -53,7 +60,31 @@ async fn events_of(at: &Connection, kind: &Kind, object: &DynamicObject) -> Vec<
     events
 }
 
-fn text(object: &Value, events: &[Event], now: Timestamp) -> String {
+/// What of an Ingress the gateway doesn't carry out, a line each; hosts and canaries are shared with the others of its class.
+async fn refused(at: &Connection, kind: &Kind, object: &DynamicObject) -> Vec<String> {
+    if kind.resource.kind != "Ingress" || kind.resource.group != "networking.k8s.io" {
+        return Vec::new();
+    }
+    let api: Api<Ingress> = Api::all(at.client.clone());
+    let list = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    let mut all: Vec<Arc<Ingress>> = list.into_iter().map(Arc::new).collect();
+    let classes: Api<IngressClass> = Api::all(at.client.clone());
+    let classes = classes.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    let classes: Vec<Arc<IngressClass>> = classes.into_iter().map(Arc::new).collect();
+    all.retain(|ingress| is_served(ingress, &classes, &SERVED.map(str::to_owned)));
+    let class = |ingress: &Ingress| ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.clone());
+    let is_it = |i: &&Arc<Ingress>| {
+        i.metadata.name == object.metadata.name && i.metadata.namespace == object.metadata.namespace
+    };
+    let Some(own) = all.iter().find(is_it).map(|found| class(found)) else { return Vec::new() };
+    all.retain(|ingress| class(ingress) == own);
+    let translation = translate(&all, &Options::default());
+    let name =
+        (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
+    translation.parts.get(&name).map(|part| part.findings.iter().map(ToString::to_string).collect()).unwrap_or_default()
+}
+
+fn text(object: &Value, events: &[Event], refused: &[String], now: Timestamp) -> String {
     let mut out = String::new();
     let meta = &object["metadata"];
     for (label, value) in [
@@ -75,6 +106,9 @@ fn text(object: &Value, events: &[Event], now: Timestamp) -> String {
         section(&mut out, key, &object[key]);
     }
     status(&mut out, &object["status"], now);
+    if !refused.is_empty() {
+        let _ = writeln!(out, "Not carried out:\n{}", indent(&refused.join("\n")));
+    }
     if !events.is_empty() {
         let rows = events.iter().map(|e| {
             let message = e.message.clone().unwrap_or_default();
@@ -143,7 +177,7 @@ mod tests {
                 "conditions": [{"type": "Ready", "status": "True", "reason": "AllReady", "message": "fine"}],
             },
         });
-        let text = text(&object, &[], Timestamp::UNIX_EPOCH);
+        let text = text(&object, &[], &[], Timestamp::UNIX_EPOCH);
         for line in [
             "Name:        web",
             "  summary: prod-eu 2/2",

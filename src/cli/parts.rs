@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::failure::{Failure, Outcome};
 use super::output::Output;
-use super::{Globals, dns, gateway, store, stub};
+use super::{Globals, dns, gateway, import_ingress, shadow, store, stub};
 use crate::{run, up};
 
 /// Start a whole federation on this machine.
@@ -126,6 +126,10 @@ enum GatewayVerb {
     Disable(gateway::Hold),
     /// Use a cluster or endpoint again
     Enable(gateway::Hold),
+    /// Print Ingresses as Gateway API objects, and on stderr what has no target
+    ImportIngress(import_ingress::ImportIngress),
+    /// Replay a log through the old ingress and Atoll and compare what they answer
+    Shadow(shadow::Shadow),
 }
 
 impl Gateway {
@@ -140,6 +144,8 @@ impl Gateway {
             Some(GatewayVerb::Drain(hold)) => hold.run(globals, Some("drain")).await,
             Some(GatewayVerb::Disable(hold)) => hold.run(globals, Some("disable")).await,
             Some(GatewayVerb::Enable(hold)) => hold.run(globals, None).await,
+            Some(GatewayVerb::Shadow(shadow)) => shadow.run(globals).await,
+            Some(GatewayVerb::ImportIngress(import)) => import.run(globals).await,
             None => Ok(run::gateway(self.config).await?),
         }
     }

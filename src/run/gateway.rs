@@ -74,6 +74,8 @@ pub(crate) async fn run_gateway(
         access_fields: config.gateway.access_log.as_ref().map(|log| log.fields.clone()).unwrap_or_default(),
         count_routes: config.gateway.count_routes,
         traces: config.gateway.traces.clone(),
+        ingress_classes: config.gateway.ingress_classes.clone(),
+        default_certificate: config.gateway.default_certificate.clone(),
     };
     let resources = atoll_gateway::Resources {
         topology: common.topology,

@@ -5,6 +5,7 @@ pub(crate) mod streams;
 
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
 
+use crate::ingress;
 use crate::status::{ParentVerdict, Verdict};
 use crate::table::{Draft, Host, ListenerDraft, Problem, allows};
 
@@ -48,12 +49,17 @@ impl<T> Compiled<T> {
 pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReference) -> Option<Place> {
     let (gateway, set) = owner(draft, route, parent)?;
     let owner = &draft.gateways[gateway];
+    // Ingresses have a Gateway of their own, which takes nothing else.
+    let is_ingress = route.kind == "Ingress";
+    if ingress::is_ours(&*owner.object) != is_ingress {
+        return None;
+    }
     let mut place =
         Place { gateway, listeners: Vec::new(), why: ("NoMatchingParent", "the parent has no such listener") };
     for (at, listener) in owner.listeners.iter().enumerate().filter(|(_, l)| l.set == set && is_meant(parent, l)) {
         let from = listener.spec.allowed_routes.as_ref().and_then(|a| a.namespaces.as_ref());
         let namespaces = &draft.objects.namespaces;
-        if !listener.kinds.iter().any(|k| k.kind == route.kind)
+        if !(is_ingress || listener.kinds.iter().any(|k| k.kind == route.kind))
             || !allows(from, "Same", &listener.namespace, route.namespace, namespaces)
         {
             if place.why.0 == "NoMatchingParent" {

@@ -17,7 +17,7 @@ use super::{Compiled, Hosts, find, verdict};
 use crate::filter::{self, Filter, Resolve};
 use crate::objects::Age;
 use crate::session::Session;
-use crate::status::{RouteObject, RouteVerdicts};
+use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
 use crate::table::{
     Backend, Draft, Entry, From, ListenerDraft, Match, Problem, Resolver, Retry, Rule, Scope, Spot, Wants,
 };
@@ -50,15 +50,24 @@ pub(crate) struct Route<'a> {
     pub(crate) parents: &'a [ParentReference],
     pub(crate) wants: Wants,
     pub(crate) age: Arc<Age>,
+    /// Ports by name, which backends of Ingresses have; a number below 0 is a place here.
+    pub(crate) port_names: &'a [String],
     pub(crate) rules: Vec<Written<'a>>,
 }
 
 type Rules = Vec<(Vec<Arc<Match>>, Arc<Rule>)>;
 
-/// Attaches a route to all of its parents.
-pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route: &Route<'_>) {
-    let mut compiled: BTreeMap<usize, Compiled<Rules>> = BTreeMap::new();
+/// Attaches the routes of an object, each to all of its parents.
+pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, routes: &[Route<'_>]) {
     let (mut parents, mut spots) = (Vec::new(), Vec::new());
+    for route in routes {
+        attach(draft, route, &mut parents, &mut spots);
+    }
+    draft.attached(RouteVerdicts { object, parents }, spots);
+}
+
+fn attach(draft: &mut Draft<'_>, route: &Route<'_>, parents: &mut Vec<ParentVerdict>, spots: &mut Vec<Spot>) {
+    let mut compiled: BTreeMap<usize, Compiled<Rules>> = BTreeMap::new();
     let meant = super::Route { kind: route.kind, namespace: route.namespace, hostnames: route.hostnames };
     for parent in route.parents {
         let Some(place) = find(draft, &meant, parent) else { continue };
@@ -74,7 +83,6 @@ pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route
         }
         parents.push(verdict(parent, &place, compiled));
     }
-    draft.attached(RouteVerdicts { object, parents }, spots);
 }
 
 fn put(listener: &mut ListenerDraft, hosts: &Hosts, rules: &Rules) {
@@ -215,6 +223,17 @@ struct Backends<'r, 'a> {
 impl Backends<'_, '_> {
     fn backend(&mut self, target: &BackendObjectReference) -> Result<usize, Problem> {
         let from = From { kind: self.route.kind, namespace: self.route.namespace };
+        let named = target.port.filter(|port| *port < 0);
+        let named = named.and_then(|port| self.route.port_names.get(usize::try_from(-1 - port).ok()?));
+        let numbered;
+        let target = match named {
+            Some(name) => {
+                let port = self.resolver.port_named(self.route.namespace, &target.name, name, &self.scope.set);
+                numbered = BackendObjectReference { port: Some(port), ..target.clone() };
+                &numbered
+            }
+            None => target,
+        };
         let found = self.resolver.resolve(target, from, self.scope, self.route.wants);
         if let Err(problem) = &found {
             self.unresolved.get_or_insert(problem.clone());

@@ -1,4 +1,5 @@
-//! `RequestRedirect`: answers with another place; what is not named stays as in the request.
+//! `RequestRedirect`: answers with another place; what is not named stays as in the request. A whole path that holds a question mark is the
+//! whole target: then the request's query does not stay.
 
 use atoll_api::kinds::gateway::HTTPRouteFilter;
 use bytes::Bytes;
@@ -35,7 +36,8 @@ impl Filter for Redirect {
         let (scheme, authority) = self.authority(matched);
         let path = head.uri.path();
         let path = self.path.as_ref().map_or_else(|| path.to_owned(), |new| new.apply(path, matched.prefix));
-        let query = head.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+        let query = head.uri.query().filter(|_| !path.contains('?')).map(|q| format!("?{q}")).unwrap_or_default();
+        let path = path.strip_suffix('?').unwrap_or(&path);
         let mut answer = Response::new(Bytes::new());
         *answer.status_mut() = self.status;
         match HeaderValue::from_str(&format!("{scheme}://{authority}{path}{query}")) {

@@ -10,6 +10,7 @@ use atoll_api::kinds::gateway::{
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -36,6 +37,8 @@ pub(crate) enum Kind {
     Service,
     Slice,
     Namespace,
+    Ingress,
+    IngressClass,
 }
 
 /// What a change means.
@@ -49,6 +52,8 @@ pub(crate) enum Edit {
     Said(Kind, Name),
     /// A route is there, another, or gone.
     Route(Kind, Name),
+    /// What Ingresses become is to be looked at.
+    Ingress,
     /// A certificate.
     Secret(Name),
     /// The ports of a Service.
@@ -136,6 +141,20 @@ route!(GRPCRoute, Grpc, grpc);
 route!(TLSRoute, Tls, tls);
 route!(TCPRoute, Tcp, tcp);
 route!(UDPRoute, Udp, udp);
+kept!(Ingress, Ingress, ingresses, |name, old, new| match (old, new) {
+    (Some(old), Some(new))
+        if alike(&old.metadata, &new.metadata)
+            && old.spec == new.spec
+            && old.metadata.annotations == new.metadata.annotations =>
+    {
+        vec![Edit::Said(Kind::Ingress, name.clone())]
+    }
+    _ => vec![Edit::Ingress],
+});
+kept!(IngressClass, IngressClass, ingress_classes, |_, old, new| {
+    let said = |c: &IngressClass| (c.annotations().clone(), c.spec.clone());
+    vec![if old.map(said) == new.map(said) { Edit::Nothing } else { Edit::Ingress }]
+});
 kept!(ReferenceGrant, Grant, grants, |_, old, new| {
     vec![if old.map(|g| &g.spec) == new.map(|g| &g.spec) { Edit::Nothing } else { Edit::Whole }]
 });

@@ -30,6 +30,7 @@ use super::judge::{Judged, World, judge};
 use super::peer::At;
 use super::shares::{Demand, Shares};
 use super::stores::Stores;
+use crate::ingress::{self, Derived};
 use crate::objects::age;
 use crate::plane::Plane;
 use crate::status::{Update, policies};
@@ -96,6 +97,7 @@ pub(crate) async fn follow(given: Follow, shutdown: CancellationToken) {
         told_at: Instant::now(),
         before: None,
         said: Vec::new(),
+        derived: Default::default(),
     };
     let _ = shutdown.run_until_cancelled(following.go(changes)).await;
     tasks.shutdown().await;
@@ -130,16 +132,20 @@ struct Following {
     /// Of what the policies in force were made.
     before: Option<Materials>,
     said: Vec<Judged>,
+    /// What Ingresses became before, and what they are now.
+    derived: [Arc<Derived>; 2],
 }
 
 impl Following {
     async fn go(mut self, mut changes: watch::Receiver<u64>) {
         let (mut objects, mut topology) = (self.given.watches.changes(), self.given.topology.clone());
+        let mut ingresses = self.given.watches.derived();
         let mut known: Option<Arc<Topology>> = None;
         let mut is_due = true;
         loop {
             changes.borrow_and_update();
             objects.borrow_and_update();
+            drop(ingresses.borrow_and_update());
             let newest = Arc::clone(&topology.borrow_and_update().topology);
             let is_other = known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &newest));
             known = Some(newest);
@@ -154,6 +160,10 @@ impl Following {
             }
             is_due = tokio::select! {
                 changed = changes.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
+                changed = ingresses.changed() => match changed {
                     Ok(()) => true,
                     Err(_) => return,
                 },
@@ -211,10 +221,12 @@ impl Following {
         if !listed && (self.good.is_none() || self.before.is_some()) {
             return;
         }
+        let derived = Arc::clone(&self.given.watches.derived().borrow());
         let mut objects: Vec<Arc<RoutePolicy>> = match &self.good {
             Some(good) if !listed => good.policies.iter().cloned().map(Arc::new).collect(),
             _ => self.policies.store.state(),
         };
+        objects.extend(self.of_ingresses(&derived));
         objects.sort_by_cached_key(|policy| age(&**policy));
         let (secrets, backends) = self.referred(&objects, listed);
         let now = Materials { objects, secrets, backends };
@@ -225,9 +237,22 @@ impl Following {
             }
         }
         self.before = Some(now);
+        self.given.watches.guarded(derived.generation);
         if listed {
             self.say();
         }
+    }
+
+    /// What is made of Ingresses, and what was before: the table may be either's.
+    fn of_ingresses(&mut self, derived: &Arc<Derived>) -> Vec<Arc<RoutePolicy>> {
+        if self.derived[1].generation != derived.generation {
+            self.derived.swap(0, 1);
+            self.derived[1] = Arc::clone(derived);
+        }
+        let mut all: Vec<Arc<RoutePolicy>> = self.derived.iter().flat_map(|d| d.policies.iter().cloned()).collect();
+        all.sort_by_cached_key(|policy| age(&**policy));
+        all.dedup_by_key(|policy| age(&**policy));
+        all
     }
 
     /// Makes the policies, and swaps them in.
@@ -318,11 +343,11 @@ impl Following {
             policy.metadata.managed_fields = None;
             policy
         };
+        let objects = objects.iter().filter(|policy| !ingress::is_ours(&***policy));
         let kept = |at: &At| Kept { cluster: at.cluster.clone(), host: at.host.clone(), port: at.port };
         let found =
             backends.iter().filter_map(|(key, at)| Some((key.clone(), at.as_ref().ok()?.iter().map(kept).collect())));
-        let good =
-            Good { policies: objects.iter().map(plain).collect(), secrets: secrets.clone(), backends: found.collect() };
+        let good = Good { policies: objects.map(plain).collect(), secrets: secrets.clone(), backends: found.collect() };
         let hub = self.given.topology.borrow().topology.settings.hub_id.clone();
         let Ok(body) = serde_json::to_vec(&good) else { return };
         let file = kept::encode(FORM, &hub, &serde_json::Value::Null, &body);

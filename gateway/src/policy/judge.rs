@@ -97,7 +97,8 @@ pub(crate) fn judge(objects: &[Arc<RoutePolicy>], world: &World<'_>) -> (Policie
 fn target(written: &TargetRef, namespace: &str, problems: &mut Vec<String>) -> Option<Target> {
     let known = match written.group.as_str() {
         GATEWAY_GROUP => KINDS.contains(&written.kind.as_str()),
-        "networking.k8s.io" => written.kind == "Ingress" && written.section_name.is_none(),
+        // Only what is made of annotations names sections of it.
+        "networking.k8s.io" => written.kind == "Ingress",
         _ => false,
     };
     if !known {

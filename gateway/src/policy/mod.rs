@@ -49,7 +49,8 @@ pub(crate) use normal::{is_unreserved, normalise, path as normal};
 pub(crate) use passage::{Asked, Back, Behind, back, pass};
 pub(crate) use precedence::{Index, Target, levels};
 
-use crate::filter::{Guard, Permit};
+use crate::filter::{Closed, Guard, Permit};
+use crate::ingress;
 use crate::table::ListenerTable;
 
 /// The newest policies; nothing before they are known.
@@ -109,7 +110,7 @@ impl Policies {
         route: &Arc<str>,
         rule: Option<&String>,
     ) -> Option<Arc<Chain>> {
-        if self.index.is_empty() {
+        if self.index.is_empty() && !rule.is_some_and(|name| ingress::needs_guard(name)) {
             return None;
         }
         let hash = self.hasher.hash_one((&*listener.id, &**route, rule));
@@ -136,6 +137,10 @@ impl Policies {
         let set = listener.set.as_deref().and_then(|set| set.split_once('/'));
         let gateway = listener.gateway.split_once('/')?;
         let place = levels(gateway, set, &listener.name, (kind, namespace, name), rule.map(String::as_str));
+        if rule.is_some_and(|name| ingress::needs_guard(name)) && !self.index.has(&place[0]) {
+            let why = format!("filters of Ingress `{namespace}/{name}` are not in force yet");
+            return Some(Arc::new(Chain { guards: vec![Arc::new(Closed(why))], given: Vec::new() }));
+        }
         let winners = self.index.winners(&place);
         let mut chain = Chain { guards: Vec::new(), given: Vec::new() };
         let mut ranked: Vec<(usize, Arc<dyn Guard>)> = Vec::new();

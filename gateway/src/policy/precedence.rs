@@ -78,6 +78,11 @@ impl Index {
         self.by_target.is_empty()
     }
 
+    /// Whether any policy targets it.
+    pub(crate) fn has(&self, target: &Target) -> bool {
+        self.by_target.contains_key(target)
+    }
+
     /// For each filter the policy, by its place, that gives it.
     pub(crate) fn winners(&self, levels: &[Target]) -> BTreeMap<&str, usize> {
         let mut winners = BTreeMap::new();

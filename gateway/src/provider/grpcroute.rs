@@ -24,9 +24,10 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         parents: &spec.parent_refs,
         wants: Wants::Grpc,
         age: Arc::new(age(&*object)),
+        port_names: &[],
         rules,
     };
-    provide_rules(draft, object_of_status, &route);
+    provide_rules(draft, object_of_status, &[route]);
 }
 
 fn rule(written: &GRPCRouteRule) -> Written<'_> {

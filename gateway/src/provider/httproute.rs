@@ -24,12 +24,13 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         parents: &spec.parent_refs,
         wants: Wants::Http,
         age: Arc::new(age(&*object)),
+        port_names: &[],
         rules,
     };
-    provide_rules(draft, object_of_status, &route);
+    provide_rules(draft, object_of_status, &[route]);
 }
 
-fn rule(written: &HTTPRouteRule) -> Written<'_> {
+pub(super) fn rule(written: &HTTPRouteRule) -> Written<'_> {
     Written {
         name: written.name.as_ref(),
         matches: matches(written),

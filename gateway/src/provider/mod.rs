@@ -2,6 +2,7 @@
 
 mod grpcroute;
 mod httproute;
+mod ingress;
 mod tcproute;
 mod tlsroute;
 mod udproute;
@@ -45,6 +46,15 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         names: |objects| objects.grpc.names().cloned().collect(),
         object: |objects, name| objects.grpc.at(name).map(|object| Arc::clone(object) as _),
         provide: grpcroute::provide,
+    },
+    Provider {
+        kind: ingress::KIND,
+        // No listener of a Gateway takes them.
+        protocols: &[],
+        row: ingress::ROW,
+        names: |objects| objects.derived.live.keys().cloned().collect(),
+        object: |objects, name| objects.ingresses.at(name).map(|object| Arc::clone(object) as _),
+        provide: ingress::provide,
     },
     Provider {
         kind: tlsroute::KIND,

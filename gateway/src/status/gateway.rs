@@ -125,7 +125,7 @@ fn of_set(draft: &GatewayDraft, at: usize, set: &SetDraft, input: &Input<'_>) ->
     }
 }
 
-fn addresses(draft: &GatewayDraft, input: &Input<'_>) -> Vec<GatewayAddress> {
+pub(super) fn addresses(draft: &GatewayDraft, input: &Input<'_>) -> Vec<GatewayAddress> {
     let given = |kind: &str, value: String| GatewayAddress { address_type: Some(kind.to_owned()), value };
     if !draft.addresses.is_empty() {
         return draft.addresses.iter().map(|ip| given("IPAddress", ip.to_string())).collect();

@@ -4,8 +4,10 @@
 //! change touched. `write` writes them.
 
 mod condition;
+mod events;
 mod features;
 mod gateway;
+mod ingress;
 mod lead;
 pub(crate) mod policies;
 mod policy;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{GATEWAY_CONTROLLER, GatewayClass, GatewayClassStatus, SupportedFeature};
 use jiff::Timestamp;
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::core::ApiResource;
 use kube::{Resource, ResourceExt as _};
 use serde::Serialize;
@@ -82,6 +85,9 @@ impl Sheet {
 
     /// Judges a Gateway and its sets.
     pub(crate) fn gateway(&mut self, draft: &GatewayDraft, input: &Input<'_>) {
+        if crate::ingress::is_ours(&*draft.object) {
+            return;
+        }
         for (kind, name, update) in gateway::updates(draft, input) {
             self.put(kind, name, update);
         }
@@ -95,6 +101,12 @@ impl Sheet {
     /// Judges a route; nothing: there is none.
     pub(crate) fn route(&mut self, route: &RouteName, verdicts: Option<&RouteVerdicts>, now: Timestamp) {
         self.put(route.0, route.1.clone(), verdicts.and_then(|verdicts| route::update(verdicts, now)));
+    }
+
+    /// Judges an Ingress: where it is reached; nothing: nowhere.
+    pub(crate) fn ingress(&mut self, object: &Arc<Ingress>, draft: Option<&GatewayDraft>, input: &Input<'_>) {
+        let addresses = draft.map(|draft| gateway::addresses(draft, input)).unwrap_or_default();
+        self.put(Kind::Ingress, name_of(&**object), ingress::update(object, &addresses));
     }
 
     /// Judges a BackendTLSPolicy. `ancestors`: which policies have to do with which Gateways, both by their places.

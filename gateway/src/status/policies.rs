@@ -20,6 +20,8 @@ const ANCESTORS_MAX: usize = 16;
 /// The Gateways, as namespace and name, on which anything of `targets` is served.
 pub(crate) fn ancestors(table: &Table, targets: &[Target]) -> BTreeSet<(String, String)> {
     let listeners = table.slots.values().flat_map(|slot| slot.listeners.values());
+    // The Gateway of Ingresses is nobody's object: there the target itself is told.
+    let listeners = listeners.filter(|listener| !listener.gateway.contains(':'));
     let touched = listeners.filter(|listener| targets.iter().any(|target| touches(listener, target)));
     touched.filter_map(|l| l.gateway.split_once('/')).map(|(at, name)| (at.to_owned(), name.to_owned())).collect()
 }

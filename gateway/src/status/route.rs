@@ -8,6 +8,7 @@ use atoll_api::kinds::gateway::{
     UDPRoute,
 };
 use jiff::Timestamp;
+use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Update;
@@ -42,6 +43,21 @@ macro_rules! route_objects {
 }
 
 route_objects!(HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute);
+
+/// Its status says where it is reached, and nothing of parents.
+impl RouteObject for Ingress {
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn status(&self) -> Option<&RouteStatus> {
+        None
+    }
+
+    fn update(&self, _: &RouteStatus) -> Option<Update> {
+        None
+    }
+}
 
 /// What became of a route at one parent.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_api::ingress::INGRESS_CLASS;
 use atoll_api::kinds::FIELD_MANAGER;
 use atoll_api::kinds::gateway::{GATEWAY_CLASS, GATEWAY_CONTROLLER, GatewayClass, GatewayClassSpec};
 use futures::StreamExt as _;
+use k8s_openapi::api::networking::v1::{IngressClass, IngressClassSpec};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
@@ -16,8 +18,10 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::events::Told;
 use super::lead::{Lead, RENEW_EVERY};
 use super::{Statuses, Update};
+use crate::ingress::Derived;
 
 const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(15);
@@ -26,34 +30,32 @@ const WRITES_MAX: usize = 8;
 /// Writes until it is looked whether there is something newer.
 const ROUND: usize = 64;
 
+/// Where what is to be written comes from.
+pub(crate) struct Sources {
+    pub(crate) statuses: watch::Receiver<Statuses>,
+    pub(crate) policies: watch::Receiver<Vec<Update>>,
+    pub(crate) ingresses: watch::Receiver<Arc<Derived>>,
+}
+
 /// Writes whatever is newest until `shutdown`, while this replica leads.
-pub(crate) async fn run(
-    client: Client,
-    instance: String,
-    mut statuses: watch::Receiver<Statuses>,
-    mut policies: watch::Receiver<Vec<Update>>,
-    shutdown: CancellationToken,
-) {
+pub(crate) async fn run(client: Client, instance: String, mut sources: Sources, shutdown: CancellationToken) {
     let mut lead = Lead::new(client.clone(), &instance);
-    let _ = shutdown.run_until_cancelled(go(&client, &mut lead, &mut statuses, &mut policies)).await;
+    let _ = shutdown.run_until_cancelled(go(&client, &mut lead, &mut sources)).await;
     let _ = tokio::time::timeout(AGAIN_MIN, lead.give_up()).await;
 }
 
-async fn go(
-    client: &Client,
-    lead: &mut Lead,
-    statuses: &mut watch::Receiver<Statuses>,
-    policies: &mut watch::Receiver<Vec<Update>>,
-) {
+async fn go(client: &Client, lead: &mut Lead, Sources { statuses, policies, ingresses }: &mut Sources) {
+    let mut told = Told::default();
     let (mut again, mut class_is_there) = (AGAIN_MIN, false);
     let mut made = BTreeMap::new();
     loop {
         let newest = statuses.borrow_and_update().clone();
         let of_policies = policies.borrow_and_update().clone();
+        let derived = Arc::clone(&ingresses.borrow_and_update());
         let mut whole = true;
         if lead.holds().await {
             if !class_is_there {
-                class_is_there = make_class(client).await;
+                class_is_there = make_class(client).await && make_ingress_class(client).await;
             }
             whole = class_is_there;
             for round in newest.updates.chunks(ROUND) {
@@ -69,6 +71,7 @@ async fn go(
             for update in of_policies {
                 whole &= write(client.clone(), Arc::new(update)).await;
             }
+            whole &= told.tell(client, &derived).await;
             whole &= make_all(client, &newest.made, &mut made).await;
         }
         again = if whole { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
@@ -76,6 +79,7 @@ async fn go(
         tokio::select! {
             changed = statuses.changed() => if changed.is_err() { return },
             changed = policies.changed() => if changed.is_err() { return },
+            changed = ingresses.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -100,8 +104,27 @@ async fn make_class(client: &Client) -> bool {
     }
 }
 
+/// Makes the IngressClass that exists from the start. Returns whether it is there, or can't be.
+async fn make_ingress_class(client: &Client) -> bool {
+    let api: Api<IngressClass> = Api::all(client.clone());
+    let mut class = IngressClass::default();
+    class.metadata.name = Some(INGRESS_CLASS.to_owned());
+    class.spec = Some(IngressClassSpec { controller: Some(GATEWAY_CONTROLLER.to_owned()), parameters: None });
+    match api.get_opt(INGRESS_CLASS).await {
+        Ok(Some(_)) => true,
+        Ok(None) => match api.create(&PostParams::default(), &class).await {
+            Ok(_) => true,
+            // Where Ingresses are not known, or not ours to touch, there is nothing to make.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => true,
+            Err(error) => said(&error),
+        },
+        Err(kube::Error::Api(status)) if status.code == 403 => true,
+        Err(error) => said(&error),
+    }
+}
+
 fn said(error: &kube::Error) -> bool {
-    tracing::debug!(%error, "GatewayClass not made yet");
+    tracing::debug!(%error, "class not made yet");
     false
 }
 

@@ -122,7 +122,8 @@ impl Resolver<'_> {
         let (group, kind) = (target.group.as_deref().unwrap_or(""), target.kind.as_deref().unwrap_or("Service"));
         let namespace = target.namespace.as_deref().unwrap_or(from.namespace);
         let import = match (group, kind) {
-            ("", "Service") => false,
+            // Where no such Service exists an Ingress means the ServiceImport of that name.
+            ("", "Service") => from.kind == "Ingress" && self.objects.services.get(namespace, &target.name).is_none(),
             (IMPORT_GROUP, "ServiceImport") => true,
             _ => {
                 return Err(Problem::new(
@@ -143,7 +144,26 @@ impl Resolver<'_> {
         } else {
             self.local(service, target.port, wants)?
         };
-        Ok(self.secure(found, (group, kind), namespace, &target.name, scope, wants))
+        let kind = if import { (IMPORT_GROUP, "ServiceImport") } else { (group, kind) };
+        Ok(self.secure(found, kind, namespace, &target.name, scope, wants))
+    }
+
+    /// The number of a port of the Service, or where there is none of the ServiceImport; 0 where it has none of that name.
+    pub(crate) fn port_named(&mut self, namespace: &str, name: &str, port: &str, set: &str) -> i32 {
+        let service = ServiceName::new(namespace, name);
+        self.noted.services.insert(service.clone());
+        let number = match self.objects.services.get(namespace, name) {
+            Some(found) => {
+                let ports = found.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+                ports.filter(|p| p.name.as_deref() == Some(port)).map(|p| p.port).next()
+            }
+            None => {
+                let facts = self.topology.services.get(set).and_then(|services| services.get(&service));
+                let mut ports = facts.into_iter().flat_map(|facts| &facts.ports);
+                ports.find(|p| p.name == port).map(|p| i32::from(p.port))
+            }
+        };
+        number.unwrap_or_default()
     }
 
     fn import(&self, service: ServiceName, port: Option<i32>, set: &str, wants: Wants) -> Result<Found, Problem> {

@@ -17,6 +17,7 @@ use super::build::{Input, Memory};
 use super::claim::Claims;
 use super::listener::{ListenerDraft, Owner, certificate, draft};
 use super::{Slot, set};
+use crate::ingress;
 use crate::objects::age;
 use crate::status::Verdict;
 use crate::tls::{Certificate, Keys};
@@ -66,7 +67,11 @@ pub(super) fn gateways(input: &Input<'_>, memory: &mut Memory) -> (Vec<GatewayDr
         .filter(|c| c.spec.controller_name == GATEWAY_CONTROLLER)
         .map(|c| c.name_any())
         .collect();
-    let ours = input.objects.gateways.iter().filter(|g| classes.contains(&g.spec.gateway_class_name));
+    let ours = input
+        .objects
+        .gateways
+        .iter()
+        .filter(|g| ingress::is_ours(&***g) || classes.contains(&g.spec.gateway_class_name));
     let mut ours: Vec<&Arc<Gateway>> = ours.collect();
     ours.sort_by_cached_key(|gateway| age(&***gateway));
     let given = if input.pool.is_empty() {

@@ -20,6 +20,7 @@ use super::served::served;
 use super::upstreams::Upstreams;
 use super::{Entry, Host, ListenerTable, Policy, Slot, SlotTable, Table};
 use crate::attach::Hosts;
+use crate::ingress;
 use crate::objects::{Kind, Name, Objects};
 use crate::provider::PROVIDERS;
 use crate::status::{RouteVerdicts, Sheet};
@@ -254,7 +255,13 @@ impl Made {
             self.sheet.gateway(&self.gateways[gateway], input);
         }
         for route in &touched.routes {
-            self.sheet.route(route, self.routes.get(route).map(|attached| &attached.verdicts), input.now);
+            let attached = self.routes.get(route);
+            self.sheet.route(route, attached.map(|attached| &attached.verdicts), input.now);
+            if let (Kind::Ingress, Some(object)) = (route.0, input.objects.ingresses.at(&route.1)) {
+                let stands = attached.is_some_and(|attached| !attached.spots.is_empty());
+                let mut gateways = self.gateways.iter().filter(|draft| stands && ingress::is_ours(&*draft.object));
+                self.sheet.ingress(object, gateways.next(), input);
+            }
         }
         for at in &touched.policies {
             self.sheet.policy(*at, &self.policies, &self.gateways, &self.ancestors, input.now);

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 
+use atoll_api::ingress::BEGINS;
 use atoll_api::kinds::gateway::{GRPCRouteMatch, HTTPRouteMatch, NamedMatch};
 use http::{HeaderMap, HeaderName, Method, request::Parts};
 use regex::{Regex, RegexBuilder};
@@ -21,6 +22,8 @@ pub(crate) enum PathMatch {
     /// Without a slash at its end; empty: every path.
     Prefix(String),
     Regex(Regex),
+    /// What it begins with, segments or not.
+    Begins(String),
     /// The last of two segments: a gRPC method of any service.
     Method(String),
 }
@@ -115,7 +118,9 @@ impl Match {
             PathMatch::Exact(path) => (0, path.len()),
             PathMatch::Regex(regex) => (1, regex.as_str().len()),
             PathMatch::Prefix(prefix) if prefix.is_empty() => (3, 0),
-            PathMatch::Prefix(prefix) => (2, prefix.len()),
+            // Of two that are the same the one that ends with a segment is the narrower.
+            PathMatch::Prefix(prefix) => (2, prefix.len() * 2 + 1),
+            PathMatch::Begins(begin) => (2, begin.len() * 2),
             PathMatch::Method(_) => (2, 0),
         };
         (kind, Reverse(length), self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()))
@@ -139,6 +144,7 @@ impl PathMatch {
                 path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
             Self::Regex(regex) => regex.is_match(path),
+            Self::Begins(begin) => path.starts_with(begin.as_str()),
             Self::Method(method) => {
                 path.rsplit_once('/').is_some_and(|(service, last)| last == method && service.len() > 1)
             }
@@ -161,6 +167,7 @@ impl std::fmt::Display for Match {
             PathMatch::Exact(path) => write!(f, "path = {path}")?,
             PathMatch::Prefix(prefix) => write!(f, "path below {prefix}/")?,
             PathMatch::Regex(regex) => write!(f, "path ~ {regex}")?,
+            PathMatch::Begins(begin) => write!(f, "path {begin}…")?,
             PathMatch::Method(method) => write!(f, "method {method} of any service")?,
         }
         if let Some(method) = &self.method {
@@ -183,6 +190,7 @@ fn path(written: &HTTPRouteMatch) -> Result<PathMatch, String> {
         None | Some("PathPrefix") => Ok(PathMatch::Prefix(value.trim_end_matches('/').to_owned())),
         Some("Exact") => Ok(PathMatch::Exact(value)),
         Some("RegularExpression") => Ok(PathMatch::Regex(regex(&value)?)),
+        Some(BEGINS) => Ok(PathMatch::Begins(value)),
         Some(other) => Err(format!("path match type `{other}` is unknown")),
     }
 }

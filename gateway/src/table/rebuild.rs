@@ -63,7 +63,7 @@ fn plan(input: &Input<'_>, made: &mut Made, edits: &[Edit]) -> Option<Plan> {
     }
     for edit in edits {
         match edit {
-            Edit::Nothing | Edit::Whole => {}
+            Edit::Nothing | Edit::Whole | Edit::Ingress => {}
             Edit::Route(kind, name) => drop(plan.routes.insert((*kind, name.clone()))),
             Edit::Service(name) => plan.routes.extend(made.routes_of(&service(name)).cloned()),
             Edit::Endpoints(name) => drop(plan.endpoints.insert(service(name))),

@@ -29,6 +29,7 @@ impl Watches {
             "TLSRoute" => at(&self.tls.store, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
             "TCPRoute" => at(&self.tcp.store, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
             "UDPRoute" => at(&self.udp.store, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
+            "Ingress" => at(&self.ingresses.store, target).map(|_| Vec::new()),
             _ => None,
         };
         let names: Option<Vec<Option<String>>> = names;

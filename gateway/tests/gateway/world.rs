@@ -49,6 +49,8 @@ pub(crate) struct Made<'a> {
     pub(crate) traces: Option<atoll_gateway::TracesTo>,
     /// Whose connections begin with a PROXY protocol header.
     pub(crate) proxies: Vec<IpNet>,
+    /// IngressClasses beside our own.
+    pub(crate) ingress_classes: Vec<String>,
 }
 
 impl Default for Made<'_> {
@@ -66,6 +68,7 @@ impl Default for Made<'_> {
             access: None,
             traces: None,
             proxies: Vec::new(),
+            ingress_classes: Vec::new(),
         }
     }
 }
@@ -165,6 +168,7 @@ impl World {
             pool: made.pool,
             traces: made.traces,
             proxies: made.proxies,
+            ingress_classes: made.ingress_classes,
             ..Config::default()
         };
         let shutdown = CancellationToken::new();
@@ -201,6 +205,15 @@ impl World {
         let all = family.map(|family| family.get_metric()).unwrap_or_default();
         let counted = all.iter().filter(|metric| metric.get_label().iter().any(|label| label.value() == with));
         counted.map(|metric| metric.get_counter().get_value() as u64).sum()
+    }
+
+    /// What a gauge with those labels says, in the order of their names.
+    pub(crate) fn gauge(&self, name: &str, labels: &[&str]) -> Option<f64> {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name)?;
+        let is_it =
+            |m: &&prometheus::proto::Metric| m.get_label().iter().map(|label| label.value()).eq(labels.iter().copied());
+        family.get_metric().iter().find(is_it).map(|metric| metric.get_gauge().get_value())
     }
 
     /// Waits until so many were cut.

@@ -29,6 +29,8 @@ pub(super) struct FileGateway {
     access_log: Option<FileAccessLog>,
     metrics: FileMetrics,
     traces: Option<FileTraces>,
+    ingress_classes: Vec<String>,
+    ingress_default_certificate: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -90,6 +92,8 @@ impl FileGateway {
             access_log: self.access_log.map(FileAccessLog::check).transpose()?,
             count_routes: self.metrics.per_route,
             traces: self.traces.map(FileTraces::check).transpose()?,
+            ingress_classes: self.ingress_classes,
+            default_certificate: self.ingress_default_certificate.map(secret).transpose()?,
         })
     }
 }
@@ -115,6 +119,16 @@ impl FileTraces {
             bail!("gateway.traces.sample: `{}` is not between 0 and 1", self.sample);
         }
         Ok(TracesTo { collector: self.collector, sample: self.sample })
+    }
+}
+
+/// `namespace/name`.
+fn secret(said: String) -> anyhow::Result<(String, String)> {
+    match said.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => bail!("gateway.ingressDefaultCertificate: `{said}` is not NAMESPACE/NAME of a Secret"),
     }
 }
 

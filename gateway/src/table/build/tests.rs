@@ -31,6 +31,9 @@ fn objects(all: &[Value]) -> Objects {
         services: of(all, "Service"),
         slices: of(all, "EndpointSlice"),
         namespaces: of(all, "Namespace"),
+        ingresses: of(all, "Ingress"),
+        ingress_classes: of(all, "IngressClass"),
+        derived: Arc::default(),
     }
 }
 

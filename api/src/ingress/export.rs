@@ -1,0 +1,172 @@
+//! A translation as objects that people can apply, and notes of what they say otherwise than the Ingresses did. Pure.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::paths::BEGINS;
+use super::read::Finding;
+use super::{Options, Part, Route, Translation};
+use crate::kinds::gateway::{GATEWAY_GROUP, GatewaySpec, HTTPRouteSpec};
+
+/// A Gateway has at most so many listeners.
+const LISTENERS_MAX: usize = 64;
+/// A policy has at most so many targets.
+const TARGETS_MAX: usize = 16;
+
+/// What is printed.
+#[derive(Debug, Default)]
+pub struct Export {
+    /// Gateways, ReferenceGrants, HTTPRoutes, RoutePolicies.
+    pub objects: Vec<Value>,
+    /// By the Ingress: what has no target, or another meaning.
+    pub notes: Vec<(String, Finding)>,
+}
+
+/// Finds the number of a port: namespace, Service, name.
+pub type PortNamed<'a> = dyn Fn(&str, &str, &str) -> Option<i32> + 'a;
+
+/// Makes objects of a translation.
+pub fn export(translation: &Translation, options: &Options, port: &PortNamed<'_>) -> Export {
+    let mut out = Export::default();
+    let places = gateways(translation, options, &mut out);
+    for (namespace, spec) in &translation.grants {
+        out.objects.push(json!({"apiVersion": format!("{GATEWAY_GROUP}/v1"), "kind": "ReferenceGrant",
+            "metadata": {"name": options.name, "namespace": namespace}, "spec": spec}));
+    }
+    for ((namespace, name), part) in &translation.parts {
+        let mut writing = Writing { namespace, ingress: format!("{namespace}/{name}"), out: &mut out };
+        for finding in &part.findings {
+            writing.out.notes.push((writing.ingress.clone(), finding.clone()));
+        }
+        for route in &part.routes {
+            writing.route(part, route, &places, port);
+        }
+        writing.policies(name, part);
+        writing.backends(part);
+    }
+    out
+}
+
+/// Prints the Gateways; returns which of them has each listener.
+fn gateways(translation: &Translation, options: &Options, out: &mut Export) -> BTreeMap<String, String> {
+    let mut places = BTreeMap::new();
+    let Some(spec) = &translation.gateway else { return places };
+    for (at, listeners) in spec.listeners.chunks(LISTENERS_MAX).enumerate() {
+        let name = if at == 0 { options.name.clone() } else { format!("{}-{}", options.name, at + 1) };
+        places.extend(listeners.iter().map(|listener| (listener.name.clone(), name.clone())));
+        let spec = GatewaySpec { listeners: listeners.to_vec(), ..spec.clone() };
+        out.objects.push(json!({"apiVersion": format!("{GATEWAY_GROUP}/v1"), "kind": "Gateway",
+            "metadata": {"name": name, "namespace": options.namespace}, "spec": spec}));
+    }
+    places
+}
+
+struct Writing<'a> {
+    namespace: &'a str,
+    ingress: String,
+    out: &'a mut Export,
+}
+
+impl Writing<'_> {
+    fn note(&mut self, what: &str, why: String, way: &'static str) {
+        let finding = Finding { what: what.to_owned(), why, way, closes: false };
+        let note = (self.ingress.clone(), finding);
+        if !self.out.notes.contains(&note) {
+            self.out.notes.push(note);
+        }
+    }
+
+    fn route(&mut self, part: &Part, route: &Route, places: &BTreeMap<String, String>, port: &PortNamed<'_>) {
+        let mut spec: HTTPRouteSpec = route.spec.clone();
+        for parent in &mut spec.parent_refs {
+            if let Some(place) = parent.section_name.as_ref().and_then(|section| places.get(section)) {
+                parent.name.clone_from(place);
+            }
+        }
+        for rule in &mut spec.rules {
+            for path in rule.matches.iter_mut().filter_map(|m| m.path.as_mut()) {
+                if path.match_type.as_deref() == Some(BEGINS) {
+                    path.match_type = Some("PathPrefix".to_owned());
+                    let value = path.value.clone().unwrap_or_default();
+                    let why = format!("`{value}` is matched by segments; under nginx `{value}x` began with it, too");
+                    self.note(
+                        "pathType ImplementationSpecific",
+                        why,
+                        "HTTPRoute matches of path type RegularExpression",
+                    );
+                }
+            }
+            for backend in &mut rule.backend_refs {
+                let Some(at) = backend.target.port.filter(|number| *number < 0) else { continue };
+                let name =
+                    usize::try_from(-1 - at).ok().and_then(|at| part.port_names.get(at)).cloned().unwrap_or_default();
+                backend.target.port = port(self.namespace, &backend.target.name, &name);
+                if backend.target.port.is_none() {
+                    let why = format!(
+                        "Service `{}` is not in the files, so the number of its port `{name}` is not known",
+                        backend.target.name
+                    );
+                    self.note("backend.service.port.name", why, "HTTPRoute backendRefs with the number of the port");
+                }
+            }
+        }
+        self.out.objects.push(json!({"apiVersion": format!("{GATEWAY_GROUP}/v1"), "kind": "HTTPRoute",
+            "metadata": {"name": route.name, "namespace": self.namespace}, "spec": spec}));
+    }
+
+    /// The filters: of all rules on the routes, of some on these.
+    fn policies(&mut self, ingress: &str, part: &Part) {
+        let mut by_rules: BTreeMap<&[String], Vec<Value>> = BTreeMap::new();
+        for step in &part.steps {
+            by_rules.entry(&step.rules).or_default().push(json!(step.step));
+        }
+        if !part.closed.is_empty() {
+            // Nobody gets in, as with the Ingress.
+            let nobody = json!({"filter": "deny", "cidrs": ["0.0.0.0/0", "::/0"]});
+            by_rules.entry(&part.closed).or_default().push(nobody);
+        }
+        let mut made = 0;
+        for (rules, filters) in by_rules {
+            let targets = targets(part, rules);
+            for targets in targets.chunks(TARGETS_MAX) {
+                made += 1;
+                let name = if made == 1 { ingress.to_owned() } else { format!("{ingress}-{made}") };
+                self.out.objects.push(json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "RoutePolicy",
+                    "metadata": {"name": name, "namespace": self.namespace},
+                    "spec": {"targetRefs": targets, "filters": filters}}));
+            }
+        }
+    }
+
+    fn backends(&mut self, part: &Part) {
+        if part.grpc {
+            let why = "its Services' ports need appProtocol kubernetes.io/h2c".to_owned();
+            self.note("backend-protocol", why, "GRPCRoute, or appProtocol of the Service's port");
+        }
+        if part.backend_tls {
+            self.note(
+                "backend-protocol",
+                "its Services need a policy that says whom to trust".to_owned(),
+                "BackendTLSPolicy",
+            );
+        }
+    }
+}
+
+fn targets(part: &Part, rules: &[String]) -> Vec<Value> {
+    let of = |route: &str| json!({"group": GATEWAY_GROUP, "kind": "HTTPRoute", "name": route});
+    let served = part.routes.iter().filter(|route| route.spec.rules.iter().any(|rule| rule.name.is_some()));
+    if rules.is_empty() {
+        return served.map(|route| of(&route.name)).collect();
+    }
+    let each = served.flat_map(|route| {
+        let named = route.spec.rules.iter().filter_map(|rule| rule.name.as_ref()).filter(|name| rules.contains(name));
+        named.map(|name| {
+            let mut target = of(&route.name);
+            target["sectionName"] = json!(name);
+            target
+        })
+    });
+    each.collect()
+}

@@ -1,0 +1,155 @@
+//! What all Ingresses together say of each host: whose path it is, what takes a part of it, with which certificate. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::read::Finding;
+use super::wish::{Backend, Canary, Wish, Wished};
+
+/// A path of a host.
+#[derive(Debug)]
+pub(super) struct Owned {
+    /// Whose it is, by its place.
+    pub(super) owner: usize,
+    /// Which of its paths.
+    pub(super) at: usize,
+    /// What takes a part of its requests.
+    pub(super) canary: Option<(Canary, Backend)>,
+}
+
+/// A host.
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    pub(super) paths: Vec<Owned>,
+    /// All paths are regular expressions.
+    pub(super) regex: bool,
+    /// namespace and name of the Secret.
+    pub(super) certificate: Option<(String, String)>,
+    /// The certificate is its own, not that of everybody.
+    pub(super) has_own: bool,
+    /// Everything goes to that host instead.
+    pub(super) moved: Option<String>,
+}
+
+/// Hosts by name; empty: any.
+pub(super) type Hosts = BTreeMap<String, Host>;
+
+/// Puts the wishes, the oldest first, together.
+pub(super) fn merge(wishes: &mut [Wish], default_certificate: Option<&(String, String)>) -> Hosts {
+    let mut hosts = Hosts::new();
+    let named: BTreeSet<String> = wishes.iter().flat_map(|w| w.paths.iter().map(|p| p.host.clone())).collect();
+    let mut seen: BTreeMap<(String, String, String), usize> = BTreeMap::new();
+    for owner in 0..wishes.len() {
+        let mut lost = Vec::new();
+        for at in (0..wishes[owner].paths.len()).filter(|_| wishes[owner].canary.is_none()) {
+            for host in names(&wishes[owner], at, &named) {
+                let path = &wishes[owner].paths[at].path;
+                let first = *seen.entry((host.clone(), path.value.clone(), path.kind.clone())).or_insert(owner);
+                if first != owner {
+                    let other = format!("{}/{}", wishes[first].namespace, wishes[first].name);
+                    lost.push(note(
+                        "paths",
+                        format!("`{host}{}` is of the older Ingress {other}", path.value),
+                        "HTTPRoute rules",
+                    ));
+                    continue;
+                }
+                let found = hosts.entry(host).or_insert_with(Host::default);
+                if !found.paths.iter().any(|p| (p.owner, p.at) == (owner, at)) {
+                    found.paths.push(Owned { owner, at, canary: None });
+                    found.regex |= wishes[owner].regex;
+                }
+            }
+        }
+        wishes[owner].findings.extend(lost);
+    }
+    for canary in 0..wishes.len() {
+        part(wishes, canary, &mut hosts);
+    }
+    let certificates = certificates(wishes);
+    for (name, host) in &mut hosts {
+        let own = certificates.get(name).or_else(|| certificates.get(&format!("*.{}", name.split_once('.')?.1)));
+        host.has_own = own.is_some();
+        host.certificate = own.or(default_certificate).cloned();
+    }
+    www(wishes, &mut hosts, &certificates, default_certificate);
+    hosts
+}
+
+/// The hosts of a path: its own, and aliases that nobody names.
+fn names(wish: &Wish, at: usize, named: &BTreeSet<String>) -> Vec<String> {
+    let own = wish.paths[at].host.clone();
+    let aliases = wish.aliases.iter().filter(|alias| !own.is_empty() && !named.contains(*alias));
+    std::iter::once(own.clone()).chain(aliases.cloned()).collect()
+}
+
+/// Gives the paths of the main Ingress their canary.
+fn part(wishes: &mut [Wish], at: usize, hosts: &mut Hosts) {
+    let Some(canary) = wishes[at].canary.clone() else { return };
+    let mut lost = Vec::new();
+    for wished in &wishes[at].paths {
+        let is_same = |other: &Wished| other.path.value == wished.path.value && other.path.kind == wished.path.kind;
+        let found = hosts
+            .get_mut(&wished.host)
+            .and_then(|host| host.paths.iter_mut().find(|p| is_same(&wishes[p.owner].paths[p.at])));
+        let why = match found {
+            None => "no other Ingress has that host and path".to_owned(),
+            Some(main) if wishes[main.owner].namespace != wishes[at].namespace => {
+                "the main Ingress is of another namespace".to_owned()
+            }
+            Some(main) if main.canary.is_some() => "an older canary is there".to_owned(),
+            Some(main) => {
+                main.canary = Some((canary.clone(), wished.backend.clone()));
+                continue;
+            }
+        };
+        lost.push(note(
+            "canary",
+            format!("`{}{}`: {why}", wished.host, wished.path.value),
+            "HTTPRoute backendRefs with weights",
+        ));
+    }
+    wishes[at].findings.extend(lost);
+}
+
+/// Secrets by host; the oldest Ingress that names a host counts.
+fn certificates(wishes: &[Wish]) -> BTreeMap<String, (String, String)> {
+    let mut found = BTreeMap::new();
+    for wish in wishes {
+        let spec = wish.object.spec.iter();
+        for tls in spec.flat_map(|spec| spec.tls.iter().flatten()) {
+            let Some(secret) = tls.secret_name.clone().filter(|name| !name.is_empty()) else { continue };
+            let mut hosts: Vec<String> = tls.hosts.iter().flatten().map(|host| host.to_ascii_lowercase()).collect();
+            if hosts.is_empty() {
+                hosts = wish.paths.iter().map(|wished| wished.host.clone()).collect();
+            }
+            for host in hosts {
+                found.entry(host).or_insert_with(|| (wish.namespace.clone(), secret.clone()));
+            }
+        }
+    }
+    found
+}
+
+/// Hosts that lead to their names with or without `www.`.
+fn www(
+    wishes: &[Wish],
+    hosts: &mut Hosts,
+    certificates: &BTreeMap<String, (String, String)>,
+    default_certificate: Option<&(String, String)>,
+) {
+    for wish in wishes.iter().filter(|wish| wish.www && wish.canary.is_none()) {
+        for wished in wish.paths.iter().filter(|wished| !wished.host.is_empty() && !wished.host.starts_with('*')) {
+            let other = wished.host.strip_prefix("www.").map_or_else(|| format!("www.{}", wished.host), str::to_owned);
+            if hosts.contains_key(&other) {
+                continue;
+            }
+            let own = certificates.get(&other).or_else(|| certificates.get(&format!("*.{}", other.split_once('.')?.1)));
+            let own = own.or_else(|| certificates.get(&wished.host)).or(default_certificate).cloned();
+            hosts.insert(other, Host { moved: Some(wished.host.clone()), certificate: own, ..Host::default() });
+        }
+    }
+}
+
+fn note(what: &str, why: String, way: &'static str) -> Finding {
+    Finding { what: what.to_owned(), why, way, closes: false }
+}

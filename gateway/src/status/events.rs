@@ -1,0 +1,90 @@
+//! Warning Events about what of Ingresses isn't carried out, each once: its name is made of what it says.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use atoll_api::kinds::FIELD_MANAGER;
+use atoll_api::kinds::gateway::GATEWAY_CONTROLLER;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use sha2::{Digest as _, Sha256};
+
+use crate::ingress::Derived;
+
+/// An Event says at most so much.
+const MESSAGE_MAX: usize = 1024;
+/// What was told is remembered up to so many; then it is looked at again.
+const TOLD_MAX: usize = 16_384;
+
+/// What was told in this life.
+#[derive(Default)]
+pub(super) struct Told(BTreeSet<String>);
+
+impl Told {
+    /// Tells what wasn't yet. Returns whether all of it is told.
+    pub(super) async fn tell(&mut self, client: &Client, derived: &Arc<Derived>) -> bool {
+        if self.0.len() > TOLD_MAX {
+            self.0.clear();
+        }
+        let mut whole = true;
+        for ((namespace, name), live) in &derived.live {
+            for finding in &live.part.findings {
+                let said = finding.to_string();
+                let key = format!("{namespace}/{name} {:?} {said}", live.uid);
+                if self.0.contains(&key) {
+                    continue;
+                }
+                let event = event(namespace, name, live.uid.clone(), finding.closes, &said);
+                let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+                match api
+                    .create(
+                        &PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() },
+                        &event,
+                    )
+                    .await
+                {
+                    Ok(_) => drop(self.0.insert(key)),
+                    // It was told before, or may not be.
+                    Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => drop(self.0.insert(key)),
+                    Err(error) => {
+                        tracing::debug!(%error, "event of an Ingress not told yet");
+                        whole = false;
+                    }
+                }
+            }
+        }
+        whole
+    }
+}
+
+fn event(namespace: &str, name: &str, uid: Option<String>, closes: bool, said: &str) -> Event {
+    let digest = Sha256::digest(format!("{uid:?} {said}").as_bytes());
+    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let now = Time(jiff::Timestamp::now());
+    let message = said.chars().take(MESSAGE_MAX).collect();
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{hash}", name.chars().take(200).collect::<String>())),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some("networking.k8s.io/v1".to_owned()),
+            kind: Some("Ingress".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(name.to_owned()),
+            uid,
+            ..ObjectReference::default()
+        },
+        type_: Some("Warning".to_owned()),
+        reason: Some(if closes { "Closed" } else { "NotHonoured" }.to_owned()),
+        message: Some(message),
+        source: Some(EventSource { component: Some(GATEWAY_CONTROLLER.to_owned()), host: None }),
+        first_timestamp: Some(now.clone()),
+        last_timestamp: Some(now),
+        count: Some(1),
+        ..Event::default()
+    }
+}

@@ -1,0 +1,90 @@
+//! `atoll gateway import-ingress -f FILE`: Ingresses as Gateway, routes, policies and grants on stdout, and on stderr what has no target.
+//!
+//! It is the translation that the gateway serves Ingresses by. Services in the files tell the numbers of ports that have names.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use atoll_api::ingress::{INGRESS_CLASS, Options, export, is_served, translate};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::ResourceExt as _;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::Globals;
+use super::diff::documents;
+use super::failure::{Failure, Outcome};
+use super::output::{note, yaml};
+
+/// Print Ingresses as Gateway API objects and RoutePolicies.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportIngress {
+    /// YAML or JSON; - for stdin
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Only Ingresses of this IngressClass; default: all
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
+    /// What the Gateway is called
+    #[arg(long, value_name = "NAME", default_value = "ingress")]
+    gateway: String,
+    /// The certificate of hosts that have none: NAMESPACE/NAME of a Secret
+    #[arg(long, value_name = "SECRET")]
+    default_certificate: Option<String>,
+}
+
+impl ImportIngress {
+    /// Runs it.
+    pub(crate) async fn run(self, globals: &Globals) -> Outcome {
+        let mut all = Vec::new();
+        for file in &self.files {
+            all.extend(documents(file)?);
+        }
+        let classes: Vec<Arc<IngressClass>> = of_kind(&all, "IngressClass")?;
+        let services: Vec<Arc<Service>> = of_kind(&all, "Service")?;
+        let mut ingresses: Vec<Arc<Ingress>> = of_kind(&all, "Ingress")?;
+        if let Some(class) = &self.class {
+            ingresses.retain(|ingress| is_served(ingress, &classes, std::slice::from_ref(class)));
+        }
+        if ingresses.is_empty() {
+            return Err(Failure::failed("there is no Ingress in the files".to_owned()));
+        }
+        let certificate = self.default_certificate.as_deref().map(|said| {
+            let parts = said.split_once('/').map(|(at, name)| (at.to_owned(), name.to_owned()));
+            parts.ok_or_else(|| Failure::usage(format!("--default-certificate `{said}`: NAMESPACE/NAME")))
+        });
+        let options = Options {
+            namespace: globals.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+            name: self.gateway,
+            class: INGRESS_CLASS.to_owned(),
+            default_certificate: certificate.transpose()?,
+        };
+        let port = |namespace: &str, name: &str, port: &str| {
+            let at = |s: &&Arc<Service>| s.namespace().as_deref() == Some(namespace) && s.name_any() == name;
+            let ports = services.iter().find(at)?.spec.as_ref()?.ports.as_ref()?;
+            ports.iter().find(|p| p.name.as_deref() == Some(port)).map(|p| p.port)
+        };
+        let made = export(&translate(&ingresses, &options), &options, &port);
+        for (ingress, finding) in &made.notes {
+            note(format!("Ingress {ingress}: {finding}"));
+        }
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": made.objects});
+        let pages = made.objects.iter().map(yaml).collect::<Outcome<Vec<String>>>()?;
+        globals.output.show(&list, || pages.join("---\n"))
+    }
+}
+
+fn of_kind<K: DeserializeOwned>(all: &[Value], kind: &str) -> Outcome<Vec<Arc<K>>> {
+    let found = all.iter().filter(|object| object["kind"] == kind);
+    let parsed = found.map(|object| {
+        let mut object = object.clone();
+        // As `kubectl apply` would have it.
+        if kind != "IngressClass" && object["metadata"]["namespace"].is_null() {
+            object["metadata"]["namespace"] = json!("default");
+        }
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        serde_json::from_value(object).map(Arc::new).map_err(|e| Failure::failed(format!("{kind} `{name}`: {e}")))
+    });
+    parsed.collect()
+}
