@@ -53,7 +53,7 @@ pub(super) fn merge(wishes: &mut [Wish], default_certificate: Option<&(String, S
                     ));
                     continue;
                 }
-                let found = hosts.entry(host).or_insert_with(Host::default);
+                let found = hosts.entry(host).or_default();
                 if !found.paths.iter().any(|p| (p.owner, p.at) == (owner, at)) {
                     found.paths.push(Owned { owner, at, canary: None });
                     found.regex |= wishes[owner].regex;

@@ -81,13 +81,9 @@ fn substitution(target: &str) -> Result<String, String> {
         rest = &rest[at + 2..];
     }
     out.push_str(rest);
-    if out.starts_with('/') {
-        Ok(out)
-    } else if out.starts_with("${") {
-        Ok(out)
-    } else {
-        Ok(format!("/{out}"))
-    }
+    // What begins with a capture may be a path once it is there.
+    let is_path = out.starts_with('/') || out.starts_with("${");
+    Ok(if is_path { out } else { format!("/{out}") })
 }
 
 #[cfg(test)]

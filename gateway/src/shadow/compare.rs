@@ -155,7 +155,7 @@ fn is_page(answer: &Answer) -> bool {
 fn told(answer: &Answer, port: u16, page: bool) -> Told {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in
-        answer.headers.iter().filter(|(name, _)| !OWN.contains(&name.as_str()) && !(page && name == "content-type"))
+        answer.headers.iter().filter(|(name, _)| !(OWN.contains(&name.as_str()) || page && name == "content-type"))
     {
         let all = headers.entry(name.clone()).or_default();
         if !all.is_empty() {
