@@ -294,7 +294,7 @@ const CANARIES: &[(&str, &[(&str, &str)])] = &[
 
 fn configuration(port: u16, old: SocketAddr, new: SocketAddr) -> String {
     let mut text = format!(
-        "daemon off; worker_processes 1; pid nginx.pid; error_log stderr crit; user root; events {{ worker_connections 256; }}\n\
+        "daemon off; master_process off; pid nginx.pid; error_log stderr crit; user root; events {{ worker_connections 256; }}\n\
         http {{ access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n\
         server_tokens off; proxy_set_header Host $host; proxy_http_version 1.1; server_names_hash_bucket_size 128;\n\
         limit_req_zone $binary_remote_addr zone=two:1m rate=2r/s;\n\
