@@ -28,8 +28,9 @@ use crate::watch::Watches;
 const GATHER: Duration = Duration::from_millis(2);
 /// Ports that could not be opened are tried again so often.
 const PORTS_AGAIN: Duration = Duration::from_secs(10);
-/// So long the first table waits for the topology: without it every ServiceImport would be missing.
-const TOPOLOGY_MAX: Duration = Duration::from_secs(5);
+/// So long the first table waits for the topology, without which every ServiceImport would be missing, and as long for policies, without
+/// which nothing is served.
+const FIRST_MAX: Duration = Duration::from_secs(5);
 /// The last good objects are written at most so often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// And no more often than takes this share of the time, for writing costs what there is.
@@ -79,7 +80,8 @@ impl Builder {
         let mut save_at = Instant::now();
         let mut unsaved = false;
         let known = |s: &Followed| s.heard.is_some() || s.topology.version != Version::default();
-        let _ = tokio::time::timeout(TOPOLOGY_MAX, self.topology.wait_for(known)).await;
+        let _ = tokio::time::timeout(FIRST_MAX, self.topology.wait_for(known)).await;
+        let _ = tokio::time::timeout(FIRST_MAX, self.watches.until_known()).await;
         let mut built = None;
         loop {
             changes.borrow_and_update();

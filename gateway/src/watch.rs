@@ -66,7 +66,7 @@ pub(crate) struct Watches {
     settings: Settings,
     /// What they become, and up to which of that the policies are in force.
     derived: watch::Sender<Arc<Derived>>,
-    in_force: watch::Sender<u64>,
+    in_force: watch::Sender<Option<u64>>,
     /// What was last good, for kinds that were not listed yet.
     before: Objects,
     touched: Arc<Mutex<Touched>>,
@@ -218,7 +218,7 @@ impl Watches {
             ingress_classes: start.follow(all()),
             settings,
             derived: watch::Sender::default(),
-            in_force: watch::Sender::new(0),
+            in_force: watch::Sender::new(None),
             before,
             touched,
             changed: changes,
@@ -284,9 +284,14 @@ impl Watches {
         self.derived.subscribe()
     }
 
-    /// The policies of that are in force.
+    /// Policies are known, and those of that are in force.
     pub(crate) fn guarded(&self, generation: u64) {
-        self.in_force.send_replace(generation);
+        self.in_force.send_replace(Some(generation));
+    }
+
+    /// Waits until policies are known at all.
+    pub(crate) async fn until_known(&self) {
+        let _ = self.in_force.subscribe().wait_for(Option::is_some).await;
     }
 
     /// Waits a while until the policies of what Ingresses became are in force: what comes without them is refused.
@@ -294,7 +299,7 @@ impl Watches {
         let derived = Arc::clone(&self.derived.borrow());
         if derived.is_guarded() {
             let mut in_force = self.in_force.subscribe();
-            let _ = tokio::time::timeout(GUARDED_MAX, in_force.wait_for(|known| *known >= derived.generation)).await;
+            let _ = tokio::time::timeout(GUARDED_MAX, in_force.wait_for(|known| *known >= Some(derived.generation))).await;
         }
     }
 

@@ -168,8 +168,10 @@ impl Following {
                     Err(_) => return,
                 },
                 changed = objects.changed() => {
-                    // Many come together.
-                    tokio::time::sleep(COALESCE).await;
+                    // Many come together; but nothing is served before policies are known.
+                    if self.before.is_some() {
+                        tokio::time::sleep(COALESCE).await;
+                    }
                     changed.is_ok()
                 }
                 () = tokio::time::sleep(LOOK_EVERY) => false,
