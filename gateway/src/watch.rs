@@ -299,7 +299,8 @@ impl Watches {
         let derived = Arc::clone(&self.derived.borrow());
         if derived.is_guarded() {
             let mut in_force = self.in_force.subscribe();
-            let _ = tokio::time::timeout(GUARDED_MAX, in_force.wait_for(|known| *known >= Some(derived.generation))).await;
+            let _ =
+                tokio::time::timeout(GUARDED_MAX, in_force.wait_for(|known| *known >= Some(derived.generation))).await;
         }
     }
 
