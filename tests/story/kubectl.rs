@@ -35,7 +35,7 @@ pub(crate) async fn tell(world: &World) -> Result<()> {
     watch.0.kill().await?;
     let table = world.kubectl(&["get", "zones"]).await?.ok()?;
     let columns: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
-    ensure!(columns == ["NAME", "APEX", "ACCEPTED"], "the columns are {columns:?}");
+    ensure!(columns == ["NAME", "APEX", "ACCEPTED", "AGE"], "the columns are {columns:?}");
     world.kubectl(&["wait", "zone/verbs", "--for=condition=Accepted", "--timeout=20s"]).await?.ok()?;
     let told = world.kubectl(&["describe", "zone", "verbs"]).await?.ok()?;
     ensure!(told.contains("verbs.example") && told.contains("Accepted"), "describe said:\n{told}");
