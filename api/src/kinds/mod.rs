@@ -156,7 +156,8 @@ mod tests {
                 let kind = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
                 let said = kind.and_then(|kind| kind.description.as_deref()).unwrap_or_default();
                 assert!(!said.is_empty() && !said.contains("derived"), "{}: {said}", crd.spec.names.kind);
-                let columns = version.additional_printer_columns.iter().flatten();
+                // Of a kind without columns of its own every API server shows the age.
+                let Some(columns) = &version.additional_printer_columns else { continue };
                 let last = columns.last().map(|column| column.json_path.as_str());
                 assert_eq!(last, Some(".metadata.creationTimestamp"), "{}", crd.spec.names.kind);
             }

@@ -65,7 +65,7 @@ mod tests {
             ("endpoint.gateway.atoll.dev/ip-10.0.0.1", "drain", Traffic::Drained, Traffic::On),
             ("endpoint.gateway.atoll.dev/ip-fd00__1", "disable", Traffic::On, Traffic::Disabled),
         ] {
-            let facts = serde_json::json!({"name": "eu", "spec": {}, "labels": {label: word}});
+            let facts = serde_json::json!({"name": "eu", "spec": {"environment": "prod"}, "labels": {label: word}});
             let facts: ClusterFacts = serde_json::from_value(facts).unwrap();
             let of = |ip: &str| facts.traffic(ip.parse().unwrap());
             assert_eq!((of("10.0.0.1"), of("fd00::1")), (four, six), "{label}={word}");

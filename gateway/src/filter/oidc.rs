@@ -338,7 +338,11 @@ pub(super) fn make(written: &Map<String, Value>, making: &Making<'_>) -> Guarded
     let text = |key: &str| String::from_utf8(of(key)?.clone()).map_err(|_| format!("secretRef: `{key}` is no text"));
     let secret = text("client-secret")?.trim().to_owned();
     let whose = format!("{} {}", settings.issuer, settings.client_id);
-    let seal = Seal::new(of("cookie-key")?, &whose).map_err(|why| format!("secretRef: `cookie-key`: {why}"))?;
+    let told = told(&settings.claim_headers)?;
+    // A session holds its claims in the order of `claimHeaders`: of another order it is another's.
+    let claims: Vec<&str> = told.iter().map(|(path, _)| path.as_str()).collect();
+    let bound = format!("{whose} {}", claims.join(" "));
+    let seal = Seal::new(of("cookie-key")?, &bound).map_err(|why| format!("secretRef: `cookie-key`: {why}"))?;
     let skew = time("clockSkew", settings.clock_skew.as_ref(), SKEW)?;
     let made = Provider::new(&settings.issuer, &settings.client_id, secret.clone(), skew);
     let made = made.map_err(|why| format!("issuer: {why}"))?;
@@ -367,7 +371,7 @@ pub(super) fn make(written: &Map<String, Value>, making: &Making<'_>) -> Guarded
         redirect_path: path("redirectPath", settings.redirect_path, "/oauth2/callback")?,
         logout_path: path("logoutPath", settings.logout_path, "/oauth2/logout")?,
         scope: scopes.join(" "),
-        told: told(&settings.claim_headers)?,
+        told,
         session_seconds: i64::try_from(seconds).unwrap_or(i64::MAX).max(1),
         refreshed: making.stores.keep(&format!("{} refreshed", making.id), refreshed),
     }))
