@@ -72,7 +72,20 @@ async fn install(stage: &Stage<'_>) -> Result<()> {
     let chart = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/atoll");
     let mut template = Command::new(stage.testbed.helm());
     template.args(["template", "atoll"]).arg(chart);
-    template.args(["--set", only, "--set", &hub, "--set", &image, "--set", "agent.tokenSecret=atoll-token"]);
+    // The node's files are this machine's: what one hub said there is no start for the next.
+    let data = format!("node.hostPath={}", stage.dir.join("node-data").display());
+    template.args([
+        "--set",
+        only,
+        "--set",
+        &hub,
+        "--set",
+        &image,
+        "--set",
+        &data,
+        "--set",
+        "agent.tokenSecret=atoll-token",
+    ]);
     let objects = run(template).await?.ok()?;
     feed(stage.member(&["apply", "-f", "-"]), &objects).await?.ok()?;
     stage.ready("prod-eu").await?;
