@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::streams;
 use super::upload::{Answered, Upload};
@@ -97,9 +98,11 @@ impl InFlight {
         Self { endpoint, _seat: seat }
     }
 
-    /// Works until the endpoint is disabled.
-    pub(crate) async fn unless_ended<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        self.endpoint.end.run_until_cancelled(work).await
+    /// Bytes both ways until either side ends, or the endpoint is disabled.
+    pub(crate) async fn tunnel(self, mut client: impl AsyncRead + AsyncWrite + Unpin, mut endpoint: BoxStream) {
+        let joined = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
+        let ended = self.endpoint.end.run_until_cancelled(joined).await;
+        tracing::debug!(?ended, "tunnel ended");
     }
 
     /// The answer was read to its end: the connection takes the next request.

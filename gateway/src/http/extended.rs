@@ -52,7 +52,7 @@ impl Extended {
     pub(super) fn answer(self, plane: &Arc<Plane>, streams: &Streams, response: Response<Reply>) -> Response<Reply> {
         let bad = |why: &str| Refusal::new(StatusCode::BAD_GATEWAY, why).answer();
         let (mut head, mut body) = response.into_parts();
-        let Some((mut endpoint, in_flight)) = body.take_switched() else {
+        let Some((endpoint, in_flight)) = body.take_switched() else {
             let says_well = head.status.is_success() || head.status.is_informational();
             return if says_well {
                 bad("the endpoint does not switch protocols")
@@ -70,11 +70,8 @@ impl Extended {
         let (end, open) = (plane.end.clone(), streams.hold());
         let tunnel = async move {
             let Ok(client) = self.stream.await else { return };
-            let mut client = TokioIo::new(client);
-            let joined = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
-            let ended = end.run_until_cancelled(in_flight.unless_ended(joined)).await;
-            tracing::debug!(?ended, "tunnel ended");
-            drop((in_flight, open));
+            end.run_until_cancelled(in_flight.tunnel(TokioIo::new(client), endpoint)).await;
+            drop(open);
         };
         plane.tracker.spawn(tunnel);
         head.status = StatusCode::OK;

@@ -252,12 +252,7 @@ impl Connection {
     async fn tunnel(mut self, endpoint: BoxStream, in_flight: crate::http::InFlight) -> io::Result<()> {
         let Some(Reader { half, buffer }) = self.reader.take() else { return Ok(()) };
         let read = buffer.bytes().to_vec();
-        let mut client = again(read, half.unsplit(self.writer));
-        let mut endpoint = endpoint;
-        let joined = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
-        let copied = in_flight.unless_ended(joined).await;
-        tracing::debug!(?copied, "tunnel ended");
-        drop(in_flight);
+        in_flight.tunnel(again(read, half.unsplit(self.writer)), endpoint).await;
         Ok(())
     }
 
