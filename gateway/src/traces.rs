@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::Dice;
-use crate::policy::grpc::{frame, head};
+use crate::policy::grpc::{frame, head, status};
 
 const HEADER: &str = "traceparent";
 const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -212,11 +212,10 @@ async fn export(
     *asked.uri_mut() = format!("http://{collector}{METHOD}").parse().map_err(|_| "the collector is no host:port")?;
     let call = async {
         let answer = sender.send_request(asked).await.map_err(|e| e.to_string())?;
-        let at_once = answer.headers().get("grpc-status").cloned();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|e| e.to_string())?;
-        let status = at_once.or_else(|| body.trailers().and_then(|t| t.get("grpc-status").cloned()));
-        match status {
-            Some(status) if status == "0" => Ok(()),
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|e| e.to_string())?;
+        match status(&head.headers).or_else(|| body.trailers().and_then(status)) {
+            Some("0") => Ok(()),
             status => Err(format!("grpc-status {status:?}")),
         }
     };

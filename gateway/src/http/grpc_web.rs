@@ -8,13 +8,14 @@ use std::task::{Context, Poll, ready};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Body, Frame};
 
 use super::body::{BodyError, FramePoll, Reply};
 use crate::http1::Broken;
 use crate::policy::carried::Carried;
+use crate::policy::grpc::prefixed;
 
 /// Marks a frame that holds trailers.
 const TRAILERS: u8 = 0x80;
@@ -147,11 +148,7 @@ fn trailers(trailers: &HeaderMap) -> Bytes {
         lines.extend_from_slice(value.as_bytes());
         lines.extend_from_slice(b"\r\n");
     }
-    let mut frame = BytesMut::with_capacity(lines.len() + 5);
-    frame.put_u8(TRAILERS);
-    frame.put_u32(u32::try_from(lines.len()).unwrap_or(u32::MAX));
-    frame.extend_from_slice(&lines);
-    frame.freeze()
+    prefixed(TRAILERS, &lines)
 }
 
 #[cfg(test)]

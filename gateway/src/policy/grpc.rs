@@ -11,11 +11,15 @@ use crate::plane::Plane;
 
 /// A message with its prefix.
 pub(crate) fn frame(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(length + 5);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    frame.extend_from_slice(&message.encode_to_vec());
+    prefixed(0, &message.encode_to_vec())
+}
+
+/// Octets with a prefix: flags and length.
+pub(crate) fn prefixed(flags: u8, octets: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(octets.len() + 5);
+    frame.put_u8(flags);
+    frame.put_u32(u32::try_from(octets.len()).unwrap_or(u32::MAX));
+    frame.extend_from_slice(octets);
     frame.freeze()
 }
 
@@ -72,7 +76,8 @@ pub(crate) async fn call<M: Message + Default>(
     found.ok_or_else(|| format!("{}: it said nothing", peer.name))
 }
 
-fn status(headers: &HeaderMap) -> Option<&str> {
+/// How a call ended, where these say so.
+pub(crate) fn status(headers: &HeaderMap) -> Option<&str> {
     headers.get("grpc-status")?.to_str().ok()
 }
 
