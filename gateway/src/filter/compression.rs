@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Guard, Guarded, Making, parameters};
+use crate::policy::cache::Control;
+use crate::policy::cache::rules::listed;
 use crate::policy::carried::Carried;
 use crate::policy::coding::{Coded, Coder};
 use crate::policy::{Asked, Back};
@@ -95,7 +97,7 @@ impl Answer {
         has_body
             && !coded
             && !headers.contains_key(header::CONTENT_RANGE)
-            && !directs(headers, "no-transform")
+            && !Control::of(headers).no_transform
             && length >= self.settings.bytes_min
             && content_type(headers).is_some_and(|kind| self.settings.types.iter().any(|t| covers(t, kind)))
     }
@@ -157,9 +159,8 @@ fn coder(coding: Coding) -> Option<Coder> {
 
 /// The coding that a client likes best; of those that it likes as much the first of `ours` (RFC 9110 §12.5.3).
 fn preferred(headers: &HeaderMap, ours: &[Coding]) -> Option<Coding> {
-    let written = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
     let mut named: Vec<(String, u16)> = Vec::new();
-    for item in written.flat_map(|v| v.split(',')).map(str::trim).filter(|item| !item.is_empty()) {
+    for item in listed(headers, &header::ACCEPT_ENCODING) {
         let mut parts = item.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default().to_ascii_lowercase();
         let weight = parts.find_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q=")));
@@ -210,12 +211,6 @@ fn covers(pattern: &str, kind: &str) -> bool {
     }
 }
 
-/// Whether Cache-Control holds a directive.
-fn directs(headers: &HeaderMap, directive: &str) -> bool {
-    let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|v| v.to_str().ok());
-    values.flat_map(|v| v.split(',')).any(|d| d.trim().eq_ignore_ascii_case(directive))
-}
-
 /// A strong tag as a weak one: another coding is the same only in meaning (RFC 9110 §8.8.3.3).
 fn weakened(tag: &HeaderValue) -> Option<HeaderValue> {
     if tag.as_bytes().starts_with(b"W/") {
@@ -230,8 +225,7 @@ fn tags(written: &HeaderValue) -> impl Iterator<Item = &str> {
 
 /// Says that an answer depends on a header of the request, too.
 fn vary(headers: &mut HeaderMap, name: &'static str) {
-    let values = headers.get_all(header::VARY).iter().filter_map(|v| v.to_str().ok());
-    if !values.flat_map(|v| v.split(',')).map(str::trim).any(|v| v == "*" || v.eq_ignore_ascii_case(name)) {
+    if !listed(headers, &header::VARY).any(|v| v == "*" || v.eq_ignore_ascii_case(name)) {
         headers.append(header::VARY, HeaderValue::from_static(name));
     }
 }
