@@ -158,9 +158,11 @@ pub(crate) fn seat(plane: &Plane, policy: Option<&Policy>, live: &Live, part: us
 
 /// What a capacity means for a cluster as it is now.
 pub(crate) fn bound(capacity: Capacity, part: &LivePart, now: Instant) -> usize {
-    let usable = part.endpoints.iter().filter(|e| e.endpoint.state().is_usable(now)).count();
-    // Where nobody is well anybody may be tried.
-    capacity.of(if usable == 0 { part.endpoints.len() } else { usable })
+    capacity.of(|| match part.endpoints.iter().filter(|e| e.endpoint.state().is_usable(now)).count() {
+        // Where nobody is well anybody may be tried.
+        0 => part.endpoints.len(),
+        usable => usable,
+    })
 }
 
 /// A cluster has as much as it may.

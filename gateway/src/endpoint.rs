@@ -222,11 +222,7 @@ impl Known {
                 let (cluster, ip, port) = (part.name().cloned(), target.address, target.port);
                 let (h2, udp, tls) = (upstream.h2, upstream.udp, upstream.tls.clone());
                 let endpoint = self.endpoint(Address { cluster, ip, port, h2, udp, tls }, state.as_ref());
-                if let Some(policy) = &upstream.policy {
-                    endpoint.care.store(Arc::clone(&policy.care));
-                } else {
-                    endpoint.care.store(Arc::clone(&self.usual));
-                }
+                endpoint.care.store(Arc::clone(upstream.policy.as_ref().map_or(&self.usual, |policy| &policy.care)));
                 LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
             });
             let endpoints = endpoints.collect();

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 /// A retry costs so much; a request gives as much as its percents.
 const COST: u32 = 100;
 /// Retries that are always allowed, each second, where nobody says otherwise.
-const PER_SECOND: u32 = 10;
+pub(crate) const PER_SECOND: u32 = 10;
 /// And what part of the requests, percent.
-const PERCENT: u8 = 20;
+pub(crate) const PERCENT: u8 = 20;
 /// Retries saved up at most.
 const SAVED_MAX: u32 = 200;
 

@@ -44,10 +44,10 @@ impl Capacity {
         }
     }
 
-    /// Of a cluster with so many endpoints.
-    pub(crate) fn of(self, endpoints: usize) -> usize {
+    /// Of a cluster with so many endpoints, which are counted where that matters.
+    pub(crate) fn of(self, endpoints: impl FnOnce() -> usize) -> usize {
         match self {
-            Self::PerEndpoint(each) => each.saturating_mul(endpoints),
+            Self::PerEndpoint(each) => each.saturating_mul(endpoints()),
             Self::Total(total) => total,
         }
     }

@@ -11,7 +11,7 @@ use atoll_api::kinds::{OutlierEjection, ProxyProtocol};
 use atoll_api::topology::TrafficFacts;
 use atoll_reach::proxy::Version;
 
-use crate::retry::Budget;
+use crate::retry::{self, Budget};
 
 const EJECT_MIN: Duration = Duration::from_secs(5);
 const EJECT_MAX: Duration = Duration::from_secs(60);
@@ -19,8 +19,6 @@ const FAILURES_TO_EJECT: u32 = 2;
 const EJECTED_PERCENT_MAX: u8 = 50;
 /// Nobody waits longer for an endpoint.
 const TIME_MAX: Duration = Duration::from_secs(3600);
-const RETRY_PERCENT: u8 = 20;
-const RETRIES_PER_SECOND: u32 = 10;
 
 /// What is done for the endpoints of a service.
 #[derive(Debug)]
@@ -79,7 +77,7 @@ impl Care {
         let budget = spec
             .retry_budget
             .as_ref()
-            .map(|b| Budget::new(b.percent.unwrap_or(RETRY_PERCENT), b.per_second.unwrap_or(RETRIES_PER_SECOND)));
+            .map(|b| Budget::new(b.percent.unwrap_or(retry::PERCENT), b.per_second.unwrap_or(retry::PER_SECOND)));
         Ok(Self {
             check,
             outlier: spec.outlier.as_ref().map_or_else(|| Ok(Outlier::default()), Outlier::parse)?,

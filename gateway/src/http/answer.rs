@@ -227,10 +227,10 @@ pub(super) async fn routed(
         session: kept.map(|(_, at)| at),
     };
     let mut body = asked.body.take();
-    if is_grpc(&asked.head.headers) && snapshot.table.upstreams[upstream].h2 {
+    let h2 = snapshot.table.upstreams[upstream].h2;
+    if h2 && is_grpc(&asked.head.headers) {
         body.wait();
     }
-    let h2 = snapshot.table.upstreams[upstream].h2;
     let web = if h2 { Web::begin(&mut asked.head.headers) } else { None };
     if let Some(web) = web {
         body.wrap(|body| web.request(body));
