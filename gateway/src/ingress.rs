@@ -212,6 +212,10 @@ fn guard(ingress: &Name, part: &mut Part) -> Vec<Arc<RoutePolicy>> {
 fn stamp(part: &Part) -> String {
     let rules = part.routes.iter().flat_map(|route| route.spec.rules.iter().filter_map(|rule| rule.name.as_ref()));
     let said = format!("{:?} {:?} {:?}", part.steps, part.closed, rules.collect::<Vec<_>>());
-    let digest = Sha256::digest(said.as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    mark(&said)
+}
+
+/// What is said, as a few letters of a name: what says something else has others.
+pub(crate) fn mark(said: &str) -> String {
+    Sha256::digest(said.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

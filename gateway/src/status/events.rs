@@ -9,9 +9,8 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use sha2::{Digest as _, Sha256};
 
-use crate::ingress::Derived;
+use crate::ingress::{Derived, mark};
 
 /// An Event says at most so much.
 const MESSAGE_MAX: usize = 1024;
@@ -60,8 +59,7 @@ impl Told {
 }
 
 fn event(namespace: &str, name: &str, uid: Option<String>, closes: bool, said: &str) -> Event {
-    let digest = Sha256::digest(format!("{uid:?} {said}").as_bytes());
-    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = mark(&format!("{uid:?} {said}"));
     let now = Time(jiff::Timestamp::now());
     let message = said.chars().take(MESSAGE_MAX).collect();
     Event {
