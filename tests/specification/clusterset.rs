@@ -16,25 +16,10 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{ask, serve};
+use super::{Case, ask, case, serve};
 
 const ZONE: &str = "clusterset.local.";
 const VIP: &str = "10.77.0.1";
-
-/// A question, and what the specification says: a code and how many answers.
-struct Case {
-    section: &'static str,
-    name: &'static str,
-    kind: RecordType,
-    code: &'static str,
-    answers: usize,
-    /// What CoreDNS says instead, and why ours is right.
-    but: Option<(&'static str, &'static str)>,
-}
-
-const fn case(section: &'static str, name: &'static str, kind: RecordType, code: &'static str, answers: usize) -> Case {
-    Case { section, name, kind, code, answers, but: None }
-}
 
 impl Case {
     const fn but(self, code: &'static str, why: &'static str) -> Self {
