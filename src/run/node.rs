@@ -3,7 +3,7 @@
 //!
 //! In: `agent.dns` of the file, the member's API. Out: answers at its address until the token ends. Its directory keeps certificate,
 //! topology and where the member's DNS is, so that it starts while hub and link are gone. Never waits for the hub: the member's own names
-//! are answered as soon as its DNS is known. docs/decisions/node-local-dns.md says why it is so.
+//! are answered as soon as its DNS is known. docs/decisions/0004-node-local-dns.md says why it is so.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@
 //!
 //! In: an answer and the zones. Out: the same with RRSIG, NSEC and DS. Whatever a signed zone answers is signed, geo and translated
 //! answers too; what lies below an unsigned zone of ours is an insecure delegation, which the zone above denies a DS. Without DO nothing
-//! is changed. Sources: RFC 6605 (ECDSA P-256), RFC 9824 (compact denial), RFC 7344 (CDS), docs/decisions/dnssec.md.
+//! is changed. Sources: RFC 6605 (ECDSA P-256), RFC 9824 (compact denial), RFC 7344 (CDS), docs/decisions/0001-dnssec.md.
 
 mod deny;
 mod keys;
