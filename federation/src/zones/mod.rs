@@ -10,6 +10,7 @@
 //! Never answers a query. Whatever is acknowledged is an object of the API first.
 
 mod content;
+mod fixed;
 mod judge;
 mod keys;
 mod update;

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
+use super::fixed::Readings;
 use super::{file, plain, served};
 use crate::error::is_conflict;
 use crate::objects::Objects;
@@ -47,6 +48,7 @@ pub(crate) struct ZonesService {
     objects: Arc<Objects>,
     waiting: Semaphore,
     turn: Mutex<()>,
+    readings: std::sync::Mutex<Readings>,
     recent: std::sync::Mutex<Recent>,
 }
 
@@ -87,6 +89,7 @@ impl ZonesService {
             objects,
             waiting: Semaphore::new(WAITING_MAX),
             turn: Mutex::new(()),
+            readings: std::sync::Mutex::default(),
             recent: std::sync::Mutex::default(),
         }
     }
@@ -94,7 +97,12 @@ impl ZonesService {
     async fn update(&self, asked: &v1::ZoneUpdate) -> Result<(String, i64), Refused> {
         let _waits = self.waiting.try_acquire().map_err(|_| Refused(SERVFAIL, "too many updates at once".into()))?;
         let sections = update::read(&asked.message)?;
-        let zone = served(&self.objects).into_iter().find(|z| z.name_any() == asked.zone);
+        let zones = served(&self.objects);
+        self.readings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keep(|name| zones.iter().any(|z| z.name_any() == name));
+        let zone = zones.into_iter().find(|z| z.name_any() == asked.zone);
         let zone = zone.ok_or_else(|| Refused(NOTAUTH, format!("Zone `{}`: there is none", asked.zone)))?;
         if records::absolute(&zone.spec.apex).as_ref() != Some(&sections.zone) {
             return Err(Refused(NOTAUTH, format!("Zone `{}` is not {}", asked.zone, sections.zone)));
@@ -148,19 +156,11 @@ impl ZonesService {
     }
 
     /// What updates can't delete: the Zone's own records and those of other DNSEndpoints.
-    fn fixed(&self, zone: &Zone, own: &str) -> Vec<update::Fixed> {
+    fn fixed(&self, zone: &Zone, own: &str) -> Arc<[update::Fixed]> {
         let text = file(&self.objects, zone).ok().flatten();
-        let Some(apex) = records::absolute(&zone.spec.apex) else { return Vec::new() };
-        let mut fixed = records::own(&zone.spec, text.as_deref()).records;
-        fixed.extend(records::head(&apex, &zone.spec.soa, &zone.spec.ns, 0, &fixed));
-        for object in self.objects.records.state() {
-            let is_own = object.namespace().as_deref() == Some(SYSTEM_NAMESPACE) && object.name_any() == own;
-            if !is_own {
-                let others = records::of_endpoints(&object.spec.endpoints, |_| ());
-                fixed.extend(others.into_iter().filter(|r| apex.zone_of(&r.name)));
-            }
-        }
-        fixed
+        let mut others = self.objects.records.state();
+        others.retain(|object| object.namespace().as_deref() != Some(SYSTEM_NAMESPACE) || object.name_any() != own);
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner).of(zone, text.as_deref(), &others)
     }
 }
 
