@@ -95,6 +95,8 @@ mod lookup;
 
 mod cache;
 
+mod chain;
+
 mod outside;
 
 mod forward;

@@ -15,8 +15,8 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use ipnet::IpNet;
 
 use crate::cache::Kept;
+use crate::chain::{Link, follow};
 use crate::names::within;
-use crate::translate::CHAIN_MAX;
 use atoll_api::rdata::dname;
 
 /// Records of one section that are looked at.
@@ -52,35 +52,29 @@ pub(crate) fn scrub(
     let nxdomain = message.metadata.response_code == ResponseCode::NXDomain;
     let mut kept = Kept { nxdomain, secure, ..Kept::default() };
     let answers = &message.answers[..message.answers.len().min(RECORDS_MAX)];
-    let mut at = name.clone();
-    let mut ended = false;
-    for link in 0.. {
-        if link > CHAIN_MAX {
-            return Err("a chain of more than 8 links");
-        }
+    let (at, ended) = follow(name.clone(), "a chain of more than 8 links", |at| {
         let here = |wanted: &dyn Fn(&Record) -> bool| {
             let signed = |r: &Record| dnssec && r.record_type() == RecordType::RRSIG;
             let found: Vec<Record> =
-                answers.iter().filter(|r| r.name == at && (wanted(r) || signed(r))).cloned().collect();
+                answers.iter().filter(|r| r.name == *at && (wanted(r) || signed(r))).cloned().collect();
             if found.iter().any(wanted) { found } else { Vec::new() }
         };
         let end = here(&|r| r.record_type() == kind || kind == RecordType::ANY);
         if !end.is_empty() {
             kept.answers.extend(end);
-            ended = true;
-            break;
+            return Ok(Link::End);
         }
         // RFC 6672 §3.1: a DNAME above comes with the CNAME that is made of it.
-        let covers = |r: &&Record| r.name != at && within(&at, &r.name);
+        let covers = |r: &&Record| r.name != *at && within(at, &r.name);
         let above = answers.iter().find(|r| dname(&r.data).is_some() && covers(r)).map(|r| &r.name);
         // A chain may come below the same one again: once is enough.
         let above = above.filter(|above| !kept.answers.iter().any(|r| r.name == **above && dname(&r.data).is_some()));
         kept.answers.extend(answers.iter().filter(|r| above == Some(&r.name)).cloned());
         let alias = here(&|r| r.record_type() == RecordType::CNAME);
-        let Some(target) = alias.iter().find_map(target) else { break };
-        kept.answers.extend(alias);
-        at = target;
-    }
+        let target = alias.iter().find_map(target);
+        kept.answers.extend(alias.into_iter().filter(|_| target.is_some()));
+        Ok(target.map_or(Link::Nothing, Link::On))
+    })?;
     let authorities = message.authorities.iter().take(RECORDS_MAX);
     let soa =
         authorities.clone().find(|r| !ended && r.record_type() == RecordType::SOA && within(&at, &r.name)).cloned();

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::answer::{Answer, Reuse, Source, ede};
 use crate::budget::{Begun, Budget};
+use crate::chain::CHAIN_MAX;
 use crate::client::Asker;
 use crate::explain::Trace;
 use crate::federated::{self, Case};
@@ -27,7 +28,6 @@ use crate::lookup::{Asking, Lookups};
 use crate::names::show;
 use crate::outside::Guard;
 use crate::sign::Signatures;
-use crate::translate::CHAIN_MAX;
 use crate::world::World;
 use crate::zones::Zone;
 pub(crate) use others::{failure, said, told};

@@ -18,14 +18,12 @@ mod octets;
 
 use hickory_proto::rr::{Name, Record, RecordType};
 
+use crate::chain::CHAIN_MAX;
 use crate::forward::Trail;
 
 pub(crate) use octets::{Carried, Swap, carry};
 pub(crate) use rename::Rename;
 pub(crate) use reply::reply;
-
-/// RFC 1034 §3.6.2 leaves the length of chains open; so many links are followed.
-pub(crate) const CHAIN_MAX: usize = 8;
 
 /// Why a record was left out, or a whole question or answer refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]

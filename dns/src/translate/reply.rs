@@ -13,7 +13,8 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use super::{Asked, CHAIN_MAX, Refused, Rename, Translated};
+use super::{Asked, Refused, Rename, Translated};
+use crate::chain::{Link, follow};
 use crate::names::{below, left_of, within};
 use atoll_api::rdata::{dname, is_dnssec, map_names, may_hide_names, targets};
 
@@ -29,44 +30,12 @@ pub(super) const TTL_MAX: u32 = 86_400;
 /// would be too long; when it is no answer.
 pub(crate) fn reply(rename: &Rename, asked: &Asked, message: &Message) -> Result<Translated, Refused> {
     let mut walk = Walk::new(rename, &message.answers);
-    let mut at = asked.native.clone();
-    let mut ended = false;
-    for link in 0.. {
-        if link > CHAIN_MAX {
-            return Err(Refused::Chain);
-        }
-        let step = walk.step(asked, &at)?;
-        match step {
-            Step::Done => {
-                ended = true;
-                break;
-            }
-            Step::On(target) => at = target,
-            Step::Out => {
-                // It is not for this member to say what is there.
-                ended = true;
-                break;
-            }
-            Step::Nothing => break,
-        }
-    }
+    let (at, ended) = follow(asked.native.clone(), Refused::Chain, |at| walk.step(asked, at))?;
     let mut out = walk.finish(message);
     if !ended {
         negative(rename, message, &at, &mut out)?;
     }
     Ok(out)
-}
-
-/// Where one link of the chain leads.
-enum Step {
-    /// To what was asked for.
-    Done,
-    /// On, inside the member.
-    On(Name),
-    /// Out of the member.
-    Out,
-    /// Nowhere.
-    Nothing,
 }
 
 /// The way along the chain.
@@ -88,7 +57,7 @@ impl<'m> Walk<'m> {
         Self { rename, answers, used: 0, wanted: Vec::new(), out: Translated::default() }
     }
 
-    fn step(&mut self, asked: &Asked, at: &Name) -> Result<Step, Refused> {
+    fn step(&mut self, asked: &Asked, at: &Name) -> Result<Link, Refused> {
         let here: Vec<&'m Record> = self.answers.iter().copied().filter(|r| r.name == *at).collect();
         let set: Vec<&'m Record> = here.iter().copied().filter(|r| r.record_type() == asked.qtype).collect();
         let alias = here.iter().find_map(|r| Some((*r, cname(r)?)));
@@ -103,9 +72,9 @@ impl<'m> Walk<'m> {
             self.wanted.extend(set.iter().filter_map(|r| targets(&r.data)));
             self.carry(set)?;
             self.out.next = None;
-            return Ok(Step::Done);
+            return Ok(Link::End);
         }
-        let Some((record, target)) = alias else { return Ok(Step::Nothing) };
+        let Some((record, target)) = alias else { return Ok(Link::Nothing) };
         self.used += 1;
         self.carry(vec![record])?;
         self.on(target.clone())
@@ -118,7 +87,7 @@ impl<'m> Walk<'m> {
     }
 
     /// RFC 6672 §3.1: the DNAME, and a CNAME made of it with its time to live.
-    fn redirect(&mut self, asked: &Asked, at: &Name, record: &Record, target: &Name) -> Result<Step, Refused> {
+    fn redirect(&mut self, asked: &Asked, at: &Name, record: &Record, target: &Name) -> Result<Link, Refused> {
         let to = substitute(at, &record.name, target).ok_or(Refused::TooLong)?;
         let (owner, end) = (self.rename.outward(at)?, self.rename.outward(&to)?);
         let ours = self.outward(record)?;
@@ -131,14 +100,15 @@ impl<'m> Walk<'m> {
         }
         self.out.answers.push(Record::from_rdata(owner, ttl, RData::CNAME(CNAME(end))));
         if asked.qtype == RecordType::CNAME {
-            return Ok(Step::Done);
+            return Ok(Link::End);
         }
         self.on(to)
     }
 
-    fn on(&mut self, target: Name) -> Result<Step, Refused> {
+    /// On at `target`; out of the member it is not for this one to say what is there.
+    fn on(&mut self, target: Name) -> Result<Link, Refused> {
         self.out.next = Some(self.rename.outward(&target)?);
-        Ok(if self.rename.speaks_for(&target) { Step::On(target) } else { Step::Out })
+        Ok(if self.rename.speaks_for(&target) { Link::On(target) } else { Link::End })
     }
 
     /// Carries a record set over; what is refused is noted.
