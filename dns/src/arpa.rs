@@ -13,6 +13,10 @@ use ipnet::IpNet;
 
 use crate::names::text;
 
+/// The ends of the names of addresses.
+const IN_ADDR: &[u8] = b"\x07in-addr\x04arpa\x00";
+const IP6: &[u8] = b"\x03ip6\x04arpa\x00";
+
 /// What a name of a reverse zone stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reverse {
@@ -71,6 +75,25 @@ pub(crate) fn reverse(name: &Name) -> Option<Reverse> {
     Some(Reverse { net, whole: all == usize::from(known) })
 }
 
+/// The address whose name `octets` are, in lower case; `None` for every other name. Allocates nothing.
+pub(crate) fn address(octets: &[u8]) -> Option<IpAddr> {
+    let (mut labels, v6) = match octets.strip_suffix(IN_ADDR) {
+        Some(labels) => (labels, false),
+        None => (octets.strip_suffix(IP6)?, true),
+    };
+    let (most, bits) = if v6 { (32, 4) } else { (4, 8) };
+    let (mut value, mut known) = (0_u128, 0_u32);
+    while let Some((length, after)) = labels.split_first() {
+        let (label, after) = after.split_at_checked(usize::from(*length))?;
+        let part = if v6 { nibble(label) } else { octet(label) };
+        value |= u128::from(part.filter(|_| known < most)?) << (known * bits);
+        (labels, known) = (after, known + 1);
+    }
+    let whole = known == most;
+    let v4 = || u32::try_from(value).ok().map(|value| IpAddr::V4(Ipv4Addr::from(value)));
+    whole.then(|| if v6 { Some(IpAddr::V6(Ipv6Addr::from(value))) } else { v4() }).flatten()
+}
+
 fn octet(label: &[u8]) -> Option<u8> {
     let digits = text(label).filter(|t| t.bytes().all(|b| b.is_ascii_digit()) && (t.len() == 1 || !t.starts_with('0')));
     digits?.parse().ok()
@@ -86,7 +109,7 @@ fn nibble(label: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::absolute;
+    use crate::names::{absolute, lower_octets};
 
     #[test]
     fn names_of_reverse_zones_are_read_as_ranges() {
@@ -108,6 +131,34 @@ mod tests {
         let ip: IpAddr = "2001:db8::567:89ab".parse().unwrap();
         let name = Name::from(ip);
         assert_eq!(reverse(&name).and_then(|r| r.address()), Some(ip), "{name}");
+    }
+
+    #[test]
+    fn octets_are_an_address_where_the_name_is() {
+        let six = Name::from("2001:db8::567:89ab".parse::<IpAddr>().unwrap()).to_string();
+        let short = six.replacen("b.a.", "b.", 1);
+        for name in [
+            "7.0.1.10.in-addr.arpa",
+            "7.0.1.10.IN-Addr.ARPA",
+            "07.0.1.10.in-addr.arpa",
+            "x.7.0.1.10.in-addr.arpa",
+            "0.1.10.in-addr.arpa",
+            "256.0.1.10.in-addr.arpa",
+            "7.0-25.0.1.10.in-addr.arpa",
+            "7.0.1.10.in-addr.arpa.example",
+            "7.0.1.10.xin-addr.arpa",
+            "in-addr.arpa",
+            "arpa",
+            "ip6.arpa",
+            &six,
+            &short,
+        ] {
+            let name = absolute(name).unwrap();
+            assert_eq!(address(&lower_octets(&name)), reverse(&name).and_then(|r| r.address()), "{name}");
+        }
+        // A label that holds the octets of the ends is none of them.
+        let odd = Name::from_labels([&b"7"[..], b"0", b"1", b"10", b"\x07in-addr\x04arpa"]).unwrap();
+        assert_eq!(address(&lower_octets(&odd)), None);
     }
 
     #[test]

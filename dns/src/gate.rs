@@ -1,7 +1,7 @@
 //! What may go the slow way: before any work is done for a query that is no hit, whose name it is for decides.
 //!
 //! ```text
-//!   no hit ── whose subtree, by the octets of its name
+//!   no hit ── whose subtree, by the octets of its name; whose address, for names of reverse zones
 //!               ├── a member that answers nothing, and nothing is kept of the name ─► failure, at once
 //!               ├── its share is full ─► failure: too many in flight; the newest is shed
 //!               └── else a pass, held until it is answered ─► queue, tasks, the member
@@ -15,11 +15,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::Name;
 use prometheus::IntCounter;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Source};
+use crate::arpa;
 use crate::changes::{same_ground, same_words};
 use crate::counters::Told;
 use crate::edns::Edes;
@@ -27,6 +28,7 @@ use crate::forward::{Failed, Forwarder, Party};
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::names::{lower_octets, text, within};
+use crate::prefixes::Prefixes;
 use crate::resolve::failure;
 use crate::road::Road;
 use crate::share::{Pass, Share};
@@ -35,7 +37,8 @@ use crate::wire::query::{NAME_MAX, Query};
 use crate::world::World;
 use atoll_api::rdata::{is_dnssec, may_hide_names};
 
-/// Queries that wait for something of ours, for reverse zones, for names of others: half of what a queue holds at most.
+/// Queries that wait for something of ours, for reverse zones of nobody or of several, for names of others: half of what a queue holds at
+/// most.
 const SHARE: usize = 1024;
 /// Names that nothing is known of may take half of their member's share.
 const UNKNOWN: usize = 2;
@@ -59,7 +62,9 @@ pub(crate) struct Gate {
 /// Doors by the names that lead to them: octets of the wire, lower case; `None`: a zone of ours.
 #[derive(Debug, Default)]
 struct Doors {
-    doors: HashMap<Box<[u8]>, Option<Door>>,
+    doors: HashMap<Box<[u8]>, Option<Arc<Door>>>,
+    /// Of each member by its addresses.
+    addresses: Prefixes<Arc<Door>>,
     mixed: Mixed,
 }
 
@@ -97,8 +102,8 @@ struct Sign {
 
 /// Whose a name is.
 enum Whose<'d> {
-    /// A member's, and how much of the name stands left of its subtree's.
-    Member(&'d Door, usize),
+    /// A member's, and how much of the name stands left of its subtree's; `None`: the name of an address that it alone has.
+    Member(&'d Door, Option<usize>),
     Ours,
     Reverse,
     Outside,
@@ -155,12 +160,12 @@ impl Gate {
         group.share.pass(1).ok_or(&group.full).map_err(|sign| sign.show(say))
     }
 
-    /// The straight road for `query`, and how much of its name stands left of the member's subtree.
-    pub(crate) fn road(&self, query: &Query<'_>) -> Option<(Arc<Road>, usize)> {
+    /// The straight road for `query`, and how much of its name stands left of the member's subtree; `None`: the name of an address.
+    pub(crate) fn road(&self, query: &Query<'_>) -> Option<(Arc<Road>, Option<usize>)> {
         let doors = self.doors.load();
         let Whose::Member(door, left) = doors.find(query.name) else { return None };
-        let road = door.road.as_ref().filter(|_| door.whole && !door.down && left > 0)?;
-        door.is_asked(&query.name[..left], query.kind.into()).then(|| (Arc::clone(road), left))
+        let road = door.road.as_ref().filter(|_| !door.down && left != Some(0))?;
+        door.is_asked(query, left).then(|| (Arc::clone(road), left))
     }
 
     /// What is said to a query that came by a stream, where its member answers nothing: streams have bounds of their own.
@@ -192,6 +197,7 @@ impl Doors {
         let mixed = Mixed::of(table);
         let mut doors: HashMap<_, _> =
             table.zones.iter().map(|zone| (lower_octets(zone.apex()).into(), None)).collect();
+        let mut addresses = Prefixes::default();
         for member in table.members.values() {
             let name = member.name.as_str();
             let sign = |failed: &Failed, why| {
@@ -211,9 +217,14 @@ impl Doors {
                 unprobed: sign(&Failed::unprobed(), "down"),
                 unanswered: sign(&Failed::unanswered(), "open"),
             };
+            let door = Arc::new(door);
+            // A node answers for its own member's addresses in its own way.
+            for range in member.rename.ranges().iter().filter(|_| table.home.is_none() && !mixed.reverse) {
+                addresses.insert(*range, Arc::clone(&door));
+            }
             doors.insert(lower_octets(member.rename.hub()).into(), Some(door));
         }
-        Self { doors, mixed }
+        Self { doors, addresses, mixed }
     }
 
     /// Whose `name` is: of the longest zone or subtree around it.
@@ -221,17 +232,27 @@ impl Doors {
         let mut at = 0;
         while let Some(length) = name.get(at) {
             match self.doors.get(&name[at..]) {
-                Some(Some(door)) => return Whose::Member(door, at),
+                Some(Some(door)) => return Whose::Member(door, Some(at)),
                 Some(None) => return Whose::Ours,
                 None => at += 1 + usize::from(*length),
             }
         }
-        if name.ends_with(ARPA) { Whose::Reverse } else { Whose::Outside }
+        if !name.ends_with(ARPA) {
+            return Whose::Outside;
+        }
+        self.of_address(name).map_or(Whose::Reverse, |door| Whose::Member(door, None))
+    }
+
+    /// Whose address `name` is the name of, where it is one member's alone: elsewhere it is for each asker to say.
+    fn of_address(&self, name: &[u8]) -> Option<&Door> {
+        let mut doors = self.addresses.all(arpa::address(name)?).map(|(_, door)| door);
+        let door = doors.next().filter(|door| door.member.kind.reverse)?;
+        doors.all(|other| Arc::ptr_eq(other, door)).then_some(&**door)
     }
 }
 
 impl Door {
-    fn admit(&self, query: &Query<'_>, left: usize, lookups: &Lookups, now: Instant) -> Result<Pass, &Sign> {
+    fn admit(&self, query: &Query<'_>, left: Option<usize>, lookups: &Lookups, now: Instant) -> Result<Pass, &Sign> {
         if let Some(sign) = self.shut(query, left, lookups, now) {
             return Err(sign);
         }
@@ -241,17 +262,23 @@ impl Door {
     }
 
     /// The sign for a query whose answer is known beforehand: nobody will give one.
-    fn shut(&self, query: &Query<'_>, left: usize, lookups: &Lookups, now: Instant) -> Option<&Sign> {
+    fn shut(&self, query: &Query<'_>, left: Option<usize>, lookups: &Lookups, now: Instant) -> Option<&Sign> {
         let sign = match self.down {
             true => &self.unprobed,
             false => self.party.circuit.is_open(now).then_some(&self.unanswered)?,
         };
-        let asked = self.whole && self.is_asked(&query.name[..left], query.kind.into());
-        (asked && !lookups.knows(self.member.fingerprint, query.name, query.kind)).then_some(sign)
+        (self.is_asked(query, left) && !lookups.knows(self.member.fingerprint, query.name, query.kind)).then_some(sign)
     }
 
-    /// Whether the member would be asked for a name that begins with these labels: for some we know the answer ourselves.
-    fn is_asked(&self, mut left: &[u8], kind: RecordType) -> bool {
+    /// Whether the member would be asked for a name that has so many octets left of its subtree's, or is an address's: for some we know the
+    /// answer ourselves.
+    fn is_asked(&self, query: &Query<'_>, left: Option<usize>) -> bool {
+        let kind = query.kind.into();
+        !is_dnssec(kind) && !may_hide_names(kind) && left.is_none_or(|left| self.has_maybe(&query.name[..left]))
+    }
+
+    /// Whether names that begin with these labels may be the member's.
+    fn has_maybe(&self, mut left: &[u8]) -> bool {
         let mut path: [&[u8]; LABELS_MAX] = [&[]; LABELS_MAX];
         let mut labels = 0;
         while let Some((length, rest)) = left.split_first() {
@@ -259,7 +286,7 @@ impl Door {
             (path[labels], left) = (label, rest);
             labels += 1;
         }
-        !is_dnssec(kind) && !may_hide_names(kind) && !self.member.has_never_below(&path[..labels])
+        self.whole && !self.member.has_never_below(&path[..labels])
     }
 }
 
@@ -279,12 +306,14 @@ impl Sign {
 #[derive(Debug, Default, PartialEq)]
 struct Mixed {
     all: bool,
+    /// Hosts of policies lie in reverse zones.
+    reverse: bool,
     words: HashSet<String>,
 }
 
 impl Mixed {
     fn of(table: &Table) -> Self {
-        let mut mixed = Self { all: false, words: HashSet::new() };
+        let mut mixed = Self::default();
         let Some(apex) = &table.apex else { return mixed };
         mixed.all = !table.clients.all_see(apex);
         let zone = table.zone_of(apex);
@@ -296,6 +325,7 @@ impl Mixed {
         for host in table.hosts() {
             let base = if host.is_wildcard() { host.base_name() } else { host.clone() };
             mixed.all |= host.is_wildcard() && within(apex, &base);
+            mixed.reverse |= lower_octets(&base).ends_with(ARPA) || base.is_root();
             mixed.note(&base, apex);
         }
         mixed

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   web.shop.svc │ prod-eu.atoll.internal   ── the suffix is swapped ──►   web.shop.svc │ cluster.local
+//!   7.0.1.10.in-addr.arpa                   ── as it is ──►                7.0.1.10.in-addr.arpa
 //! ```
 //!
 //! In: a member of a world. Out: a [`Road`], where one suffix stands for the other and nothing has to be thought about twice; else `None`:
@@ -14,7 +15,7 @@ use prometheus::IntCounter;
 use crate::answer::{Answer, Source};
 use crate::forward::Party;
 use crate::metrics::Metrics;
-use crate::names::octets;
+use crate::names::{lower_octets, octets};
 use crate::table::Member;
 
 /// The way to one member and back.
@@ -24,6 +25,8 @@ pub(crate) struct Road {
     pub(crate) party: Arc<Party>,
     /// What the member calls its domain, as octets of the wire.
     pub(crate) native: Box<[u8]>,
+    /// What we call it, in lower case.
+    pub(crate) hub: Box<[u8]>,
     /// What its answers are made of, without records.
     pub(crate) made_of: Answer,
     /// Whose they are, for those who count.
@@ -44,6 +47,7 @@ impl Road {
             member: Arc::clone(member),
             party: Arc::clone(party),
             native: octets(rename.native()).into(),
+            hub: lower_octets(rename.hub()).into(),
             label: metrics.label(&made_of, None),
             answered: metrics.forwards(member.name.as_str(), "ok"),
             made_of,

@@ -14,7 +14,7 @@ use atoll_api::topology::{ClusterFacts, Topology, Version};
 use hickory_proto::rr::{Name, Record, RecordType};
 use ipnet::IpNet;
 
-use crate::arpa::Reverse;
+use crate::arpa::{Reverse, reverse};
 use crate::changes::same_ground;
 use crate::client::{Asker, Clients};
 use crate::completion;
@@ -108,8 +108,27 @@ impl Member {
 
     /// The SOA of its subtree, for negative answers that bring none of their own.
     pub(crate) fn soa(&self) -> Record {
-        Zone::new(self.rename.hub().clone(), &Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() }, &[], 1).soa()
+        soa_of(self.rename.hub().clone())
     }
+
+    /// The SOA of the reverse zone that the range around `name` makes.
+    pub(crate) fn reverse_soa(&self, name: &Name) -> Record {
+        let ranges = self.rename.ranges().iter();
+        let net = reverse(name).and_then(|reverse| {
+            let around =
+                ranges.clone().filter(|range| range.contains(&reverse.net)).max_by_key(|range| range.prefix_len());
+            // A name of its owner's making may lie above the range (RFC 2317 §4).
+            around.or_else(|| ranges.filter(|range| !reverse.whole && reverse.net.contains(*range)).min())
+        });
+        // One label for each octet, or each half of one, and two for `in-addr.arpa` or `ip6.arpa`.
+        let labels = net.map_or(2, |net| 2 + usize::from(net.prefix_len() / if net.addr().is_ipv4() { 8 } else { 4 }));
+        soa_of(name.trim_to(labels.min(name.iter().len())))
+    }
+}
+
+/// The SOA of a zone that is made of what a member is.
+fn soa_of(zone: Name) -> Record {
+    Zone::new(zone, &Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() }, &[], 1).soa()
 }
 
 /// The addresses of a member.

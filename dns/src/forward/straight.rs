@@ -4,7 +4,7 @@
 //!   set out ── a slot, a server nothing is said against, letters mixed ──► a port (ports) ──► … ──► hear: ours to read?
 //! ```
 //!
-//! In: a road, the question's labels, the time. Out: a [`Trip`] with the octets to be sent; of what comes back, whether it answers it. Who
+//! In: a road, the question, the time. Out: a [`Trip`] with the octets to be sent; of what comes back, whether it answers it. Who
 //! is not well, loops, or is not reached directly is asked on the slow path, and so is whatever a trip does not bring home.
 
 use std::net::SocketAddr;
@@ -69,11 +69,11 @@ impl Forwarder {
         (direct && road.party.circuit.is_closed()).then(|| road.party.slot()).flatten()
     }
 
-    /// A trip for a question that begins with these labels to a server that is well, other than `not`.
+    /// A trip for a question to a server that is well, other than `not`.
     pub(crate) fn set_out(
         &self,
         road: &Road,
-        (left, kind): (&[u8], u16),
+        (name, kind): ([&[u8]; 2], u16),
         not: Option<SocketAddr>,
         dice: u64,
         now: Instant,
@@ -86,7 +86,7 @@ impl Forwarder {
         let trail = self.loops.onward(None, whose, server);
         let options = Options { bits: Bits::default(), trail };
         let (number, letters): (u64, u64) = (rand::random(), rand::random());
-        let ask = Ask::of([left, &road.native], (kind, IN), number as u16, Some(options)).spelled(spelling, letters);
+        let ask = Ask::of(name, (kind, IN), number as u16, Some(options)).spelled(spelling, letters);
         Some(Trip { server, ask, begun: now })
     }
 

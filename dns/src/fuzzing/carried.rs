@@ -10,6 +10,7 @@ use hickory_proto::rr::{DNSClass, Name, RecordType};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Source};
+use crate::arpa::reverse;
 use crate::cache::Kept;
 use crate::forward;
 use crate::lookup::translated;
@@ -29,8 +30,10 @@ static METRICS: LazyLock<Metrics> =
 
 /// Members on whose roads one suffix stands for the other.
 static MEMBERS: LazyLock<[Member; 2]> = LazyLock::new(|| {
-    let facts =
-        |name: &str, dns: Value| json!({"name": name, "spec": {"environment": "prod", "region": "us"}, "dns": dns});
+    let facts = |name: &str, dns: Value| {
+        let spec = json!({"environment": "prod", "region": "us"});
+        json!({"name": name, "spec": spec, "dns": dns, "cidrs": {"pods": ["10.0.0.0/16", "2001:db8::/32"]}})
+    };
     [
         member("dc1.atoll.internal", facts("dc1", json!({"kind": "Generic", "domain": "mesos"}))),
         member("eu.atoll.internal", facts("eu", json!({"kind": "Kubernetes"}))),
@@ -43,7 +46,8 @@ fn member(hub: &str, facts: Value) -> Member {
     made.filter(|member| member.rename.is_plain()).expect("the text above is a plain member's")
 }
 
-/// A member's reply: one octet that says whose, then the reply; what its question asks is what was asked.
+/// A member's reply: one octet that says whose, then the reply; what its question asks, a name of the member's or of an address, is what
+/// was asked.
 ///
 /// # Panics
 /// When what is carried is not what the full way says.
@@ -53,8 +57,13 @@ pub fn octets_over(octets: &[u8]) {
     let mut reply = reply.to_vec();
     reply.iter_mut().zip(ID.to_be_bytes()).for_each(|(octet, id)| *octet = id);
     let Some((name, kind)) = question(&reply) else { return };
-    let Some(path) = left_of(&name, member.rename.native()) else { return };
-    alike(member, &path, kind, &reply);
+    match left_of(&name, member.rename.native()) {
+        Some(path) => _ = alike(member, &path, kind, &reply),
+        None if reverse(&name).is_some_and(|of| of.address().is_some()) => {
+            _ = alike_of_address(member, &name, kind, &reply)
+        }
+        None => {}
+    }
 }
 
 /// What a reply says that it was asked.
@@ -74,8 +83,21 @@ pub(crate) fn alike<L: AsRef<[u8]>>(member: &Member, path: &[L], kind: RecordTyp
     let Some((native, name)) = both.map(|(native, name)| (native.to_lowercase(), name.to_lowercase())) else {
         return false;
     };
-    let Some(carried) = carried(member, (&native, &name), kind, reply) else { return false };
-    let (kept, encoded) = full(member, (native, &name), kind, reply)
+    agree(member, (native, &name), kind, reply)
+}
+
+/// The same for a question for the name of an address.
+///
+/// # Panics
+/// As [`alike`].
+pub(crate) fn alike_of_address(member: &Member, name: &Name, kind: RecordType, reply: &[u8]) -> bool {
+    let name = name.to_lowercase();
+    agree(member, (name.clone(), &name), kind, reply)
+}
+
+fn agree(member: &Member, (native, name): (Name, &Name), kind: RecordType, reply: &[u8]) -> bool {
+    let Some(carried) = carried(member, (&native, name), kind, reply) else { return false };
+    let (kept, encoded) = full(member, (native, name), kind, reply)
         .unwrap_or_else(|| panic!("the full way does not take it: {reply:?} {:?}", Message::from_vec(reply)));
     assert_eq!(Kept::read(&carried.wire), Some(kept.clone()), "kept");
     assert_eq!((carried.ttl_s, carried.nxdomain), (kept.ttl(), kept.nxdomain));
@@ -96,8 +118,9 @@ fn carried(member: &Member, (native, name): (&Name, &Name), kind: RecordType, re
         return None;
     }
     let name = lower_octets(name);
-    let left = name.len() - lower_octets(member.rename.hub()).len();
-    carry(&Swap { name: &name, left, native: &octets(member.rename.native()), kind: kind.into() }, reply)
+    let (hub, domain) = (lower_octets(member.rename.hub()), octets(member.rename.native()));
+    let left = (name != lower_octets(native)).then(|| name.len() - hub.len());
+    carry(&Swap { name: &name, left, native: &domain, hub: &hub, kind: kind.into() }, reply)
 }
 
 /// What the full way comes to: what is kept, and the reply.
@@ -106,8 +129,9 @@ fn full(member: &Member, (native, name): (Name, &Name), kind: RecordType, reply:
     if !matches!(message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain) {
         return None;
     }
-    let asked = Asked { native, qtype: kind, trail: None };
-    let kept = translated(member, &asked, &message, || member.soa(), &METRICS).ok()?.settled();
+    let soa = || if native == *name { member.reverse_soa(name) } else { member.soa() };
+    let asked = Asked { native: native.clone(), qtype: kind, trail: None };
+    let kept = translated(member, &asked, &message, soa, &METRICS).ok()?.settled();
     let Kept { answers, authorities, additionals, .. } = kept.clone();
     let rcode = if kept.nxdomain { ResponseCode::NXDomain } else { ResponseCode::NoError };
     let made_of = Answer { sources: vec![Source::Member(member.name.clone())], ..Answer::records(Vec::new()) };

@@ -18,9 +18,9 @@ mod replies;
 mod stage;
 mod streams;
 
-#[cfg(test)]
-pub(crate) use carried::alike;
 pub use carried::octets_over;
+#[cfg(test)]
+pub(crate) use carried::{alike, alike_of_address};
 pub use content::{update, zone_file};
 pub use packets::{fast, slow};
 pub use replies::{translation, upstream};

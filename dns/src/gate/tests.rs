@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use allocation_counter::measure;
 use hickory_proto::op::{Edns, Message, Query as Asks, ResponseCode};
 use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::{RData, Record};
+use hickory_proto::rr::{RData, Record, RecordType};
 
 use super::*;
 use crate::cache::{Bits, Kept};
@@ -137,12 +137,17 @@ async fn for_a_member_that_answers_nothing_names_fail_at_once_and_only_those_tha
         ("www.example.com.shop.svc.prod-us.atoll.internal.", RecordType::A, "a pass"),
         ("web.shop.svc.prod-us.atoll.internal.", RecordType::DNSKEY, "a pass"),
         ("web.shop.svc.prod-us.atoll.internal.", RecordType::Unknown(65_280), "a pass"),
+        // The names of its addresses are asked of it.
+        ("7.0.2.10.in-addr.arpa.", RecordType::PTR, fails),
+        ("0.2.10.in-addr.arpa.", RecordType::PTR, "a pass"),
+        ("7.0.1.10.in-addr.arpa.", RecordType::PTR, "a pass"),
+        ("7.0.2.10.in-addr.arpa.", RecordType::DS, "a pass"),
         ("web.shop.svc.lab.atoll.internal.", RecordType::A, "a pass"),
         ("prod-usx.atoll.internal.", RecordType::A, "a pass"),
     ] {
         assert_eq!(client.gets(name, kind), gets, "{name} {kind}");
     }
-    assert_eq!(client.shed(DEAD, "open"), 5);
+    assert_eq!(client.shed(DEAD, "open"), 6);
     // A record of ours stands among this one's names: it is looked for.
     client.kill("prod-eu");
     assert_eq!(client.gets("special.prod-eu.atoll.internal.", RecordType::A), "a pass");

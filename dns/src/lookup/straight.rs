@@ -36,8 +36,8 @@ pub(crate) struct Departure {
     pub(crate) road: Arc<Road>,
     /// In lower case, octets of the wire.
     name: Box<[u8]>,
-    /// How much of it stands left of the subtree's.
-    left: usize,
+    /// How much of it stands left of the subtree's; `None`: the name of an address.
+    left: Option<usize>,
     kind: u16,
     /// The asker's neighbourhood.
     client: u64,
@@ -45,9 +45,15 @@ pub(crate) struct Departure {
 }
 
 impl Departure {
-    /// The labels that the name begins with, and the type.
-    pub(crate) fn question(&self) -> (&[u8], u16) {
-        (&self.name[..self.left], self.kind)
+    /// The name that the member is asked for, in two parts, and the type.
+    pub(crate) fn question(&self) -> ([&[u8]; 2], u16) {
+        let name = self.left.map_or([&self.name[..], &[]], |left| [&self.name[..left], &self.road.native]);
+        (name, self.kind)
+    }
+
+    /// What the member calls `name`.
+    fn native(&self, name: &Name) -> Option<Name> {
+        if self.left.is_none() { Some(name.clone()) } else { self.road.member.rename.to_native(name).ok()? }
     }
 }
 
@@ -108,16 +114,17 @@ pub(crate) struct Astray {
 }
 
 impl Lookups {
-    /// Leave to ask for `query`, whose name has `left` octets left of the road's subtree; `None` where the slow path knows more.
+    /// Leave to ask for `query`, whose name has `left` octets left of the road's subtree, or is an address's; `None` where the slow path
+    /// knows more.
     pub(crate) fn depart(
         &self,
-        (road, left): (Arc<Road>, usize),
+        (road, left): (Arc<Road>, Option<usize>),
         query: &Query<'_>,
         client: u64,
         now: Instant,
     ) -> Option<Departure> {
         let whose = road.member.fingerprint;
-        if Loops::is_probe(query.name) || self.is_absent(&road, query.name, left, now) {
+        if Loops::is_probe(query.name) || left.is_some_and(|left| self.is_absent(&road, query.name, left, now)) {
             return None;
         }
         let Standing { own, absent } = self.cache.standing(whose, query.name, query.kind, now);
@@ -152,7 +159,7 @@ impl Lookups {
     /// When the slow path has to see to it.
     pub(crate) fn land(&self, departure: &Departure, reply: &[u8], now: Instant) -> Result<Landed, Astray> {
         let Departure { road, name, left, kind, .. } = departure;
-        let swap = Swap { name, left: *left, native: &road.native, kind: *kind };
+        let swap = Swap { name, left: *left, native: &road.native, hub: &road.hub, kind: *kind };
         let landed = match carry(&swap, reply) {
             Some(carried) => self.carried(departure, carried, now),
             None => self.parsed(departure, reply, now)?,
@@ -166,7 +173,7 @@ impl Lookups {
         let key = Key::of_octets(road.member.fingerprint, name, *kind);
         self.cache.put_octets(key, (&carried.wire, carried.ttl_s, carried.nxdomain), now);
         if carried.nxdomain
-            && let Some(native) = of_octets(name).and_then(|name| road.member.rename.to_native(&name).ok()?)
+            && let Some(native) = of_octets(name).and_then(|name| departure.native(&name))
         {
             self.is_not_there(departure, &native, now);
         }
@@ -176,13 +183,14 @@ impl Lookups {
     fn parsed(&self, departure: &Departure, reply: &[u8], now: Instant) -> Result<Landed, Astray> {
         let message = Message::from_vec(reply).map_err(|_| Astray { broken: true })?;
         let decided = matches!(message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain);
-        let Departure { road, name, kind, .. } = departure;
+        let Departure { road, name, left, kind, .. } = departure;
         let (member, kind, whose) = (&road.member, RecordType::from(*kind), road.member.fingerprint);
         let elsewhere = || Astray { broken: false };
         let name = of_octets(name).filter(|_| decided).ok_or_else(elsewhere)?;
-        let native = member.rename.to_native(&name).ok().flatten().ok_or_else(elsewhere)?;
+        let native = departure.native(&name).ok_or_else(elsewhere)?;
         let asked = Asked { native, qtype: kind, trail: None };
-        let kept = translated(member, &asked, &message, || member.soa(), &self.metrics).map_err(|_| elsewhere())?;
+        let soa = || if left.is_some() { member.soa() } else { member.reverse_soa(&name) };
+        let kept = translated(member, &asked, &message, soa, &self.metrics).map_err(|_| elsewhere())?;
         let kept = kept.settled();
         self.cache.put(whose, &name, kind, Bits::default(), &kept, now);
         if kept.nxdomain {

@@ -31,7 +31,7 @@ use crate::sign::Signatures;
 use crate::world::World;
 use crate::zones::Zone;
 pub(crate) use others::{failure, said, told};
-use ours::{here, reuse, reverse_soa, source};
+use ours::{here, reuse, source};
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -170,8 +170,8 @@ impl Resolver {
                 }
             }
             Place::Below(below) => self.below(world, &below, question, name, asking, trace).await,
-            Place::Inner(member) => Answer::no_data(reverse_soa(&world.table, member, name)),
-            Place::Nowhere(member) => Answer::no_name(reverse_soa(&world.table, member, name)),
+            Place::Inner(member) => Answer::no_data(member.reverse_soa(name)),
+            Place::Nowhere(member) => Answer::no_name(member.reverse_soa(name)),
             Place::Unaskable(member, refused) => {
                 self.lookups.refused(member, refused);
                 Answer::failure(ede::OTHER, format!("cluster `{}`: {refused}", member.name))

@@ -8,7 +8,6 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RecordType};
 use serde_json::{Value, json};
 
-use super::ours::reverse_soa;
 use super::{Question, Resolver, looped};
 use crate::answer::{Answer, Reuse, ede};
 use crate::cache::{Bits, Kept};
@@ -38,7 +37,7 @@ impl Resolver {
         trace: &mut Trace,
     ) -> Answer {
         let (member, kind) = (below.member, question.kind);
-        let soa = if below.reverse { reverse_soa(&world.table, member, name) } else { member.soa() };
+        let soa = if below.reverse { member.reverse_soa(name) } else { member.soa() };
         if is_dnssec(kind) {
             return Answer::no_data(soa);
         }

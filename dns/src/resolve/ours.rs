@@ -1,14 +1,12 @@
-//! What our own zones answer, the reverse zones that members' ranges make, and what answers are made of. Pure.
+//! What our own zones answer, and what answers are made of. Pure.
 
-use atoll_api::kinds::Soa;
 use atoll_api::rdata::targets;
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_proto::rr::{Name, RecordType};
 
 use crate::answer::{Answer, Reuse, Source, ede};
-use crate::arpa::reverse;
 use crate::hierarchy::{Below, Place};
-use crate::table::{Member, NEGATIVE_TTL, Table};
+use crate::table::Table;
 use crate::zones::{Found, Zone};
 
 /// The answer of a zone of ours.
@@ -36,16 +34,6 @@ pub(super) fn here(table: &Table, zone: &Zone, name: &Name, kind: RecordType) ->
         Found::NoData => Answer::no_data(zone.soa()),
         Found::NoName => Answer::no_name(zone.soa()),
     }
-}
-
-/// The SOA of the reverse zone that the range of `member` makes.
-pub(super) fn reverse_soa(table: &Table, member: &Member, name: &Name) -> Record {
-    let owners = reverse(name).map(|r| table.owners_of(&r)).unwrap_or_default();
-    let net = owners.iter().find(|(_, owner)| **owner == member.name).map(|(net, _)| *net);
-    // One label for each octet, or each half of one, and two for `in-addr.arpa` or `ip6.arpa`.
-    let labels = net.map_or(2, |net| 2 + usize::from(net.prefix_len() / if net.addr().is_ipv4() { 8 } else { 4 }));
-    let zone = name.trim_to(labels.min(name.iter().len()));
-    Zone::new(zone, &Soa { negative_ttl: NEGATIVE_TTL, ..Soa::default() }, &[], 1).soa()
 }
 
 /// What the answer of a place is made of.

@@ -3,10 +3,11 @@
 //! ```text
 //!   addresses at the name that was asked for ─► the same at our name for it
 //!   services there, and addresses of hosts   ─► the same with the hosts by our names
+//!   names of an address                      ─► the same by our names
 //!   nothing there, and the member's SOA      ─► the same with the SOA in our names
 //! ```
 //!
-//! In: a question in our name and the member's suffix, a reply to it. Out: what [`super::reply()`] says of it, settled and encoded, or `None`:
+//! In: a question in our name, the two suffixes, a reply to it. Out: what [`super::reply()`] says of it, settled and encoded, or `None`:
 //! what is not ordinary is for the full parser. One suffix stands for the other: see [`super::Rename::is_plain`]. Never: a native name in the
 //! result, a panic.
 
@@ -22,6 +23,7 @@ use crate::wire::query::{HEADER, NAME_MAX, QUESTION_TAIL};
 const RECORDS_MAX: usize = 64;
 const SOA: u16 = 6;
 const OPT: u16 = 41;
+const PTR: u16 = 12;
 const SRV: u16 = 33;
 const A: u16 = 1;
 const AAAA: u16 = 28;
@@ -37,11 +39,20 @@ const FIXED: usize = 10;
 pub(crate) struct Swap<'a> {
     /// Our name, in lower case.
     pub(crate) name: &'a [u8],
-    /// How much of it stands left of the member's subtree.
-    pub(crate) left: usize,
+    /// How much of it stands left of the member's subtree; `None`: the name of an address, which is the same on both sides.
+    pub(crate) left: Option<usize>,
     /// What the member calls its domain.
     pub(crate) native: &'a [u8],
+    /// What we call it, in lower case.
+    pub(crate) hub: &'a [u8],
     pub(crate) kind: u16,
+}
+
+impl Swap<'_> {
+    /// Octets of the name that the member was asked for.
+    fn asked(&self) -> usize {
+        self.left.map_or(self.name.len(), |left| left + self.native.len())
+    }
 }
 
 /// A reply in our names.
@@ -68,11 +79,12 @@ pub(crate) fn carry(swap: &Swap<'_>, reply: &[u8]) -> Option<Carried> {
     if count(4) != 1 || head[2] & 0x02 != 0 || !(head[3] & 0x0f == 0 || nxdomain) || answers > RECORDS_MAX {
         return None;
     }
-    let asked = HEADER..HEADER + swap.left + swap.native.len() + QUESTION_TAIL;
+    let asked = HEADER..HEADER + swap.asked() + QUESTION_TAIL;
     let mut at = asked.end;
     let mut out = Out::new(swap, nxdomain);
     match (answers, authorities) {
         (1.., 0) if !nxdomain && swap.kind == SRV => at = out.services(reply, at, answers)?,
+        (1.., 0) if !nxdomain && swap.kind == PTR => at = out.pointers(reply, at, answers)?,
         (1.., 0) if !nxdomain => at = out.addresses(reply, at, answers)?,
         (0, 1) => at = out.soa(reply, at)?,
         _ => return None,
@@ -135,27 +147,45 @@ impl<'s> Out<'s> {
     /// Services at the name that was asked for, all of them at the member's own hosts; says where they end.
     fn services(&mut self, reply: &[u8], mut at: usize, count: usize) -> Option<usize> {
         let least = self.least(reply, at, count, None)?;
-        let ours = &self.swap.name[self.swap.left..];
         for _ in 0..count {
-            let (_, data) = self.at_question(reply, at, None)?;
-            let (head, mut host) = (data.start..data.start + SRV_HEAD, [0; NAME_MAX]);
-            let (host, end) = name(reply, head.end, &mut host)?;
-            let left = self.left_of(host)?;
-            if end != data.end {
-                return None;
-            }
-            // RFC 2782: the host is written out.
-            self.record([0xc0, HEADER as u8], SRV, least, SRV_HEAD + left.len() + ours.len());
-            let wire = &mut self.carried.wire;
-            wire.extend_from_slice(reply.get(head)?);
-            self.hosts.push((host.into(), wire.len()));
-            wire.extend_from_slice(left);
-            wire.extend_from_slice(ours);
+            let (host, place, end) = self.target(reply, at, (SRV_HEAD, least))?;
+            self.hosts.push((host, place));
             at = end;
         }
         self.carried.wire[6..8].copy_from_slice(&u16::try_from(count).ok()?.to_be_bytes());
         self.carried.ttl_s = least;
         Some(at)
+    }
+
+    /// Names that an address has, all of them the member's own; says where they end.
+    fn pointers(&mut self, reply: &[u8], mut at: usize, count: usize) -> Option<usize> {
+        let least = self.least(reply, at, count, None)?;
+        for _ in 0..count {
+            at = self.target(reply, at, (0, least))?.2;
+        }
+        self.carried.wire[6..8].copy_from_slice(&u16::try_from(count).ok()?.to_be_bytes());
+        self.carried.ttl_s = least;
+        Some(at)
+    }
+
+    /// A record at the name that was asked for whose data is so many octets and a name of the member's: that name, where ours for it was
+    /// written, where the record ends.
+    fn target(&mut self, reply: &[u8], at: usize, (head, ttl): (usize, u32)) -> Option<(Box<[u8]>, usize, usize)> {
+        let (_, data) = self.at_question(reply, at, None)?;
+        let (head, mut host) = (data.start..data.start + head, [0; NAME_MAX]);
+        let (host, end) = name(reply, head.end, &mut host)?;
+        let left = self.left_of(host)?;
+        if end != data.end {
+            return None;
+        }
+        // RFC 2782: the host is written out.
+        self.record([0xc0, HEADER as u8], self.swap.kind, ttl, head.len() + left.len() + self.swap.hub.len());
+        let wire = &mut self.carried.wire;
+        wire.extend_from_slice(reply.get(head)?);
+        let place = wire.len();
+        wire.extend_from_slice(left);
+        wire.extend_from_slice(self.swap.hub);
+        Some((host.into(), place, end))
     }
 
     /// The additional records: addresses of the hosts, and an OPT that says nothing; says where they end.
@@ -212,7 +242,7 @@ impl<'s> Out<'s> {
 
     /// A record of the type, and of so much data where that is known, at the name that was asked for: its time to live, where its data is.
     fn at_question(&self, reply: &[u8], at: usize, length: Option<usize>) -> Option<(u32, Range<usize>)> {
-        let asked = &reply[HEADER..HEADER + self.swap.left + self.swap.native.len()];
+        let asked = &reply[HEADER..HEADER + self.swap.asked()];
         let owner = match reply.get(at..at + 2)? {
             [0xc0, 12] => 2,
             _ => reply.get(at..at + asked.len()).filter(|owner| owner.eq_ignore_ascii_case(asked))?.len(),
@@ -225,8 +255,9 @@ impl<'s> Out<'s> {
         (kind == self.swap.kind).then_some((ttl, data..data + length))
     }
 
-    /// The SOA of the zone that the name lies in; says where it ends.
+    /// The SOA of the zone that the name lies in; says where it ends. Of an address's name it may be anybody's: that is thought about.
     fn soa(&mut self, reply: &[u8], at: usize) -> Option<usize> {
+        let subtree = self.subtree()?;
         let (mut owner, mut server, mut mailbox) = ([0; NAME_MAX], [0; NAME_MAX], [0; NAME_MAX]);
         let (owner, at) = name(reply, at, &mut owner)?;
         let length = said(reply, at)?;
@@ -234,7 +265,7 @@ impl<'s> Out<'s> {
         let (server, end) = name(reply, data, &mut server)?;
         let (mailbox, end) = name(reply, end, &mut mailbox)?;
         let numbers = reply.get(end..data + length)?;
-        let asked = &reply[HEADER..HEADER + self.swap.left + self.swap.native.len()];
+        let asked = &reply[HEADER..HEADER + self.swap.asked()];
         if kind != SOA || numbers.len() != SOA_TAIL || !is_below(asked, owner) {
             return None;
         }
@@ -244,10 +275,10 @@ impl<'s> Out<'s> {
         let [owner, server, mailbox] = [self.left_of(owner)?, self.left_of(server)?, self.left_of(mailbox)?];
         let written = [server, mailbox].iter().map(|left| left.len() + 2).sum::<usize>() + SOA_TAIL;
         self.carried.wire.extend_from_slice(owner);
-        self.record(self.subtree()?, SOA, ttl, written);
+        self.record(subtree, SOA, ttl, written);
         for left in [server, mailbox] {
             self.carried.wire.extend_from_slice(left);
-            self.carried.wire.extend_from_slice(&self.subtree()?);
+            self.carried.wire.extend_from_slice(&subtree);
         }
         self.carried.wire.extend_from_slice(numbers);
         self.carried.wire[9] = 1;
@@ -258,13 +289,12 @@ impl<'s> Out<'s> {
     /// The labels of a name of the member left of its domain; `None` for others' names, and for those that would be too long.
     fn left_of<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
         let left = name.len().checked_sub(self.swap.native.len())?;
-        let ours = self.swap.name.len() - self.swap.left;
-        (is_below(name, self.swap.native) && left + ours <= NAME_MAX).then(|| &name[..left])
+        (is_below(name, self.swap.native) && left + self.swap.hub.len() <= NAME_MAX).then(|| &name[..left])
     }
 
     /// The subtree's name, where it stands in the question.
     fn subtree(&self) -> Option<[u8; 2]> {
-        let at = u16::try_from(HEADER + self.swap.left).ok()?;
+        let at = u16::try_from(HEADER + self.swap.left?).ok()?;
         Some((0xc000 | at).to_be_bytes())
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct Rename {
     native: Name,
     /// The longest native domain first.
     domains: Vec<Domain>,
-    /// Its addresses: the names of reverse zones that it speaks for.
+    /// Its addresses.
     ranges: Vec<IpNet>,
     never_out: Option<Name>,
 }
@@ -63,6 +63,11 @@ impl Rename {
     /// The member's own domain.
     pub(crate) fn native(&self) -> &Name {
         &self.native
+    }
+
+    /// The member's addresses: the names of reverse zones that it speaks for.
+    pub(crate) fn ranges(&self) -> &[IpNet] {
+        &self.ranges
     }
 
     /// Whether one suffix stands for another and that is all: no further domains, neither of the two around the other or the apex.

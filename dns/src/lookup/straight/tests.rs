@@ -4,13 +4,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use hickory_proto::op::{Edns, OpCode, Query as Asks};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA, SRV, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{RData, Record};
 use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
-use crate::fuzzing::alike;
+use crate::fuzzing::{alike, alike_of_address};
 use crate::geo::Geo;
 use crate::names::{below, left_of, text};
 use crate::table::{Member, Table};
@@ -117,6 +117,65 @@ fn the_seeds_of_the_fuzzer_are_carried_alike_or_not_at_all() {
     assert!(carried > 0);
 }
 
+/// A reply to a question for the name of an address.
+fn of_address(name: &Name, kind: RecordType, rcode: ResponseCode, sections: [Vec<Record>; 3], edns: bool) -> Vec<u8> {
+    let mut message = Message::response(7, OpCode::Query);
+    message.metadata.response_code = rcode;
+    message.queries = vec![Asks::query(name.to_lowercase(), kind)];
+    let [answers, authorities, additionals] = sections;
+    (message.answers, message.authorities, message.additionals) = (answers, authorities, additionals);
+    if edns {
+        message.set_edns(Edns::new());
+    }
+    message.to_vec().unwrap()
+}
+
+#[test]
+fn names_of_addresses_are_carried_where_they_are_the_members_own() {
+    let four = n("7.0.1.10.in-addr.arpa.");
+    let six = n("7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.");
+    let of = |owner: &Name, ttl, target: &str| Record::from_rdata(owner.clone(), ttl, RData::PTR(PTR(n(target))));
+    let web = "web.shop.svc.cluster.local.";
+    let alias = Record::from_rdata(four.clone(), 5, RData::CNAME(CNAME(n("7.0-25.0.1.10.in-addr.arpa."))));
+    let text = Record::from_rdata(four.clone(), 30, RData::TXT(TXT::new(vec!["text".to_owned()])));
+    let (yes, no) = (ResponseCode::NoError, ResponseCode::NXDomain);
+    let (kubernetes, own) =
+        (soa("in-addr.arpa.", "ns.dns.cluster.local.", 30, 5), soa("1.10.in-addr.arpa.", web, 30, 5));
+    for (what, name, rcode, answers, authorities, is) in [
+        ("a name", &four, yes, vec![of(&four, 30, web)], vec![], true),
+        ("of IPv6", &six, yes, vec![of(&six, 30, web)], vec![], true),
+        (
+            "several",
+            &four,
+            yes,
+            vec![of(&four, 30, web), of(&four, 7, "WEB-0.web.shop.svc.Cluster.local.")],
+            vec![],
+            true,
+        ),
+        ("the domain itself", &four, yes, vec![of(&four, 30, "cluster.local.")], vec![], true),
+        ("somebody else's", &four, yes, vec![of(&four, 30, "www.example.com.")], vec![], false),
+        ("one of another's", &four, yes, vec![of(&four, 30, web), of(&four, 30, "x.k8s.local.")], vec![], false),
+        ("of another address", &four, yes, vec![of(&six, 30, web)], vec![], false),
+        ("an alias (RFC 2317)", &four, yes, vec![alias], vec![], false),
+        ("a text", &four, yes, vec![text], vec![], false),
+        ("no name, by the zone of all addresses", &four, no, vec![], vec![kubernetes], false),
+        ("no name, by its own zone", &four, no, vec![], vec![own], false),
+        ("nothing", &four, yes, vec![], vec![], false),
+    ] {
+        for edns in [false, true] {
+            let octets = of_address(name, RecordType::PTR, rcode, [answers.clone(), authorities.clone(), vec![]], edns);
+            assert_eq!(alike_of_address(&MEMBER, name, RecordType::PTR, &octets), is, "{what}, with EDNS: {edns}");
+            let longer = [&octets[..], &[0]].concat();
+            assert!(!alike_of_address(&MEMBER, name, RecordType::PTR, &longer), "{what}, and an octet");
+        }
+    }
+    // The same type at a name of the member's.
+    let path = labels("_services._dns-sd._udp");
+    let at = both(&MEMBER, &path).0;
+    let octets = reply(&path, RecordType::PTR, yes, [vec![of(&at, 30, web)], vec![], vec![]], true);
+    assert!(alike(&MEMBER, &path, RecordType::PTR, &octets));
+}
+
 fn srv(path: &[String], ttl: u32, port: u16, host: &str) -> Record {
     Record::from_rdata(both(&MEMBER, path).0, ttl, RData::SRV(SRV::new(0, 100, port, n(host))))
 }
@@ -206,6 +265,35 @@ proptest! {
             octets[at.index(length)] = octet;
         }
         alike(&MEMBER, &path, RecordType::SRV, &octets);
+    }
+
+    #[test]
+    fn names_of_addresses_that_are_carried_are_what_the_full_way_says(
+        address in any::<u32>(),
+        six in any::<bool>(),
+        answers in prop::collection::vec((0_usize..8, 0_u32..40, any::<bool>()), 0..4),
+        zone in prop::option::of((0_usize..8, any::<u32>())),
+        rcode in prop::sample::select(vec![ResponseCode::NoError, ResponseCode::NoError, ResponseCode::NXDomain]),
+        edns in any::<bool>(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        damaged in any::<bool>(),
+    ) {
+        let ip: std::net::IpAddr = if six { Ipv6Addr::from_bits(address.into()).into() } else { Ipv4Addr::from_bits(address).into() };
+        let name = Name::from(ip);
+        let names = ["a.svc.cluster.local.", "A.svc.Cluster.local.", "cluster.local.", "www.example.com.", ".",
+            "in-addr.arpa.", "1.10.in-addr.arpa.", "prod-eu.atoll.internal."];
+        let pointer = |(target, ttl, elsewhere): (usize, u32, bool)| {
+            let owner = if elsewhere && ttl > 35 { n("8.0.1.10.in-addr.arpa.") } else { name.clone() };
+            Record::from_rdata(owner, ttl, RData::PTR(PTR(n(names[target]))))
+        };
+        let answers = answers.into_iter().map(pointer).collect();
+        let authorities = zone.map(|(owner, ttl)| soa(names[owner], names[0], ttl, 30)).into_iter().collect();
+        let mut octets = of_address(&name, RecordType::PTR, rcode, [answers, authorities, vec![]], edns);
+        for (at, octet) in damage.into_iter().filter(|_| damaged) {
+            let length = octets.len();
+            octets[at.index(length)] = octet;
+        }
+        alike_of_address(&MEMBER, &name, RecordType::PTR, &octets);
     }
 
     #[test]
