@@ -113,11 +113,11 @@ impl Responder {
         let origin = Origin { ip, listener: Via::UDP.transport, key: None };
         let (stands, client, echo) = match query.opt.and_then(|opt| opt.subnet) {
             None => {
-                let known = local.stands(ip, |generation| self.wire.stamps.stand(generation));
+                let known = local.places.find(ip, |generation| self.wire.stamps.stand(generation));
                 let stands = known.unwrap_or_else(|| {
                     let world = self.resolver.world.load();
                     let stands = Stands::of(&world.table.clients.who(&origin));
-                    local.place(ip, stands, world.generation);
+                    local.places.keep(ip, stands, world.generation);
                     stands
                 });
                 (stands, ip, None)

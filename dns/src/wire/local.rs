@@ -1,20 +1,18 @@
 //! Entries that one thread has for itself: four ways, no lock, nothing allocated by a look-up.
 //!
 //! In: a hash and a key; octets of entries that all share. Out: the entry. Octets are copied into a ring that is allocated once; what is
-//! written over is gone, and is with all if it is wanted again. Also who stands where, for the clients that asked lately.
+//! written over is gone, and is with all if it is wanted again.
 
-use std::net::IpAddr;
 use std::ops::Range;
 
 use super::entry::{Entry, Key};
-use crate::client::Asker;
+use super::places::Places;
 
 const WAYS: usize = 4;
 const SETS: usize = 8192;
 const RING_BYTES: usize = 4 * 1024 * 1024;
 /// Entries begin where lines of the processor's cache do: most are two of them.
 const LINE: usize = 64;
-const CLIENTS: usize = 2048;
 
 /// Where an entry lies in the ring, which is written on and on.
 #[derive(Debug, Default, Clone, Copy)]
@@ -24,28 +22,6 @@ struct Slot {
     /// 0: there is none.
     len: u16,
     late: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Client {
-    ip: IpAddr,
-    generation: u64,
-    stands: Stands,
-}
-
-/// Where a client stands, and how it is served.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stands {
-    pub(crate) place: u32,
-    pub(crate) barred: bool,
-    pub(crate) spared: bool,
-    pub(crate) recursion: bool,
-}
-
-impl Stands {
-    pub(crate) fn of(asker: &Asker) -> Self {
-        Self { place: asker.id, barred: asker.barred, spared: asker.spared, recursion: asker.recursion }
-    }
 }
 
 /// What one thread has for itself.
@@ -59,7 +35,8 @@ pub(crate) struct Local {
     written: u64,
     /// What lies before is written over.
     floor: u64,
-    clients: Box<[Option<Client>]>,
+    /// Where the clients stand that asked lately.
+    pub(crate) places: Places,
 }
 
 impl Default for Local {
@@ -71,7 +48,7 @@ impl Default for Local {
             ring,
             written: 0,
             floor: 0,
-            clients: vec![None; CLIENTS].into(),
+            places: Places::default(),
         }
     }
 }
@@ -138,17 +115,6 @@ impl Local {
         let start = self.base + (slot.at % RING_BYTES as u64) as usize;
         Entry::read(self.ring.get(start..start + usize::from(slot.len))?)
     }
-
-    /// Where `ip` stands, when that was looked up under a generation which still holds.
-    pub(crate) fn stands(&self, ip: IpAddr, holds: impl FnOnce(u64) -> bool) -> Option<Stands> {
-        let client = self.clients[client(ip)].as_ref()?;
-        (client.ip == ip && holds(client.generation)).then_some(client.stands)
-    }
-
-    /// Remembers where `ip` stands.
-    pub(crate) fn place(&mut self, ip: IpAddr, stands: Stands, generation: u64) {
-        self.clients[client(ip)] = Some(Client { ip, generation, stands });
-    }
 }
 
 /// Where an entry was copied to.
@@ -157,15 +123,6 @@ pub(crate) struct Copied(Range<usize>);
 
 fn first(hash: u64) -> usize {
     (hash >> 40) as usize % SETS * WAYS
-}
-
-/// Clients that displace one another cost a look-up, nothing else: any hash will do.
-fn client(ip: IpAddr) -> usize {
-    let bits = match ip {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => (v6.to_bits() ^ (v6.to_bits() >> 64)) as u64,
-    };
-    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % CLIENTS
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 pub(crate) mod encode;
 mod entry;
 mod local;
+mod places;
 pub(crate) mod query;
 pub(crate) mod render;
 mod stamps;
@@ -31,7 +32,8 @@ use crate::counters::Told;
 use crate::edns::ReplyOpt;
 use encode::Encoded;
 use entry::{Entry, Kept, Key, STAMPS_MAX, Shape};
-pub(crate) use local::{Local, Stands};
+pub(crate) use local::Local;
+pub(crate) use places::Stands;
 use query::Query;
 use render::Asked;
 pub(crate) use stamps::{Changes, Stamps};
