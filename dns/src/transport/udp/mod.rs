@@ -86,11 +86,11 @@ fn thread(
     }
     let (queue, queued) = mpsc::channel(QUEUE_MAX);
     let (ended, end) = oneshot::channel::<()>();
-    let stop = Arc::new(AtomicBool::new(false));
+    let running = Running { stop: Arc::default(), sockets: sockets.clone() };
     let waiting = TaskTracker::new();
     let handle = Handle::current();
     let slow = Slow { queue, waiting: waiting.clone(), shutdown: shutdown.clone(), handle: handle.clone() };
-    let (stopped, answers, reads) = (Arc::clone(&stop), responder.clone(), sockets.clone());
+    let (stopped, answers, reads) = (Arc::clone(&running.stop), responder.clone(), sockets.clone());
     let ports = Ports::new(&sockets)?;
     std::thread::Builder::new().name(format!("dns-udp-{number}")).spawn(move || {
         if let Some(core) = core {
@@ -105,15 +105,27 @@ fn thread(
     let (responder, shutdown) = (responder.clone(), shutdown.clone());
     Ok(Box::pin(async move {
         shutdown.run_until_cancelled(slow::answer(queued, &responder, &waiting, &shutdown)).await;
-        stop.store(true, Ordering::Release);
-        for socket in &sockets {
-            // An unconnected socket says that it is not connected, and wakes whoever reads from it all the same.
-            let _ = SockRef::from(socket.as_ref()).shutdown(std::net::Shutdown::Read);
-        }
+        drop(running);
         let _ = end.await;
         waiting.close();
         waiting.wait().await;
     }))
+}
+
+/// A thread that was started; it ends when this is dropped, be it before its future ever ran.
+struct Running {
+    stop: Arc<AtomicBool>,
+    sockets: Vec<Arc<UdpSocket>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        for socket in &self.sockets {
+            // An unconnected socket says that it is not connected, and wakes whoever reads from it all the same.
+            let _ = SockRef::from(socket.as_ref()).shutdown(std::net::Shutdown::Read);
+        }
+    }
 }
 
 /// The sockets of each thread: one of each address.

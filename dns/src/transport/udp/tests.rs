@@ -144,6 +144,25 @@ async fn threads_share_an_address_and_end_when_told() {
     }
 }
 
+#[tokio::test]
+async fn threads_end_that_nobody_came_to_await() {
+    let first = socket("127.0.0.1:0", true);
+    let at = first.local_addr().unwrap().to_string();
+    let udp = vec![first, socket(&at, true)];
+    let mut sockets = Sockets { udp, tcp: None, encrypted: Encrypted::default() };
+    let serving = serve(&mut sockets, &responder(stage(), BYTES_MAX), &CancellationToken::new()).unwrap();
+    assert!(UdpSocket::bind(&at).is_err(), "they have the address");
+    // As when a later socket can't be used.
+    drop(serving);
+    for _ in 0..500 {
+        if UdpSocket::bind(&at).is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("they hold the address for good");
+}
+
 #[test]
 fn each_thread_gets_a_socket_of_each_address() {
     let first: Vec<UdpSocket> = ["127.0.0.1:0", "127.0.0.2:0"].iter().map(|at| socket(at, true)).collect();
