@@ -17,9 +17,11 @@ use crate::wire::tests::{configured, stage};
 const TCP: Via = Via::stream("tcp", false, None);
 const STRANGER: &str = "203.0.113.9";
 const MEMBER: &str = "10.1.0.7";
+const RECURSES: &str = "198.18.0.9";
 
 fn guarded(per_second: u32) -> Responder {
-    let config = Config { rate: Rate { per_second, slip: 2 }, ..Config::default() };
+    let recursion = vec!["198.18.0.0/15".parse().unwrap()];
+    let config = Config { rate: Rate { per_second, slip: 2 }, recursion, ..Config::default() };
     configured(&config, stage(), 1 << 20)
 }
 
@@ -81,6 +83,7 @@ async fn strangers_get_so_many_replies_by_udp_and_nobody_else_is_limited() {
         ("a stranger", STRANGER, Via::UDP, None, true),
         ("a member", MEMBER, Via::UDP, None, false),
         ("loopback", "127.0.0.1", Via::UDP, None, false),
+        ("who is allowed recursion", RECURSES, Via::UDP, None, false),
         ("by TCP", "203.0.114.9", TCP, None, false),
         ("who shows a cookie that we gave", "198.51.100.1", Via::UDP, Some(&proven), false),
     ] {
@@ -126,7 +129,7 @@ async fn the_fast_path_is_limited_as_well() {
     let packet = query("db.atoll.internal.", None);
     responder.respond(&packet, from(MEMBER), TCP).await.unwrap();
     let mut out = vec![0; 1232];
-    for (ip, limited) in [(STRANGER, true), ("127.0.0.1", false)] {
+    for (ip, limited) in [(STRANGER, true), ("127.0.0.1", false), (RECURSES, false)] {
         let (mut local, mut got) = (Local::default(), Got::default());
         responder.respond(&packet, from(ip), TCP).await.unwrap();
         for _ in 0..300 {
