@@ -48,10 +48,15 @@ pub(crate) fn changes(before: &World, after: &World) -> Changes {
         let hosts = traffic.iter().filter(|(_, facts)| !facts.hosts.is_empty());
         changes.sources.extend(hosts.flat_map(|(name, facts)| ruled(name, facts)));
     }
-    if after.health.trusts_own_eyes() || before.health.trusts_own_eyes() {
-        let turned = before.health.source() != after.health.source();
+    if before.health.source() != after.health.source() {
+        // Whose word counts is said in what is decided by it.
+        let services = after.table.topology.services.values().flat_map(|set| set.iter());
+        changes.sources.extend(services.map(|(name, _)| Source::Service(name.clone())));
         let traffic = after.table.topology.traffic.iter();
-        let seen = traffic.filter(|(name, _)| turned || before.own.get(*name) != after.own.get(*name));
+        changes.sources.extend(traffic.flat_map(|(name, facts)| ruled(name, facts)));
+    } else if after.health.trusts_own_eyes() {
+        let traffic = after.table.topology.traffic.iter();
+        let seen = traffic.filter(|(name, _)| before.own.get(*name) != after.own.get(*name));
         changes.sources.extend(seen.flat_map(|(name, facts)| ruled(name, facts)));
     }
     changes.sources.extend(before.down.symmetric_difference(&after.down).cloned().map(Source::Member));

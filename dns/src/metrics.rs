@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     up: IntGaugeVec,
     hedges: IntCounterVec,
     looping: IntGaugeVec,
+    degraded: IntGauge,
     connections: IntGaugeVec,
     tap_lost: IntCounterVec,
 }
@@ -53,6 +54,11 @@ impl Metrics {
             Opts::new("atoll_dns_looping", "Whether what a member or the upstreams are asked comes back to us.");
         let looping = IntGaugeVec::new(looping, &["member"])?;
         registry.register(Box::new(looping.clone()))?;
+        let degraded = IntGauge::new(
+            "atoll_dns_degraded",
+            "Whether the hub is silent: its last word and our own probes count, and answers go on.",
+        )?;
+        registry.register(Box::new(degraded.clone()))?;
         let connections = Opts::new("atoll_dns_connections", "Connections of clients.");
         let connections = IntGaugeVec::new(connections, &["transport"])?;
         registry.register(Box::new(connections.clone()))?;
@@ -100,6 +106,7 @@ impl Metrics {
             )?,
             up,
             looping,
+            degraded,
         })
     }
 
@@ -192,6 +199,11 @@ impl Metrics {
         if questions > 0 {
             self.hedges.with_label_values(&[&*self.labels.member(member)]).inc_by(questions);
         }
+    }
+
+    /// Whether the hub is silent.
+    pub(crate) fn degraded(&self, degraded: bool) {
+        self.degraded.set(i64::from(degraded));
     }
 
     pub(crate) fn looping(&self, member: &str, looping: bool) {

@@ -122,7 +122,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     if config.home.is_none() {
         tasks.spawn(checks::run(Arc::clone(&resolver), direct, found, report.clone(), shutdown.clone()));
     }
-    tasks.spawn(health::run(Arc::clone(&resolver), metrics, probes, report, shutdown.clone()));
+    tasks.spawn(health::run(Arc::clone(&resolver), metrics.clone(), probes, report, shutdown.clone()));
     tasks.spawn(forward::patrol(Arc::clone(&forwarder), shutdown.clone()));
     let heard = Heard { probed, own, places };
     tracing::info!(instance = config.instance, "DNS answers");
@@ -136,6 +136,7 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
         wire: &wire,
         forwarder: &forwarder,
         gate: &gate,
+        metrics: &metrics,
         config: &config,
     };
     shutdown.run_until_cancelled(keep_current(kept, topology, heard)).await;
@@ -166,6 +167,7 @@ struct Kept<'a> {
     wire: &'a Wire,
     forwarder: &'a Forwarder,
     gate: &'a Gate,
+    metrics: &'a Metrics,
     config: &'a Config,
 }
 
@@ -175,7 +177,7 @@ async fn keep_current(
     mut topology: watch::Receiver<Snapshot>,
     Heard { mut probed, mut own, mut places }: Heard,
 ) {
-    let Kept { resolver, authority, wire, forwarder, gate, config } = kept;
+    let Kept { resolver, authority, wire, forwarder, gate, metrics, config } = kept;
     let mut tick = interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut clock = Clock::default();
@@ -204,6 +206,7 @@ async fn keep_current(
         if world.health.source() != before.health.source() {
             tracing::info!(source = ?world.health.source(), "whose word on health counts has changed");
         }
+        metrics.degraded(world.health.trusts_own_eyes());
         gate.follow(Some(&before), &world, forwarder);
         let generation = world.generation;
         let table = Arc::clone(&world.table);

@@ -146,6 +146,7 @@ impl Resolver {
         };
         let mut why = Vec::new();
         let (source, reuse) = (source(&place), reuse(&place, &world.table));
+        let by_health = matches!(place, Place::Beside(..) | Place::Host(..));
         if let Some(mut answer) = self.beyond(world, &place, question, name, asking, trace).await {
             answer.sources.extend(source);
             answer.reuse = answer.reuse.and(reuse);
@@ -179,6 +180,10 @@ impl Resolver {
             Place::Outside => self.outside(world, asker, question, name, asking, trace).await,
             Place::Unknown => Answer::failure(ede::NOT_READY, "no topology yet: the hub was never heard"),
         };
+        if by_health && world.health.trusts_own_eyes() && !answer.answers.is_empty() {
+            answer =
+                answer.because(ede::OTHER, "the hub is silent: decided by its last word and this server's own probes");
+        }
         answer.sources.extend(source);
         answer.reuse = answer.reuse.and(reuse);
         trace.decided(why, &answer);
