@@ -103,7 +103,7 @@ async fn a_silent_member_delays_nobody_else() {
         while slow.asked().len() < 256 {
             tokio::select! {
                 _ = &mut flood => panic!("nobody answered"),
-                () = looked() => {}
+                _ = looked() => {}
             }
         }
     })

@@ -400,7 +400,7 @@ async fn a_broken_connection_is_opened_anew_and_its_questions_asked_again() {
         while dns.asked().last().is_none_or(|last| !last.contains("web.")) {
             tokio::select! {
                 _ = &mut slow => panic!("it is slow"),
-                () = looked() => {}
+                _ = looked() => {}
             }
         }
     })

@@ -192,12 +192,12 @@ impl Party {
         knows(&server) == Some(false) && servers.iter().any(|s| knows(s) == Some(true))
     }
 
-    /// When another server is asked beside `server`, unless it answers before; `None` when there have been too many second questions.
+    /// When another server is asked beside `server`, unless it answers before; `None` when that is no sooner than a packet counts as lost.
     pub(super) fn hedge(&self, server: SocketAddr) -> Option<Duration> {
         let mut state = self.state();
         let usual = state.servers.get(&server).and_then(|s| s.times.percentile(95))?;
         state.hedges = (state.hedges + HEDGES_PERCENT).min(HEDGES_MAX);
-        Some(usual.clamp(HEDGE_MIN, RETRY))
+        Some(usual.max(HEDGE_MIN)).filter(|usual| *usual < RETRY)
     }
 
     /// Takes a second question out of the budget; false when it is used up.
@@ -336,6 +336,11 @@ mod tests {
         }
         let spent = (0..100).filter(|_| party.spend_hedge()).count();
         assert_eq!(spent, 10);
+        // A server that is slower than that is given up in time, however many were: that is no second question but the next.
+        for _ in 0..100 {
+            party.note(at(2), Some(RETRY * 2), Instant::now());
+        }
+        assert_eq!(party.hedge(at(2)), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -44,7 +44,8 @@ where
     let mut fallback = None;
     let mut hedges = 0;
     let mut early = early(party, first.0, plan.peek());
-    let mut next_at = Instant::now() + early.unwrap_or(RETRY);
+    let begun = Instant::now();
+    let mut next_at = begun + early.unwrap_or(RETRY);
     // One timer for both: most questions are answered before it is ever set again.
     let mut timer = pin!(sleep_until(next_at.min(deadline)));
     loop {
@@ -85,7 +86,7 @@ where
                 }
                 // A second question before the time at which a packet counts as lost is a hedge, and those are few.
                 let many = plan.peek().is_some() && early.take().is_some() && !party.spend_hedge();
-                next_at = if many { next_at + RETRY } else { now + RETRY };
+                next_at = if many { begun + RETRY } else { now + RETRY };
                 if let Some(next) = plan.next_if(|_| !many) {
                     hedges += 1;
                     asked.push(next.0);

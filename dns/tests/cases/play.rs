@@ -24,7 +24,7 @@ use crate::script::Step;
 use crate::secondary::Secondary;
 use crate::setting;
 use crate::signing::{self, Keys};
-use crate::stage::clock::{Standing, looked, moving, stand};
+use crate::stage::clock::{Standing, moving, settled, stand};
 use crate::stage::member::{Manner, MemberDns, Section};
 use crate::stage::ways::proxied;
 use crate::stage::{Agent, Given, Stage};
@@ -32,7 +32,7 @@ use crate::wording::{absolute, behaviour, echoes, query, record};
 use crate::zones::{on, ways};
 
 /// Looks before the clock begins to move: what is at work needs no clock.
-const LOOKS: u32 = 8;
+const LOOKS: u32 = 2;
 /// The same at the end: threads end in real time.
 const LOOKS_AT_END: u32 = 150;
 
@@ -279,7 +279,7 @@ impl Scene {
         if let Some(stage) = &self.stage {
             let heard = self.hub.then(Instant::now);
             stage.topology.send_modify(|s| s.heard = heard);
-            looked().await;
+            settled().await;
         }
     }
 
@@ -297,7 +297,7 @@ impl Scene {
         while !left.is_zero() {
             let now = left.min(step);
             tokio::time::advance(now).await;
-            looked().await;
+            settled().await;
             left -= now;
             self.heard().await;
         }

@@ -6,11 +6,14 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 /// Real time between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(3);
 /// How far the clock moves at a look.
 const STRIDE: Duration = Duration::from_millis(10);
 /// Looks after which something hangs, and is not slow: a minute.
-const LOOKS_MAX: u32 = 12_000;
+const LOOKS_MAX: u32 = 20_000;
+/// Looks in a row at which a thread may be at work, before the clock moves nevertheless: tests run side by side, and such a thread may
+/// belong to another.
+const BUSY_MAX: u32 = 40;
 
 /// The clock stands as long as this is held.
 pub(crate) struct Standing {
@@ -25,9 +28,34 @@ pub(crate) fn stand() -> Standing {
     Standing { _held: held }
 }
 
-/// A moment of real time.
-pub(crate) async fn looked() {
-    tokio::task::spawn_blocking(|| std::thread::park_timeout(LOOK)).await.unwrap();
+/// A moment of real time; whether every other thread sleeps at its end: then nothing is on its way, for on loopback what is sent wakes
+/// its receiver at once, and a thread that waits for a core counts as running.
+pub(crate) async fn looked() -> bool {
+    tokio::task::spawn_blocking(|| {
+        std::thread::park_timeout(LOOK);
+        asleep()
+    })
+    .await
+    .unwrap()
+}
+
+/// Whether of all threads of this process only the calling one runs (proc(5), `/proc/pid/task/tid/stat`, its third field).
+fn asleep() -> bool {
+    let states = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
+        // A thread that has ended since has no file.
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        stat.rsplit_once(") ").map(|(_, fields)| fields.starts_with('R'))
+    });
+    states.filter(|runs| *runs).count() <= 1
+}
+
+/// Until nothing is on its way.
+pub(crate) async fn settled() {
+    for _ in 0..=BUSY_MAX {
+        if looked().await {
+            return;
+        }
+    }
 }
 
 /// Awaits `future` and leaves the clock as it is.
@@ -37,20 +65,24 @@ pub(crate) async fn still<T>(future: impl Future<Output = T>) -> T {
         tokio::select! {
             biased;
             done = &mut future => return done,
-            () = looked() => {}
+            _ = looked() => {}
         }
     }
     panic!("it hangs, or waits for the clock")
 }
 
-/// Awaits `future`; after so many looks the clock moves.
+/// Awaits `future`; after so many looks the clock moves, at those at which nothing is on its way.
 pub(crate) async fn moving<T>(looks: u32, future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
+    let (mut future, mut busy) = (pin!(future), 0);
     for look in 0..LOOKS_MAX {
-        tokio::select! {
+        let idle = tokio::select! {
             biased;
             done = &mut future => return done,
-            () = looked() => if look > looks { tokio::time::advance(STRIDE).await },
+            idle = looked() => idle,
+        };
+        busy = if idle { 0 } else { busy + 1 };
+        if look > looks && (idle || busy > BUSY_MAX) {
+            tokio::time::advance(STRIDE).await;
         }
     }
     panic!("it hangs, though the clock moves")
