@@ -71,7 +71,9 @@ async fn an_active_check_takes_out_who_says_that_it_is_ill_and_one_prober_asks_h
 #[tokio::test]
 async fn answers_with_errors_eject_where_that_is_asked_for_but_never_more_than_half() {
     let pods = pods(1).await;
-    let spec = json!({"service": "web", "outlier": {"consecutiveErrors": 3, "ejection": "30s"}});
+    // One after the other: who is not asked is ejected, and not merely slow at times.
+    let (outlier, balance) = (json!({"consecutiveErrors": 3, "ejection": "30s"}), json!({"method": "RoundRobin"}));
+    let spec = json!({"service": "web", "outlier": outlier, "balance": balance});
     let world = world(&[("eu", &[&pods[0], &pods[1]])], spec).await;
     until_answering(&world, &["eu-1", "eu-2"]).await;
     pods[0].busy.wrong.store(true, Ordering::SeqCst);
