@@ -1,7 +1,7 @@
 //! Files that say where addresses are: the map of ranges and the database. Read whole, whenever they are replaced.
 //!
-//! In: a path. Out: its octets in a watch, for the DNS server to parse. A file that changes while it is read is read again, so that no
-//! half of it is ever handed over; one that is missing is said once and waited for.
+//! In: a path. Out: its octets in a watch, for the DNS server to parse. A file that is written in place is read once it has rested for a
+//! look, and again if it changes while it is read, so that no half of it is handed over; one that is missing is said once and waited for.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -28,13 +28,17 @@ pub(super) fn follow(
 ) -> (Octets, impl Future<Output = ()>) {
     let (octets, followed) = watch::channel(None);
     let following = async move {
-        let (mut seen, mut said) = (None, String::new());
+        let (mut seen, mut moved, mut said) = (None, None, String::new());
         loop {
-            let (at, before) = (path.clone(), seen);
+            let (at, before) = (path.clone(), (seen, moved));
             let found = tokio::task::spawn_blocking(move || read(&at, before)).await;
             let why = match found.map_err(anyhow::Error::from).flatten() {
-                Ok(None) => String::new(),
-                Ok(Some((stamp, new))) => {
+                Ok(Look::Same) => String::new(),
+                Ok(Look::Moved(stamp)) => {
+                    moved = Some(stamp);
+                    String::new()
+                }
+                Ok(Look::New(stamp, new)) => {
                     seen = Some(stamp);
                     octets.send_replace(Some(new.into()));
                     String::new()
@@ -53,8 +57,18 @@ pub(super) fn follow(
     (followed, following)
 }
 
-/// The file, if it is another than `seen`.
-fn read(path: &Path, seen: Option<Stamp>) -> anyhow::Result<Option<(Stamp, Vec<u8>)>> {
+/// What a look finds.
+enum Look {
+    /// What was there before.
+    Same,
+    /// Something else than before, at which somebody may still write.
+    Moved(Stamp),
+    /// A file that counts.
+    New(Stamp, Vec<u8>),
+}
+
+/// The file, if it is another than `seen`, and the one that was there at the last look; the first one is read at once.
+fn read(path: &Path, (seen, moved): (Option<Stamp>, Option<Stamp>)) -> anyhow::Result<Look> {
     let name = || path.display().to_string();
     let stamp = || -> anyhow::Result<Stamp> {
         let meta = std::fs::metadata(path).with_context(name)?;
@@ -65,13 +79,16 @@ fn read(path: &Path, seen: Option<Stamp>) -> anyhow::Result<Option<(Stamp, Vec<u
     };
     let before = stamp()?;
     if seen == Some(before) {
-        return Ok(None);
+        return Ok(Look::Same);
+    }
+    if seen.is_some() && moved != Some(before) {
+        return Ok(Look::Moved(before));
     }
     let octets = std::fs::read(path).with_context(name)?;
     if stamp()? != before {
         bail!("{}: changed while it was read", path.display());
     }
-    Ok(Some((before, octets)))
+    Ok(Look::New(before, octets))
 }
 
 #[cfg(test)]
@@ -97,5 +114,32 @@ mod tests {
         assert!(octets.borrow().is_some(), "what was there before stays");
         end.cancel();
         following.await.unwrap();
+    }
+
+    #[test]
+    fn a_file_that_somebody_writes_at_is_not_read_before_it_rests() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("map");
+        let (mut seen, mut moved) = (None, None);
+        let mut look = || match read(&path, (seen, moved)).unwrap() {
+            Look::Same => "same".to_owned(),
+            Look::Moved(stamp) => {
+                moved = Some(stamp);
+                "moved".to_owned()
+            }
+            Look::New(stamp, octets) => {
+                seen = Some(stamp);
+                String::from_utf8(octets).unwrap()
+            }
+        };
+        let write = |content: &str| std::fs::write(&path, content).unwrap();
+        write("10.0.0.0/8 eu\n");
+        assert_eq!([look(), look()], ["10.0.0.0/8 eu\n", "same"]);
+        // Cut, half written, whole: three looks find three files.
+        for content in ["", "10.0.0.0/8 us\n", "10.0.0.0/8 us\n10.9.0.0/16 ap\n"] {
+            write(content);
+            assert_eq!(look(), "moved", "{content}");
+        }
+        assert_eq!([look(), look()], ["10.0.0.0/8 us\n10.9.0.0/16 ap\n", "same"]);
     }
 }
