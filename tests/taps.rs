@@ -1,4 +1,5 @@
-//! Who looks on at DNS queries: the query log, and dnstap as Debian's `fstrm_capture` collects it and `dnstap-ldns` reads it.
+//! Who looks on at DNS queries: the query log, dnstap as Debian's `fstrm_capture` collects it and `dnstap-ldns` reads it, and the whole
+//! decision as `atoll dns query --trace` tells it.
 
 #[path = "up/world.rs"]
 #[allow(dead_code, reason = "each test program uses its part of it")]
@@ -55,6 +56,32 @@ async fn collected(place: &Place, up: &Up, socket: &Path, round: &str) -> String
     .await
 }
 
+/// The whole decision: for a member's name, for a service from elsewhere, for a network whose word the server takes from nobody.
+async fn explained(place: &Place) -> Result<()> {
+    const SERVICE: &str = "web.shop.svc.atoll.internal";
+    const NETWORK: [&str; 2] = ["--ecs", "203.0.113.0/24"];
+    let there = "as it would be answered there";
+    for (words, says) in [
+        (
+            vec![NAME, "--trace"],
+            vec!["below cluster prod-eu, asked for web.shop.svc.cluster.local", "NOERROR from 127."],
+        ),
+        (
+            vec![SERVICE, "--from", "eu-central", "--trace"],
+            vec!["region eu-central as asked", "nearest: prod-eu", there],
+        ),
+        ([&[SERVICE, "--trace"], &NETWORK[..]].concat(), vec!["the asker comes from outside", there]),
+        ([&[SERVICE], &NETWORK[..]].concat(), vec!["NOERROR from 127.", "dns.ecs"]),
+    ] {
+        let traced = words.contains(&"--trace");
+        let told = place.ended(&[&["dns", "query"], &words[..]].concat()).await?;
+        told.says(&words.join(" "), 0, &says);
+        let stages = ["asker  ", "name  ", "cache  ", "health  ", "answer  ", "topology  generation"];
+        told.says(&words.join(" "), 0, if traced { &stages } else { &[] });
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_are_logged_and_collected_and_a_new_collector_gets_the_next_ones() -> Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -74,6 +101,7 @@ async fn queries_are_logged_and_collected_and_a_new_collector_gets_the_next_ones
     let line: Value = serde_json::from_str(text.lines().last().context("an empty log")?)?;
     assert_eq!((&line["name"], &line["type"], &line["rcode"]), (&NAME.into(), &"A".into(), &0.into()), "{line}");
     assert!(line["transport"] == "udp" && line["answers"].as_u64() > Some(0), "{line}");
+    explained(&place).await?;
     // Moved away, it is made anew.
     std::fs::rename(&log, place.at("queries.log.1"))?;
     until("a new log", async || {

@@ -14,7 +14,7 @@ use tokio::net::UdpSocket;
 
 use super::Globals;
 use super::failure::{Failure, Outcome};
-use super::output::columns;
+use super::output::{columns, note};
 use super::run_files::Ready;
 use super::trace;
 
@@ -72,13 +72,18 @@ impl Query {
         } else {
             None
         };
-        // From elsewhere only the server itself can say.
-        let answer = match &self.from {
-            Some(_) => None,
-            None => {
-                let server = server(globals, self.server.as_deref())?;
-                Some((server, ask(server, &question(name, kind, ecs)).await?))
+        // From elsewhere only the server itself can say; so it can for a network, whoever's word counts there.
+        let answer = if self.from.is_some() || (self.trace && ecs.is_some()) {
+            None
+        } else {
+            let (server, named) = (server(globals, self.server.as_deref())?, ecs.is_some());
+            let message = ask(server, &question(name, kind, ecs)).await?;
+            if named && !echoes_network(&message) {
+                note(
+                    "the server does not take this client's word on networks (dns.ecs): the answer is for this client; --trace shows the other",
+                );
             }
+            Some((server, message))
         };
         if let Some(wrong) = explained.as_ref().and_then(|explained| explained["error"].as_str()) {
             return Err(Failure::usage(wrong));
@@ -211,6 +216,11 @@ fn rcode(message: &Message) -> String {
         5 => "REFUSED".into(),
         other => format!("RCODE{other}"),
     }
+}
+
+/// Whether the answer is made for the network that was named (RFC 7871 §7.2.1: such a reply says for how wide a network it is).
+fn echoes_network(message: &Message) -> bool {
+    message.edns.iter().any(|edns| edns.option(EdnsCode::Subnet).is_some())
 }
 
 /// Extended DNS errors (RFC 8914): code and text.
