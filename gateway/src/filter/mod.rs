@@ -27,6 +27,7 @@ mod connections;
 mod cors;
 mod error_pages;
 mod ext_authz;
+mod ext_proc;
 mod external_auth;
 mod forward_auth;
 mod headers;
@@ -225,6 +226,7 @@ pub(crate) const FILTERS: &[Row] = &[
     policy("oidc", BROWSERS, oidc::make),
     policy("forwardAuth", STREAMS, forward_auth::make),
     policy("extAuthz", STREAMS, ext_authz::make),
+    policy("extProc", STREAMS, ext_proc::make),
     policy("cache", BROWSERS, cache::make),
     policy("headers", STREAMS, headers::policy),
     policy("path", STREAMS, path::make),

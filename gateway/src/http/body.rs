@@ -37,6 +37,9 @@ pub(crate) enum BodyError {
     /// It is longer than a policy lets it be.
     #[error("the body is longer than it may be")]
     TooLong,
+    /// A processor does not let it go on.
+    #[error("a processor does not let the body go on")]
+    Refused,
     /// It can't be written shorter.
     #[error("the body can't be coded: {0}")]
     Coding(std::io::Error),

@@ -32,6 +32,8 @@ enum Fault {
     Late,
     /// It is longer than a policy lets it be.
     TooLong,
+    /// A processor does not let it go on.
+    Refused,
 }
 
 /// What becomes of a body.
@@ -48,6 +50,7 @@ impl Fate {
         Some(match self.fault.get()? {
             Fault::Broken => Refusal::bad("the body of the request is broken"),
             Fault::TooLong => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"),
+            Fault::Refused => Refusal::unavailable("a processor does not let the body go on"),
             Fault::Late => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body of the request does not go on"),
         })
     }
@@ -206,6 +209,7 @@ impl Body for Upload {
             let _ = this.fate.fault.set(match error {
                 BodyError::TooLong => Fault::TooLong,
                 BodyError::Late => Fault::Late,
+                BodyError::Refused => Fault::Refused,
                 BodyError::Broken(_) | BodyError::Hyper(_) | BodyError::Coding(_) => Fault::Broken,
             });
         }

@@ -28,6 +28,7 @@ mod passage;
 pub(crate) mod peer;
 pub(crate) mod places;
 mod precedence;
+pub(crate) mod process;
 pub(crate) mod published;
 pub(crate) mod ranges;
 pub(crate) mod shares;

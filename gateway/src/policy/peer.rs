@@ -156,6 +156,16 @@ impl Peer {
         tokio::time::timeout(within, asked).await.map_err(|_| format!("{}: no answer in time", self.name))?
     }
 
+    /// Begins an exchange by HTTP/2 that both sides go on with: the answer, as soon as its head is there.
+    ///
+    /// # Errors
+    /// Nobody could be reached, or nobody answered.
+    pub(crate) async fn stream(&self, plane: &Plane, request: Request<Sent>) -> io::Result<Response<Incoming>> {
+        let (mut parts, body) = request.into_parts();
+        self.prepare(&mut parts);
+        self.send_on_h2(plane, Request::from_parts(parts, body)).await
+    }
+
     fn prepare(&self, parts: &mut http::request::Parts) {
         let target = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
         if self.h2 {

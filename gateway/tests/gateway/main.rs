@@ -4,6 +4,7 @@
 
 mod backend;
 mod client;
+mod processor;
 mod world;
 
 mod bad_input;
@@ -24,6 +25,7 @@ mod policy_bodies;
 mod policy_cache;
 mod policy_filters;
 mod policy_login;
+mod policy_process;
 mod policy_rate;
 mod policy_streams;
 mod ports;

@@ -55,6 +55,27 @@ pub enum AuthProtocol {
     HTTP,
 }
 
+/// Whether a processor is shown headers or trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HeaderMode {
+    /// It is.
+    Send,
+    /// It is not.
+    Skip,
+}
+
+/// How a processor is shown a body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BodyMode {
+    /// Not at all.
+    #[default]
+    None,
+    /// Piece by piece, each of which goes on once it was answered.
+    Streamed,
+    /// Whole, before anything of it goes on.
+    Buffered,
+}
+
 /// How bodies are written shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -397,6 +418,45 @@ parameters! {
         /// So long it may take. Default: `5s`.
         #[serde(skip_serializing_if = "Option::is_none")]
         timeout: Option<String>,
+    }
+
+    /// `extProc`: a processor of Envoy's protocol (`envoy.service.ext_proc.v3.ExternalProcessor`) sees requests and answers, changes them, or
+    /// answers itself.
+    ExtProc {
+        /// Whom.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backend_ref: Option<BackendRef>,
+        /// Headers of requests. Default: Send.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_header_mode: Option<HeaderMode>,
+        /// Bodies of requests. Default: None.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_body_mode: Option<BodyMode>,
+        /// Trailers of requests, where there are any. Default: Skip.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_trailer_mode: Option<HeaderMode>,
+        /// Headers of answers. Default: Send.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        response_header_mode: Option<HeaderMode>,
+        /// Bodies of answers. Default: None.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        response_body_mode: Option<BodyMode>,
+        /// Trailers of answers, where there are any. Default: Skip.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        response_trailer_mode: Option<HeaderMode>,
+        /// The processor may say with its answer to headers what it is shown of the rest.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        allow_mode_override: Option<bool>,
+        /// A longer body is not kept to be shown whole: 413, of an answer 502. Default: 1048576 (1 MiB).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1, max = 16_777_216))]
+        buffer_bytes_max: Option<u32>,
+        /// So long each of its answers may take. Default: `5s`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timeout: Option<String>,
+        /// Where it fails everything goes on without it; else nobody passes (503).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fail_open: Option<bool>,
     }
 
     /// `cache`: answers are kept and given again, as a shared cache may (RFC 9111, RFC 5861); each says what became of it (RFC 9211). Each replica

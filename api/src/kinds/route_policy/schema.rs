@@ -72,6 +72,7 @@ pub const PARAMETERS: &[Parameters] = &[
         &[("has(self.backendRef) != has(self.url)", "backendRef or url: one of them")],
     ),
     row::<f::ExtAuthz>("extAuthz", &["backendRef"], &[]),
+    row::<f::ExtProc>("extProc", &["backendRef"], &[]),
     row::<f::Cache>("cache", &[], &[]),
     row::<f::Headers>(
         "headers",
