@@ -209,6 +209,7 @@ async fn with_the_hub_silent_our_own_probes_take_a_cut_cluster_out_within_fiftee
     let web = "web.shop.svc.atoll.internal";
     let answer = async || data(&stage.ask_from("127.21.0.5", web, RecordType::A).await);
     assert_eq!(answer().await, "127.21.0.80");
+    assert!(stage.server.is_ready(), "on the last good data");
     until(async || stage.report.borrow().probes.len() == 2).await;
     let start = Instant::now();
     eu.behave(Manner::Silent);

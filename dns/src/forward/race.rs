@@ -4,6 +4,7 @@
 //! REFUSED, NOTIMP and FORMERR of one server say nothing about the name: the next is asked. That a name is not there is no last word of a server
 //! that has not read its names yet.
 
+use std::iter::Peekable;
 use std::net::SocketAddr;
 use std::pin::pin;
 
@@ -28,78 +29,142 @@ pub(super) async fn race<F>(
 where
     F: Future<Output = Result<Message, Failed>>,
 {
-    // Each once, then once more by another way: a packet may have been lost, or all of them are.
-    let rounds = [false, true].into_iter().flat_map(|again| servers.iter().map(move |server| (*server, again)));
-    let plan: Vec<(SocketAddr, bool)> = rounds.take(ATTEMPTS_MAX).collect();
-    let mut plan = plan.into_iter().peekable();
-    let named = |(server, again): (SocketAddr, bool)| {
+    let mut race = Race::new(party, servers);
+    let named = |(server, again): Runner| {
         let (start, reply) = (Instant::now(), attempt(server, again));
         async move { (server, start, reply.await.and_then(decided)) }
     };
     let mut running = FuturesUnordered::new();
-    let Some(first) = plan.next() else { return (Err(Failed::NoServers), 0) };
-    let mut asked = vec![first.0];
+    let Some(first) = race.next() else { return (Err(Failed::NoServers), 0) };
     running.push(named(first));
-    let mut last = Failed::TimedOut;
-    let mut fallback = None;
-    let mut hedges = 0;
-    let mut early = early(party, first.0, plan.peek());
-    let begun = Instant::now();
-    let mut next_at = begun + early.unwrap_or(RETRY);
+    race.set_clock(first.0, Instant::now());
     // One timer for both: most questions are answered before it is ever set again.
-    let mut timer = pin!(sleep_until(next_at.min(deadline)));
-    loop {
+    let mut timer = pin!(sleep_until(race.next_at.min(deadline)));
+    let ended = loop {
         tokio::select! {
             biased;
             Some((server, start, reply)) = running.next(), if !running.is_empty() => {
-                if let Err(Failed::Exhausted) = reply {
-                    // That is nobody's fault, and nobody else can be asked.
-                    let failed = if matches!(last, Failed::Code(_)) { last } else { Failed::Exhausted };
-                    return (fallback.ok_or(failed), hedges);
+                if let Some(ended) = race.replied((server, start), reply, Instant::now()) {
+                    break ended;
                 }
-                let now = Instant::now();
-                let took = reply.is_ok().then(|| now.saturating_duration_since(start));
-                party.note(server, took, now);
-                match reply {
-                    Ok(reply) if is_no(&reply) && party.is_unsure(server, servers) => fallback = Some(reply),
-                    Ok(reply) => return (Ok(reply), hedges),
-                    Err(failed) => last = failed,
-                }
-                match plan.next() {
-                    Some(next) => {
-                        asked.push(next.0);
-                        running.push(named(next));
-                    }
-                    None if running.is_empty() => return (fallback.ok_or(last), hedges),
+                match race.next() {
+                    Some(next) => running.push(named(next)),
+                    None if running.is_empty() => break race.lost(),
                     None => {}
                 }
             }
             () = &mut timer => {
                 let now = Instant::now();
                 if now >= deadline {
-                    // Only those that had the question are to blame.
-                    for server in asked {
-                        party.note(server, None, now);
-                    }
-                    let failed = if matches!(last, Failed::Code(_)) { last } else { Failed::TimedOut };
-                    return (fallback.ok_or(failed), hedges);
+                    break race.late(now);
                 }
-                // A second question before the time at which a packet counts as lost is a hedge, and those are few.
-                let many = plan.peek().is_some() && early.take().is_some() && !party.spend_hedge();
-                next_at = if many { begun + RETRY } else { now + RETRY };
-                if let Some(next) = plan.next_if(|_| !many) {
-                    hedges += 1;
-                    asked.push(next.0);
-                    running.push(named(next));
-                }
-                timer.as_mut().reset(next_at.min(deadline));
+                running.extend(race.second(now).map(&named));
+                timer.as_mut().reset(race.next_at.min(deadline));
             }
         }
+    };
+    (ended, race.hedges)
+}
+
+/// A server, and whether it is asked again.
+type Runner = (SocketAddr, bool);
+
+/// What is known while a question runs.
+struct Race<'p> {
+    party: &'p Party,
+    servers: &'p [SocketAddr],
+    plan: Peekable<std::vec::IntoIter<Runner>>,
+    asked: Vec<SocketAddr>,
+    /// That there is nothing, by a server that may not have read its names yet.
+    fallback: Option<Message>,
+    last: Failed,
+    /// Before the time at which a packet counts as lost.
+    early: bool,
+    begun: Instant,
+    next_at: Instant,
+    hedges: u64,
+}
+
+impl<'p> Race<'p> {
+    fn new(party: &'p Party, servers: &'p [SocketAddr]) -> Self {
+        // Each once, then once more by another way: a packet may have been lost, or all of them are.
+        let rounds = [false, true].into_iter().flat_map(|again| servers.iter().map(move |server| (*server, again)));
+        let plan: Vec<Runner> = rounds.take(ATTEMPTS_MAX).collect();
+        let (asked, plan) = (Vec::with_capacity(plan.len()), plan.into_iter().peekable());
+        let (fallback, last, begun) = (None, Failed::TimedOut, Instant::now());
+        Self { party, servers, plan, asked, fallback, last, early: false, begun, next_at: begun, hedges: 0 }
+    }
+
+    /// Who is asked next.
+    fn next(&mut self) -> Option<Runner> {
+        let next = self.plan.next()?;
+        self.asked.push(next.0);
+        Some(next)
+    }
+
+    /// When the second one is asked, if `first` says nothing.
+    fn set_clock(&mut self, first: SocketAddr, now: Instant) {
+        let early = early(self.party, first, self.plan.peek());
+        (self.early, self.begun, self.next_at) = (early.is_some(), now, now + early.unwrap_or(RETRY));
+    }
+
+    /// What one attempt came to; the end, where it is one.
+    fn replied(
+        &mut self,
+        (server, start): (SocketAddr, Instant),
+        reply: Result<Message, Failed>,
+        now: Instant,
+    ) -> Option<Result<Message, Failed>> {
+        if let Err(Failed::Exhausted) = reply {
+            // That is nobody's fault, and nobody else can be asked.
+            return Some(self.failed(Failed::Exhausted));
+        }
+        let took = reply.is_ok().then(|| now.saturating_duration_since(start));
+        self.party.note(server, took, now);
+        match reply {
+            Ok(reply) if is_no(&reply) && self.party.is_unsure(server, self.servers) => self.fallback = Some(reply),
+            Ok(reply) => return Some(Ok(reply)),
+            Err(failed) => self.last = failed,
+        }
+        None
+    }
+
+    /// The one that is asked because the others say nothing. A question before the time at which a packet counts as lost is a hedge, and
+    /// those are few.
+    fn second(&mut self, now: Instant) -> Option<Runner> {
+        let hedge = self.plan.peek().is_some() && std::mem::take(&mut self.early);
+        if hedge && !self.party.spend_hedge() {
+            self.next_at = self.begun + RETRY;
+            return None;
+        }
+        self.next_at = now + RETRY;
+        let next = self.next()?;
+        self.hedges += 1;
+        Some(next)
+    }
+
+    /// Nobody is left to be asked.
+    fn lost(&mut self) -> Result<Message, Failed> {
+        self.fallback.take().ok_or_else(|| self.last.clone())
+    }
+
+    /// Time is over: only those that had the question are to blame.
+    fn late(&mut self, now: Instant) -> Result<Message, Failed> {
+        for server in &self.asked {
+            self.party.note(*server, None, now);
+        }
+        self.failed(Failed::TimedOut)
+    }
+
+    /// What a server said of itself says more than `failed`.
+    fn failed(&mut self, failed: Failed) -> Result<Message, Failed> {
+        let failed = if matches!(self.last, Failed::Code(_)) { self.last.clone() } else { failed };
+        self.fallback.take().ok_or(failed)
     }
 }
 
 /// How soon `next` is asked beside `first`; `None` where it is the same server by another way, or nothing is known yet.
-fn early(party: &Party, first: SocketAddr, next: Option<&(SocketAddr, bool)>) -> Option<std::time::Duration> {
+fn early(party: &Party, first: SocketAddr, next: Option<&Runner>) -> Option<std::time::Duration> {
     next.filter(|(server, again)| !again && *server != first).and_then(|_| party.hedge(first))
 }
 
