@@ -20,6 +20,8 @@ pub(crate) enum Cut {
     Answer,
     /// HTTP/2 without a stream.
     Idle,
+    /// Waiting for the answers to what it asks on HTTP/2.
+    Resets,
 }
 
 impl Cut {
@@ -30,6 +32,7 @@ impl Cut {
             Self::Body => "body",
             Self::Answer => "answer",
             Self::Idle => "idle",
+            Self::Resets => "resets",
         }
     }
 }

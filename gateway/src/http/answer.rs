@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -54,11 +55,11 @@ pub(crate) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request
 }
 
 /// What the access log and traces say of a request, where there are any: method, target, version.
-pub(crate) struct Line(Option<(String, String, http::Version)>);
+pub(crate) struct Line(Option<(String, String, Version)>);
 
 impl Line {
     /// These words, where somebody wants them.
-    pub(crate) fn of(plane: &Plane, words: impl FnOnce() -> (String, String, http::Version)) -> Self {
+    pub(crate) fn of(plane: &Plane, words: impl FnOnce() -> (String, String, Version)) -> Self {
         let wanted = plane.access.is_some()
             || plane.traces.is_some()
             || tracing::enabled!(target: "access", tracing::Level::DEBUG);
@@ -272,11 +273,28 @@ fn check(plane: &Plane, head: &Parts) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served"));
     }
+    if head.version == Version::HTTP_2 {
+        is_whole(head)?;
+    }
     let length = head.uri.path_and_query().map_or(0, |p| p.as_str().len());
     if length > plane.limits.uri_bytes_max {
         return Err(Refusal::new(StatusCode::URI_TOO_LONG, "the target is too long"));
     }
     Ok(())
+}
+
+/// What the library lets through of a head of HTTP/2, and nobody may read otherwise (RFC 9113 §8.1.1, §8.3.1).
+fn is_whole(head: &Parts) -> Result<(), Refusal> {
+    let scheme = head.uri.scheme_str();
+    // Without an authority there is none to be seen.
+    if !(matches!(scheme, Some("http" | "https")) || scheme.is_none() && head.uri.authority().is_none()) {
+        return Err(Refusal::bad(":scheme is neither http nor https"));
+    }
+    if head.headers.get_all(http::header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refusal::bad("more than one Content-Length"));
+    }
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    if !target.is_ascii() { Err(Refusal::bad("the target is not ASCII")) } else { Ok(()) }
 }
 
 /// The listener that a request for `host` is for.
@@ -310,8 +328,13 @@ fn prepare(plane: &Plane, head: &mut Parts, client: &Client, scheme: &'static st
         headers::put_upgrade(&mut head.headers, protocol);
     }
     let target = head.uri.path_and_query().cloned();
-    head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+    head.uri = target.and_then(begun).map_or_else(|| Uri::from_static("/"), Uri::from);
     head.extensions.clear();
+}
+
+/// A target with its slash, which only an authority may stand for (RFC 9112 §3.2.1).
+fn begun(target: PathAndQuery) -> Option<PathAndQuery> {
+    if target.as_str().starts_with('?') { target.to_string().parse().ok() } else { Some(target) }
 }
 
 /// Draws a backend by weight.

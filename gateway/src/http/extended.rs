@@ -41,7 +41,9 @@ impl Extended {
         let key = STANDARD.encode(random.to_be_bytes());
         *request.method_mut() = Method::GET;
         *request.version_mut() = Version::HTTP_11;
+        let host = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())?;
         let headers = request.headers_mut();
+        headers.entry(header::HOST).or_insert(host);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).ok()?);

@@ -3,6 +3,7 @@
 //! Sources: RFC 9110 §7.6.1 (hop-by-hop), §7.8 (Upgrade), RFC 9112 §3.2 (Host), RFC 9113 §8.3.1 (:authority).
 
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use super::refusal::Refusal;
@@ -20,23 +21,37 @@ pub(super) fn host(head: &mut Parts) -> Result<String, Refusal> {
     if named.next().is_some() {
         return Err(Refusal::bad("more than one Host header"));
     }
+    let named: Option<Authority> = match &written {
+        Some(host) => {
+            Some(host.to_str().ok().and_then(|h| h.parse().ok()).ok_or_else(|| Refusal::bad("Host is none"))?)
+        }
+        None => None,
+    };
     let authority = match (head.uri.authority(), &written) {
-        // "the Host header field is ignored" where the target has an authority; HTTP/2 has both agree.
+        // HTTP/2 has both agree (RFC 9113 §8.3.1).
         (Some(authority), Some(host)) if head.version == Version::HTTP_2 => {
             if host.as_bytes() != authority.as_str().as_bytes() {
                 return Err(Refusal::bad(":authority and Host differ"));
             }
             authority.clone()
         }
-        (Some(authority), _) => authority.clone(),
-        (None, Some(host)) => {
-            host.to_str().ok().and_then(|h| h.parse().ok()).ok_or_else(|| Refusal::bad("Host is none"))?
+        // "A server MUST respond with a 400 … to any HTTP/1.1 request message that lacks a Host header field" (RFC 9112 §3.2), and where the
+        // target has an authority Host is ignored (§3.2.2).
+        (Some(authority), None) if head.version != Version::HTTP_11 => authority.clone(),
+        (Some(authority), Some(_)) => authority.clone(),
+        (None, Some(_)) => named.ok_or_else(|| Refusal::bad("Host is none"))?,
+        (None, None) if head.version == Version::HTTP_10 => {
+            // "A client MUST send a Host header field" (RFC 9112 §3.2), and towards the endpoint we are one.
+            head.headers.insert(header::HOST, HeaderValue::from_static(""));
+            return Ok(String::new());
         }
-        (None, None) if head.version == Version::HTTP_10 => return Ok(String::new()),
-        (None, None) => return Err(Refusal::bad("no Host header")),
+        (_, None) => return Err(Refusal::bad("no Host header")),
     };
     if authority.as_str().contains('@') {
         return Err(Refusal::bad("Host holds a user"));
+    }
+    if !is_host(authority.as_str()) {
+        return Err(Refusal::bad("Host is none"));
     }
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         head.headers.insert(header::HOST, host);
@@ -44,12 +59,32 @@ pub(super) fn host(head: &mut Parts) -> Result<String, Refusal> {
     Ok(authority.host().trim_end_matches('.').to_ascii_lowercase())
 }
 
+/// Whether that is a name or an address, and perhaps a port: what else a URI may hold there (RFC 3986 §3.2.2) no name has.
+fn is_host(written: &str) -> bool {
+    let (name, port) = match written.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
+        Some(_) => return false,
+        None => written.split_at(written.find(':').unwrap_or(written.len())),
+    };
+    let letters = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    !name.is_empty() && letters && (port.is_empty() || port.strip_prefix(':').is_some_and(|p| is_port(p.as_bytes())))
+}
+
+/// Whether that is a port, or nothing, which is the scheme's (RFC 3986 §3.2.3).
+pub(crate) fn is_port(written: &[u8]) -> bool {
+    written.is_empty()
+        || written.iter().all(u8::is_ascii_digit)
+            && std::str::from_utf8(written).is_ok_and(|port| port.parse::<u16>().is_ok())
+}
+
 /// The protocol that a client wants to go on with, if it may.
 pub(super) fn upgrade(head: &Parts) -> Option<HeaderValue> {
     let asked = head.version == Version::HTTP_11 && tokens(&head.headers).any(|t| t.eq_ignore_ascii_case("upgrade"));
     let protocol = head.headers.get(header::UPGRADE).filter(|_| asked)?;
-    // h2c by Upgrade is gone (RFC 9113 §3.1), and forwarding it is a known way to smuggle.
-    (!protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2c")).then(|| protocol.clone())
+    // h2c by Upgrade is gone (RFC 9113 §3.1), and forwarding it is a known way to smuggle, among others too.
+    let mut several = head.headers.get_all(header::UPGRADE).iter();
+    let h2c = several.any(|value| value.as_bytes().to_ascii_lowercase().windows(3).any(|word| word == b"h2c"));
+    (!h2c).then(|| protocol.clone())
 }
 
 /// Takes away what is between us and one neighbour.

@@ -62,7 +62,9 @@ pub(crate) async fn speak(
         let extended = Extended::of(&plane, &mut request);
         let request = request.map(|body| if extended.is_some() { FromClient::Nothing } else { FromClient::H2(body) });
         async move {
+            let asked = streams.asked();
             let response = Box::pin(answer(&plane, &client, request)).await;
+            asked.answered();
             Ok::<_, Infallible>(match extended {
                 Some(extended) => extended.answer(&plane, &streams, response),
                 None => response,
@@ -81,8 +83,17 @@ pub(crate) async fn speak(
         streams.are_gone(limits.idle_timeout).await;
         metrics.cut(Cut::Idle);
     };
-    let driven = async move { drive(&plane, pin!(connection), |c| c.graceful_shutdown(), &stop, idle).await };
-    Box::pin(driven).await.map_err(io::Error::other)
+    let driven = async {
+        let connection = pin!(connection);
+        tokio::select! {
+            ended = drive(&plane, connection, |c| c.graceful_shutdown(), &stop, idle) => ended.map_err(io::Error::other),
+            () = streams.are_costly() => {
+                metrics.cut(Cut::Resets);
+                Err(io::Error::other("the client gives up what it asks for"))
+            }
+        }
+    };
+    Box::pin(driven).await
 }
 
 /// Drives a connection. After `stop`, or once it is idle, it finishes what it does; after the plane's end it is dropped, and so is an idle

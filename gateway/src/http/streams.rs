@@ -6,10 +6,11 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::rt::Executor;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::metrics::Cut;
@@ -46,6 +47,11 @@ pub(super) fn asked() {
     });
 }
 
+/// So many requests may be given up before they are answered within [`GIVEN_UP_WITHIN`]; a client that gives up more makes endpoints work for
+/// nobody, whether it resets its streams (CVE-2023-44487) or makes us do it (CVE-2025-8671), and its connection ends.
+const GIVEN_UP_MAX: u32 = 256;
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(30);
+
 /// Runs the streams of one connection. Clones count together.
 #[derive(Clone)]
 pub(super) struct Streams {
@@ -57,6 +63,9 @@ pub(super) struct Streams {
 struct Count {
     begun: AtomicU64,
     open: AtomicUsize,
+    given_up: AtomicU32,
+    /// Too many were.
+    costly: Notify,
 }
 
 impl Streams {
@@ -69,6 +78,22 @@ impl Streams {
         self.count.begun.fetch_add(1, Ordering::Relaxed);
         self.count.open.fetch_add(1, Ordering::Relaxed);
         Open(Arc::clone(&self.count))
+    }
+
+    /// A request that was asked; who drops it before it is answered gave it up.
+    pub(super) fn asked(&self) -> Unanswered {
+        Unanswered(Some(Arc::clone(&self.count)))
+    }
+
+    /// Waits until more requests were given up than may be.
+    pub(super) async fn are_costly(&self) {
+        let mut windows = tokio::time::interval(GIVEN_UP_WITHIN);
+        loop {
+            tokio::select! {
+                () = self.count.costly.notified() => return,
+                _ = windows.tick() => self.count.given_up.store(0, Ordering::Relaxed),
+            }
+        }
     }
 
     /// Waits until there was no stream for `within`; twice as long at the most.
@@ -94,6 +119,25 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
             end.run_until_cancelled(serve(&plane, stream)).await;
             drop(open);
         });
+    }
+}
+
+/// A request without an answer.
+pub(super) struct Unanswered(Option<Arc<Count>>);
+
+impl Unanswered {
+    /// It has one now.
+    pub(super) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        let Some(count) = &self.0 else { return };
+        if count.given_up.fetch_add(1, Ordering::Relaxed) >= GIVEN_UP_MAX {
+            count.costly.notify_one();
+        }
     }
 }
 

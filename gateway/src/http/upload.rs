@@ -10,14 +10,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::StatusCode;
-use http_body::{Body, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus::IntCounter;
 
 use super::body::{BodyError, FramePoll, Outgoing};
 use super::refusal::Refusal;
-use crate::http1::ClientBody;
+use crate::http1::{self, Broken, ClientBody};
 use crate::metrics::Cut;
 use crate::plane::Plane;
 use crate::policy::carried::{Carried, Read};
@@ -202,7 +202,9 @@ impl Body for Upload {
             let _ = this.fate.fault.set(Fault::Late);
             return Poll::Ready(Some(Err(BodyError::Late)));
         };
-        if let Some(patience) = &mut this.patience {
+        // Frames of nothing, which are free, are no progress.
+        let is_empty = matches!(&frame, Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty));
+        if let Some(patience) = this.patience.as_mut().filter(|_| !is_empty) {
             patience.moved();
         }
         if let Some(Err(error)) = &frame {
@@ -260,12 +262,19 @@ impl FromClient {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll {
         match self {
             Self::H1(body) => body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::Broken))),
-            Self::H2(body) => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::Hyper)))
-            }
+            Self::H2(body) => Pin::new(body).poll_frame(cx).map(|frame| {
+                let frame = frame?.map_err(BodyError::Hyper);
+                Some(frame.and_then(judged))
+            }),
             Self::Nothing => Poll::Ready(None),
         }
     }
+}
+
+/// A frame of HTTP/2 with nothing among its trailers that may not be there; HTTP/1.1's are judged where they are read.
+fn judged(frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+    let may = frame.trailers_ref().is_none_or(|trailers| trailers.keys().all(http1::may_trail));
+    if may { Ok(frame) } else { Err(BodyError::Broken(Broken::Framing(http1::NO_TRAILER))) }
 }
 
 /// A body that may have to be sent more than once.

@@ -167,29 +167,46 @@ impl Chunked {
     }
 }
 
-/// A trailer. Those that frame, route or authenticate have no business there (RFC 9110 §6.5.1).
+/// A trailer.
 fn field(line: &[u8]) -> Result<(HeaderName, HeaderValue), Bad> {
     let colon = line.iter().position(|b| *b == b':').ok_or(BAD)?;
     let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| BAD)?;
     let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).map_err(|_| BAD)?;
+    if may_trail(&name) { Ok((name, value)) } else { Err(NO_TRAILER) }
+}
+
+/// What is said of a trailer that may not be one.
+pub(crate) const NO_TRAILER: Bad = Bad(400, "a trailer that may not be one");
+
+/// Whether a field may be a trailer: none that frames, routes, authenticates, modifies the request or says what its content is, for somebody
+/// may put trailers among the headers (RFC 9110 §6.5.1).
+pub(crate) fn may_trail(name: &HeaderName) -> bool {
     const NEVER: &[&str] = &[
-        "content-length",
-        "transfer-encoding",
-        "host",
+        "authorization",
+        "cache-control",
         "connection",
-        "upgrade",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "cookie",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "max-forwards",
+        "pragma",
+        "proxy-authorization",
+        "proxy-connection",
+        "range",
+        "set-cookie",
         "te",
         "trailer",
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "set-cookie",
-        "content-encoding",
-        "content-type",
-        "content-range",
-        "expect",
+        "transfer-encoding",
+        "upgrade",
     ];
-    if NEVER.contains(&name.as_str()) { Err(Bad(400, "a trailer that may not be one")) } else { Ok((name, value)) }
+    let name = name.as_str();
+    !NEVER.contains(&name) && !["if-", "x-forwarded-"].iter().any(|start| name.starts_with(start))
 }
 
 #[cfg(test)]

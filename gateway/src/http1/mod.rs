@@ -19,7 +19,17 @@ mod render;
 mod serve;
 mod whole;
 
+/// What fuzzers look into.
+pub(crate) mod fuzzed {
+    pub(crate) use super::chunked::{Chunked, Piece};
+    pub(crate) use super::head::{Framing, Head};
+    pub(crate) use super::plain::Written;
+    pub(crate) use super::render::{Asker, chunk, last_chunk, pass_request, request as render_request};
+    pub(crate) use super::whole::parts;
+}
+
 pub(crate) use body::ClientBody;
+pub(crate) use chunked::{NO_TRAILER, may_trail};
 pub(crate) use client::{Answer, Exchange, Failed, Incoming, is_alive};
 pub(crate) use reading::Broken;
 pub(crate) use render::request as render_request;

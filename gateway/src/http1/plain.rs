@@ -18,7 +18,7 @@ use super::render::{self, After, Asker};
 use super::serve::{Asked, Connection, Next, continued};
 use crate::balance::draw;
 use crate::http::{
-    Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, listener, passes, told,
+    Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, is_port, listener, passes, told,
 };
 use crate::plane::Snapshot;
 use crate::policy::{normal, tells};
@@ -31,11 +31,11 @@ pub(super) enum Taken {
 }
 
 /// A request as matches look at it.
-pub(super) struct Written<'a> {
-    pub(super) head: &'a Head,
-    pub(super) bytes: &'a [u8],
-    pub(super) path: &'a str,
-    pub(super) query: &'a str,
+pub(crate) struct Written<'a> {
+    pub(crate) head: &'a Head,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
 }
 
 impl Asking for Written<'_> {
@@ -251,7 +251,7 @@ fn name(head: &Head, bytes: &[u8], host: &mut String) -> bool {
         None => (written, &b""[..]),
     };
     let letters = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-    if name.is_empty() || !letters || port.len() > 5 || !port.iter().all(u8::is_ascii_digit) {
+    if name.is_empty() || !letters || !is_port(port) {
         return false;
     }
     host.extend(name.iter().map(|b| b.to_ascii_lowercase() as char));

@@ -19,13 +19,13 @@ const OURS: &[&str] =
     &["host", "content-length", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "expect"];
 
 /// Who asks.
-pub(super) struct Asker<'a> {
-    pub(super) client: IpAddr,
-    pub(super) scheme: &'static str,
+pub(crate) struct Asker<'a> {
+    pub(crate) client: IpAddr,
+    pub(crate) scheme: &'static str,
     /// The host as it was written.
-    pub(super) authority: &'a [u8],
+    pub(crate) authority: &'a [u8],
     /// Of the request.
-    pub(super) id: u128,
+    pub(crate) id: u128,
 }
 
 fn ends_here(name: &[u8], list: &[&str]) -> bool {
@@ -56,14 +56,14 @@ fn length(out: &mut Vec<u8>, n: u64) {
 }
 
 /// Data as a chunk (RFC 9112 §7.1); empty data would be the last one.
-pub(super) fn chunk(out: &mut Vec<u8>, data: &[u8]) {
+pub(crate) fn chunk(out: &mut Vec<u8>, data: &[u8]) {
     let _ = write!(out, "{:x}\r\n", data.len());
     out.extend_from_slice(data);
     out.extend_from_slice(b"\r\n");
 }
 
 /// The last chunk, and the trailers.
-pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
+pub(crate) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
         line(out, name.as_str().as_bytes(), value.as_bytes());
@@ -72,7 +72,7 @@ pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
 }
 
 /// A request on its way to an endpoint, as it was read.
-pub(super) fn pass_request(
+pub(crate) fn pass_request(
     out: &mut Vec<u8>,
     head: &Head,
     bytes: &[u8],

@@ -166,7 +166,10 @@ impl Connection {
     async fn one(&mut self) -> io::Result<Next> {
         let Some(reader) = &self.reader else { return Ok(Next::Close) };
         let bytes = reader.buffer.bytes();
-        let framing = match self.head.request_framing(bytes) {
+        // What comes behind a CONNECT may be meant for whom it names, so that nothing of it is read as a request.
+        let connects = self.head.method(bytes) == b"CONNECT";
+        let framing = if connects { Err(Bad(405, "CONNECT is not served")) } else { self.head.request_framing(bytes) };
+        let framing = match framing {
             Ok(framing) => framing,
             Err(bad) => return Box::pin(self.refuse(bad)).await,
         };

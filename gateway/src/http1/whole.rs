@@ -131,15 +131,32 @@ fn framing(head: &http::response::Parts, body: &Reply, asked: Asked) -> Option<F
     }
 }
 
-/// The parts of a request.
-fn parts(head: &Head, bytes: &[u8]) -> Result<http::request::Parts, Bad> {
-    let (mut parts, ()) = Request::new(()).into_parts();
-    parts.method = http::Method::from_bytes(head.method(bytes)).map_err(|_| Bad(400, "the method is none"))?;
-    let target = head.target(bytes);
+/// Whether a target is of a form that its method may have (RFC 9112 §3.2).
+fn has_form(method: &http::Method, target: &[u8]) -> Result<(), Bad> {
     // "The fragment is not part of the target" (RFC 9110 §4.2.5): whoever cuts it off reads another one.
     if target.contains(&b'#') {
         return Err(Bad(400, "the target holds a fragment"));
     }
+    // Octets beyond ASCII are written as escapes (RFC 3986 §2.1), and would be matched as something else than these.
+    if !target.is_ascii() {
+        return Err(Bad(400, "the target is not ASCII"));
+    }
+    let begins = |with: &[u8]| target.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    let whole = begins(b"http://") || begins(b"https://");
+    match target {
+        [b'/', ..] => Ok(()),
+        b"*" if method == http::Method::OPTIONS => Ok(()),
+        _ if whole => Ok(()),
+        _ => Err(Bad(400, "the target has no form of a request's")),
+    }
+}
+
+/// The parts of a request.
+pub(crate) fn parts(head: &Head, bytes: &[u8]) -> Result<http::request::Parts, Bad> {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = http::Method::from_bytes(head.method(bytes)).map_err(|_| Bad(400, "the method is none"))?;
+    let target = head.target(bytes);
+    has_form(&parts.method, target)?;
     parts.uri = Uri::try_from(target).map_err(|_| Bad(400, "the target is none"))?;
     parts.version = if head.minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     parts.headers = head.to_map(bytes)?;

@@ -35,6 +35,7 @@ mod route;
 mod seen;
 mod shadow;
 mod slow;
+mod smuggling;
 mod status;
 mod survive;
 mod tls;
