@@ -60,6 +60,7 @@ mod metrics;
 mod traces;
 mod views;
 
+pub mod fuzzing;
 pub mod shadow;
 
 pub use access::ACCESS_FIELDS;

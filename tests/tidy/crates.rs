@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("demo", &["federation/apiserver", "federation/registry"]),
     ("testbed", &[]),
     ("benches", &["dns", "gateway", "federation", "federation/apiserver"]),
-    ("fuzz", &["dns"]),
+    ("fuzz", &["dns", "gateway"]),
 ];
 
 /// For anybody's tests.

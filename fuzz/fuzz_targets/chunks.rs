@@ -1,0 +1,4 @@
+//! Fuzzes chunked bodies.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| atoll_gateway::fuzzing::chunks(octets));
