@@ -2,10 +2,15 @@
 //! nothing is asked for more than anybody could.
 //!
 //! In: where, for how long, how many queries for the dead member. Out: for each kind of calm query its percentiles and how many got no
-//! answer, quiet and in the flood; what became of the flood. One thread paces both, so that neither waits for the other to be scheduled.
+//! answer, quiet and in the flood; what became of the flood. One thread paces both, so that neither waits for the other to be scheduled;
+//! a calm answer has come when the kernel has it (SO_TIMESTAMPNS, socket(7)), not when that thread comes to look for it.
 
+use std::io::IoSliceMut;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
 
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::time::{ClockId, clock_gettime};
 use tokio::time::{Duration, Instant};
 
 use crate::load::{Kind, open};
@@ -85,7 +90,8 @@ struct Calm {
     socket: UdpSocket,
     kind: Kind,
     rate: f64,
-    asked: Vec<Option<Instant>>,
+    /// When, by the clock that the kernel stamps packets with.
+    asked: Vec<Option<Duration>>,
     took: Vec<Duration>,
     number: u64,
     sent: u64,
@@ -97,31 +103,50 @@ impl Calm {
         let asked = vec![None; 1 << 16];
         // Names that no earlier run has asked for.
         let number = u64::from(std::process::id()) << 24;
-        Ok(Self { socket: open(at)?, kind, rate, asked, took: Vec::new(), number, sent: 0, flying: 0 })
+        let socket = open(at)?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        Ok(Self { socket, kind, rate, asked, took: Vec::new(), number, sent: 0, flying: 0 })
     }
 
     fn step(&mut self, since: Duration, sending: bool) {
         let due = (since.as_secs_f64() * self.rate) as u64;
         if sending && self.sent < due {
             let id = self.number as u16;
-            self.flying += usize::from(self.asked[usize::from(id)].replace(Instant::now()).is_none());
+            self.flying += usize::from(self.asked[usize::from(id)].replace(now()).is_none());
             // A full buffer is a lost query.
             let _ = self.socket.send(&self.kind.packet(self.number, id));
             (self.number, self.sent) = (self.number + 1, self.sent + 1);
         }
         let mut octets = [0; 1500];
-        while let Ok(length) = self.socket.recv(&mut octets) {
+        while let Some((length, at)) = received(&self.socket, &mut octets) {
             let id = usize::from(u16::from_be_bytes([octets[0], octets[1]]));
-            let taken = if length < 12 { None } else { self.asked[id].take() };
-            if let Some(at) = taken {
+            let asked = if length < 12 { None } else { self.asked[id].take() };
+            if let Some(asked) = asked {
                 self.flying -= 1;
                 // A failure is no answer to a name that is well.
                 if octets[3] & 0x0f != 2 {
-                    self.took.push(at.elapsed());
+                    self.took.push(at.saturating_sub(asked));
                 }
             }
         }
     }
+}
+
+/// Since 1970, as the kernel counts.
+fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from)
+}
+
+/// The next packet that has come: its length, and when it came.
+fn received(socket: &UdpSocket, octets: &mut [u8]) -> Option<(usize, Duration)> {
+    let mut stamp = nix::cmsg_space!(nix::sys::time::TimeSpec);
+    let mut parts = [IoSliceMut::new(octets)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut stamp), MsgFlags::MSG_DONTWAIT).ok()?;
+    let at = message.cmsgs().ok()?.find_map(|said| match said {
+        ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
+        _ => None,
+    })?;
+    Some((message.bytes, at))
 }
 
 /// Queries for the dead member.
