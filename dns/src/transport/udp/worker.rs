@@ -29,7 +29,7 @@ use crate::share::Pass;
 use crate::wire::Local;
 
 /// What is no hit may take so long after a batch; then it is queued.
-const DECIDING_MAX: Duration = Duration::from_micros(100);
+const DECIDING_MAX: Duration = Duration::from_micros(25);
 /// After an error of a socket.
 const PAUSE: Duration = Duration::from_millis(20);
 
