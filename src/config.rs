@@ -113,6 +113,10 @@ pub(crate) struct Gateway {
     pub(crate) clients: Clients,
     /// From which each Gateway gets an address of its own; none: all share the configured ports.
     pub(crate) addresses: Vec<IpNet>,
+    /// Whether each Gateway gets a Service of type LoadBalancer.
+    pub(crate) service: bool,
+    /// The GatewayClasses that it serves; none: all of the controller.
+    pub(crate) classes: Vec<String>,
     pub(crate) limits: atoll_gateway::Limits,
     /// Whose word on clients counts.
     pub(crate) trusted: atoll_gateway::Trusted,

@@ -4,6 +4,7 @@
 //! after a rest is served at once; many changes at once make one table.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet::Fleet;
 use crate::ingress::Derived;
 use crate::last_good;
 use crate::listen::OpenPorts;
@@ -51,6 +53,11 @@ pub(crate) struct Builder {
     pub(crate) addresses: Vec<String>,
     /// From which Gateways get addresses of their own.
     pub(crate) pool: Vec<IpNet>,
+    /// Whether each gets a Service of type LoadBalancer, and where these find this replica.
+    pub(crate) service: bool,
+    pub(crate) own: Vec<IpAddr>,
+    pub(crate) node: Option<String>,
+    pub(crate) fleet: Fleet,
     pub(crate) memory: Memory,
     pub(crate) statuses: watch::Sender<Statuses>,
     pub(crate) dir: Option<PathBuf>,
@@ -122,7 +129,9 @@ impl Builder {
         loop {
             let (ports, pool, now) = (&self.ports, &self.pool, jiff::Timestamp::now());
             let (instance, objects) = (&self.instance, &self.objects);
-            let input = Input { objects, topology, instance, ports, addresses: &addresses, pool, now };
+            let (service, own, node, fleet) = (self.service, &self.own, self.node.as_deref(), &self.fleet);
+            let addresses = &addresses;
+            let input = Input { objects, topology, instance, ports, addresses, pool, service, own, node, fleet, now };
             let Built { table, statuses, served, wanted, certified } = rebuild(&input, &mut self.memory, &edits);
             self.plane.metrics.builds.inc();
             self.plane.metrics.routes.set(i64::try_from(objects.routes_len()).unwrap_or(i64::MAX));
@@ -179,9 +188,9 @@ impl Builder {
         }
     }
 
-    /// Where Gateways are served: here, and at all other replicas, so that each writes the same status.
+    /// Where Gateways are served: here, and at all other replicas of the fleet, so that each writes the same status.
     fn addresses(&self, topology: &Topology) -> Vec<String> {
-        let others = topology.sites.values().filter(|site| site.kind == "gateway").flat_map(|site| &site.addresses);
+        let others = topology.sites.values().filter(|site| self.fleet.has(site)).flat_map(|site| &site.addresses);
         let all: BTreeSet<&String> = self.addresses.iter().chain(others).collect();
         all.into_iter().cloned().collect()
     }

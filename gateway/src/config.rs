@@ -1,5 +1,6 @@
 //! What the gateway is told, and what it is given: the face that `src/` wires.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,14 @@ pub struct Config {
     pub addresses: Vec<String>,
     /// From which each Gateway gets addresses of its own; empty: all Gateways share the ports.
     pub pool: Vec<IpNet>,
+    /// Whether a Service of type LoadBalancer is made for each Gateway; not with `pool`.
+    pub service: bool,
+    /// The addresses of this process, to which these Services send.
+    pub own: Vec<IpAddr>,
+    /// Its node.
+    pub node: Option<String>,
+    /// The GatewayClasses that are served, and the IngressClasses of their names; empty: all of our controller.
+    pub classes: Vec<String>,
     /// Bounds on what clients may do.
     pub limits: Limits,
     /// Whose word on clients counts.
@@ -52,6 +61,10 @@ impl Default for Config {
             clients: Vec::new(),
             addresses: Vec::new(),
             pool: Vec::new(),
+            service: false,
+            own: Vec::new(),
+            node: None,
+            classes: Vec::new(),
             limits: Limits::default(),
             trusted: Trusted::default(),
             proxies: Vec::new(),

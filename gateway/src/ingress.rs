@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use sha2::{Digest as _, Sha256};
 
+use crate::fleet::Fleet;
 use crate::objects::{Edit, Kind, Name, Objects};
 
 /// What the names of objects begin with that are made of Ingresses.
@@ -39,19 +40,26 @@ pub(crate) fn needs_guard(rule: &str) -> bool {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
     classes: Vec<String>,
+    fleet: Fleet,
     options: Options,
 }
 
 impl Settings {
-    pub(crate) fn new(mut classes: Vec<String>, default_certificate: Option<(String, String)>) -> Self {
-        classes.push(INGRESS_CLASS.to_owned());
+    /// Whose Ingresses they are.
+    pub(crate) fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// `classes`: those beside what the fleet serves.
+    pub(crate) fn new(fleet: Fleet, mut classes: Vec<String>, default_certificate: Option<(String, String)>) -> Self {
+        classes.extend(fleet.classes());
         let options = Options {
             namespace: SYSTEM_NAMESPACE.to_owned(),
             name: format!("{OURS}{INGRESS_CLASS}"),
             class: GATEWAY_CLASS.to_owned(),
             default_certificate,
         };
-        Self { classes, options }
+        Self { classes, fleet, options }
     }
 }
 
@@ -93,7 +101,8 @@ impl Derived {
 
 /// Looks what Ingresses become now. Returns what that means for the table.
 pub(crate) fn derive(objects: &mut Objects, settings: &Settings) -> Vec<Edit> {
-    let classes: Vec<_> = objects.ingress_classes.iter().cloned().collect();
+    let classes: Vec<_> =
+        objects.ingress_classes.iter().filter(|class| settings.fleet.may_take(class)).cloned().collect();
     let ours = objects.ingresses.iter().filter(|ingress| is_served(ingress, &classes, &settings.classes));
     let translation = translate(&ours.cloned().collect::<Vec<_>>(), &settings.options);
     let mut policies = Vec::new();

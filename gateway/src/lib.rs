@@ -19,6 +19,7 @@ mod error;
 mod run;
 
 mod build_loop;
+mod fleet;
 mod ingress;
 mod last_good;
 mod objects;

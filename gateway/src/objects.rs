@@ -18,6 +18,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::ResourceExt as _;
 
 use crate::ingress::{self, Derived};
+use crate::table::is_front;
 pub(crate) use edit::{Edit, Kept, Kind};
 pub(crate) use shelf::{Name, Shelf, Slices, name_of, service_of};
 
@@ -86,7 +87,7 @@ impl Objects {
         let mut used = self.clone();
         used.secrets.retain(|s| secrets.contains(&at(s.namespace(), s.name_any())));
         used.configs.retain(|c| configs.contains(&at(c.namespace(), c.name_any())));
-        used.services.retain(|s| services.contains(&at(s.namespace(), s.name_any())));
+        used.services.retain(|s| is_front(s) || services.contains(&at(s.namespace(), s.name_any())));
         used.slices.retain(|service| services.contains(service));
         // They are made of Ingresses again.
         used.gateways.retain(|g| !ingress::is_ours(g));

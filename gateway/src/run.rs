@@ -14,6 +14,7 @@ use crate::build_loop::Builder;
 use crate::choose::{Clients, Rooms};
 use crate::endpoint::Endpoints;
 use crate::explain;
+use crate::fleet::Fleet;
 use crate::health::Prober;
 use crate::ingress::Settings;
 use crate::listen::{Listening, OpenPorts};
@@ -167,13 +168,18 @@ async fn start(
     let hub = resources.topology.borrow().topology.settings.hub_id.clone();
     let before = last_good::load(resources.dir.as_deref(), &hub).await;
 
-    let settings = Settings::new(config.ingress_classes, config.default_certificate);
+    let fleet = Fleet::new(config.classes);
+    let settings = Settings::new(fleet.clone(), config.ingress_classes, config.default_certificate);
     let mut tasks = JoinSet::new();
     let listening = Listening::new(Arc::clone(plane), resources.listen);
     tasks.spawn(listening.clone().accept(http, Slot::Http, shutdown.clone()));
     tasks.spawn(listening.clone().accept(https, Slot::Https, shutdown.clone()));
     tasks.spawn(prober.run(plane.pool.clone(), resources.topology.clone(), resources.report.clone(), shutdown.clone()));
     let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), settings, &mut tasks, shutdown);
+    resources.report.send_modify(|report| {
+        let site = &mut report.site;
+        (site.classes, site.own, site.node) = (fleet.told(), config.own.clone(), config.node.clone());
+    });
     let (statuses, newest) = watch::channel(status::Statuses::default());
     let (of_policies, newest_policies) = watch::channel(Vec::new());
     let follow = Follow {
@@ -189,7 +195,7 @@ async fn start(
     tasks.spawn(policy::follow(follow, shutdown.clone()));
     let name = config.instance.clone();
     let sources = status::write::Sources { statuses: newest, policies: newest_policies, ingresses: watches.derived() };
-    tasks.spawn(status::write::run(resources.client, name, sources, shutdown.clone()));
+    tasks.spawn(status::write::run(resources.client, name, fleet.clone(), sources, shutdown.clone()));
     let builder = Builder {
         plane: Arc::clone(plane),
         watches,
@@ -200,6 +206,10 @@ async fn start(
         open: OpenPorts::new(listening, at.ip()),
         addresses,
         pool: config.pool,
+        service: config.service,
+        own: config.own,
+        node: config.node,
+        fleet,
         memory: Memory::new(Keys::new(resources.roots)),
         statuses,
         dir: resources.dir,

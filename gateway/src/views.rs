@@ -131,6 +131,10 @@ pub(crate) fn told(config: &Config) -> Value {
         traces,
         ingress_classes,
         default_certificate,
+        classes,
+        service,
+        own,
+        node,
     } = config;
     let limits = json!({
         "connections": limits.connections_max, "headSeconds": limits.header_timeout.as_secs(),
@@ -145,7 +149,8 @@ pub(crate) fn told(config: &Config) -> Value {
     let certificate = default_certificate.as_ref().map(|(namespace, name)| format!("{namespace}/{name}"));
     json!({
         "ingressClasses": ingress_classes, "ingressDefaultCertificate": certificate,
-        "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "limits": limits,
+        "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "classes": classes,
+        "service": service, "own": own, "node": node, "limits": limits,
         "trustedProxies": {"cidrs": trusted.cidrs, "hops": trusted.hops},
         "proxyProtocol": proxies, "accessLog": {"fields": access_fields}, "metrics": {"perRoute": count_routes}, "traces": traces,
     })

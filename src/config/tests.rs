@@ -31,6 +31,7 @@ fn the_documented_file_reads_as_it_is_meant() {
     assert_eq!((c.dns.views[0].name.as_str(), c.dns.views[0].zones.len(), c.dns.ecs.len()), ("partners", 1, 1));
     assert_eq!(c.advertise.addresses, ["192.0.2.80".parse::<IpAddr>().unwrap()]);
     assert_eq!(c.gateway.addresses, ["192.0.2.96/28".parse().unwrap(), "2001:db8:80::/120".parse().unwrap()]);
+    assert_eq!(c.gateway.classes, ["internal"]);
     assert_eq!(c.agent.token_file.unwrap(), Path::new("/run/token"));
 }
 
@@ -48,6 +49,9 @@ fn the_documented_listen_addresses_are_the_defaults() {
 #[test]
 fn a_bad_value_is_named_with_its_key_and_what_fits() {
     for (text, words) in [
+        ("gateway: {service: true, addresses: [10.0.0.0/24]}", vec!["gateway.service", "gateway.addresses"]),
+        ("gateway: {service: maybe}", vec!["gateway.service", "maybe"]),
+        ("gateway: {classes: [\"in side\"]}", vec!["gateway.classes", "in side"]),
         ("apx: a", vec!["apx", "apex"]),
         ("listen: {dns: 127.0.0.1:53, dnss: x}", vec!["dnss"]),
         ("listen: {http: localhost:80}", vec!["listen.http", "localhost:80", "address:port"]),

@@ -2,11 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use atoll_reach::{Accept, Connect, System, host_and_port};
 use kube::Client;
 use tokio::sync::oneshot;
@@ -17,6 +17,7 @@ use super::{Part, dns::hub_api, own};
 use crate::admin::{self, Admin, Slot};
 use crate::bind::{self, Strict};
 use crate::config::{self, Config};
+use crate::error::Exit;
 use crate::site::{self, Setup};
 use crate::telemetry::Metrics;
 use crate::{signals, telemetry};
@@ -62,12 +63,17 @@ pub(crate) async fn run_gateway(
     let _ends = site_end.clone().drop_guard();
     let common = site::start(setup, &mut tasks, &site_end).await;
     let (started, server) = oneshot::channel();
+    let service = config.gateway.service;
     let said = atoll_gateway::Config {
         instance: parts.instance,
         standing: config.standing.clone(),
         clients: config.gateway.clients.clone(),
         addresses,
         pool: config.gateway.addresses.clone(),
+        service: config.gateway.service,
+        own: if service { pod_addresses(parts.http.local_addr(), variable("ATOLL_POD_IPS"))? } else { Vec::new() },
+        node: variable("ATOLL_NODE"),
+        classes: config.gateway.classes.clone(),
         limits: config.gateway.limits.clone(),
         trusted: config.gateway.trusted.clone(),
         proxies: config.gateway.proxies.clone(),
@@ -133,6 +139,29 @@ fn addresses(config: &Config, at: SocketAddr) -> Vec<String> {
     if at.ip().is_unspecified() { Vec::new() } else { vec![at.ip().to_string()] }
 }
 
+/// What the pod is told of itself.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|said| !said.is_empty())
+}
+
+/// Where Services find this process: the addresses of its pod, `said` with commas between them, else where it listens.
+fn pod_addresses(at: SocketAddr, said: Option<String>) -> anyhow::Result<Vec<IpAddr>> {
+    let usage = || Exit::Usage("gateway.service: which address this pod has is not known".to_owned());
+    match said {
+        Some(said) => {
+            let each = said.split(',').map(|ip| ip.trim().parse());
+            let all: Result<Vec<IpAddr>, _> = each.collect();
+            all.with_context(|| format!("ATOLL_POD_IPS: `{said}` is not addresses with commas between them"))
+                .with_context(usage)
+        }
+        None if at.ip().is_unspecified() => {
+            Err(anyhow!("set ATOLL_POD_IPS to status.podIPs, as the chart does, or listen.http to one address"))
+                .with_context(usage)
+        }
+        None => Ok(vec![at.ip()]),
+    }
+}
+
 /// Runs the gateway until a signal.
 ///
 /// # Errors
@@ -162,4 +191,21 @@ pub(crate) async fn gateway(file: Option<PathBuf>) -> anyhow::Result<()> {
     shutdown.cancel();
     admin.end().await?;
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pod_addresses;
+
+    #[test]
+    fn services_find_the_pod_by_what_it_is_told_else_by_where_it_listens() {
+        let said = |at: &str, said: Option<&str>| {
+            let found = pod_addresses(at.parse().unwrap(), said.map(str::to_owned));
+            found.map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")).ok()
+        };
+        assert_eq!(said("0.0.0.0:80", Some("10.1.0.7, fd00::7")).as_deref(), Some("10.1.0.7 fd00::7"));
+        assert_eq!(said("10.1.0.8:80", None).as_deref(), Some("10.1.0.8"));
+        assert_eq!(said("0.0.0.0:80", None), None);
+        assert_eq!(said("10.1.0.8:80", Some("pod-7")), None);
+    }
 }

@@ -1,6 +1,7 @@
 //! DNS servers and gateways as they state themselves: where they stand, where they are reached, what they serve.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,15 @@ pub struct Site {
     /// The cluster set that it serves; empty: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_set: Option<String>,
+    /// The GatewayClasses that it is told to serve, sorted; empty: all of its controller.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// The process's own addresses, where Services send what is for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<IpAddr>,
+    /// The node that it runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The Gateways that it serves, by `namespace/name`; nothing before it serves, and where it is no gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateways: Option<BTreeMap<String, ServedGateway>>,
@@ -62,7 +72,8 @@ pub struct ServedGateway {
 
 impl Site {
     /// Where users of `set` (of any, where none is given) reach `host` here (in lower case, without the last dot): the addresses of the
-    /// Gateways that mean it most exactly, where some have addresses of their own; else the replica's.
+    /// Gateways that mean it most exactly, where some have addresses of their own; else the replica's. One that is told which classes it
+    /// serves is reached by the hosts of those alone.
     pub fn reached_at<'a>(&'a self, host: &str, set: Option<&str>) -> impl Iterator<Item = &'a str> + use<'a> {
         let served = self.gateways.iter().flatten().map(|(_, g)| g);
         let meant = served.filter(|g| set.is_none_or(|set| g.cluster_set == set));
@@ -70,15 +81,29 @@ impl Site {
         let best = ranked.iter().map(|(rank, _)| *rank).max();
         let meant: Vec<&ServedGateway> =
             ranked.into_iter().filter(|(rank, _)| Some(*rank) == best).map(|(_, g)| g).collect();
-        let shares = meant.is_empty() || meant.iter().any(|g| g.addresses.is_empty());
+        let shares = (meant.is_empty() && self.classes.is_empty()) || meant.iter().any(|g| g.addresses.is_empty());
         let own = meant.into_iter().flat_map(|g| &g.addresses);
         own.chain(self.addresses.iter().filter(move |_| shares)).map(String::as_str)
     }
 
     /// Everything but what says nothing of where anybody is reached.
     pub fn same_place(&self, other: &Self) -> bool {
-        let Self { instance, kind, relay, addresses, cluster, region, zone, cluster_set, gateways, asked: _, silent } =
-            self;
+        let Self {
+            instance,
+            kind,
+            relay,
+            addresses,
+            cluster,
+            region,
+            zone,
+            cluster_set,
+            classes,
+            own,
+            node,
+            gateways,
+            asked: _,
+            silent,
+        } = self;
         let places = |all: &'_ Option<BTreeMap<String, ServedGateway>>| -> Vec<(String, ServedGateway)> {
             let place = |(name, g): (&String, &ServedGateway)| {
                 (name.clone(), ServedGateway { generation: 0, sets: BTreeMap::new(), ..g.clone() })
@@ -88,6 +113,7 @@ impl Site {
         let theirs = (&other.instance, &other.kind, &other.relay, &other.addresses, &other.cluster);
         (instance, kind, relay, addresses, cluster) == theirs
             && (region, zone, cluster_set, silent) == (&other.region, &other.zone, &other.cluster_set, &other.silent)
+            && (classes, own, node) == (&other.classes, &other.own, &other.node)
             && (*gateways == other.gateways || places(gateways) == places(&other.gateways))
     }
 }
@@ -144,6 +170,13 @@ mod tests {
         ] {
             let found: Vec<&str> = site.reached_at(host, Some(set)).collect();
             assert_eq!(found.join(" "), expected, "{host} in {set}");
+        }
+        let fleet = Site { classes: vec!["internal".into()], ..site };
+        for (host, expected) in
+            [("blog.example.com", "10.0.0.2 fd00::2"), ("old.example.com", "192.0.2.1"), ("other.test", "")]
+        {
+            let found: Vec<&str> = fleet.reached_at(host, Some("prod")).collect();
+            assert_eq!(found.join(" "), expected, "{host} at a fleet: another one serves what it does not mean");
         }
     }
 

@@ -17,6 +17,7 @@ use kube::ResourceExt;
 
 use super::shelf::service_of;
 use super::{Name, Objects};
+use crate::table::is_front;
 
 /// The kinds that tables are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,6 +176,11 @@ kept!(Secret, Secret, secrets, |name, old, new| {
     vec![if same { Edit::Nothing } else { Edit::Secret(name.clone()) }]
 });
 kept!(Service, Service, services, |name, old, new| {
+    if old.is_some_and(is_front) || new.is_some_and(is_front) {
+        // It says at which ports a Gateway is served, and where that is.
+        let said = |s: &Service| (s.labels().clone(), s.spec.clone(), s.status.clone().and_then(|s| s.load_balancer));
+        return vec![if old.map(said) == new.map(said) { Edit::Nothing } else { Edit::Whole }];
+    }
     let same = old.is_some() && old.map(|s| &s.spec) == new.map(|s| &s.spec);
     vec![if same { Edit::Nothing } else { Edit::Service(name.clone()) }]
 });

@@ -320,13 +320,16 @@ impl Following {
             None => BTreeSet::new(),
         };
         let now = jiff::Timestamp::now();
+        let owners = self.given.watches.owners();
+        let owners = owners.as_ref();
         let each = self.said.iter().filter_map(|judged| {
             let newest = self.policies.store.get(&reflector::ObjectRef::from_obj(&*judged.object))?;
             let missing = judged.targets.iter().find(|t| !self.given.watches.has(t)).map(|t| {
                 let section = t.section.as_ref().map(|s| format!("/{s}")).unwrap_or_default();
                 format!("targetRefs: {} `{}{section}` does not exist", t.kind, t.name)
             });
-            policies::update(&newest, judged, &gateways(judged), missing, now)
+            let others = self.given.watches.others(owners, judged);
+            policies::update(&newest, judged, &gateways(judged), missing, &others, now)
         });
         let updates: Vec<Update> = each.collect();
         let differ = |held: &[Update]| {

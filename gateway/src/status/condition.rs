@@ -64,6 +64,11 @@ pub(super) fn replace(
     merge(&kept, verdicts, generation, now)
 }
 
+/// Whether two lists say the same in whatever order: each who writes into one puts what is its own last.
+pub(super) fn alike<T: PartialEq>(a: &[T], b: &[T]) -> bool {
+    a.len() == b.len() && a.iter().all(|said| b.contains(said))
+}
+
 /// As API servers keep times: a finer one would differ from what is read back.
 fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)

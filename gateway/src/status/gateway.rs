@@ -1,9 +1,8 @@
-//! Statuses of Gateways and their ListenerSets, and what is made beside a Gateway.
+//! Statuses of Gateways and their ListenerSets.
 
 use atoll_api::kinds::Condition;
 use atoll_api::kinds::gateway::{Gateway, GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus};
 use kube::ResourceExt as _;
-use serde_json::{Value, json};
 
 use super::Update;
 use super::condition::{Verdict, merge};
@@ -12,6 +11,9 @@ use crate::table::{GatewayDraft, Input, ListenerDraft, SetDraft, behind, validat
 
 /// The condition that warns of clients that are let in without a certificate.
 const INSECURE: &str = "InsecureFrontendValidationMode";
+
+/// Why a listener behind a Service waits.
+const UNPLACED: &str = "the Gateway's Service does not have the port yet";
 
 /// The statuses of a Gateway and of its sets, where they say something else than before.
 pub(super) fn updates(draft: &GatewayDraft, input: &Input<'_>) -> Vec<(Kind, Name, Option<Update>)> {
@@ -46,11 +48,14 @@ fn gateway(draft: &GatewayDraft, input: &Input<'_>) -> GatewayStatus {
             let reason = if served == count { "Accepted" } else { "ListenersNotValid" };
             let message = format!("{served} of {count} listeners are served");
             let any = served > 0 || added > 0;
-            let programmed = if any { "Programmed" } else { "Invalid" };
-            (
-                Verdict::new("Accepted", any, reason, message.as_str()),
-                Verdict::new("Programmed", any, programmed, message),
-            )
+            let waiting = draft.listeners.iter().any(|l| l.pending);
+            let accepted = Verdict::new("Accepted", any || waiting, reason, message.as_str());
+            let programmed = match draft.front.as_ref().and_then(|front| front.hindered(&draft.object)) {
+                Some(problem) if any || waiting => Verdict::new("Programmed", false, problem.reason, problem.message),
+                None if !any && waiting => Verdict::new("Programmed", false, "Pending", UNPLACED),
+                _ => Verdict::new("Programmed", any, if any { "Programmed" } else { "Invalid" }, message),
+            };
+            (accepted, programmed)
         }
     };
     let is_served = programmed.status;
@@ -68,8 +73,9 @@ fn gateway(draft: &GatewayDraft, input: &Input<'_>) -> GatewayStatus {
     let whole = draft.refused.is_none();
     let listener = |l| listener(l, whole, pending.as_deref(), &old.listeners, generation, input);
     let listeners = draft.listeners_of(None).map(listener).collect();
+    let is_placed = !draft.addresses.is_empty() || draft.front.is_some();
     GatewayStatus {
-        addresses: if is_served || !draft.addresses.is_empty() && whole { addresses(draft, input) } else { Vec::new() },
+        addresses: if is_served || is_placed && whole { addresses(draft, input) } else { Vec::new() },
         listeners,
         conditions: merge(&kept, verdicts, generation, input.now),
         attached_listener_sets: (!draft.sets.is_empty()).then(|| i32::try_from(added).unwrap_or(i32::MAX)),
@@ -130,9 +136,12 @@ pub(super) fn addresses(draft: &GatewayDraft, input: &Input<'_>) -> Vec<GatewayA
     if !draft.addresses.is_empty() {
         return draft.addresses.iter().map(|ip| given("IPAddress", ip.to_string())).collect();
     }
+    let kind = |a: &String| if a.parse::<std::net::IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
+    if let Some(front) = &draft.front {
+        return front.addresses.iter().map(|a| given(kind(a), a.clone())).collect();
+    }
     let wished: Vec<&String> = draft.object.spec.addresses.iter().map(|a| &a.value).collect();
     let ours = input.addresses.iter().filter(|a| wished.iter().all(|w| w.is_empty()) || wished.contains(a));
-    let kind = |a: &String| if a.parse::<std::net::IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
     ours.map(|a| given(kind(a), a.clone())).collect()
 }
 
@@ -140,7 +149,7 @@ pub(super) fn addresses(draft: &GatewayDraft, input: &Input<'_>) -> Vec<GatewayA
 fn behind_gateway(draft: &GatewayDraft, input: &Input<'_>) -> Option<String> {
     let name = format!("{}/{}", draft.namespace, draft.object.name_any());
     let generation = draft.object.metadata.generation.unwrap_or_default();
-    behind(input.topology, input.instance, generation, |stated| stated.get(&name).map(|g| g.generation))
+    behind(input.topology, input.fleet, input.instance, generation, |stated| stated.get(&name).map(|g| g.generation))
 }
 
 /// Which live replicas do not serve a set of it as that is now.
@@ -148,7 +157,9 @@ fn behind_set(draft: &GatewayDraft, set: &SetDraft, input: &Input<'_>) -> Option
     let gateway = format!("{}/{}", draft.namespace, draft.object.name_any());
     let name = format!("{}/{}", set.namespace, set.object.name_any());
     let generation = set.object.metadata.generation.unwrap_or_default();
-    behind(input.topology, input.instance, generation, |stated| stated.get(&gateway)?.sets.get(&name).copied())
+    behind(input.topology, input.fleet, input.instance, generation, |stated| {
+        stated.get(&gateway)?.sets.get(&name).copied()
+    })
 }
 
 /// What is served here is Programmed once all live replicas serve it.
@@ -169,6 +180,8 @@ fn listener(
 ) -> ListenerStatus {
     let programmed = if draft.is_programmed() && gateway_is_served {
         Verdict::new("Programmed", true, "Programmed", "requests are served")
+    } else if draft.pending {
+        Verdict::new("Programmed", false, "Pending", UNPLACED)
     } else if draft.conflicted.status {
         Verdict::new("Programmed", false, draft.conflicted.reason, draft.conflicted.message.as_str())
     } else {
@@ -189,27 +202,4 @@ fn listener(
         attached_routes: draft.attached,
         conditions: merge(old, verdicts, generation, input.now),
     }
-}
-
-/// The account that stands for a Gateway with addresses of its own: what `spec.infrastructure` says is put on it, and it goes with its
-/// Gateway. Policies and tools find the Gateway's labels there.
-pub(super) fn made(draft: &GatewayDraft, input: &Input<'_>) -> Option<Value> {
-    if input.pool.is_empty() || draft.addresses.is_empty() {
-        return None;
-    }
-    let gateway = &draft.object;
-    let said = gateway.spec.infrastructure.clone().unwrap_or_default();
-    let mut labels = said.labels;
-    labels.insert("gateway.networking.k8s.io/gateway-name".to_owned(), gateway.name_any());
-    labels.insert("gateway.networking.k8s.io/gateway-class-name".to_owned(), gateway.spec.gateway_class_name.clone());
-    Some(json!({
-        "apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {
-            "name": format!("{}-{}", gateway.name_any(), gateway.spec.gateway_class_name), "namespace": draft.namespace,
-            "labels": labels, "annotations": said.annotations,
-            "ownerReferences": [{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": gateway.name_any(),
-                "uid": gateway.metadata.uid}],
-        },
-        "automountServiceAccountToken": false,
-    }))
 }

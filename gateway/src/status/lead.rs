@@ -10,7 +10,6 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::Instant;
 
-const NAME: &str = "atoll-gateway";
 /// A holder that was not heard of for so long has lost it.
 const LEASE: Duration = Duration::from_secs(15);
 /// How often it is renewed, and looked at by the others.
@@ -19,6 +18,8 @@ pub(super) const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// This replica's part in it.
 pub(super) struct Lead {
     api: Api<Lease>,
+    /// Of the Lease.
+    name: String,
     identity: String,
     /// The holder's word as last seen, and when that was by our own clock: clocks of machines differ.
     seen: Option<(String, Instant)>,
@@ -27,10 +28,10 @@ pub(super) struct Lead {
 }
 
 impl Lead {
-    pub(super) fn new(client: Client, instance: &str) -> Self {
+    pub(super) fn new(client: Client, name: String, instance: &str) -> Self {
         // After a restart it is the same holder; whatever its forerunner still writes is refused where it is too old.
         let api = Api::namespaced(client, SYSTEM_NAMESPACE);
-        Self { api, identity: instance.to_owned(), seen: None, until: None }
+        Self { api, name, identity: instance.to_owned(), seen: None, until: None }
     }
 
     /// Whether this replica leads; asks the API server only when it is time to.
@@ -42,7 +43,7 @@ impl Lead {
         match self.claim(now).await {
             Ok(true) => self.until = Some(now + LEASE),
             Ok(false) => self.until = None,
-            Err(error) => tracing::debug!(%error, lease = NAME, "lead not settled"),
+            Err(error) => tracing::debug!(%error, lease = self.name, "lead not settled"),
         }
         self.until.is_some_and(|until| now < until)
     }
@@ -52,18 +53,18 @@ impl Lead {
         if self.until.take().is_none() {
             return;
         }
-        if let Ok(Some(mut lease)) = self.api.get_opt(NAME).await
+        if let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await
             && let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_ref() == Some(&self.identity))
         {
             spec.holder_identity = None;
             // Whoever comes finds out in time if this fails.
-            let _ = self.api.replace(NAME, &PostParams::default(), &lease).await;
+            let _ = self.api.replace(&self.name, &PostParams::default(), &lease).await;
         }
     }
 
     async fn claim(&mut self, now: Instant) -> kube::Result<bool> {
         let fresh = MicroTime(Timestamp::now());
-        let Some(mut lease) = self.api.get_opt(NAME).await? else {
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
             let spec = LeaseSpec {
                 holder_identity: Some(self.identity.clone()),
                 lease_duration_seconds: i32::try_from(LEASE.as_secs()).ok(),
@@ -71,7 +72,7 @@ impl Lead {
                 renew_time: Some(fresh),
                 ..LeaseSpec::default()
             };
-            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
             return settled(self.api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await);
         };
         let mut spec = lease.spec.take().unwrap_or_default();
@@ -95,7 +96,7 @@ impl Lead {
         spec.lease_duration_seconds = i32::try_from(LEASE.as_secs()).ok();
         spec.renew_time = Some(fresh);
         lease.spec = Some(spec);
-        settled(self.api.replace(NAME, &PostParams::default(), &lease).await)
+        settled(self.api.replace(&self.name, &PostParams::default(), &lease).await)
     }
 }
 

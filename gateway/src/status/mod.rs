@@ -9,6 +9,7 @@ mod features;
 mod gateway;
 mod ingress;
 mod lead;
+mod made;
 pub(crate) mod policies;
 mod policy;
 mod route;
@@ -19,7 +20,7 @@ pub(crate) mod write;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use atoll_api::kinds::gateway::{GATEWAY_CONTROLLER, GatewayClass, GatewayClassStatus, SupportedFeature};
+use atoll_api::kinds::gateway::{GatewayClass, GatewayClassStatus, SupportedFeature};
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::core::ApiResource;
@@ -29,6 +30,7 @@ use serde_json::Value;
 
 pub(crate) use condition::Verdict;
 use condition::merge;
+pub(crate) use made::Made;
 pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
 
 use crate::objects::{Kind, Name, name_of};
@@ -61,22 +63,25 @@ impl Update {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Statuses {
     pub(crate) updates: Vec<Arc<Update>>,
-    /// What is to stand beside Gateways that have addresses of their own.
-    pub(crate) made: Vec<Value>,
+    /// What is to stand beside Gateways that have addresses or a Service of their own.
+    pub(crate) made: Vec<Made>,
+    /// Services that stood before Gateways and are to go.
+    pub(crate) unmade: Vec<Name>,
 }
 
 /// Everything that was judged: what differs, by the object. What is judged again takes the place of what was said before.
 #[derive(Debug, Default)]
 pub(crate) struct Sheet {
     updates: BTreeMap<(Kind, Name), Arc<Update>>,
-    made: BTreeMap<Name, Value>,
+    made: BTreeMap<Name, Vec<Made>>,
+    pub(crate) unmade: Vec<Name>,
 }
 
 impl Sheet {
     /// Judges the GatewayClasses.
     pub(crate) fn classes(&mut self, input: &Input<'_>) {
         let lacks = input.objects.lacks_experimental();
-        for object in input.objects.classes.iter().filter(|c| c.spec.controller_name == GATEWAY_CONTROLLER) {
+        for object in input.objects.classes.iter().filter(|c| input.fleet.takes(c)) {
             let status = class(object, lacks, input.now);
             let update = (object.status.as_ref() != Some(&status)).then(|| Update::of(&**object, &status)).flatten();
             self.put(Kind::Class, name_of(&**object), update);
@@ -92,15 +97,15 @@ impl Sheet {
             self.put(kind, name, update);
         }
         let name = name_of(&*draft.object);
-        match gateway::made(draft, input) {
-            Some(made) => drop(self.made.insert(name, made)),
-            None => drop(self.made.remove(&name)),
+        match made::beside(draft, input) {
+            made if made.is_empty() => drop(self.made.remove(&name)),
+            made => drop(self.made.insert(name, made)),
         }
     }
 
     /// Judges a route; nothing: there is none.
-    pub(crate) fn route(&mut self, route: &RouteName, verdicts: Option<&RouteVerdicts>, now: Timestamp) {
-        self.put(route.0, route.1.clone(), verdicts.and_then(|verdicts| route::update(verdicts, now)));
+    pub(crate) fn route(&mut self, route: &RouteName, verdicts: Option<&RouteVerdicts>, input: &Input<'_>) {
+        self.put(route.0, route.1.clone(), verdicts.and_then(|verdicts| route::update(verdicts, input)));
     }
 
     /// Judges an Ingress: where it is reached; nothing: nowhere.
@@ -116,11 +121,11 @@ impl Sheet {
         policies: &Policies,
         gateways: &[GatewayDraft],
         ancestors: &BTreeMap<(usize, usize), usize>,
-        now: Timestamp,
+        input: &Input<'_>,
     ) {
         let judged = &policies.all[at];
         let gateways = ancestors.range((at, 0)..(at + 1, 0)).map(|((_, gateway), _)| &gateways[*gateway]);
-        self.put(Kind::Policy, name_of(&*judged.object), policy::update(judged, gateways, now));
+        self.put(Kind::Policy, name_of(&*judged.object), policy::update(judged, gateways, input));
     }
 
     fn put(&mut self, kind: Kind, name: Name, update: Option<Update>) {
@@ -132,7 +137,8 @@ impl Sheet {
 
     /// What is to be written.
     pub(crate) fn statuses(&self) -> Statuses {
-        Statuses { updates: self.updates.values().cloned().collect(), made: self.made.values().cloned().collect() }
+        let made = self.made.values().flatten().cloned().collect();
+        Statuses { updates: self.updates.values().cloned().collect(), made, unmade: self.unmade.clone() }
     }
 }
 

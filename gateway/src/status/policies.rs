@@ -10,12 +10,20 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::Update;
-use super::condition::{Verdict, replace};
+use super::condition::{Verdict, alike, replace};
 use crate::policy::{Judged, Target};
 use crate::table::{ListenerTable, Table};
 
 /// A status names at most so many ancestors.
 const ANCESTORS_MAX: usize = 16;
+
+/// What other fleets say.
+pub(crate) struct Others<'a> {
+    /// Whether what stands at a parent is theirs.
+    pub(crate) leaves: Box<dyn Fn(&ParentReference) -> bool + 'a>,
+    /// Whether they say what became of the policy where we serve nothing of it.
+    pub(crate) left: bool,
+}
 
 /// The Gateways, as namespace and name, on which anything of `targets` is served.
 pub(crate) fn ancestors(table: &Table, targets: &[Target]) -> BTreeSet<(String, String)> {
@@ -40,12 +48,14 @@ fn touches(listener: &ListenerTable, target: &Target) -> bool {
     }
 }
 
-/// The status of a policy, where it says something else than before. What other controllers say stays.
+/// The status of a policy, where it says something else than before. What other controllers and
+/// other fleets say stays.
 pub(crate) fn update(
     newest: &RoutePolicy,
     judged: &Judged,
     gateways: &BTreeSet<(String, String)>,
     missing: Option<String>,
+    others: &Others<'_>,
     now: Timestamp,
 ) -> Option<Update> {
     let accepted = match missing {
@@ -55,21 +65,21 @@ pub(crate) fn update(
     let of_gateways =
         gateways.iter().map(|(namespace, name)| reference(GATEWAY_GROUP, "Gateway", namespace, name, None));
     let mut refs: Vec<ParentReference> = of_gateways.collect();
-    if refs.is_empty() {
+    if refs.is_empty() && !others.left {
         let own = newest.namespace().unwrap_or_default();
         let of_targets = newest.spec.target_refs.iter();
         refs.extend(of_targets.map(|t| reference(&t.group, &t.kind, &own, &t.name, t.section_name.clone())));
     }
     let old = newest.status.clone().unwrap_or_default().0.ancestors;
-    let mut fresh: Vec<_> = old.iter().filter(|a| a.controller_name != GATEWAY_CONTROLLER).cloned().collect();
+    let ours = |a: &PolicyAncestorStatus| a.controller_name == GATEWAY_CONTROLLER && !(others.leaves)(&a.ancestor_ref);
+    let mut fresh: Vec<_> = old.iter().filter(|a| !ours(a)).cloned().collect();
     for ancestor_ref in refs.into_iter().take(ANCESTORS_MAX.saturating_sub(fresh.len())) {
-        let is_it =
-            |a: &&PolicyAncestorStatus| a.controller_name == GATEWAY_CONTROLLER && a.ancestor_ref == ancestor_ref;
+        let is_it = |a: &&PolicyAncestorStatus| ours(a) && a.ancestor_ref == ancestor_ref;
         let kept = old.iter().find(is_it).map(|a| a.conditions.as_slice()).unwrap_or_default();
         let conditions = replace(kept, vec![accepted.clone()], newest.metadata.generation, now);
         fresh.push(PolicyAncestorStatus { ancestor_ref, controller_name: GATEWAY_CONTROLLER.to_owned(), conditions });
     }
-    (old != fresh).then(|| Update::of(newest, &PolicyStatus { ancestors: fresh })).flatten()
+    (!alike(&old, &fresh)).then(|| Update::of(newest, &PolicyStatus { ancestors: fresh })).flatten()
 }
 
 fn reference(group: &str, kind: &str, namespace: &str, name: &str, section: Option<String>) -> ParentReference {

@@ -3,25 +3,29 @@
 use atoll_api::kinds::gateway::{
     GATEWAY_CONTROLLER, GATEWAY_GROUP, ParentReference, PolicyAncestorStatus, PolicyStatus,
 };
-use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::Update;
-use super::condition::replace;
-use crate::table::{GatewayDraft, Judged};
+use super::condition::{alike, replace};
+use crate::table::{GatewayDraft, Input, Judged};
 
 /// A status names at most so many ancestors.
 const ANCESTORS_MAX: usize = 16;
 
-/// The status of a policy that has to do with `gateways`, where it says something else than before. What other controllers say stays.
+/// The status of a policy that has to do with `gateways`, where it says something else than before. What other controllers and
+/// other fleets say stays.
 pub(super) fn update<'a>(
     judged: &Judged,
     gateways: impl Iterator<Item = &'a GatewayDraft>,
-    now: Timestamp,
+    input: &Input<'_>,
 ) -> Option<Update> {
     let object = &judged.object;
     let old = object.status.clone().unwrap_or_default().ancestors;
-    let mut fresh: Vec<_> = old.iter().filter(|a| a.controller_name != GATEWAY_CONTROLLER).cloned().collect();
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let ours = |a: &PolicyAncestorStatus| {
+        a.controller_name == GATEWAY_CONTROLLER && !input.fleet.leaves(input.objects, namespace, &a.ancestor_ref)
+    };
+    let mut fresh: Vec<_> = old.iter().filter(|a| !ours(a)).cloned().collect();
     for gateway in gateways.take(ANCESTORS_MAX.saturating_sub(fresh.len())) {
         let ancestor = ParentReference {
             group: Some(GATEWAY_GROUP.to_owned()),
@@ -36,8 +40,8 @@ pub(super) fn update<'a>(
         fresh.push(PolicyAncestorStatus {
             ancestor_ref: ancestor,
             controller_name: GATEWAY_CONTROLLER.to_owned(),
-            conditions: replace(kept, verdicts, object.metadata.generation, now),
+            conditions: replace(kept, verdicts, object.metadata.generation, input.now),
         });
     }
-    (old != fresh).then(|| Update::of(&**object, &PolicyStatus { ancestors: fresh })).flatten()
+    (!alike(&old, &fresh)).then(|| Update::of(&**object, &PolicyStatus { ancestors: fresh })).flatten()
 }

@@ -7,12 +7,12 @@ use atoll_api::kinds::gateway::{
     GATEWAY_CONTROLLER, GRPCRoute, HTTPRoute, ParentReference, RouteParentStatus, RouteStatus, TCPRoute, TLSRoute,
     UDPRoute,
 };
-use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Update;
-use super::condition::{Verdict, replace};
+use super::condition::{Verdict, alike, replace};
+use crate::table::Input;
 
 /// A route of any kind.
 pub(crate) trait RouteObject: std::fmt::Debug + Send + Sync {
@@ -73,12 +73,15 @@ pub(crate) struct RouteVerdicts {
     pub(crate) parents: Vec<ParentVerdict>,
 }
 
-/// The status of a route, where it says something else than before. The parents of other controllers stay; of ours, those that are no
-/// longer named go.
-pub(super) fn update(verdicts: &RouteVerdicts, now: Timestamp) -> Option<Update> {
+/// The status of a route, where it says something else than before. The parents of other controllers stay, and those of
+/// other fleets; of ours, those that are no longer named go.
+pub(super) fn update(verdicts: &RouteVerdicts, input: &Input<'_>) -> Option<Update> {
     let old = verdicts.object.status().map(|s| s.parents.as_slice()).unwrap_or_default();
     let generation = verdicts.object.meta().generation;
-    let ours = |p: &&RouteParentStatus| p.controller_name == GATEWAY_CONTROLLER;
+    let namespace = verdicts.object.meta().namespace.as_deref().unwrap_or_default();
+    let ours = |p: &&RouteParentStatus| {
+        p.controller_name == GATEWAY_CONTROLLER && !input.fleet.leaves(input.objects, namespace, &p.parent_ref)
+    };
     let mut parents: Vec<_> = old.iter().filter(|p| !ours(p)).cloned().collect();
     for parent in &verdicts.parents {
         let before = old.iter().filter(ours).find(|p| p.parent_ref == parent.parent);
@@ -86,8 +89,8 @@ pub(super) fn update(verdicts: &RouteVerdicts, now: Timestamp) -> Option<Update>
         parents.push(RouteParentStatus {
             parent_ref: parent.parent.clone(),
             controller_name: GATEWAY_CONTROLLER.to_owned(),
-            conditions: replace(kept, parent.verdicts.clone(), generation, now),
+            conditions: replace(kept, parent.verdicts.clone(), generation, input.now),
         });
     }
-    (old != parents.as_slice()).then(|| verdicts.object.update(&RouteStatus { parents })).flatten()
+    (!alike(old, &parents)).then(|| verdicts.object.update(&RouteStatus { parents })).flatten()
 }

@@ -10,8 +10,9 @@ use atoll_api::ingress::INGRESS_CLASS;
 use atoll_api::kinds::FIELD_MANAGER;
 use atoll_api::kinds::gateway::{GATEWAY_CLASS, GATEWAY_CONTROLLER, GatewayClass, GatewayClassSpec};
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{IngressClass, IngressClassSpec};
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -20,8 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Told;
 use super::lead::{Lead, RENEW_EVERY};
-use super::{Statuses, Update};
+use super::made::place;
+use super::{Made, Statuses, Update};
+use crate::fleet::Fleet;
 use crate::ingress::Derived;
+use crate::objects::Name;
 
 const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(15);
@@ -38,13 +42,19 @@ pub(crate) struct Sources {
 }
 
 /// Writes whatever is newest until `shutdown`, while this replica leads.
-pub(crate) async fn run(client: Client, instance: String, mut sources: Sources, shutdown: CancellationToken) {
-    let mut lead = Lead::new(client.clone(), &instance);
-    let _ = shutdown.run_until_cancelled(go(&client, &mut lead, &mut sources)).await;
+pub(crate) async fn run(
+    client: Client,
+    instance: String,
+    fleet: Fleet,
+    mut sources: Sources,
+    shutdown: CancellationToken,
+) {
+    let mut lead = Lead::new(client.clone(), fleet.lease(), &instance);
+    let _ = shutdown.run_until_cancelled(go(&client, &fleet, &mut lead, &mut sources)).await;
     let _ = tokio::time::timeout(AGAIN_MIN, lead.give_up()).await;
 }
 
-async fn go(client: &Client, lead: &mut Lead, Sources { statuses, policies, ingresses }: &mut Sources) {
+async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, Sources { statuses, policies, ingresses }: &mut Sources) {
     let mut told = Told::default();
     let (mut again, mut class_is_there) = (AGAIN_MIN, false);
     let mut made = BTreeMap::new();
@@ -55,7 +65,7 @@ async fn go(client: &Client, lead: &mut Lead, Sources { statuses, policies, ingr
         let mut whole = true;
         if lead.holds().await {
             if !class_is_there {
-                class_is_there = make_class(client).await && make_ingress_class(client).await;
+                class_is_there = make_classes(client, fleet).await;
             }
             whole = class_is_there;
             for round in newest.updates.chunks(ROUND) {
@@ -73,6 +83,7 @@ async fn go(client: &Client, lead: &mut Lead, Sources { statuses, policies, ingr
             }
             whole &= told.tell(client, &derived).await;
             whole &= make_all(client, &newest.made, &mut made).await;
+            whole &= unmake(client, &newest.unmade).await;
         }
         again = if whole { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
         let pause = if whole { RENEW_EVERY } else { again };
@@ -85,17 +96,26 @@ async fn go(client: &Client, lead: &mut Lead, Sources { statuses, policies, ingr
     }
 }
 
-/// Makes the class that exists from the start. Returns whether it is there.
-async fn make_class(client: &Client) -> bool {
+/// Makes the classes that are there from the start. Returns whether they are.
+async fn make_classes(client: &Client, fleet: &Fleet) -> bool {
+    let mut whole = true;
+    for name in fleet.classes() {
+        whole &= make_class(client, &name).await && (name != GATEWAY_CLASS || make_ingress_class(client).await);
+    }
+    whole
+}
+
+/// Makes a class. Returns whether it is there.
+async fn make_class(client: &Client, name: &str) -> bool {
     let api: Api<GatewayClass> = Api::all(client.clone());
     let spec = GatewayClassSpec {
         controller_name: GATEWAY_CONTROLLER.to_owned(),
         description: Some("Served by Atoll's gateways, in front of every cluster of a set.".to_owned()),
         parameters_ref: None,
     };
-    match api.get_opt(GATEWAY_CLASS).await {
+    match api.get_opt(name).await {
         Ok(Some(_)) => true,
-        Ok(None) => match api.create(&PostParams::default(), &GatewayClass::new(GATEWAY_CLASS, spec)).await {
+        Ok(None) => match api.create(&PostParams::default(), &GatewayClass::new(name, spec)).await {
             Ok(_) => true,
             Err(kube::Error::Api(status)) if status.code == 409 => true,
             Err(error) => said(&error),
@@ -129,21 +149,42 @@ fn said(error: &kube::Error) -> bool {
 }
 
 /// Applies what is to stand beside Gateways, each once until it is another. Returns whether all of it is there.
-async fn make_all(client: &Client, wanted: &[Value], made: &mut BTreeMap<String, Value>) -> bool {
-    let at = |object: &Value| format!("{}/{}", object["metadata"]["namespace"], object["metadata"]["name"]);
-    made.retain(|key, _| wanted.iter().any(|object| at(object) == *key));
+async fn make_all(client: &Client, wanted: &[Made], made: &mut BTreeMap<String, Value>) -> bool {
+    made.retain(|key, _| wanted.iter().any(|made| place(&made.object) == *key));
     let mut whole = true;
-    for object in wanted.iter().filter(|object| made.get(&at(object)) != Some(*object)).collect::<Vec<_>>() {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "ServiceAccount"));
-        let (namespace, name) = (object["metadata"]["namespace"].as_str(), object["metadata"]["name"].as_str());
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace.unwrap_or_default(), &resource);
+    for Made { object, stale } in wanted {
+        let key = place(object);
+        if !stale && made.get(&key) == Some(object) {
+            continue;
+        }
+        let said = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (group, version) = said("/apiVersion").split_once('/').unwrap_or(("", said("/apiVersion")));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, said("/kind")));
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), said("/metadata/namespace"), &resource);
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch(name.unwrap_or_default(), &parameters, &Patch::Apply(object)).await {
-            Ok(_) => drop(made.insert(at(object), object.clone())),
+        match api.patch(said("/metadata/name"), &parameters, &Patch::Apply(object)).await {
+            Ok(_) => drop(made.insert(key, object.clone())),
             // Its namespace is going; the Gateway goes with it.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => {
-                tracing::warn!(object = at(object), %error, "account of a Gateway not made yet");
+                tracing::warn!(object = key, %error, "what stands beside a Gateway is not made yet");
+                whole = false;
+            }
+        }
+    }
+    whole
+}
+
+/// Deletes Services that no Gateway wants any more. Returns whether all of them are gone.
+async fn unmake(client: &Client, unwanted: &[Name]) -> bool {
+    let mut whole = true;
+    for (namespace, name) in unwanted {
+        let api: Api<Service> = Api::namespaced(client.clone(), namespace);
+        match api.delete(name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => {
+                tracing::warn!(service = format!("{namespace}/{name}"), %error, "Service of no Gateway not deleted yet");
                 whole = false;
             }
         }

@@ -4,6 +4,7 @@
 //! it were not there. What is made is kept ([`Made`]), so that the next change need not build everything again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use atoll_api::topology::{ServedGateway, Topology};
@@ -12,9 +13,11 @@ use jiff::Timestamp;
 
 use super::address::Allotted;
 use super::backend::{host_policies, service_policies};
+use super::front::{Targets, strays};
 use super::made::{Made, Touched, parts};
-use super::{Slot, Table, entry, policy};
-use crate::objects::Objects;
+use super::{GatewayDraft, Slot, Table, entry, policy};
+use crate::fleet::Fleet;
+use crate::objects::{Name, Objects};
 use crate::provider::PROVIDERS;
 use crate::status::Statuses;
 use crate::tls::Keys;
@@ -49,6 +52,13 @@ pub(crate) struct Input<'a> {
     pub(crate) addresses: &'a [String],
     /// From which each Gateway gets addresses of its own; none: they share the ports.
     pub(crate) pool: &'a [IpNet],
+    /// Whether a Service of type LoadBalancer is made for each Gateway.
+    pub(crate) service: bool,
+    /// This process's own addresses and node, for these.
+    pub(crate) own: &'a [IpAddr],
+    pub(crate) node: Option<&'a str>,
+    /// What this replica and those beside it serve.
+    pub(crate) fleet: &'a Fleet,
     pub(crate) now: Timestamp,
 }
 
@@ -57,6 +67,7 @@ pub(crate) struct Input<'a> {
 pub(crate) struct Memory {
     pub(crate) keys: Keys,
     pub(crate) allotted: Allotted,
+    pub(super) targets: BTreeMap<Name, Targets>,
     pub(super) made: Made,
 }
 
@@ -120,9 +131,19 @@ pub(crate) fn build(input: &Input<'_>, memory: &mut Memory) -> Built {
     touched.listeners = listeners.collect();
     made.table.host_policies = Arc::new(host_policies(input.topology));
     made.sheet.classes(input);
+    made.sheet.unmade = strays(input.objects, input.fleet, &fronts(&made.gateways));
     let built = finish(input, memory, &touched, true);
     memory.keys.sweep();
     built
+}
+
+/// The Services that Gateways want.
+fn fronts(gateways: &[GatewayDraft]) -> BTreeSet<Name> {
+    let wanted = gateways.iter().filter_map(|draft| Some((draft, draft.front.as_ref()?)));
+    wanted
+        .filter(|(_, front)| front.is_ours())
+        .map(|(draft, front)| (draft.namespace.clone(), front.name.clone()))
+        .collect()
 }
 
 /// Puts into the table and its statuses what was touched.

@@ -3,22 +3,23 @@
 //! In: GatewayClasses, Gateways, ListenerSets, Secrets, grants, the ports that are ours. Out: drafts that routes attach to. Two claims to one
 //! port and host name are settled by age. Source: Gateway API (Gateway).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use atoll_api::kinds::CLUSTER_SET_LABEL;
-use atoll_api::kinds::gateway::{GATEWAY_CONTROLLER, Gateway, ListenerSet, SecretObjectReference};
+use atoll_api::kinds::gateway::{Gateway, ListenerSet, SecretObjectReference};
 use kube::ResourceExt as _;
 
 use super::address::allot;
 use super::backend::Problem;
 use super::build::{Input, Memory};
 use super::claim::Claims;
+use super::front::{self, Front, Targets};
 use super::listener::{ListenerDraft, Owner, certificate, draft};
 use super::{Slot, set};
 use crate::ingress;
-use crate::objects::age;
+use crate::objects::{Name, age, name_of};
 use crate::status::Verdict;
 use crate::tls::{Certificate, Keys};
 
@@ -31,6 +32,8 @@ pub(crate) struct GatewayDraft {
     pub(crate) set: String,
     /// Addresses of its own; none: it shares the ports.
     pub(crate) addresses: Vec<IpAddr>,
+    /// The Service before it, where each has one.
+    pub(crate) front: Option<Front>,
     /// Its own listeners, then those of its sets, the oldest first.
     pub(crate) listeners: Vec<ListenerDraft>,
     pub(crate) sets: Vec<SetDraft>,
@@ -60,13 +63,8 @@ impl GatewayDraft {
 
 /// The Gateways of our classes, the oldest first, and the ports beside the shared ones that they want.
 pub(super) fn gateways(input: &Input<'_>, memory: &mut Memory) -> (Vec<GatewayDraft>, BTreeSet<Slot>) {
-    let classes: BTreeSet<String> = input
-        .objects
-        .classes
-        .iter()
-        .filter(|c| c.spec.controller_name == GATEWAY_CONTROLLER)
-        .map(|c| c.name_any())
-        .collect();
+    let classes: BTreeSet<String> =
+        input.objects.classes.iter().filter(|c| input.fleet.takes(c)).map(|c| c.name_any()).collect();
     let ours = input
         .objects
         .gateways
@@ -74,13 +72,16 @@ pub(super) fn gateways(input: &Input<'_>, memory: &mut Memory) -> (Vec<GatewayDr
         .filter(|g| ingress::is_ours(&***g) || classes.contains(&g.spec.gateway_class_name));
     let mut ours: Vec<&Arc<Gateway>> = ours.collect();
     ours.sort_by_cached_key(|gateway| age(&***gateway));
-    let given = if input.pool.is_empty() {
+    let given = if input.service {
+        ours.iter().map(|g| chosen(g).map(|()| Vec::new())).collect()
+    } else if input.pool.is_empty() {
         ours.iter().map(|g| shared(input, g).map(|()| Vec::new())).collect()
     } else {
         allot(input.pool, &ours, &mut memory.allotted)
     };
     let each = ours.into_iter().zip(given).map(|(g, given)| gateway(input, g, given, &mut memory.keys));
     let mut drafts: Vec<GatewayDraft> = each.collect();
+    settle_fronts(&mut drafts, &mut memory.targets);
     let mut claims = Claims::default();
     for draft in &mut drafts {
         let name = format!("{}/{}", draft.namespace, draft.object.name_any());
@@ -93,6 +94,22 @@ pub(super) fn gateways(input: &Input<'_>, memory: &mut Memory) -> (Vec<GatewayDr
     let failed = input.ports.failed.keys();
     wanted.extend(failed.filter(|slot| drafts.iter().flat_map(|d| &d.listeners).any(|l| l.wished.contains(slot))));
     (drafts, wanted)
+}
+
+/// Settles which ports the Services before Gateways have.
+fn settle_fronts(drafts: &mut [GatewayDraft], before: &mut BTreeMap<Name, Targets>) {
+    let each = drafts.iter_mut().filter_map(|draft| {
+        let ports = draft.listeners.iter().filter_map(|l| l.port_wanted).collect();
+        Some((name_of(&*draft.object), draft.front.as_mut()?, ports))
+    });
+    front::settle(each.collect(), before);
+}
+
+/// Whether the addresses wished for are such as the Service of a Gateway may be asked for.
+fn chosen(object: &Gateway) -> Result<(), Problem> {
+    let odd = object.spec.addresses.iter().filter_map(|a| a.address_type.as_deref()).find(|kind| *kind != "IPAddress");
+    let problem = |kind| Problem::new("UnsupportedAddress", format!("address type `{kind}` is not served"));
+    odd.map_or(Ok(()), |kind| Err(problem(kind)))
 }
 
 /// An address that is none of this machine's makes a Gateway as a whole unusable.
@@ -121,9 +138,18 @@ fn gateway(
             (addresses, Some(Problem::new("InvalidParameters", "this controller takes no parameters")))
         }
     };
+    // Ingresses stay at the shared ports.
+    let front = (input.service && !ingress::is_ours(&**object)).then(|| Front::of(input.objects, object));
     let sets = set::sets(input.objects, object);
     let name = object.name_any();
-    let own = Owner { gateway: object, kind: "Gateway", namespace: &namespace, name: &name, addresses: &addresses };
+    let own = Owner {
+        gateway: object,
+        kind: "Gateway",
+        namespace: &namespace,
+        name: &name,
+        addresses: &addresses,
+        front: front.as_ref(),
+    };
     let mut listeners: Vec<ListenerDraft> =
         object.spec.listeners.iter().map(|spec| draft(input, own, None, spec, keys)).collect();
     for (at, set) in sets.iter().enumerate().filter(|(_, set)| set.refused.is_none()) {
@@ -139,6 +165,7 @@ fn gateway(
         namespace,
         set,
         addresses,
+        front,
         listeners,
         sets,
         client: client.flatten(),

@@ -14,6 +14,7 @@ use kube::ResourceExt as _;
 
 use super::backend::Problem;
 use super::build::{Input, Ports};
+use super::front::{Front, Port};
 use super::grant::{From, To, permits};
 use super::{Host, HostMap, Level, Mode, Protocol, Slot, StreamRule};
 use crate::provider::PROVIDERS;
@@ -39,6 +40,10 @@ pub(crate) struct ListenerDraft {
     pub(crate) slots: Vec<Slot>,
     /// Where it is to be served, whether it can or not.
     pub(crate) wished: Vec<Slot>,
+    /// The port that it is to be reached at, where it can be served at all: whether it is UDP, and its number.
+    pub(super) port_wanted: Option<Port>,
+    /// The Service before the Gateway does not have its port yet.
+    pub(crate) pending: bool,
     pub(crate) protocol: Protocol,
     pub(crate) mode: Mode,
     pub(crate) kinds: Vec<RouteGroupKind>,
@@ -68,6 +73,8 @@ pub(super) struct Owner<'a> {
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
     pub(super) addresses: &'a [IpAddr],
+    /// The Service before the Gateway.
+    pub(super) front: Option<&'a Front>,
 }
 
 impl ListenerDraft {
@@ -108,6 +115,8 @@ pub(super) fn draft(
         host: None,
         slots: Vec::new(),
         wished: Vec::new(),
+        port_wanted: None,
+        pending: false,
         protocol: Protocol::Http,
         mode: Mode::Requests,
         kinds: Vec::new(),
@@ -135,10 +144,12 @@ pub(super) fn draft(
         listener.host = spec.hostname.as_deref().filter(|h| !h.is_empty()).map(Host::parse);
     }
     (listener.kinds, listener.resolved) = kinds(spec);
-    match place(input.ports, listener.protocol, port, owner.addresses) {
+    listener.port_wanted = (port > 0).then_some((listener.protocol == Protocol::Udp, port));
+    match place(input.ports, listener.protocol, port, owner) {
         Ok(slots) => listener.wished = slots,
         Err(problem) => listener.accepted = refuse(problem),
     }
+    listener.pending = listener.accepted.status && listener.wished.is_empty();
     let failed = listener.wished.iter().find_map(|slot| Some((slot, input.ports.failed.get(slot)?)));
     match failed {
         Some((slot, unopened)) => {
@@ -165,7 +176,7 @@ pub(super) fn recertify(input: &Input<'_>, gateway: &Gateway, listener: &mut Lis
     (_, listener.resolved) = kinds(&listener.spec);
     let kind = if listener.set.is_some() { "ListenerSet" } else { "Gateway" };
     let namespace = listener.namespace.clone();
-    let owner = Owner { gateway, kind, namespace: &namespace, name: "", addresses: &[] };
+    let owner = Owner { gateway, kind, namespace: &namespace, name: "", addresses: &[], front: None };
     certify(input, owner, listener, keys);
     if listener.mode == Mode::Requests {
         check_clients(input, owner, listener, keys);
@@ -189,14 +200,18 @@ fn meaning(spec: &Listener) -> Result<(Protocol, Mode), Problem> {
 }
 
 /// Where a listener is to be served.
-fn place(ports: &Ports, protocol: Protocol, port: u16, own: &[IpAddr]) -> Result<Vec<Slot>, Problem> {
+fn place(ports: &Ports, protocol: Protocol, port: u16, owner: Owner<'_>) -> Result<Vec<Slot>, Problem> {
     let taken = |why: String| Err(Problem::new("PortUnavailable", why));
     if port == 0 {
         return taken("port 0 is none".to_owned());
     }
     let slot = if protocol == Protocol::Udp { Slot::Udp } else { Slot::Tcp };
-    if !own.is_empty() {
-        return Ok(own.iter().map(|ip| slot(Some(*ip), port)).collect());
+    if let Some(front) = owner.front {
+        let target = front.targets.get(&(protocol == Protocol::Udp, port));
+        return Ok(target.map(|target| slot(None, *target)).into_iter().collect());
+    }
+    if !owner.addresses.is_empty() {
+        return Ok(owner.addresses.iter().map(|ip| slot(Some(*ip), port)).collect());
     }
     match (protocol, port) {
         (Protocol::Http, 80) => Ok(vec![Slot::Http]),

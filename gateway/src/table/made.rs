@@ -256,7 +256,7 @@ impl Made {
         }
         for route in &touched.routes {
             let attached = self.routes.get(route);
-            self.sheet.route(route, attached.map(|attached| &attached.verdicts), input.now);
+            self.sheet.route(route, attached.map(|attached| &attached.verdicts), input);
             if let (Kind::Ingress, Some(object)) = (route.0, input.objects.ingresses.at(&route.1)) {
                 let stands = attached.is_some_and(|attached| !attached.spots.is_empty());
                 let mut gateways = self.gateways.iter().filter(|draft| stands && ingress::is_ours(&*draft.object));
@@ -264,7 +264,7 @@ impl Made {
             }
         }
         for at in &touched.policies {
-            self.sheet.policy(*at, &self.policies, &self.gateways, &self.ancestors, input.now);
+            self.sheet.policy(*at, &self.policies, &self.gateways, &self.ancestors, input);
         }
     }
 }

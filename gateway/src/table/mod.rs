@@ -15,6 +15,7 @@ mod build;
 mod claim;
 mod differ;
 mod entry;
+mod front;
 mod grant;
 mod host;
 mod listener;
@@ -41,6 +42,7 @@ pub(crate) use backend::{
 };
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
 pub(crate) use entry::{GatewayDraft, SetDraft};
+pub(crate) use front::{CLASS_NAME, Front, GATEWAY_NAME, MANAGED_BY, MANAGER, is_front};
 pub(crate) use grant::From;
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::{ListenerDraft, validation};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use atoll_api::kinds::gateway::{GATEWAY_CONTROLLER, Gateway};
+use atoll_api::kinds::gateway::Gateway;
 use atoll_api::names::ServiceName;
 
 use super::build::{Built, Input, Memory, build, finish};
@@ -83,7 +83,7 @@ fn service(name: &Name) -> ServiceName {
 fn retell(input: &Input<'_>, made: &mut Made, kind: Kind, name: &Name, plan: &mut Plan) -> Option<()> {
     match kind {
         Kind::Class => {
-            let ours = input.objects.classes.at(name).is_some_and(|c| c.spec.controller_name == GATEWAY_CONTROLLER);
+            let ours = input.objects.classes.at(name).is_some_and(|c| input.fleet.takes(c));
             plan.classes |= ours;
         }
         Kind::Gateway => {

@@ -8,13 +8,16 @@ use kube::ResourceExt as _;
 
 use super::entry::GatewayDraft;
 use super::listener::ListenerDraft;
+use crate::fleet::Fleet;
 
 /// Hosts that are stated one by one; a Gateway with more means everybody.
 const HOSTS_MAX: usize = 512;
 
 /// What is stated of a Gateway, if anything of it is served.
 pub(super) fn served(gateway: &GatewayDraft) -> Option<ServedGateway> {
-    let any = gateway.refused.is_none() && gateway.listeners.iter().any(ListenerDraft::is_programmed);
+    // Where it will be reached is not known yet.
+    let nowhere = gateway.front.as_ref().is_some_and(|front| front.addresses.is_empty());
+    let any = !nowhere && gateway.refused.is_none() && gateway.listeners.iter().any(ListenerDraft::is_programmed);
     any.then(|| one(gateway))
 }
 
@@ -25,7 +28,10 @@ fn one(gateway: &GatewayDraft) -> ServedGateway {
     ServedGateway {
         generation: gateway.object.metadata.generation.unwrap_or_default(),
         sets: gateway.sets.iter().filter(|s| s.refused.is_none()).map(set).collect(),
-        addresses: gateway.addresses.iter().map(ToString::to_string).collect(),
+        addresses: match &gateway.front {
+            Some(front) => front.addresses.clone(),
+            None => gateway.addresses.iter().map(ToString::to_string).collect(),
+        },
         hosts: hosts(gateway.listeners.iter().filter(|l| l.is_programmed())),
         cluster_set: gateway.set.clone(),
     }
@@ -43,16 +49,17 @@ fn hosts<'a>(listeners: impl Iterator<Item = &'a ListenerDraft>) -> BTreeSet<Str
     if hosts.len() > HOSTS_MAX { BTreeSet::from(["*".to_owned()]) } else { hosts }
 }
 
-/// Who else is alive and does not serve an object as it is now: `generation` of what `stated` finds in what a replica states. A replica
+/// Who else of the fleet is alive and does not serve an object as it is now: `generation` of what `stated` finds in what a replica states. A replica
 /// that has no table yet takes no requests and does not count.
 pub(crate) fn behind(
     topology: &Topology,
+    fleet: &Fleet,
     instance: &str,
     generation: i64,
     stated: impl Fn(&BTreeMap<String, ServedGateway>) -> Option<i64>,
 ) -> Option<String> {
     let lags = |site: &&Site| {
-        let others = site.kind == "gateway" && !site.silent && site.instance != instance;
+        let others = fleet.has(site) && !site.silent && site.instance != instance;
         others && site.gateways.as_ref().is_some_and(|g| stated(g).is_none_or(|held| held < generation))
     };
     let names: Vec<&str> =
@@ -77,7 +84,10 @@ mod tests {
             Arc::new(Site { instance: instance.into(), kind: kind.into(), silent, gateways, ..Site::default() })
         };
         let own = || site("gateway-1", "gateway", Some(3), false);
+        let foreign =
+            Site { classes: vec!["internal".into()], ..Site::clone(&site("gateway-2", "gateway", Some(2), false)) };
         for (case, other, waits) in [
+            ("lags, but is of another fleet", Arc::new(foreign), false),
             ("serves it", site("gateway-2", "gateway", Some(3), false), false),
             ("is ahead", site("gateway-2", "gateway", Some(4), false), false),
             ("lags", site("gateway-2", "gateway", Some(2), false), true),
@@ -88,7 +98,7 @@ mod tests {
         ] {
             let sites = [own(), other].map(|site| (site.instance.clone(), site)).into();
             let topology = Topology { sites, ..Topology::default() };
-            let behind = behind(&topology, "gateway-1", 3, |g| g.get("a/web").map(|g| g.generation));
+            let behind = behind(&topology, &Fleet::default(), "gateway-1", 3, |g| g.get("a/web").map(|g| g.generation));
             let expected = waits.then(|| "generation 3 is not served yet by gateway-2".to_owned());
             assert_eq!(behind, expected, "{case}");
         }

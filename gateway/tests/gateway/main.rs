@@ -16,6 +16,8 @@ mod client_address;
 mod failover;
 mod failures;
 mod filters;
+mod fleets;
+mod fronts;
 mod health;
 mod ingress;
 mod l4;

@@ -49,6 +49,10 @@ pub(crate) struct Made<'a> {
     pub(crate) traces: Option<atoll_gateway::TracesTo>,
     /// Whose connections begin with a PROXY protocol header.
     pub(crate) proxies: Vec<IpNet>,
+    /// Each Gateway has a Service.
+    pub(crate) service: bool,
+    /// The GatewayClasses of its fleet; none: all.
+    pub(crate) classes: &'a [&'a str],
     /// IngressClasses beside our own.
     pub(crate) ingress_classes: Vec<String>,
 }
@@ -68,6 +72,8 @@ impl Default for Made<'_> {
             access: None,
             traces: None,
             proxies: Vec::new(),
+            service: false,
+            classes: &[],
             ingress_classes: Vec::new(),
         }
     }
@@ -126,6 +132,11 @@ impl World {
         Self::put_together(None, client, topology, Made { dir, ..Made::default() }).await
     }
 
+    /// Another gateway on the same API server and topology.
+    pub(crate) async fn beside(&self, made: Made<'_>) -> Self {
+        Self::put_together(None, self.client.clone(), self.topology.clone(), made).await
+    }
+
     async fn put_together(
         api: Option<ApiServer>,
         client: kube::Client,
@@ -168,6 +179,10 @@ impl World {
             pool: made.pool,
             traces: made.traces,
             proxies: made.proxies,
+            service: made.service,
+            own: vec!["127.0.0.1".parse().unwrap(), "fd00::7".parse().unwrap()],
+            node: Some("node-1".to_owned()),
+            classes: made.classes.iter().map(|class| (*class).to_owned()).collect(),
             ingress_classes: made.ingress_classes,
             ..Config::default()
         };

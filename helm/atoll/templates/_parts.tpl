@@ -86,6 +86,9 @@ spec:
     imagePullPolicy: {{ .root.Values.image.pullPolicy }}
     args: [{{ .part }}, --config, /etc/atoll/config.yaml]
     ports: {{- toYaml .ports | nindent 4 }}
+    {{- with .env }}
+    env: {{- toYaml . | nindent 4 }}
+    {{- end }}
     {{- if .probes }}
     startupProbe:
       httpGet: {path: /healthz, port: admin}

@@ -9,7 +9,7 @@ use atoll_gateway::{ACCESS_FIELDS, Limits, TracesTo, Trusted};
 use atoll_reach::host_and_port;
 use serde::Deserialize;
 
-use crate::config::values::{clients, range};
+use crate::config::values::{clients, domain, range, yes_or_no};
 use crate::config::{AccessLog, Gateway};
 
 /// Who would wait longer waits for nobody.
@@ -23,6 +23,8 @@ const HOPS_MAX: usize = 16;
 pub(super) struct FileGateway {
     clients: BTreeMap<String, Standing>,
     addresses: Vec<String>,
+    service: Option<String>,
+    classes: Vec<String>,
     limits: FileLimits,
     trusted_proxies: FileTrusted,
     proxy_protocol: Vec<String>,
@@ -79,9 +81,15 @@ struct FileLimits {
 impl FileGateway {
     pub(super) fn check(self) -> anyhow::Result<Gateway> {
         let address = |said: String| range("gateway.addresses", &said);
+        let service = self.service.map_or(Ok(false), |said| yes_or_no("gateway.service", &said))?;
+        if service && !self.addresses.is_empty() {
+            bail!("gateway.service: `true` beside gateway.addresses: a Gateway has addresses of the one or the other");
+        }
         Ok(Gateway {
             clients: clients("gateway.clients", self.clients)?,
             addresses: self.addresses.into_iter().map(address).collect::<Result<_, _>>()?,
+            service,
+            classes: self.classes.into_iter().map(class).collect::<Result<_, _>>()?,
             limits: self.limits.check()?,
             trusted: self.trusted_proxies.check()?,
             proxies: self
@@ -120,6 +128,11 @@ impl FileTraces {
         }
         Ok(TracesTo { collector: self.collector, sample: self.sample })
     }
+}
+
+/// The name of a GatewayClass.
+fn class(said: String) -> anyhow::Result<String> {
+    domain("gateway.classes", said)
 }
 
 /// `namespace/name`.

@@ -4,6 +4,7 @@ use atoll_api::kinds::gateway::{GatewayStatus, ListenerSetStatus, RouteStatus};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fleet::Fleet;
 use crate::table::{ListenerTable, Slot};
 
 const NOW: &str = "2026-01-01T00:00:00Z";
@@ -59,6 +60,10 @@ fn built_of(all: &[Value], pool: &[IpNet]) -> Built {
         ports: &ports,
         addresses: &addresses,
         pool,
+        service: false,
+        own: &[],
+        node: None,
+        fleet: &Fleet::default(),
         now: NOW.parse().unwrap(),
     };
     build(&input, &mut Memory::default())
