@@ -10,6 +10,7 @@
 //!
 //! In: a member and what it is asked, or a name for the upstreams; what the query may still cost. Out: [`Looked`] before the deadline.
 
+mod above;
 mod flights;
 mod limiter;
 mod straight;
@@ -157,8 +158,7 @@ impl Lookups {
         let question =
             Question { whose: member.fingerprint, name: name.clone(), kind: asked.qtype, bits: Bits::default() };
         let above = member.above(&asked.native);
-        let absent = |n: &Name| self.cache.absent(question.whose, n, question.bits, Instant::now());
-        if let Some(kept) = above.iter().find_map(absent).filter(|_| self.tells_inner(member) == Some(true)) {
+        if let Some(kept) = self.absent_above(member, &above) {
             return self.looked("above", Outcome::Fresh(kept));
         }
         let ask = self.asked_of(member, asked, soa.clone(), asking.budget.clone());
@@ -219,38 +219,6 @@ impl Lookups {
             let message = forwarder.member(&member, &question, asked.trail, &budget).await?;
             translated(&member, &asked, &message, || soa, &metrics)
         })
-    }
-
-    /// Asks, ahead of need, whether the name above one that does not exist does: if not, nothing below it does (RFC 8020), and the member
-    /// is not asked for each.
-    fn learn_above(&self, member: &Arc<Member>, above: Option<&Name>, soa: Record) {
-        let (whose, bits, now) = (member.fingerprint, Bits::default(), Instant::now());
-        let inner = member.inner();
-        let name = match self.tells_inner(member) {
-            Some(true) => above,
-            Some(false) => None,
-            None => inner.as_ref().filter(|_| above.is_some()),
-        };
-        let Some(name) = name else { return };
-        let known = self.cache.get(whose, name, RecordType::A, bits, now);
-        let (Cached::None | Cached::Stale(_), Ok(Some(native))) = (known, member.rename.to_native(name)) else {
-            return;
-        };
-        let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() else { return };
-        let asked = Asked { native, qtype: RecordType::A, trail: None };
-        let asking = Asking { budget: Budget::new(now), client: 0, trail: None };
-        let ask = self.asked_of(member, asked, soa, asking.budget.clone());
-        let question = Question { whose, name: name.clone(), kind: RecordType::A, bits };
-        self.ahead(&question, &asking, permit, ask);
-    }
-
-    /// Whether a member tells names that hold nothing from names that don't exist; `None`: nobody has asked it.
-    fn tells_inner(&self, member: &Member) -> Option<bool> {
-        let inner = member.inner()?;
-        match self.cache.get(member.fingerprint, &inner, RecordType::A, Bits::default(), Instant::now()) {
-            Cached::Fresh(kept) | Cached::Ending(kept) | Cached::Stale(kept) => Some(!kept.nxdomain),
-            Cached::None => None,
-        }
     }
 
     async fn look_up(

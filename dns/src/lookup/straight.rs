@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use super::{Key, Lookups, translated};
 use crate::answer::Answer;
 use crate::cache::{Bits, Kept, Standing};
-use crate::completion;
 use crate::forward::Loops;
 use crate::lookup::flights::Straight;
 use crate::names::of_octets;
@@ -25,10 +24,7 @@ use crate::resolve::told;
 use crate::road::Road;
 use crate::translate::{Asked, Carried, Swap, carry};
 use crate::wire::encode::{self, Encoded};
-use crate::wire::query::{NAME_MAX, Query};
-
-/// Labels of the longest name.
-const LABELS_MAX: usize = NAME_MAX / 2;
+use crate::wire::query::Query;
 
 /// A question of one road that a thread asks.
 #[derive(Debug)]
@@ -135,22 +131,6 @@ impl Lookups {
         }
         let flight = self.flights.straight(&key)?;
         Some(Departure { road, name: query.name.into(), left, kind: query.kind, client, _flight: flight })
-    }
-
-    /// Whether a name above `name` is known not to be there: the slow path knows what that means (RFC 8020).
-    fn is_absent(&self, road: &Road, name: &[u8], left: usize, now: Instant) -> bool {
-        let mut starts = [0; LABELS_MAX];
-        let mut path: [&[u8]; LABELS_MAX] = [&[]; LABELS_MAX];
-        let (mut at, mut labels) = (0, 0);
-        while at < left && labels < LABELS_MAX {
-            let length = usize::from(name[at]);
-            (starts[labels], path[labels]) = (at, &name[at + 1..at + 1 + length]);
-            (at, labels) = (at + 1 + length, labels + 1);
-        }
-        let whose = road.member.fingerprint;
-        let absent =
-            |cut: usize| self.cache.standing(whose, &name[starts[labels - cut]..], 0, now).absent == Some(true);
-        road.member.kind.specified && completion::cuts(&path[..labels]).any(absent)
     }
 
     /// What the member's `reply` comes to.
