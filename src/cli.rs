@@ -18,6 +18,7 @@ mod dns;
 mod events;
 mod explain;
 mod failure;
+mod foresight;
 mod gateway;
 mod get;
 mod image;
@@ -263,6 +264,7 @@ mod tests {
             ("gateway shadow --log l --old a:80 --new b:80 --unsafe-methods", true),
             ("gateway shadow --log l", false),
             ("plan failure prod-eu prod-us", true),
+            ("plan failure --region eu-central", true),
             ("plan failure", false),
             ("image approve web-1 -n shop", true),
             ("get clusters -o csv", false),

@@ -1,5 +1,5 @@
-//! `atoll plan placement -f FILE` and `atoll plan failure CLUSTER…`: what would run where, by the hub's own rules over the objects
-//! as they are now. Changes nothing.
+//! `atoll plan placement -f FILE` and `atoll plan failure CLUSTER…`: what would run where, and what DNS and gateways would
+//! answer, by the hub's and their own rules over the objects as they are now. Changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::Globals;
 use super::failure::{Failure, Outcome};
+use super::foresight::{Names, Shift, Shifts};
 use super::output::columns;
 
 /// Say what would run where.
@@ -34,8 +35,11 @@ enum Verb {
     /// What would move if clusters failed together
     Failure {
         /// Clusters that are thought lost
-        #[arg(required = true, value_name = "CLUSTER")]
+        #[arg(required_unless_present = "region", value_name = "CLUSTER")]
         clusters: Vec<String>,
+        /// And all clusters of this region
+        #[arg(long, value_name = "REGION")]
+        region: Vec<String>,
     },
 }
 
@@ -54,23 +58,52 @@ impl Plan {
                 let wrong = foreseen.iter().any(|f| f.error.is_some() || f.unplaced > 0);
                 if wrong { Err(Failure::negative()) } else { Ok(()) }
             }
-            Verb::Failure { clusters } => {
+            Verb::Failure { mut clusters, region } => {
                 for name in &clusters {
                     if !world.clusters.iter().any(|c| c.name_any() == *name) {
                         return Err(Failure::failed(format!("cluster `{name}`: there is none")));
                     }
                 }
+                for region in &region {
+                    let inside = world.clusters.iter().filter(|c| c.spec.region.as_ref() == Some(region));
+                    let before = clusters.len();
+                    clusters.extend(inside.map(|c| c.name_any()));
+                    if clusters.len() == before {
+                        return Err(Failure::failed(format!("region `{region}`: no cluster stands there")));
+                    }
+                }
+                let lost: BTreeSet<String> = clusters.into_iter().collect();
+                let shifts = Names::read(&at.client, &world.clusters).await?.without(&lost);
                 let now = foresee(&world, &BTreeSet::new());
-                let mut foreseen = foresee(&world, &clusters.into_iter().collect());
+                let mut foreseen = foresee(&world, &lost);
                 // What differs from now already would move anyhow; what stays is not worth a line.
                 foreseen.retain(|f| f.before != f.after || f.unplaced > 0 || !now.contains(f));
-                globals.output.show(&documents(&foreseen), || match foreseen.as_slice() {
-                    [] => "nothing moves".into(),
-                    moved => text(moved, false),
-                })
+                let mut document = documents(&foreseen);
+                document["names"] = json!(shifts.names);
+                document["routes"] = json!(shifts.routes);
+                globals.output.show(&document, || failure_text(&foreseen, &shifts))
             }
         }
     }
+}
+
+/// A table for each of what moves: copies, names, routes.
+fn failure_text(foreseen: &[Foreseen], shifts: &Shifts) -> String {
+    let clusters = |all: &[String]| if all.is_empty() { "nobody".to_owned() } else { all.join(", ") };
+    let row = |s: &Shift| {
+        let why = s.why.last().cloned().unwrap_or_default();
+        vec![s.what.clone(), s.from.clone(), clusters(&s.before), clusters(&s.after), why]
+    };
+    let mut tables = Vec::new();
+    if !foreseen.is_empty() {
+        tables.push(text(foreseen, false));
+    }
+    for (heading, shifts) in [("Name", &shifts.names), ("Route", &shifts.routes)] {
+        if !shifts.is_empty() {
+            tables.push(columns(&[heading, "From", "Now", "Then", "Why"], shifts.iter().map(row)));
+        }
+    }
+    if tables.is_empty() { "nothing moves".to_owned() } else { tables.join("\n") }
 }
 
 async fn gather(client: &Client) -> Outcome<World> {
