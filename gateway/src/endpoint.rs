@@ -3,7 +3,7 @@
 //! In: the upstreams of a table. Out: the same with live endpoints: their health, requests in flight, idle connections. Never dials.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -48,7 +48,7 @@ impl std::fmt::Display for Address {
         if let Some(cluster) = &self.cluster {
             write!(f, "{cluster}/")?;
         }
-        write!(f, "{}", std::net::SocketAddr::new(self.ip, self.port))
+        write!(f, "{}", SocketAddr::new(self.ip, self.port))
     }
 }
 
@@ -61,6 +61,8 @@ pub(crate) struct Endpoint {
     pub(crate) state: Mutex<EndpointState>,
     /// How it is watched, as the TrafficPolicy of a service that leads to it says.
     care: ArcSwap<Care>,
+    /// Where its node listens for it, and until when that is not tried.
+    door: Mutex<(Option<SocketAddr>, Option<Instant>)>,
     /// Of its cluster; nothing for the hub's own network.
     pub(crate) cluster: Option<Arc<ClusterState>>,
     pub(crate) idle: Idle,
@@ -82,6 +84,25 @@ impl Endpoint {
     /// How it is watched.
     pub(crate) fn care(&self) -> Arc<Care> {
         self.care.load_full()
+    }
+
+    /// Where its node listens for it, unless nobody answered there just now.
+    pub(crate) fn door(&self, now: Instant) -> Option<SocketAddr> {
+        let (door, shut_until) = *self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        door.filter(|_| shut_until.is_none_or(|until| now >= until))
+    }
+
+    /// Nobody answers at its node: that is not tried until then.
+    pub(crate) fn shut_door(&self, until: Instant) {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(until);
+    }
+
+    /// Its node listens for it there from now on.
+    fn set_door(&self, door: Option<SocketAddr>) {
+        let mut held = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.0 != door {
+            *held = (door, None);
+        }
     }
 
     /// Its state, locked.
@@ -185,6 +206,7 @@ impl Known {
                 in_flight: AtomicUsize::new(0),
                 state: Mutex::new(EndpointState::begun(Instant::now())),
                 care: ArcSwap::default(),
+                door: Mutex::default(),
                 cluster: cluster.cloned(),
                 idle: Idle::default(),
                 retired: AtomicBool::new(false),
@@ -222,6 +244,7 @@ impl Known {
                 let (cluster, ip, port) = (part.name().cloned(), target.address, target.port);
                 let (h2, udp, tls) = (upstream.h2, upstream.udp, upstream.tls.clone());
                 let endpoint = self.endpoint(Address { cluster, ip, port, h2, udp, tls }, state.as_ref());
+                endpoint.set_door(target.door);
                 endpoint.care.store(Arc::clone(upstream.policy.as_ref().map_or(&self.usual, |policy| &policy.care)));
                 LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
             });

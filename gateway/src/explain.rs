@@ -155,7 +155,7 @@ fn cluster(plane: &Plane, live: &Live, policy: Option<&Policy>, part: usize) -> 
         "reach": name.map(|name| format!("{:?}", plane.pool.dialer.route(name))),
         "out": part.state.as_ref().is_some_and(|s| s.is_out()),
         "capacity": policy.and_then(|policy| room(plane, policy, part)),
-        "endpoints": part.endpoints.iter().map(endpoint).collect::<Value>(),
+        "endpoints": part.endpoints.iter().map(|e| endpoint(plane, e)).collect::<Value>(),
     })
 }
 
@@ -166,12 +166,12 @@ pub(crate) fn room(plane: &Plane, policy: &Policy, part: &LivePart) -> Option<Va
     Some(json!({"bound": bound, "here": room.seats(bound), "taken": room.taken()}))
 }
 
-pub(crate) fn endpoint(live: &LiveEndpoint) -> Value {
+pub(crate) fn endpoint(plane: &Plane, live: &LiveEndpoint) -> Value {
     let endpoint = &live.endpoint;
     let state = endpoint.state();
     json!({
         "address": std::net::SocketAddr::new(endpoint.address.ip, endpoint.address.port).to_string(),
-        "pod": live.pod, "zone": live.zone,
+        "pod": live.pod, "zone": live.zone, "way": plane.pool.way(endpoint).to_string(),
         "usable": state.is_usable(Instant::now()), "probe": if state.is_up() { "up" } else { "down" },
         "inFlight": endpoint.in_flight.load(Ordering::Relaxed), "idle": endpoint.idle.len(),
     })

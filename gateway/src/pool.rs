@@ -30,6 +30,9 @@ pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(1);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 /// While nobody knows yet whether a member is reached directly, its relay gets its turn too.
 const CONNECT_UNKNOWN_MAX: Duration = Duration::from_millis(2500);
+/// A node that takes longer is passed by; so long it is not tried again.
+const DOOR_MAX: Duration = Duration::from_millis(400);
+const DOOR_AGAIN: Duration = Duration::from_secs(10);
 /// Idle connections of one endpoint.
 const IDLE_LEN_MAX: usize = 512;
 /// Servers close idle connections too; the sooner of both should be us.
@@ -87,6 +90,30 @@ impl Idle {
     pub(crate) fn sweep(&self, now: Instant) {
         let mut idle = self.h1.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain_mut(|(c, since)| now.saturating_duration_since(*since) <= IDLE_MAX && is_alive(c));
+    }
+}
+
+/// How an endpoint is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// At its own address.
+    Direct,
+    /// At the port that its node has for its Service: its own address is not routed, the node's is.
+    NodePort(SocketAddr),
+    /// Through its agent.
+    Relay,
+    /// Nobody knows yet whether its address is routed: that is tried, then the agent.
+    Unknown,
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Direct => f.write_str("Direct"),
+            Self::NodePort(at) => write!(f, "NodePort {at}"),
+            Self::Relay => f.write_str("Relay"),
+            Self::Unknown => f.write_str("Unknown"),
+        }
     }
 }
 
@@ -169,20 +196,51 @@ impl Pool {
         Ok(Box::new(secured.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?))
     }
 
+    /// How `endpoint` is reached now.
+    pub(crate) fn way(&self, endpoint: &Endpoint) -> Way {
+        let Some(cluster) = &endpoint.address.cluster else { return Way::Direct };
+        match self.dialer.route(cluster.as_str()) {
+            Route::Direct => Way::Direct,
+            Route::Unknown => Way::Unknown,
+            Route::Relay => endpoint.door(Instant::now()).map_or(Way::Relay, Way::NodePort),
+        }
+    }
+
+    /// Where packets for `endpoint` go: they have no relay.
+    pub(crate) fn packets_to(&self, endpoint: &Endpoint) -> SocketAddr {
+        match self.way(endpoint) {
+            Way::NodePort(door) => door,
+            _ => SocketAddr::new(endpoint.address.ip, endpoint.address.port),
+        }
+    }
+
     /// Whether `endpoint` passes a health check.
     pub(crate) async fn check(&self, endpoint: &Endpoint, check: &Arc<Check>) -> bool {
         let (cluster, ip) = (endpoint.address.cluster.clone(), endpoint.address.ip);
-        let address = SocketAddr::new(ip, check.port.unwrap_or(endpoint.address.port));
+        let (cluster, address) = match (self.way(endpoint), check.port) {
+            (Way::NodePort(door), None) => (None, door),
+            (_, port) => (cluster, SocketAddr::new(ip, port.unwrap_or(endpoint.address.port))),
+        };
         self.checks.probe(&Target { cluster, address, check: Arc::clone(check), group: String::new() }).await
     }
 
-    /// Opens a stream to `endpoint` without TLS, directly or by way of its agent.
+    /// Opens a stream to `endpoint` without TLS: directly, at its node, or by way of its agent.
     ///
     /// # Errors
     /// As a TCP connect's; `TimedOut` after about a second.
     pub(crate) async fn dial(&self, endpoint: &Endpoint) -> io::Result<BoxStream> {
         let address = &endpoint.address;
         let host = address.ip.to_string();
+        if let Way::NodePort(door) = self.way(endpoint) {
+            match timeout(DOOR_MAX, self.connect.connect(&door.ip().to_string(), door.port())).await {
+                Ok(Ok(stream)) => {
+                    self.metrics.connected(address.cluster_name(), true);
+                    return Ok(stream);
+                }
+                // The agent's turn.
+                _ => endpoint.shut_door(Instant::now() + DOOR_AGAIN),
+            }
+        }
         let opened = match &address.cluster {
             None => timeout(CONNECT_MAX, self.connect.connect(&host, address.port)).await,
             Some(cluster) => {

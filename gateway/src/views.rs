@@ -72,7 +72,7 @@ pub(crate) fn upstreams(plane: &Plane) -> Value {
         let clusters = live.parts.iter().map(|part| {
             let mut said = known(&snapshot, part).unwrap_or_else(|| json!({"cluster": null}));
             said["capacity"] = upstream.policy.as_deref().and_then(|policy| room(plane, policy, part)).into();
-            said["endpoints"] = part.endpoints.iter().map(endpoint).collect();
+            said["endpoints"] = part.endpoints.iter().map(|e| endpoint(plane, e)).collect();
             said
         });
         json!({"upstream": upstream.id.to_string(), "policy": upstream.policy.as_ref().map(|p| &p.name), "http2": upstream.h2,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use atoll_api::facts::{Facts, key};
-use atoll_api::topology::{EndpointPort, Endpoints, ExportFacts, MemberService};
+use atoll_api::topology::{EndpointPort, Endpoints, ExportFacts, MemberService, ServicePort};
 
 use super::Seen;
 use super::trim::ServiceRow;
@@ -27,13 +27,33 @@ pub(super) fn fold(seen: &Seen, facts: &mut Facts) {
         let start = Endpoints {
             cluster_ips: service.cluster_ips.clone(),
             load_balancer: service.load_balancer.clone(),
+            node_ports: node_ports(service),
             ..Endpoints::default()
         };
         told.insert(name.clone(), start);
     }
     gather(seen, &mut told);
+    stand(seen, &mut told);
     for (name, endpoints) in &told {
         facts.put(format!("{}/{name}", key::ENDPOINTS), endpoints);
+    }
+}
+
+/// The ports of a service that every node has.
+fn node_ports(service: &ServiceRow) -> Vec<EndpointPort> {
+    let port =
+        |p: &ServicePort| Some(EndpointPort { name: p.name.clone(), protocol: p.protocol.clone(), port: p.node_port? });
+    service.ports.iter().filter_map(port).collect()
+}
+
+/// Says where the nodes of endpoints are, where their service has ports there.
+fn stand(seen: &Seen, told: &mut BTreeMap<String, Endpoints>) {
+    let nodes = seen.nodes.rows();
+    for endpoints in told.values_mut().filter(|endpoints| !endpoints.node_ports.is_empty()) {
+        let named: BTreeSet<&String> = endpoints.endpoints.iter().filter_map(|e| e.node.as_ref()).collect();
+        let known = named.into_iter().filter_map(|name| Some((name.clone(), nodes.get(name)?)));
+        endpoints.nodes =
+            known.filter(|(_, node)| node.ready).map(|(name, node)| (name, node.addresses.clone())).collect();
     }
 }
 
@@ -64,5 +84,60 @@ fn gather(seen: &Seen, told: &mut BTreeMap<String, Endpoints>) {
         endpoints.endpoints.retain(|e| addresses.insert(e.address));
         endpoints.endpoints.truncate(ENDPOINTS_MAX);
         endpoints.ports = ports.remove(name.as_str()).unwrap_or_default().into_values().collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atoll_api::topology::Endpoint;
+    use serde_json::json;
+
+    use super::*;
+    use crate::observe::trim;
+
+    fn read<T: serde::de::DeserializeOwned>(object: serde_json::Value) -> T {
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_service_with_node_ports_is_told_with_the_nodes_that_its_pods_run_on() {
+        let seen = Seen::default();
+        let node = |ready: &str, addresses: serde_json::Value| {
+            trim::node(read(
+                json!({"metadata": {}, "status": {"conditions": [{"type": "Ready", "status": ready}], "addresses": addresses}}),
+            ))
+        };
+        let at = |ip: &str| json!({"type": "InternalIP", "address": ip});
+        seen.nodes.put(
+            "one".into(),
+            node("True", json!([at("192.0.2.1"), at("fd00::1"), {"type": "Hostname", "address": "one"}])),
+        );
+        seen.nodes.put("two".into(), node("False", json!([at("192.0.2.2")])));
+        seen.nodes.put("three".into(), node("True", json!([at("192.0.2.3")])));
+        let service = |kind: &str, node_port: Option<u16>| {
+            trim::service(read(json!({"metadata": {}, "spec": {"type": kind, "clusterIP": "10.96.0.7",
+                "ports": [{"name": "http", "port": 80, "protocol": "TCP", "nodePort": node_port}]}})))
+        };
+        seen.services.put("shop/web".into(), service("NodePort", Some(30080)));
+        seen.services.put("shop/inner".into(), service("ClusterIP", None));
+        for name in ["web", "inner"] {
+            let slice = json!({"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": "one"}, {"addresses": ["10.1.0.2"], "nodeName": "two"}],
+                "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]});
+            seen.slices.put(format!("shop/{name}-1"), trim::slice(read(slice)));
+            seen.exports.put(format!("shop/{name}"), Some(trim::ExportRow::default()));
+        }
+        let mut facts = Facts::default();
+        fold(&seen, &mut facts);
+        let of = |name: &str| facts.get::<Endpoints>(&format!("{}/shop/{name}", key::ENDPOINTS)).unwrap();
+        let (web, inner) = (of("web"), of("inner"));
+        assert_eq!(
+            web.nodes.keys().collect::<Vec<_>>(),
+            ["one"],
+            "one that is not ready, or runs none of it, is no way in"
+        );
+        let door = |e: &Endpoint| web.door(e, "http", "TCP").map(|at| at.to_string());
+        assert_eq!(web.endpoints.iter().map(door).collect::<Vec<_>>(), [Some("192.0.2.1:30080".to_owned()), None]);
+        assert_eq!((inner.node_ports.len(), inner.nodes.len()), (0, 0));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Facts only: who serves whom is for data planes to say.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,9 +65,23 @@ pub struct Endpoints {
     pub endpoints: Vec<Endpoint>,
     /// Port numbers that the endpoints listen on, by service port.
     pub ports: Vec<EndpointPort>,
+    /// Port numbers that the nodes listen on for it, by service port; none: it has no such ports there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub node_ports: Vec<EndpointPort>,
+    /// Where it has, addresses of the nodes that its endpoints run on, by the node's name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, Vec<IpAddr>>,
 }
 
 impl Endpoints {
+    /// Where the node of `endpoint` listens at the port of the Service `port` (its name and protocol): an address of the endpoint's family.
+    pub fn door(&self, endpoint: &Endpoint, port: &str, protocol: &str) -> Option<SocketAddr> {
+        let number = self.node_ports.iter().find(|p| p.name == port && p.protocol == protocol)?.port;
+        let addresses = self.nodes.get(endpoint.node.as_deref()?)?;
+        let address = addresses.iter().find(|ip| ip.is_ipv4() == endpoint.address.is_ipv4())?;
+        Some(SocketAddr::new(*address, number))
+    }
+
     /// How many are ready.
     pub fn ready(&self) -> usize {
         self.endpoints.iter().filter(|e| e.ready).count()

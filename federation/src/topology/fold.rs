@@ -224,6 +224,7 @@ impl Fold {
         }
         found.endpoints.retain(|e| is_pods(e.address, self.loopback));
         found.cluster_ips.retain(|a| is_pods(*a, self.loopback));
+        found.nodes.values_mut().for_each(|all| all.retain(|a| is_pods(*a, self.loopback)));
         found.endpoints.truncate(ENDPOINTS_MAX);
         if let Some(out) = self.out.get(name) {
             for endpoint in found.endpoints.iter_mut().filter(|e| e.ready) {

@@ -227,6 +227,7 @@ mod tests {
                 .map(|(i, zone)| Target {
                     address: format!("10.0.{c}.{i}").parse().unwrap(),
                     port: 80,
+                    door: None,
                     zone: Some((*zone).to_owned()).filter(|z| !z.is_empty()),
                     pod: None,
                 })

@@ -96,13 +96,10 @@ impl Port {
             .map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
         let mut endpoints = Endpoints::of(plane, snapshot, rule, client.ip()).ok_or_else(nobody)?;
         let (endpoint, seat) = endpoints.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
-        let any = if endpoint.address.ip.is_ipv4() {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-        } else {
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-        };
+        let at = plane.pool.packets_to(&endpoint);
+        let any = if at.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
         let to = Arc::new(self.listening.listen.udp(SocketAddr::new(any, 0)).await?);
-        to.connect(SocketAddr::new(endpoint.address.ip, endpoint.address.port)).await?;
+        to.connect(at).await?;
         to.send(packet).await?;
         make_room(flows, now);
         let end = CancellationToken::new();

@@ -4,12 +4,15 @@
 //! the condition ResolvedRefs. Source: Gateway API (BackendObjectReference), GEP-1748 (ServiceImport).
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use atoll_api::kinds::Reach;
 use atoll_api::kinds::gateway::BackendObjectReference;
 use atoll_api::names::ServiceName;
 use atoll_api::routing::Chain;
-use atoll_api::topology::{Endpoints, ServicePort, Topology, Traffic, TrafficFacts};
+use atoll_api::topology::{ClusterFacts, Endpoint, Endpoints, ServicePort, Topology, Traffic, TrafficFacts};
+use ipnet::IpNet;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::grant::{From, To, permits};
@@ -248,9 +251,21 @@ pub(super) fn import_parts(
         let mut endpoints = found.map(|e| member_targets(e, port, wants)).unwrap_or_default();
         // What people took out is not there.
         endpoints.retain(|e| cluster.traffic(e.address) == Traffic::On);
+        endpoints.iter_mut().for_each(|e| e.door = e.door.filter(|at| may_enter(topology, cluster, at.ip())));
         Part { cluster: Some(Arc::clone(cluster)), endpoints }
     });
     parts.collect()
+}
+
+/// Whether a node's address may be dialed for a member: people let others reach it so, and the address is nobody else's.
+fn may_enter(topology: &Topology, cluster: &ClusterFacts, node: IpAddr) -> bool {
+    let holds = |range: &String| range.parse().is_ok_and(|range: IpNet| range.contains(&node));
+    let is_anothers = |other: &ClusterFacts| {
+        other.nodes.contains(&node) || other.cidrs.pods.iter().chain(&other.cidrs.services).any(holds)
+    };
+    let mut others = topology.clusters.values().filter(|other| other.name != cluster.name);
+    // Where no range overlaps with another's, neither do addresses of nodes that matter.
+    cluster.spec.reach != Reach::Relay && !(cluster.overlaps && others.any(|other| is_anothers(other)))
 }
 
 /// What the hub's own network offers of a Service.
@@ -325,7 +340,11 @@ pub(crate) fn member_targets(endpoints: &Endpoints, port: &ServicePort, wants: W
     let found = endpoints.ports.iter().find(|p| p.name == port.name && is(wants, &p.protocol));
     let Some(found) = found else { return Vec::new() };
     let ready = endpoints.endpoints.iter().filter(|e| e.ready);
-    ready.map(|e| Target { address: e.address, port: found.port, zone: e.zone.clone(), pod: e.pod.clone() }).collect()
+    let target = |e: &Endpoint| {
+        let door = endpoints.door(e, &port.name, wants.transport());
+        Target { address: e.address, port: found.port, door, zone: e.zone.clone(), pod: e.pod.clone() }
+    };
+    ready.map(target).collect()
 }
 
 /// The ready endpoints of a slice at the port of that name.
@@ -339,7 +358,7 @@ pub(crate) fn slice_targets(slice: &EndpointSlice, port: &str, wants: Wants) -> 
         .filter_map(|e| {
             let address = e.addresses.first()?.parse().ok()?;
             let pod = e.target_ref.as_ref().and_then(|r| r.name.clone());
-            Some(Target { address, port, zone: e.zone.clone(), pod })
+            Some(Target { address, port, door: None, zone: e.zone.clone(), pod })
         })
         .collect()
 }

@@ -28,7 +28,7 @@ mod set;
 mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,9 +80,9 @@ impl std::fmt::Display for Slot {
             Self::Http => f.write_str("http"),
             Self::Https => f.write_str("https"),
             Self::Tcp(None, port) => write!(f, "{port}"),
-            Self::Tcp(Some(ip), port) => write!(f, "{}", std::net::SocketAddr::new(*ip, *port)),
+            Self::Tcp(Some(ip), port) => write!(f, "{}", SocketAddr::new(*ip, *port)),
             Self::Udp(None, port) => write!(f, "udp {port}"),
-            Self::Udp(Some(ip), port) => write!(f, "udp {}", std::net::SocketAddr::new(*ip, *port)),
+            Self::Udp(Some(ip), port) => write!(f, "udp {}", SocketAddr::new(*ip, *port)),
         }
     }
 }
@@ -302,6 +302,8 @@ impl Part {
 pub(crate) struct Target {
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
+    /// Where its node listens for its Service: the way in where its own address is not routed.
+    pub(crate) door: Option<SocketAddr>,
     pub(crate) zone: Option<String>,
     pub(crate) pod: Option<String>,
 }

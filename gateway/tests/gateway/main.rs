@@ -13,6 +13,7 @@ mod balance;
 mod bodies;
 mod capacity;
 mod client_address;
+mod doors;
 mod failover;
 mod failures;
 mod filters;

@@ -12,7 +12,31 @@ use crate::backend::Pod;
 use crate::world::{Made, World, import, route, topology};
 
 /// Lets everything in, and counts.
-struct Counting(AtomicUsize);
+pub(crate) struct Counting(AtomicUsize);
+
+impl Counting {
+    /// How many streams it let in.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// An agent of `member` until `end`.
+pub(crate) fn agent(relays: &RelayTable, member: &'static str, end: &CancellationToken) -> Arc<Counting> {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let counting = Arc::new(Counting(AtomicUsize::new(0)));
+    let agent = serve_relay(
+        Box::new(far),
+        Arc::clone(&counting) as Arc<dyn Allow>,
+        Arc::new(System::new(Duration::from_secs(1))),
+        Keepalive::default(),
+        end.clone(),
+    );
+    tokio::spawn(end.clone().run_until_cancelled_owned(agent));
+    let (table, shutdown) = (relays.clone(), end.clone());
+    tokio::spawn(async move { accept_relay(Box::new(near), member.to_owned(), &table, shutdown).await });
+    counting
+}
 
 impl Allow for Counting {
     fn allow(&self, host: &str, port: u16) -> Result<(String, u16), String> {
@@ -31,22 +55,12 @@ async fn a_relayed_member_is_served_through_its_agent_and_left_when_that_goes() 
     // The nearest, but not reached directly.
     facts.spec.region = Some("eu".to_owned());
     known.clusters.insert(facts.name.clone(), Arc::new(facts));
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let (end, counting) = (CancellationToken::new(), Arc::new(Counting(AtomicUsize::new(0))));
-    let agent = serve_relay(
-        Box::new(far),
-        Arc::clone(&counting) as Arc<dyn Allow>,
-        Arc::new(System::new(Duration::from_secs(1))),
-        Keepalive::default(),
-        end.clone(),
-    );
-    tokio::spawn(end.clone().run_until_cancelled_owned(agent));
-    let (table, shutdown) = (relays.clone(), end.clone());
-    tokio::spawn(async move { accept_relay(Box::new(near), "relayed".to_owned(), &table, shutdown).await });
+    let end = CancellationToken::new();
+    let counting = agent(&relays, "relayed", &end);
     world.publish(known, true);
     world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
     world.until("x", "/", |a| a.pod() == "dr").await;
-    assert!(counting.0.load(Ordering::Relaxed) > 0, "by way of the agent");
+    assert!(counting.count() > 0, "by way of the agent");
     end.cancel();
     let mut failed = 0;
     world
