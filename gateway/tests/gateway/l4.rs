@@ -145,6 +145,29 @@ async fn each_gateway_has_an_address_of_its_own_and_keeps_it() {
 }
 
 #[tokio::test]
+async fn a_gateway_has_an_address_of_each_family_and_is_served_at_both() {
+    let pool = vec!["127.21.3.0/30".parse().unwrap(), "::1/128".parse().unwrap()];
+    let world = World::make(Made { pool, ..Made::default() }).await;
+    let pod = Pod::start("a", "127.21.0.5").await;
+    for object in service("a", &pod) {
+        world.apply(object).await;
+    }
+    let port = free_port().await;
+    world.apply(gateway("main", json!([listener("http", port, "HTTP")]))).await;
+    world.apply(route("a", &[], json!([{"backendRefs": [{"name": "a", "port": 80}]}]))).await;
+    let said = world.until_status(gateway("main", json!([])), |s| !s["addresses"][1].is_null()).await;
+    let ip = |value: &str| json!({"type": "IPAddress", "value": value});
+    assert_eq!(said["addresses"], json!([ip("127.21.3.1"), ip("::1")]));
+    for at in [format!("127.21.3.1:{port}"), format!("[::1]:{port}")] {
+        until_pod(at.parse().unwrap(), "a").await;
+    }
+    // Of the second there is one alone: the next Gateway has one family.
+    world.apply(gateway("next", json!([listener("http", port, "HTTP")]))).await;
+    let said = world.until_status(gateway("next", json!([])), |s| !s["addresses"][0].is_null()).await;
+    assert_eq!(said["addresses"], json!([ip("127.21.3.2")]));
+}
+
+#[tokio::test]
 async fn a_grpc_client_is_told_in_its_own_words() {
     let world = World::start().await;
     world.apply(route("none", &["nobody.test"], json!([{}]))).await;

@@ -206,3 +206,19 @@ async fn an_http2_connection_without_a_stream_ends_after_a_while() {
     world.until_cut("idle", 1).await;
     assert_eq!(send_h2c(world.http, "http://x/").await.status, 200, "another one is served");
 }
+
+#[tokio::test]
+async fn an_answer_that_begins_after_three_seconds_on_purpose_is_waited_for_and_takes_nobody_out() {
+    let world = World::start().await;
+    let (only, us) = (Pod::start("eu-1", "127.11.9.1").await, Pod::start("us-1", "127.11.9.2").await);
+    world.publish(topology(&[("eu", &[&only]), ("us", &[&us])]), true);
+    world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
+    world.until("x", "/", |a| a.pod() == "eu-1").await;
+    // All that are in use there are slow at once: probes find them, and nobody goes elsewhere.
+    let slow = [(); 4].map(|()| tokio::spawn(get(world.http, "x", "/?wait_ms=3000")));
+    for answer in slow {
+        assert_eq!(answer.await.unwrap().pod(), "eu-1");
+    }
+    assert_eq!(get(world.http, "x", "/").await.pod(), "eu-1");
+    assert!(world.gauge("atoll_gateway_cluster_out", &["eu"]).unwrap_or(0.0) < 0.5, "its cluster was never out");
+}
