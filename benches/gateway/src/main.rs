@@ -12,6 +12,8 @@
 //!                                      WAY: http, tls, new (a TLS connection for each), h2, grpc; RATE a second, else as many as are answered
 //!   idle WAY AT HOST COUNT PID FOLDER  connections that ask once and stay
 //!   changes HUB AT COUNT RATE          changes of routes, endpoints and certificates until they are seen in answers
+//!   alone FOLDER                       Atoll's gateway before one endpoint, on ports that it says, its certificate in FOLDER
+//!   smuggling COUNT SEED FOLDER        COUNT mutated requests through Atoll, nginx and HAProxy: what their endpoints read otherwise, into FOLDER
 //! ```
 //!
 //! In: words. Out: lines of `name value` for the script. Everything listens on loopback.
@@ -24,6 +26,7 @@ mod multiplexed;
 mod objects;
 mod secure;
 mod serve;
+mod smuggling;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // The generator and the bare proxy are of one thread; the gateway runs as it does in the product.
     let mut builder = match words.first().map(String::as_str) {
-        Some("serve" | "hub") => tokio::runtime::Builder::new_multi_thread(),
+        Some("serve" | "hub" | "alone" | "smuggling") => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let done = builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(command(&words)));
@@ -84,6 +87,8 @@ async fn command(words: &[String]) -> Result<()> {
             load::idle(word(1)?.parse()?, word(2)?.parse()?, word(3)?, count, word(5)?, Path::new(word(6)?)).await
         }
         "changes" => changes::run(word(1)?, word(2)?.parse()?, word(3)?.parse()?, word(4)?.parse()?).await,
+        "alone" => smuggling::alone(Path::new(word(1)?)).await,
+        "smuggling" => smuggling::run(word(1)?.parse()?, word(2)?.parse()?, Path::new(word(3)?)).await,
         other => Err(format!("`{other}` is no command").into()),
     }
 }

@@ -10,6 +10,7 @@ use super::refusal::Refusal;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// The host asked for, in lower case, without port and last dot; the head is left with exactly one Host header.
 ///
@@ -84,19 +85,28 @@ pub(super) fn upgrade(head: &Parts) -> Option<HeaderValue> {
     // h2c by Upgrade is gone (RFC 9113 §3.1), and forwarding it is a known way to smuggle, among others too.
     let mut several = head.headers.get_all(header::UPGRADE).iter();
     let h2c = several.any(|value| value.as_bytes().to_ascii_lowercase().windows(3).any(|word| word == b"h2c"));
-    (!h2c).then(|| protocol.clone())
+    let named = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._/".contains(byte);
+    let is_one = !protocol.is_empty() && protocol.as_bytes().iter().all(named);
+    (is_one && !h2c).then(|| protocol.clone())
 }
 
 /// Takes away what is between us and one neighbour.
 pub(super) fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers).filter_map(|t| t.parse().ok()).collect();
-    for name in named {
+    // "Intermediaries ought to be careful": what says whom the request is for is no neighbour's.
+    for name in named.into_iter().filter(|name| *name != header::HOST) {
         headers.remove(name);
     }
     let trailers = headers.get_all(header::TE).iter().any(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    for name in
-        [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, KEEP_ALIVE, PROXY_CONNECTION]
-    {
+    for name in [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::TE,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+    ] {
         headers.remove(name);
     }
     if trailers {

@@ -12,7 +12,8 @@ use http::{HeaderMap, StatusCode};
 use super::head::{Framing, Head, is};
 
 /// Fields that end here, of requests and answers alike.
-const HOP: &[&str] = &["connection", "transfer-encoding", "upgrade", "te", "keep-alive", "proxy-connection"];
+const HOP: &[&str] =
+    &["connection", "transfer-encoding", "upgrade", "te", "keep-alive", "proxy-connection", "http2-settings"];
 
 /// And of requests: who asked for what is said by us, and expectations are met by us.
 const OURS: &[&str] =

@@ -22,6 +22,7 @@ mod fronts;
 mod health;
 mod ingress;
 mod l4;
+mod modes;
 mod policies;
 mod policy_auth;
 mod policy_bodies;

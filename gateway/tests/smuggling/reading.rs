@@ -164,7 +164,7 @@ fn decimal(value: &[u8]) -> Option<usize> {
 
 /// Why a request is not as a gateway should write one: in one form, with nothing of its neighbour in it.
 pub(crate) fn unlike_ours(request: &Request) -> Option<&'static str> {
-    const HOP: &[&str] = &["keep-alive", "proxy-connection", "upgrade", "http2-settings"];
+    const HOP: &[&str] = &["keep-alive", "proxy-connection", "http2-settings"];
     const NEVER: &[&str] = &[
         "content-length",
         "transfer-encoding",
@@ -189,7 +189,7 @@ pub(crate) fn unlike_ours(request: &Request) -> Option<&'static str> {
         () if request.values("host").count() != 1 => "it has not one Host",
         () if framings > 1 => "it has two framings",
         () if request.extended => "its chunks have extensions",
-        () if request.values("connection").next().is_some() => "it has Connection",
+        () if !switches(request) => "it has Connection, or Upgrade, and wants no single protocol",
         () if has(HOP, &request.fields) => "it has a field of its neighbour",
         () if has(NEVER, &request.trailers) => "it has a trailer that may not be one",
         () if request.fields.iter().any(|(name, _)| name.contains('_')) => "a field's name has an underscore",
@@ -197,4 +197,17 @@ pub(crate) fn unlike_ours(request: &Request) -> Option<&'static str> {
         () if !request.target.starts_with('/') && request.target != "*" => "its target is none of an origin",
         () => return None,
     })
+}
+
+/// Whether Connection and Upgrade are not there, or say that one protocol is wanted.
+fn switches(request: &Request) -> bool {
+    let values =
+        |name| request.values(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect::<Vec<_>>();
+    match (&values("connection")[..], &values("upgrade")[..]) {
+        ([], []) => true,
+        ([connection], [protocol]) => {
+            connection == "upgrade" && protocol.split('/').all(|part| is_token(part.as_bytes()))
+        }
+        _ => false,
+    }
 }
