@@ -102,6 +102,16 @@ const EXTERNAL_DNS: Program = Program {
     tests: false,
 };
 
+/// The one that says whether a server speaks HTTP/2 as RFC 7540 has it.
+const H2SPEC: Program = Program {
+    name: "h2spec",
+    module: "h2spec",
+    package: "github.com/summerwind/h2spec/cmd/h2spec",
+    ldflags: "",
+    links: &[],
+    tests: false,
+};
+
 /// The oldest Go that builds all of it.
 const GO_MINOR_MIN: u32 = 26;
 /// The Go that a machine with an older one fetches, as a module with a checked sum.
@@ -197,6 +207,14 @@ pub async fn kubectl() -> Result<PathBuf> {
 /// As [`Programs::ensure`].
 pub async fn external_dns() -> Result<PathBuf> {
     Ok(Programs::of(std::iter::once(&EXTERNAL_DNS), &mut |_| {}).await?.path(EXTERNAL_DNS.name))
+}
+
+/// h2spec alone.
+///
+/// # Errors
+/// As [`Programs::ensure`].
+pub async fn h2spec() -> Result<PathBuf> {
+    Ok(Programs::of(std::iter::once(&H2SPEC), &mut |_| {}).await?.path(H2SPEC.name))
 }
 
 fn cache_dir() -> Result<PathBuf> {

@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agents", &[]),
     ("demo", &["federation/apiserver", "federation/registry"]),
     ("testbed", &[]),
-    ("benches", &["dns", "gateway", "federation", "federation/apiserver"]),
+    ("benches", &["dns", "gateway", "federation", "federation/apiserver", "testbed"]),
     ("fuzz", &["dns", "gateway"]),
 ];
 
