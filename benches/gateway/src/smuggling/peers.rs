@@ -44,15 +44,19 @@ pub(super) struct Peers {
 impl Peers {
     /// Starts them, and waits until every port answers.
     pub(super) async fn start(lanes: usize, folder: &Path) -> Result<Self> {
-        let mut ways = Vec::new();
+        // Held until all are chosen, so that none is chosen twice.
+        let (mut ways, mut held) = (Vec::new(), Vec::new());
         for _ in 0..lanes {
             let mut of_lane = Vec::new();
             for name in PEERS {
-                let (proxy, origin) = (free().await?, Origin::start("127.0.0.1:0").await);
+                let (port, origin) = (TcpListener::bind((own(), 0)).await?, Origin::start("127.0.0.1:0").await);
+                let proxy = port.local_addr()?;
+                held.push(port);
                 of_lane.push(Way { proxy, origin, half_closes: name != "nginx" });
             }
             ways.push(of_lane);
         }
+        drop(held);
         let of =
             |peer: usize| ways.iter().map(|lane| (lane[peer].proxy, lane[peer].origin.address)).collect::<Vec<_>>();
         let children = vec![nginx(&of(1), folder)?, haproxy(&of(2), folder)?];
@@ -77,7 +81,8 @@ impl Peers {
 
 /// Atoll alone before one endpoint, until it is killed.
 pub(super) async fn alone(folder: &Path) -> Result<()> {
-    let way = Way { proxy: free().await?, origin: Origin::start("127.0.0.1:0").await, half_closes: true };
+    let proxy = TcpListener::bind((own(), 0)).await?.local_addr()?;
+    let way = Way { proxy, origin: Origin::start("127.0.0.1:0").await, half_closes: true };
     let (gateway, https) = atoll(&[(way.proxy, way.origin.address)], Some(folder), CancellationToken::new()).await?;
     way.answers().await?;
     say("https", https)?;
@@ -108,10 +113,6 @@ impl Way {
 fn own() -> IpAddr {
     let n = std::process::id();
     Ipv4Addr::new(127, 80, u8::try_from(n / 250 % 250).unwrap_or(1), u8::try_from(n % 250).unwrap_or(0) + 1).into()
-}
-
-async fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((own(), 0)).await?.local_addr()?)
 }
 
 fn start(program: &str, words: &[&str]) -> Result<Child> {
