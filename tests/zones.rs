@@ -10,6 +10,7 @@ mod external;
 mod secondary;
 #[path = "zones/signing.rs"]
 mod signing;
+#[expect(dead_code, reason = "each test program uses its part of it")]
 #[path = "zones/stage.rs"]
 mod stage;
 #[path = "zones/updating.rs"]

@@ -112,6 +112,28 @@ const H2SPEC: Program = Program {
     tests: false,
 };
 
+/// Servers that filters of the gateway ask: a provider of logins, two that judge requests, one that changes them.
+const PEERS: &[Program] = &[
+    Program {
+        name: "opa",
+        module: "opa",
+        package: "github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin",
+        ldflags: "",
+        links: &[],
+        tests: false,
+    },
+    Program {
+        name: "oauth2-proxy",
+        module: "oauth2proxy",
+        package: "github.com/oauth2-proxy/oauth2-proxy/v7",
+        ldflags: "",
+        links: &[],
+        tests: false,
+    },
+    Program { name: "dex", module: "dex", package: ".", ldflags: "", links: &[], tests: false },
+    Program { name: "processor", module: "processor", package: ".", ldflags: "", links: &[], tests: false },
+];
+
 /// The oldest Go that builds all of it.
 const GO_MINOR_MIN: u32 = 26;
 /// The Go that a machine with an older one fetches, as a module with a checked sum.
@@ -217,6 +239,14 @@ pub async fn h2spec() -> Result<PathBuf> {
     Ok(Programs::of(std::iter::once(&H2SPEC), &mut |_| {}).await?.path(H2SPEC.name))
 }
 
+/// The servers that filters of the gateway ask: dex, oauth2-proxy, OPA with its Envoy plugin, a processor of go-control-plane's types.
+///
+/// # Errors
+/// As [`Programs::ensure`].
+pub async fn peers() -> Result<Programs> {
+    Programs::of(PEERS.iter(), &mut |_| {}).await
+}
+
 fn cache_dir() -> Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = set("ATOLL_TESTBED_CACHE").or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("atoll/testbed")));
@@ -269,8 +299,11 @@ async fn build(go: &Path, sources: &Path, program: &Program, file: &Path) -> Res
     command.arg(program.package).current_dir(sources.join(program.module)).kill_on_drop(true);
     // Static, so that the same file runs on the machine and as a pod; the sums in go.sum are the only ones that count.
     command.env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly").env("GOTOOLCHAIN", "local");
-    // Consul's own modules are not in the public sum database under every version; go.sum pins them.
-    command.env("GONOSUMDB", "github.com/hashicorp/consul,github.com/hashicorp/consul/*");
+    // These are not in the public sum database under every version; go.sum pins them.
+    command.env(
+        "GONOSUMDB",
+        "github.com/hashicorp/consul,github.com/hashicorp/consul/*,github.com/open-policy-agent/opa-envoy-plugin",
+    );
     command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())

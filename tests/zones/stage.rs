@@ -92,6 +92,11 @@ impl Stage {
         self.up.text("dns").rsplit_once(':').unwrap_or(("127.0.0.1", "0"))
     }
 
+    /// Where its gateway is served.
+    pub(crate) fn http(&self) -> &str {
+        self.up.text("http")
+    }
+
     pub(crate) fn kubeconfig(&self) -> &str {
         self.up.text("kubeconfig")
     }
