@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Globals;
 use super::failure::{Failure, Outcome};
-use super::output::yaml;
+use super::output::{note, yaml};
 use super::run_files::Ready;
 
 /// Say which route, cluster and endpoint a request would get.
@@ -41,9 +41,20 @@ impl Explain {
         let admin = Ready::admin(globals, self.admin);
         let query =
             [("host", Some(self.host.as_str())), ("path", Some(self.path.as_str())), ("from", self.from.as_deref())];
-        let answer = super::admin::get(&admin, "/gateway/explain", &query).await?;
+        let answer = asked(&admin, "/gateway/explain", &query).await?;
         globals.output.show(&answer, || yaml(&answer).unwrap_or_else(|_| answer.to_string()))
     }
+}
+
+/// Asks a gateway.
+async fn asked(admin: &str, path: &str, query: &[(&str, Option<&str>)]) -> Outcome<Value> {
+    super::admin::get(admin, path, query).await.map_err(|failure| match failure.code {
+        4 => Failure::unreachable(format!(
+            "{}: is a gateway's admin port there? --admin names another one",
+            failure.message
+        )),
+        _ => failure,
+    })
 }
 
 /// Asks for one view.
@@ -58,7 +69,7 @@ impl View {
     /// Runs it.
     pub(crate) async fn run(self, globals: &Globals, what: &str) -> Outcome {
         let admin = Ready::admin(globals, self.admin);
-        let answer = super::admin::get(&admin, &format!("/gateway/{what}"), &[]).await?;
+        let answer = asked(&admin, &format!("/gateway/{what}"), &[]).await?;
         globals.output.show(&answer, || yaml(&answer).unwrap_or_else(|_| answer.to_string()))
     }
 }
@@ -77,18 +88,27 @@ pub(crate) struct Hold {
 impl Hold {
     /// Runs it: a label of the Cluster, which the gateways follow, and an Event that says who did it.
     pub(crate) async fn run(self, globals: &Globals, word: Option<&str>) -> Outcome {
-        let (cluster, label) = match self.target.split_once('/') {
-            None => (self.target.as_str(), CLUSTER_TRAFFIC.to_owned()),
+        let (cluster, endpoint) = match self.target.split_once('/') {
+            None => (self.target.as_str(), None),
             Some((cluster, ip)) => {
                 let bad = |e| Failure::usage(format!("`{}`: `{ip}` is no address: {e}", self.target));
-                (cluster, endpoint_label(ip.parse::<IpAddr>().map_err(bad)?))
+                (cluster, Some(ip.parse::<IpAddr>().map_err(bad)?))
             }
         };
+        let label = endpoint.map_or_else(|| CLUSTER_TRAFFIC.to_owned(), endpoint_label);
         let at = globals.hub().await?;
         let api: Api<Cluster> = Api::all(at.client.clone());
         let patch = json!({"metadata": {"labels": {label: word}}});
         let patched = api.patch(cluster, &PatchParams::default(), &Patch::Merge(&patch)).await;
-        let patched = patched.map_err(Failure::api(&format!("cluster `{cluster}`")))?;
+        let patched = patched.map_err(|error| match error {
+            kube::Error::Api(status) if status.code == 404 => {
+                Failure::failed(format!("cluster `{cluster}`: there is none: `atoll get clusters` lists them"))
+            }
+            error => Failure::of_api(format!("cluster `{cluster}`"), &error),
+        })?;
+        if let (Some(ip), Some(_)) = (endpoint, word) {
+            warn_of_stranger(globals, cluster, ip).await;
+        }
         let verb = word.unwrap_or("enable");
         let said = format!(
             "{verb} {} for gateways{}{}",
@@ -101,6 +121,21 @@ impl Hold {
         let document: Value =
             json!({"cluster": cluster, "target": self.target, "traffic": word.unwrap_or("on"), "by": user});
         globals.output.show(&document, || said.clone())
+    }
+}
+
+/// Says so where the gateway of this machine knows no such endpoint; elsewhere nobody can be asked.
+async fn warn_of_stranger(globals: &Globals, cluster: &str, ip: IpAddr) {
+    let Some(admin) = Ready::find(globals).and_then(|ready| ready.admin) else { return };
+    let Ok(known) = super::admin::get(&admin, "/gateway/upstreams", &[]).await else { return };
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let clusters = list(&known["upstreams"]).into_iter().flat_map(|upstream| list(&upstream["clusters"]));
+    let endpoints = clusters.filter(|c| c["cluster"] == cluster).flat_map(|c| list(&c["endpoints"]));
+    let mut addresses = endpoints.filter_map(|e| e["address"].as_str()?.parse::<std::net::SocketAddr>().ok());
+    if !addresses.any(|at| at.ip() == ip) {
+        note(format!(
+            "{cluster}/{ip}: the gateway at {admin} knows no such endpoint (`atoll gateway upstreams` lists them); it holds should one come"
+        ));
     }
 }
 
