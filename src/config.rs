@@ -132,6 +132,8 @@ pub(crate) struct Gateway {
     pub(crate) ingress_classes: Vec<String>,
     /// Namespace and name of the Secret for Ingresses' hosts that have no certificate.
     pub(crate) default_certificate: Option<(String, String)>,
+    /// Of TCP, and of UDP.
+    pub(crate) ingress_services: [Option<(String, String)>; 2],
 }
 
 /// An access log.

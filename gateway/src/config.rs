@@ -51,6 +51,8 @@ pub struct Config {
     pub ingress_classes: Vec<String>,
     /// Namespace and name of the Secret with the certificate of Ingresses' hosts that have none.
     pub default_certificate: Option<(String, String)>,
+    /// Namespace and name of the ConfigMaps that say which ports of TCP, and of UDP, are passed on to Services.
+    pub ingress_services: [Option<(String, String)>; 2],
 }
 
 impl Default for Config {
@@ -73,6 +75,7 @@ impl Default for Config {
             traces: None,
             ingress_classes: Vec::new(),
             default_certificate: None,
+            ingress_services: [None, None],
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::metrics::Cut;
 use crate::plane::{Plane, Snapshot};
 use crate::progress::Taken;
 use crate::table::{ListenerTable, Mode, Protocol, Slot, StreamRule};
+use crate::tls::Shown;
 
 /// Serves one connection until it ends or we do. `stop`: no further requests.
 ///
@@ -57,7 +58,7 @@ pub(crate) async fn serve(
         }
         Protocol::Http | Protocol::Udp => {
             let (h2, stream) = begin(&plane, taken(&plane, stream)).await?;
-            speak(plane, stream, Client { slot, peer, tls: false, sni: None }, h2, stop).await
+            speak(plane, stream, Client { slot, peer, tls: false, sni: None, certificate: None }, h2, stop).await
         }
     }
 }
@@ -87,7 +88,12 @@ async fn secure(
         return carry(&plane, Box::new(stream), peer, snapshot, &listener, &*rule(&listener, &name)?).await;
     }
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let client = Client { slot, peer, tls: true, sni: Some(name).filter(|name| !name.is_empty()) };
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|first| {
+        let certificate = first.clone().into_owned();
+        Box::new(Shown { certificate, verified: listener.verifies })
+    });
+    let sni = Some(name).filter(|name| !name.is_empty());
+    let client = Client { slot, peer, tls: true, sni, certificate: shown };
     // Who agreed on HTTP/2 begins with its preface; the bounds of servers begin with the first octets.
     let (begun, stream) = begin(&plane, Box::new(stream)).await?;
     if h2 && !begun {

@@ -2,6 +2,7 @@
 //!
 //! In: host, path, region. Reads what requests read and decides as they do, but sends nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -37,7 +38,14 @@ pub(crate) fn explain(plane: &Plane, host: &str, path: &str, from: Option<&str>)
     let slots = snapshot.table.slots.keys().copied();
     let found: Vec<Value> = slots.filter_map(|slot| at_slot(plane, &snapshot, slot, &host, path, &standing)).collect();
     if found.is_empty() {
-        said["error"] = "404: no listener takes this host".into();
+        said["error"] =
+            "404: no listener takes this host: `atoll gateway routes` lists the hosts that are served".into();
+    }
+    let regions: BTreeSet<&str> =
+        snapshot.table.topology.clusters.values().filter_map(|c| c.spec.region.as_deref()).collect();
+    if let Some(from) = from.filter(|from| !regions.contains(from)) {
+        let known = regions.into_iter().collect::<Vec<_>>().join(", ");
+        said["note"] = format!("no cluster is in region `{from}`: there are {known}").into();
     }
     said["listeners"] = found.into();
     said
@@ -80,7 +88,8 @@ fn route(
     said: &mut Value,
 ) {
     let Some(entry) = listener.route(host, head) else {
-        said["error"] = "404: no route takes this".into();
+        let why = "404: no route takes this: `atoll gateway routes` lists what is served";
+        said["error"] = why.into();
         return;
     };
     let rule = &entry.rule;

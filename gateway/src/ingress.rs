@@ -7,17 +7,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use atoll_api::ingress::{Finding, INGRESS_CLASS, Options, Part, Step, is_served, translate};
-use atoll_api::kinds::gateway::{GATEWAY_CLASS, Gateway, GatewaySpec, ReferenceGrant, ReferenceGrantSpec};
+use atoll_api::ingress::{Data, Finding, INGRESS_CLASS, Options, Part, Step, Stream, is_served, streams, translate};
+use atoll_api::kinds::gateway::{
+    GATEWAY_CLASS, Gateway, GatewaySpec, ReferenceGrant, ReferenceGrantSpec, TCPRoute, TCPRouteSpec, UDPRoute,
+    UDPRouteSpec,
+};
 use atoll_api::kinds::route_policy::FilterStep;
 use atoll_api::kinds::{RoutePolicy, RoutePolicySpec, SYSTEM_NAMESPACE, TargetRef};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 use sha2::{Digest as _, Sha256};
 
 use crate::fleet::Fleet;
 use crate::objects::{Edit, Kind, Name, Objects};
+use crate::tls::AUTHORITY_KEY;
 
 /// What the names of objects begin with that are made of Ingresses.
 const OURS: &str = "ingress:";
@@ -28,7 +32,12 @@ const CLOSED: &str = "ingress";
 
 /// Whether an object is made of Ingresses.
 pub(crate) fn is_ours(object: &impl ResourceExt) -> bool {
-    object.meta().name.as_deref().is_some_and(|name| name.starts_with(OURS))
+    is_made(object.meta())
+}
+
+/// The same, of what is known by its metadata.
+pub(crate) fn is_made(meta: &ObjectMeta) -> bool {
+    meta.name.as_deref().is_some_and(|name| name.starts_with(OURS))
 }
 
 /// Whether a rule of that name may serve only with its filters in force.
@@ -42,6 +51,8 @@ pub(crate) struct Settings {
     classes: Vec<String>,
     fleet: Fleet,
     options: Options,
+    /// The ConfigMaps of ports of TCP, and of UDP.
+    services: [Option<Name>; 2],
 }
 
 impl Settings {
@@ -50,8 +61,13 @@ impl Settings {
         &self.fleet
     }
 
-    /// `classes`: those beside what the fleet serves.
-    pub(crate) fn new(fleet: Fleet, mut classes: Vec<String>, default_certificate: Option<(String, String)>) -> Self {
+    /// `classes`: those beside what the fleet serves; `services`: namespace and name of the ConfigMaps `tcp-services` and `udp-services`.
+    pub(crate) fn new(
+        fleet: Fleet,
+        mut classes: Vec<String>,
+        default_certificate: Option<Name>,
+        services: [Option<Name>; 2],
+    ) -> Self {
         classes.extend(fleet.classes());
         let options = Options {
             namespace: SYSTEM_NAMESPACE.to_owned(),
@@ -59,7 +75,7 @@ impl Settings {
             class: GATEWAY_CLASS.to_owned(),
             default_certificate,
         };
-        Self { classes, fleet, options }
+        Self { classes, fleet, options, services }
     }
 }
 
@@ -71,6 +87,9 @@ pub(crate) struct Derived {
     pub(crate) live: BTreeMap<Name, Live>,
     /// The filters of all.
     pub(crate) policies: Vec<Arc<RoutePolicy>>,
+    /// The ConfigMaps that say which ports are passed on.
+    pub(crate) configs: Vec<Name>,
+    streams: Vec<Stream>,
     gateway: Option<GatewaySpec>,
     grants: BTreeMap<String, ReferenceGrantSpec>,
 }
@@ -114,26 +133,81 @@ pub(crate) fn derive(objects: &mut Objects, settings: &Settings) -> Vec<Edit> {
         live.insert(name, Live { uid, part });
     }
     let before = Arc::clone(&objects.derived);
+    let passed = streams(&data(objects, settings), &settings.options);
+    for (map, finding) in &passed.findings {
+        tracing::warn!(map, port = finding.what, why = finding.why, "a port is not passed on");
+    }
+    let mut gateway = translation.gateway;
+    if !passed.listeners.is_empty() {
+        let class = settings.options.class.clone();
+        let gateway =
+            gateway.get_or_insert_with(|| GatewaySpec { gateway_class_name: class, ..GatewaySpec::default() });
+        gateway.listeners.extend(passed.listeners);
+    }
     let now = Derived {
         generation: before.generation + 1,
         live,
         policies,
-        gateway: translation.gateway,
+        configs: settings.services.iter().flatten().cloned().collect(),
+        streams: passed.streams,
+        gateway,
         grants: translation.grants,
     };
     let same_entry = before.gateway == now.gateway && before.grants == now.grants;
     stand(objects, settings, &before, &now);
-    if same_entry && before.live == now.live {
+    if same_entry && before.live == now.live && before.streams == now.streams {
         return Vec::new();
     }
     let names = before.live.keys().chain(now.live.keys());
     let differ = names.filter(|name| before.live.get(*name) != now.live.get(*name));
-    let routes = differ.map(|name| Edit::Route(Kind::Ingress, name.clone())).collect();
+    let mut routes: Vec<Edit> = differ.map(|name| Edit::Route(Kind::Ingress, name.clone())).collect();
+    let all = before.streams.iter().filter(|s| !now.streams.contains(s));
+    let all = all.chain(now.streams.iter().filter(|s| !before.streams.contains(s)));
+    routes.extend(all.map(|stream| Edit::Route(row(stream), named(stream))));
     objects.derived = Arc::new(now);
     if same_entry { routes } else { vec![Edit::Whole] }
 }
 
-/// Puts the Gateway and its grants among the objects.
+/// What the ConfigMaps of ports say.
+fn data(objects: &Objects, settings: &Settings) -> Data {
+    let of = |at: &Option<Name>| {
+        let (namespace, name) = at.as_ref()?;
+        let mut data = objects.config(namespace, name)?.data.clone()?;
+        data.remove(AUTHORITY_KEY);
+        Some(data)
+    };
+    let [tcp, udp] = &settings.services;
+    Data { tcp: of(tcp).unwrap_or_default(), udp: of(udp).unwrap_or_default() }
+}
+
+fn row(stream: &Stream) -> Kind {
+    if stream.kind == "TCPRoute" { Kind::Tcp } else { Kind::Udp }
+}
+
+fn named(stream: &Stream) -> Name {
+    (stream.namespace.clone(), format!("{OURS}{}", stream.name))
+}
+
+/// Puts a route of a port among the objects, or takes it away.
+fn pass(objects: &mut Objects, stream: &Stream, there: bool) {
+    let name = named(stream);
+    let (parent_refs, rules) = (vec![stream.parent.clone()], vec![stream.rule.clone()]);
+    // Whatever people write is older.
+    let age = Some(Time(Timestamp::MAX));
+    if stream.kind == "TCPRoute" {
+        let spec = TCPRouteSpec { parent_refs, rules, ..TCPRouteSpec::default() };
+        let mut route = TCPRoute::new(&name.1, spec);
+        (route.metadata.namespace, route.metadata.creation_timestamp) = (Some(name.0.clone()), age);
+        objects.tcp.set(&name, there.then(|| Arc::new(route)));
+    } else {
+        let spec = UDPRouteSpec { parent_refs, rules, ..UDPRouteSpec::default() };
+        let mut route = UDPRoute::new(&name.1, spec);
+        (route.metadata.namespace, route.metadata.creation_timestamp) = (Some(name.0.clone()), age);
+        objects.udp.set(&name, there.then(|| Arc::new(route)));
+    }
+}
+
+/// Puts the Gateway, its grants and the routes of ports among the objects.
 fn stand(objects: &mut Objects, settings: &Settings, before: &Derived, now: &Derived) {
     let Options { namespace, name, .. } = &settings.options;
     let gateway = now.gateway.as_ref().map(|spec| {
@@ -144,6 +218,8 @@ fn stand(objects: &mut Objects, settings: &Settings, before: &Derived, now: &Der
         Arc::new(gateway)
     });
     objects.gateways.set(&(namespace.clone(), name.clone()), gateway);
+    before.streams.iter().for_each(|stream| pass(objects, stream, false));
+    now.streams.iter().for_each(|stream| pass(objects, stream, true));
     for at in before.grants.keys() {
         objects.grants.set(&(at.clone(), name.clone()), None);
     }
@@ -156,7 +232,7 @@ fn stand(objects: &mut Objects, settings: &Settings, before: &Derived, now: &Der
 
 /// Backends that speak TLS are reached where a BackendTLSPolicy says whom to trust; else the paths are closed.
 fn reach_by_tls(objects: &Objects, namespace: &str, part: &mut Part) {
-    if !part.backend_tls {
+    if !part.backend_tls || part.trusts.is_some() {
         return;
     }
     let is_there = |service: &str| {

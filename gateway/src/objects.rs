@@ -8,6 +8,7 @@ mod shelf;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use atoll_api::ingress::option;
 use atoll_api::kinds::gateway::{
     BackendObjectReference, BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant,
     TCPRoute, TLSRoute, UDPRoute,
@@ -91,6 +92,8 @@ impl Objects {
         used.slices.retain(|service| services.contains(service));
         // They are made of Ingresses again.
         used.gateways.retain(|g| !ingress::is_ours(g));
+        used.tcp.retain(|r| !ingress::is_ours(r));
+        used.udp.retain(|r| !ingress::is_ours(r));
         used.grants.retain(|g| !ingress::is_ours(g));
         used
     }
@@ -105,11 +108,27 @@ impl Objects {
             Some((g.namespace(), g.spec.tls.as_ref()?.backend.as_ref()?.client_certificate_ref.as_ref()?))
         });
         let all = refs.chain(clients);
-        all.map(|(own, r)| (r.namespace.clone().or(own).unwrap_or_default(), r.name.clone())).collect()
+        let all = all.map(|(own, r)| (r.namespace.clone().or(own).unwrap_or_default(), r.name.clone()));
+        all.chain(self.vouching_secrets()).collect()
+    }
+
+    /// Those that say whom to trust: as clients of a listener, or as backends of an Ingress.
+    fn vouching_secrets(&self) -> impl Iterator<Item = (String, String)> {
+        let named = self.gateways.iter().flat_map(|g| g.spec.listeners.iter().map(move |l| (g.namespace(), l)));
+        let clients = named.filter_map(|(own, listener)| {
+            let named = listener.tls.as_ref()?.options.get(option::CLIENT_CA)?;
+            let (at, name) = named
+                .split_once('/')
+                .map_or((own.unwrap_or_default(), named.as_str()), |(at, name)| (at.to_owned(), name));
+            Some((at, name.to_owned()))
+        });
+        let backends = self.derived.live.iter();
+        clients
+            .chain(backends.filter_map(|((at, _), live)| Some((at.clone(), live.part.trusts.as_ref()?.secret.clone()))))
     }
 
     fn named_configs(&self) -> BTreeSet<(String, String)> {
-        let mut named = BTreeSet::new();
+        let mut named: BTreeSet<(String, String)> = self.derived.configs.iter().cloned().collect();
         for gateway in self.gateways.iter() {
             let Some(frontend) = gateway.spec.tls.as_ref().and_then(|t| t.frontend.as_ref()) else { continue };
             let all = std::iter::once(&frontend.default).chain(frontend.per_port.iter().map(|p| &p.tls));
@@ -152,6 +171,9 @@ impl Objects {
         for ((namespace, _), live) in &self.derived.live {
             let rules = live.part.routes.iter().flat_map(|route| &route.spec.rules);
             rules.flat_map(|r| &r.backend_refs).for_each(|b| name(Some(namespace.clone()), &b.target));
+            let passed = live.part.passed.iter().flat_map(|spec| &spec.rules).flat_map(|rule| &rule.backend_refs);
+            passed.for_each(|b| name(Some(namespace.clone()), &b.target));
+            live.part.stand_in.iter().for_each(|b| name(Some(namespace.clone()), &b.target));
         }
         named
     }

@@ -169,7 +169,8 @@ async fn start(
     let before = last_good::load(resources.dir.as_deref(), &hub).await;
 
     let fleet = Fleet::new(config.classes);
-    let settings = Settings::new(fleet.clone(), config.ingress_classes, config.default_certificate);
+    let services = config.ingress_services;
+    let settings = Settings::new(fleet.clone(), config.ingress_classes, config.default_certificate, services);
     let mut tasks = JoinSet::new();
     let listening = Listening::new(Arc::clone(plane), resources.listen);
     tasks.spawn(listening.clone().accept(http, Slot::Http, shutdown.clone()));

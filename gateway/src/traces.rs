@@ -4,6 +4,7 @@
 //! what finds it full is dropped and counted. Sources: W3C Trace Context (traceparent), OpenTelemetry's `trace.proto` and
 //! `trace_service.proto` (of which only what is said here is written down).
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use atoll_reach::{Connect, host_and_port};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
@@ -171,6 +173,7 @@ async fn send(
     shutdown: CancellationToken,
 ) {
     let (mut failing, mut ended) = (false, false);
+    let mut link = Link { connect, collector: collector.clone(), open: None };
     while !ended {
         let mut batch = Vec::new();
         ended = shutdown.run_until_cancelled(waiting.recv_many(&mut batch, BATCH_MAX)).await.is_none_or(|n| n == 0);
@@ -186,7 +189,8 @@ async fn send(
             continue;
         }
         let many = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-        let sent = tokio::time::timeout(SENT_WITHIN, export(&*connect, &collector, otlp::request(&instance, batch)));
+        let request = otlp::request(&instance, batch);
+        let sent = tokio::time::timeout(SENT_WITHIN, link.export(&request));
         match sent.await.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok(()) => failing = false,
             Err(why) => {
@@ -199,30 +203,79 @@ async fn send(
     }
 }
 
-async fn export(
-    connect: &dyn Connect,
-    collector: &str,
-    request: otlp::ExportTraceServiceRequest,
-) -> Result<(), String> {
+/// The connection to a collector, kept from one batch to the next.
+struct Link {
+    connect: Arc<dyn Connect>,
+    collector: String,
+    open: Option<Open>,
+}
+
+/// It goes on while something is sent.
+struct Open {
+    sender: http2::SendRequest<Full<Bytes>>,
+    driving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
+}
+
+/// Why spans were not taken.
+enum Failed {
+    /// Nobody said anything.
+    Lost(String),
+    /// The collector says no.
+    Refused(String),
+}
+
+impl Link {
+    async fn export(&mut self, request: &otlp::ExportTraceServiceRequest) -> Result<(), String> {
+        let kept = self.open.is_some();
+        let message = frame(request);
+        let mut said = self.once(message.clone()).await;
+        if kept && matches!(said, Err(Failed::Lost(_))) {
+            // One that was kept may be closed already.
+            said = self.once(message).await;
+        }
+        said.map_err(|failed| match failed {
+            Failed::Lost(why) | Failed::Refused(why) => why,
+        })
+    }
+
+    async fn once(&mut self, message: Bytes) -> Result<(), Failed> {
+        let lost = |e: hyper::Error| Failed::Lost(e.to_string());
+        let Open { mut sender, mut driving } = match self.open.take() {
+            Some(open) => open,
+            None => open(&*self.connect, &self.collector).await.map_err(Failed::Lost)?,
+        };
+        let mut asked = head(METHOD, Full::new(message));
+        let target = format!("http://{}{METHOD}", self.collector).parse();
+        *asked.uri_mut() = target.map_err(|_| Failed::Refused("the collector is no host:port".to_owned()))?;
+        let call = async {
+            sender.ready().await.map_err(lost)?;
+            let (head, body) = sender.send_request(asked).await.map_err(lost)?.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|e| Failed::Lost(e.to_string()))?;
+            match status(&head.headers).or_else(|| body.trailers().and_then(status)) {
+                Some("0") => Ok(()),
+                status => Err(Failed::Refused(format!("grpc-status {status:?}"))),
+            }
+        };
+        let said = tokio::select! {
+            said = call => said,
+            ended = &mut driving => {
+                return Err(Failed::Lost(format!("the collector closed the connection: {ended:?}")));
+            }
+        };
+        if !matches!(said, Err(Failed::Lost(_))) {
+            self.open = Some(Open { sender, driving });
+        }
+        said
+    }
+}
+
+async fn open(connect: &dyn Connect, collector: &str) -> Result<Open, String> {
     let (host, port) = host_and_port(collector).ok_or("the collector is no host:port")?;
     let stream = connect.connect(host, port).await.map_err(|e| e.to_string())?;
-    let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|e| e.to_string())?;
-    let mut asked = head(METHOD, Full::<Bytes>::new(frame(&request)));
-    *asked.uri_mut() = format!("http://{collector}{METHOD}").parse().map_err(|_| "the collector is no host:port")?;
-    let call = async {
-        let answer = sender.send_request(asked).await.map_err(|e| e.to_string())?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|e| e.to_string())?;
-        match status(&head.headers).or_else(|| body.trailers().and_then(status)) {
-            Some("0") => Ok(()),
-            status => Err(format!("grpc-status {status:?}")),
-        }
-    };
-    tokio::select! {
-        said = call => said,
-        ended = connection => Err(format!("the collector closed the connection: {ended:?}")),
-    }
+    let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (sender, connection) = shaken.map_err(|e| e.to_string())?;
+    Ok(Open { sender, driving: Box::pin(connection) })
 }
 
 /// The messages, as far as they are used.

@@ -131,6 +131,7 @@ pub(crate) fn told(config: &Config) -> Value {
         traces,
         ingress_classes,
         default_certificate,
+        ingress_services,
         classes,
         service,
         own,
@@ -146,9 +147,12 @@ pub(crate) fn told(config: &Config) -> Value {
     let clients: BTreeMap<String, &Standing> =
         clients.iter().map(|(range, standing)| (range.to_string(), standing)).collect();
     let traces = traces.as_ref().map(|to| json!({"collector": to.collector, "sample": to.sample}));
-    let certificate = default_certificate.as_ref().map(|(namespace, name)| format!("{namespace}/{name}"));
+    let named = |at: &Option<(String, String)>| at.as_ref().map(|(namespace, name)| format!("{namespace}/{name}"));
+    let certificate = named(default_certificate);
+    let [tcp, udp] = ingress_services;
     json!({
         "ingressClasses": ingress_classes, "ingressDefaultCertificate": certificate,
+        "ingressTcpServices": named(tcp), "ingressUdpServices": named(udp),
         "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "classes": classes,
         "service": service, "own": own, "node": node, "limits": limits,
         "trustedProxies": {"cidrs": trusted.cidrs, "hops": trusted.hops},

@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::ingress::{self, Derived, Settings};
-use crate::objects::{Edit, Kept, Kind, Name, Objects, name_of};
+use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, name_of};
 use crate::tls::AUTHORITY_KEY;
 
 /// Which definition is looked at.
@@ -56,6 +56,8 @@ pub(crate) struct Watches {
     policies: Watched<BackendTLSPolicy>,
     grants: Watched<ReferenceGrant>,
     secrets: Watched<Secret>,
+    /// Those that hold nothing but authorities.
+    bundles: Watched<Secret>,
     configs: Watched<ConfigMap>,
     services: Watched<Service>,
     slices: Watched<EndpointSlice>,
@@ -210,6 +212,7 @@ impl Watches {
             policies: start.follow(all()),
             grants: start.follow(all()),
             secrets: start.follow(all().fields("type=kubernetes.io/tls")),
+            bundles: start.follow_part(all().fields("type=Opaque"), only_authorities),
             configs: start.follow_part(all(), only_authority),
             services: start.follow(all()),
             slices: start.follow(all()),
@@ -244,6 +247,7 @@ impl Watches {
             && self.policies.is_listed()
             && self.grants.is_listed()
             && self.secrets.is_listed()
+            && self.bundles.is_listed()
             && self.configs.is_listed()
             && self.services.is_listed()
             && self.slices.is_listed()
@@ -317,7 +321,10 @@ impl Watches {
             Kind::Udp => self.udp.take(name, objects),
             Kind::Policy => self.policies.take(name, objects),
             Kind::Grant => self.grants.take(name, objects),
-            Kind::Secret => self.secrets.take(name, objects),
+            Kind::Secret => {
+                let reference = ObjectRef::new(&name.1).within(&name.0);
+                objects.take(name, self.secrets.store.get(&reference).or_else(|| self.bundle(&reference)))
+            }
             Kind::Config => self.configs.take(name, objects),
             Kind::Service => self.services.take(name, objects),
             Kind::Slice => self.slices.take(name, objects),
@@ -325,6 +332,20 @@ impl Watches {
             Kind::Ingress => self.ingresses.take(name, objects),
             Kind::IngressClass => self.ingress_classes.take(name, objects),
         }
+    }
+
+    /// One that holds authorities; of the others of its kind nothing is looked at.
+    fn bundle(&self, reference: &ObjectRef<Secret>) -> Option<Arc<Secret>> {
+        self.bundles.store.get(reference).filter(|secret| secret.data.is_some())
+    }
+
+    /// Those with certificates, and those with authorities.
+    fn all_secrets(&self) -> Shelf<Secret> {
+        if !self.secrets.is_listed() || !self.bundles.is_listed() {
+            return self.before.secrets.clone();
+        }
+        let bundles = self.bundles.store.state().into_iter().filter(|secret| secret.data.is_some());
+        bundles.chain(self.secrets.store.state()).collect()
     }
 
     /// What is known now.
@@ -341,7 +362,7 @@ impl Watches {
             udp: self.udp.objects(&self.before.udp),
             policies: self.policies.objects(&self.before.policies),
             grants: self.grants.objects(&self.before.grants),
-            secrets: self.secrets.objects(&self.before.secrets),
+            secrets: self.all_secrets(),
             configs: self.configs.objects(&self.before.configs),
             services: self.services.objects(&self.before.services),
             slices: self.slices.objects(&self.before.slices),
@@ -365,8 +386,18 @@ struct Start<'a> {
 fn only_authority(map: &mut ConfigMap) {
     map.binary_data = None;
     if let Some(data) = &mut map.data {
+        // Ports lead to Services, in what belongs to Ingresses.
+        data.retain(|key, _| key == AUTHORITY_KEY || key.parse::<u16>().is_ok());
+    }
+}
+
+/// Of an Opaque Secret nothing else is looked at.
+fn only_authorities(secret: &mut Secret) {
+    if let Some(data) = &mut secret.data {
         data.retain(|key, _| key == AUTHORITY_KEY);
     }
+    secret.data = secret.data.take().filter(|data| !data.is_empty());
+    secret.metadata.annotations = None;
 }
 
 impl Start<'_> {

@@ -2,10 +2,12 @@
 //!
 //! It is the translation that the gateway serves Ingresses by. Services in the files tell the numbers of ports that have names.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use atoll_api::ingress::{INGRESS_CLASS, Options, export, is_served, translate};
+use atoll_api::ingress::{Data, INGRESS_CLASS, Options, Stream, export, is_served, streams, translate};
+use atoll_api::kinds::gateway::{GATEWAY_GROUP, GatewaySpec};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::ResourceExt as _;
@@ -47,7 +49,8 @@ impl ImportIngress {
         if let Some(class) = &self.class {
             ingresses.retain(|ingress| is_served(ingress, &classes, std::slice::from_ref(class)));
         }
-        if ingresses.is_empty() {
+        let services_of_ports = Data { tcp: ports(&all, "tcp-services"), udp: ports(&all, "udp-services") };
+        if ingresses.is_empty() && services_of_ports == Data::default() {
             return Err(Failure::failed("there is no Ingress in the files".to_owned()));
         }
         let certificate = self.default_certificate.as_deref().map(|said| {
@@ -63,9 +66,21 @@ impl ImportIngress {
         let port = |namespace: &str, name: &str, port: &str| {
             let at = |s: &&Arc<Service>| s.namespace().as_deref() == Some(namespace) && s.name_any() == name;
             let ports = services.iter().find(at)?.spec.as_ref()?.ports.as_ref()?;
-            ports.iter().find(|p| p.name.as_deref() == Some(port)).map(|p| p.port)
+            ports.iter().find(|p| port.is_empty() || p.name.as_deref() == Some(port)).map(|p| p.port)
         };
-        let made = export(&translate(&ingresses, &options), &options, &port);
+        let passed = streams(&services_of_ports, &options);
+        for (map, finding) in &passed.findings {
+            note(format!("ConfigMap {map}: {finding}"));
+        }
+        let mut translation = translate(&ingresses, &options);
+        if !passed.listeners.is_empty() {
+            let class = options.class.clone();
+            let spec = || GatewaySpec { gateway_class_name: class, ..GatewaySpec::default() };
+            translation.gateway.get_or_insert_with(spec).listeners.extend(passed.listeners.clone());
+        }
+        let mut made = export(&translation, &options, &port);
+        let routes: Vec<Value> = passed.streams.iter().map(|stream| route(stream, &made.objects)).collect();
+        made.objects.extend(routes);
         for (ingress, finding) in &made.notes {
             note(format!("Ingress {ingress}: {finding}"));
         }
@@ -73,6 +88,30 @@ impl ImportIngress {
         let pages = made.objects.iter().map(yaml).collect::<Outcome<Vec<String>>>()?;
         globals.output.show(&list, || pages.join("---\n"))
     }
+}
+
+/// The route of a port, at the Gateway that has its listener.
+fn route(stream: &Stream, objects: &[Value]) -> Value {
+    let mut parent = stream.parent.clone();
+    let has = |gateway: &&Value| {
+        let listeners = gateway["spec"]["listeners"].as_array();
+        listeners.into_iter().flatten().any(|listener| listener["name"] == stream.name.as_str())
+    };
+    let mut gateways = objects.iter().filter(|object| object["kind"] == "Gateway");
+    if let Some(name) = gateways.find(has).and_then(|gateway| gateway["metadata"]["name"].as_str()) {
+        name.clone_into(&mut parent.name);
+    }
+    json!({"apiVersion": format!("{GATEWAY_GROUP}/v1"), "kind": stream.kind,
+        "metadata": {"name": stream.name, "namespace": stream.namespace},
+        "spec": {"parentRefs": [parent], "rules": [stream.rule]}})
+}
+
+/// The ports of the ConfigMaps of that name.
+fn ports(all: &[Value], name: &str) -> BTreeMap<String, String> {
+    let is_it = |object: &&Value| object["kind"] == "ConfigMap" && object["metadata"]["name"] == name;
+    let data = all.iter().filter(is_it).filter_map(|object| object["data"].as_object());
+    let pairs = data.flatten().filter_map(|(port, to)| Some((port.clone(), to.as_str()?.to_owned())));
+    pairs.collect()
 }
 
 fn of_kind<K: DeserializeOwned>(all: &[Value], kind: &str) -> Outcome<Vec<Arc<K>>> {

@@ -82,6 +82,7 @@ pub(crate) async fn run_gateway(
         traces: config.gateway.traces.clone(),
         ingress_classes: config.gateway.ingress_classes.clone(),
         default_certificate: config.gateway.default_certificate.clone(),
+        ingress_services: config.gateway.ingress_services.clone(),
     };
     let resources = atoll_gateway::Resources {
         topology: common.topology,

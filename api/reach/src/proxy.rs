@@ -21,7 +21,7 @@ const REST_BYTES_MAX: usize = 2048;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It begins otherwise.
-    #[error("no PROXY protocol header of version 2")]
+    #[error("no PROXY protocol header that is taken here")]
     Missing,
     /// Command, family or protocol that there is not, or is not ours.
     #[error("PROXY protocol header of an unknown kind")]

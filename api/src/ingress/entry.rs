@@ -7,6 +7,9 @@ use crate::kinds::gateway::{
     ReferenceGrantSpec, ReferenceGrantTo, RouteNamespaces, SecretObjectReference,
 };
 
+/// Before the names of listeners whose TLS is passed on.
+pub(super) const PASSED: &str = "tls";
+
 /// The name of a host's listener.
 fn name(scheme: &str, host: &str) -> String {
     match host {
@@ -34,8 +37,10 @@ pub(super) fn gateway(options: &Options, hosts: &Hosts, translation: &mut Transl
     let listeners: Vec<Listener> = hosts.iter().flat_map(|(name, host)| listeners(options, name, host)).collect();
     let spec = GatewaySpec { gateway_class_name: options.class.clone(), listeners, ..GatewaySpec::default() };
     translation.gateway = Some(spec);
-    let mut certificates: Vec<&(String, String)> =
-        hosts.values().filter_map(|host| host.certificate.as_ref()).collect();
+    let shown = hosts.values().filter(|host| host.passes.is_none());
+    let mut certificates: Vec<&(String, String)> = shown
+        .flat_map(|host| host.certificate.iter().chain(host.clients.iter().map(|clients| &clients.secret)))
+        .collect();
     certificates.sort_unstable();
     certificates.dedup();
     for (namespace, secrets) in by_namespace(&certificates, &options.namespace) {
@@ -78,6 +83,18 @@ fn listeners(options: &Options, host: &str, of: &Host) -> Vec<Listener> {
         tls: None,
         allowed_routes: Some(all),
     };
+    if of.passes.is_some() {
+        let tls = ListenerTls { mode: Some("Passthrough".to_owned()), ..ListenerTls::default() };
+        let passed = Listener {
+            name: name(PASSED, host),
+            port: 443,
+            protocol: "TLS".to_owned(),
+            tls: Some(tls),
+            ..plain.clone()
+        };
+        return vec![plain, passed];
+    }
+    let asked = of.clients.iter().flat_map(|clients| clients.options(&options.namespace));
     let secure = of.certificate.as_ref().map(|(namespace, secret)| Listener {
         name: name("https", host),
         port: 443,
@@ -88,6 +105,7 @@ fn listeners(options: &Options, host: &str, of: &Host) -> Vec<Listener> {
                 name: secret.clone(),
                 ..SecretObjectReference::default()
             }],
+            options: asked.collect(),
             ..ListenerTls::default()
         }),
         ..plain.clone()

@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use super::paths::BEGINS;
 use super::read::Finding;
+use super::steps::SERVICE;
+use super::table::way;
 use super::{Options, Part, Route, Translation};
-use crate::kinds::gateway::{GATEWAY_GROUP, GatewaySpec, HTTPRouteSpec};
+use crate::kinds::gateway::{BackendObjectReference, GATEWAY_GROUP, GatewaySpec, HTTPRouteSpec, TLSRouteSpec};
 
 /// A Gateway has at most so many listeners.
 const LISTENERS_MAX: usize = 64;
@@ -23,7 +25,7 @@ pub struct Export {
     pub notes: Vec<(String, Finding)>,
 }
 
-/// Finds the number of a port: namespace, Service, name.
+/// Finds the number of a port: namespace, Service, name; without a name the first.
 pub type PortNamed<'a> = dyn Fn(&str, &str, &str) -> Option<i32> + 'a;
 
 /// Makes objects of a translation.
@@ -42,7 +44,11 @@ pub fn export(translation: &Translation, options: &Options, port: &PortNamed<'_>
         for route in &part.routes {
             writing.route(part, route, &places, port);
         }
-        writing.policies(name, part);
+        for (at, spec) in part.passed.iter().enumerate() {
+            writing.passed(part, (at, spec), name, &places, port);
+        }
+        writing.others(part);
+        writing.policies(name, part, port);
         writing.backends(part);
     }
     out
@@ -98,28 +104,76 @@ impl Writing<'_> {
                 }
             }
             for backend in &mut rule.backend_refs {
-                let Some(at) = backend.target.port.filter(|number| *number < 0) else { continue };
-                let name =
-                    usize::try_from(-1 - at).ok().and_then(|at| part.port_names.get(at)).cloned().unwrap_or_default();
-                backend.target.port = port(self.namespace, &backend.target.name, &name);
-                if backend.target.port.is_none() {
-                    let why = format!(
-                        "Service `{}` is not in the files, so the number of its port `{name}` is not known",
-                        backend.target.name
-                    );
-                    self.note("backend.service.port.name", why, "HTTPRoute backendRefs with the number of the port");
-                }
+                self.number(part, &mut backend.target, port);
             }
         }
         self.out.objects.push(json!({"apiVersion": format!("{GATEWAY_GROUP}/v1"), "kind": "HTTPRoute",
             "metadata": {"name": route.name, "namespace": self.namespace}, "spec": spec}));
     }
 
+    /// Finds the number of a port that is named.
+    fn number(&mut self, part: &Part, target: &mut BackendObjectReference, port: &PortNamed<'_>) {
+        let Some(at) = target.port.filter(|number| *number < 0) else { return };
+        let name = usize::try_from(-1 - at).ok().and_then(|at| part.port_names.get(at)).cloned().unwrap_or_default();
+        target.port = port(self.namespace, &target.name, &name);
+        if target.port.is_none() {
+            let why = format!(
+                "Service `{}` is not in the files, so the number of its port `{name}` is not known",
+                target.name
+            );
+            self.note("backend.service.port.name", why, "HTTPRoute backendRefs with the number of the port");
+        }
+    }
+
+    /// TLS that is passed on.
+    fn passed(
+        &mut self,
+        part: &Part,
+        (at, spec): (usize, &TLSRouteSpec),
+        ingress: &str,
+        places: &BTreeMap<String, String>,
+        port: &PortNamed<'_>,
+    ) {
+        let mut spec = spec.clone();
+        for parent in &mut spec.parent_refs {
+            if let Some(place) = parent.section_name.as_ref().and_then(|section| places.get(section)) {
+                parent.name.clone_from(place);
+            }
+        }
+        for backend in spec.rules.iter_mut().flat_map(|rule| &mut rule.backend_refs) {
+            self.number(part, &mut backend.target, port);
+        }
+        let name = if at == 0 { ingress.to_owned() } else { format!("{ingress}-{}", at + 1) };
+        self.out.objects.push(json!({"apiVersion": format!("{GATEWAY_GROUP}/v1"), "kind": "TLSRoute",
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec}));
+    }
+
+    /// What objects of the Gateway API do not say.
+    fn others(&mut self, part: &Part) {
+        if let Some(stand_in) = &part.stand_in {
+            let why = format!("`{}` takes no requests where the backend has no endpoint", stand_in.target.name);
+            self.note("default-backend", why, way("default-backend"));
+        }
+        if part.key.is_some() {
+            let why = "a TrafficPolicy says it of the Service: balance.method RingHash, hashOn a header or a cookie";
+            self.note("upstream-hash-by", why.to_owned(), way("upstream-hash-by"));
+        }
+        if let Some(trusts) = &part.trusts {
+            let why = format!(
+                "a BackendTLSPolicy trusts a ConfigMap with the `ca.crt` of Secret `{}`, hostname `{}`; what is shown to backends is of the Gateway",
+                trusts.secret, trusts.name
+            );
+            self.note("proxy-ssl-secret", why, way("proxy-ssl-secret"));
+        }
+    }
+
     /// The filters: of all rules on the routes, of some on these.
-    fn policies(&mut self, ingress: &str, part: &Part) {
+    fn policies(&mut self, ingress: &str, part: &Part, port: &PortNamed<'_>) {
         let mut by_rules: BTreeMap<&[String], Vec<Value>> = BTreeMap::new();
         for step in &part.steps {
-            by_rules.entry(&step.rules).or_default().push(json!(step.step));
+            let mut written = json!(step.step);
+            self.pages(&mut written, port);
+            by_rules.entry(&step.rules).or_default().push(written);
         }
         if !part.closed.is_empty() {
             // Nobody gets in, as with the Ingress.
@@ -139,12 +193,32 @@ impl Writing<'_> {
         }
     }
 
+    /// Names the Services that give pages as people name them.
+    fn pages(&mut self, step: &mut Value, port: &PortNamed<'_>) {
+        for page in step.get_mut("pages").and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(backend) = page.get_mut("backendRef").and_then(Value::as_object_mut) else { continue };
+            if backend.get("kind").and_then(Value::as_str) != Some(SERVICE) {
+                continue;
+            }
+            backend.remove("kind");
+            let name = backend.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            match port(self.namespace, &name, "") {
+                Some(number) => drop(backend.insert("port".to_owned(), json!(number))),
+                None => {
+                    backend.insert("port".to_owned(), json!(80));
+                    let why = format!("Service `{name}` is not in the files, so that its first port is 80 is a guess");
+                    self.note("default-backend", why, way("default-backend"));
+                }
+            }
+        }
+    }
+
     fn backends(&mut self, part: &Part) {
         if part.grpc {
             let why = "its Services' ports need appProtocol kubernetes.io/h2c".to_owned();
             self.note("backend-protocol", why, "GRPCRoute, or appProtocol of the Service's port");
         }
-        if part.backend_tls {
+        if part.backend_tls && part.trusts.is_none() {
             self.note(
                 "backend-protocol",
                 "its Services need a policy that says whom to trust".to_owned(),

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::read::Finding;
+use super::table::way;
+use super::tls::Clients;
 use super::wish::{Backend, Canary, Wish, Wished};
 
 /// A path of a host.
@@ -26,6 +28,10 @@ pub(super) struct Host {
     pub(super) certificate: Option<(String, String)>,
     /// The certificate is its own, not that of everybody.
     pub(super) has_own: bool,
+    /// How clients are asked for certificates.
+    pub(super) clients: Option<Clients>,
+    /// Its TLS is passed on to the backend of that path, by its place among [`Self::paths`].
+    pub(super) passes: Option<usize>,
     /// Everything goes to that host instead.
     pub(super) moved: Option<String>,
 }
@@ -72,7 +78,71 @@ pub(super) fn merge(wishes: &mut [Wish], default_certificate: Option<&(String, S
         host.certificate = own.or(default_certificate).cloned();
     }
     www(wishes, &mut hosts, &certificates, default_certificate);
+    for (name, host) in &mut hosts {
+        pass(wishes, name, host);
+        ask(wishes, name, host);
+    }
     hosts
+}
+
+/// Whose TLS is passed on: the owner of the host's root says.
+fn pass(wishes: &mut [Wish], name: &str, host: &mut Host) {
+    let root = host.paths.iter().position(|path| wishes[path.owner].paths[path.at].path.value == "/");
+    let mut found = None;
+    for owner in owners(host) {
+        if !wishes[owner].passes {
+            continue;
+        }
+        let of_root = root.filter(|at| host.paths[*at].owner == owner);
+        let why = match of_root {
+            None => Some("the root of the host is not its own"),
+            Some(_) if name.is_empty() => Some("without a host nobody knows whose TLS it is"),
+            Some(_) if !wishes[owner].steps.is_empty() || wishes[owner].clients.is_some() => {
+                Some("filters can't look into what is passed on")
+            }
+            Some(_) => None,
+        };
+        match why {
+            None => found = of_root,
+            Some(why) => {
+                let why = format!("`{name}`: {why}");
+                let finding =
+                    Finding { what: "ssl-passthrough".to_owned(), why, way: way("ssl-passthrough"), closes: true };
+                wishes[owner].findings.push(finding);
+            }
+        }
+    }
+    host.passes = found;
+}
+
+/// How a host asks clients for certificates: as the oldest Ingress says that wants it.
+fn ask(wishes: &mut [Wish], name: &str, host: &mut Host) {
+    let wanting: Vec<usize> = owners(host).into_iter().filter(|owner| wishes[*owner].clients.is_some()).collect();
+    let Some(first) = wanting.first() else { return };
+    let wanted = wishes[*first].clients.clone();
+    for owner in &wanting {
+        let why = if host.certificate.is_none() {
+            "it has no certificate of its own, so TLS doesn't end here".to_owned()
+        } else if wishes[*owner].clients != wanted {
+            format!(
+                "Ingress `{}/{}`, which is older, wants it otherwise",
+                wishes[*first].namespace, wishes[*first].name
+            )
+        } else {
+            continue;
+        };
+        let (what, way) = ("auth-tls-secret".to_owned(), way("auth-tls-secret"));
+        wishes[*owner].findings.push(Finding { what, why: format!("`{name}`: {why}"), way, closes: true });
+    }
+    host.clients = wanted.filter(|_| host.certificate.is_some());
+}
+
+/// Whose paths a host has, the oldest first.
+fn owners(host: &Host) -> Vec<usize> {
+    let mut owners: Vec<usize> = host.paths.iter().map(|path| path.owner).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    owners
 }
 
 /// The hosts of a path: its own, and aliases that nobody names.

@@ -12,13 +12,16 @@
 mod entry;
 mod export;
 mod hosts;
+mod key;
 mod paths;
 mod read;
 mod rules;
+mod services;
 mod steps;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -28,17 +31,21 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::ResourceExt as _;
 
 pub use export::{Export, PortNamed, export};
+pub use key::KeyPart;
 pub use paths::BEGINS;
 pub use read::{Finding, PREFIX};
+pub use services::{Data, Stream, Streams, streams};
+pub use steps::SERVICE;
+pub use tls::{BackendTls, option};
 
 use crate::kinds::gateway::{
-    GATEWAY_CONTROLLER, GatewaySpec, HTTPRequestRedirect, HTTPRouteMatch, HTTPRouteRule, HTTPRouteSpec,
-    ReferenceGrantSpec,
+    BackendRef, GATEWAY_CONTROLLER, GatewaySpec, HTTPBackendRef, HTTPRequestRedirect, HTTPRouteMatch, HTTPRouteRule,
+    HTTPRouteSpec, L4Rule, ReferenceGrantSpec, TLSRouteSpec,
 };
 use crate::kinds::route_policy::FilterStep;
 use hosts::{Host, Owned, merge};
 use rules::{Writing, redirect};
-use wish::Wish;
+use wish::{Backend, Port, Wish};
 
 /// The IngressClass that exists from the start.
 pub const INGRESS_CLASS: &str = "atoll";
@@ -84,6 +91,12 @@ pub struct Part {
     /// Its routes: rules that go to backends have names, others (redirects) have none. The port of a backend below 0 is a place in
     /// `port_names`: -1 is the first.
     pub routes: Vec<Route>,
+    /// Routes of TLS that is passed on as it comes.
+    pub passed: Vec<TLSRouteSpec>,
+    /// What answers where a backend has no endpoint.
+    pub stand_in: Option<HTTPBackendRef>,
+    /// By what of a request its endpoint is chosen; nothing: as a TrafficPolicy says.
+    pub key: Option<Vec<KeyPart>>,
     /// Filters of its rules.
     pub steps: Vec<Step>,
     /// Rules that answer 503.
@@ -94,8 +107,10 @@ pub struct Part {
     pub port_names: Vec<String>,
     /// Its backends speak gRPC.
     pub grpc: bool,
-    /// And TLS: without a BackendTLSPolicy nobody is reached.
+    /// And TLS: without a BackendTLSPolicy, or whom it trusts itself, nobody is reached.
     pub backend_tls: bool,
+    /// Whom it trusts itself.
+    pub trusts: Option<BackendTls>,
     /// How many rules were named.
     named: usize,
 }
@@ -138,12 +153,23 @@ pub fn translate(ingresses: &[Arc<Ingress>], options: &Options) -> Translation {
     let mut translation = Translation::default();
     entry::gateway(options, &hosts, &mut translation);
     for (at, wish) in wishes.iter().enumerate() {
-        let mut part =
-            Part { grpc: wish.grpc, backend_tls: wish.backend_tls, findings: wish.findings.clone(), ..Part::default() };
+        let mut part = Part {
+            grpc: wish.grpc,
+            backend_tls: wish.backend_tls,
+            trusts: wish.trusts.clone(),
+            key: wish.key.clone(),
+            findings: wish.findings.clone(),
+            ..Part::default()
+        };
         let of_all = wish.steps.iter().map(|step| Step { rules: Vec::new(), step: step.clone() });
         part.steps.extend(of_all);
         for (name, host) in &hosts {
             routes(options, (at, wish), (name, host), &mut part);
+        }
+        if let Some(service) = wish.stand_in.clone() {
+            // At its first port.
+            let stand_in = rules::backend(&mut part, &Backend { service, port: Port::Name(String::new()) });
+            part.stand_in = Some(stand_in);
         }
         if wish.closed() {
             let names =
@@ -157,7 +183,8 @@ pub fn translate(ingresses: &[Arc<Ingress>], options: &Options) -> Translation {
 
 /// The routes of an Ingress at a host.
 fn routes(options: &Options, (at, wish): (usize, &Wish), (name, host): (&str, &Host), part: &mut Part) {
-    let schemes: &[&str] = if host.certificate.is_some() { &["http", "https"] } else { &["http"] };
+    let ends = host.certificate.is_some() && host.passes.is_none();
+    let schemes: &[&str] = if ends { &["http", "https"] } else { &["http"] };
     if let Some(to) = host.moved.as_ref().filter(|to| wish.www && wish.paths.iter().any(|wished| wished.host == **to)) {
         let to = HTTPRequestRedirect {
             hostname: Some(to.clone()),
@@ -173,6 +200,17 @@ fn routes(options: &Options, (at, wish): (usize, &Wish), (name, host): (&str, &H
     }
     let to_https = wish.always_to_https || wish.to_https && host.has_own;
     let mut writing = Writing { wish, host, part };
+    if let Some(passed) = host.passes.map(|at| &host.paths[at]).filter(|path| path.owner == at && !wish.closed()) {
+        let to = rules::backend(writing.part, &wish.paths[passed.at].backend);
+        let rule = L4Rule { name: None, backend_refs: vec![BackendRef { target: to.target, weight: None }] };
+        let spec = TLSRouteSpec {
+            parent_refs: entry::parents(options, name, &[entry::PASSED]),
+            hostnames: vec![name.to_owned()],
+            rules: vec![rule],
+            ..TLSRouteSpec::default()
+        };
+        writing.part.passed.push(spec);
+    }
     if let Some(to) = &wish.moved {
         let rules = writing.sent(&owned, to);
         return put(options, wish, name, schemes, rules, part);
@@ -193,6 +231,10 @@ fn routes(options: &Options, (at, wish): (usize, &Wish), (name, host): (&str, &H
     }
     if !rest.is_empty() {
         let rules = writing.served(&owned);
+        if let Some(clients) = &host.clients {
+            let names = rules.iter().filter_map(|rule| rule.name.clone()).collect();
+            writing.part.steps.push(Step { rules: names, step: clients.step() });
+        }
         put(options, wish, name, rest, rules, part);
     }
 }

@@ -67,6 +67,11 @@ impl Reader {
         self.findings.push(finding(name, why, closes));
     }
 
+    /// Something that is to be known, and opens nothing.
+    pub(super) fn note(&mut self, name: &str, why: impl Into<String>) {
+        self.findings.push(finding(name, why, false));
+    }
+
     pub(super) fn flag(&mut self, name: &str) -> Option<bool> {
         let written = self.text(name)?;
         match written.to_ascii_lowercase().as_str() {

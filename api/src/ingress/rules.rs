@@ -30,10 +30,10 @@ impl Writing<'_> {
         let (matched, odd) = wished.path.matched(self.host.regex);
         let name = format!("path-{}", self.part.named);
         self.part.named += 1;
-        let main = self.backend(&wished.backend);
+        let main = backend(self.part, &wished.backend);
         let mut rules = match &owned.canary {
-            Some((canary, backend)) => {
-                let other = self.backend(backend);
+            Some((canary, other)) => {
+                let other = backend(self.part, other);
                 parts(canary, &matched, main, other)
             }
             None => vec![(String::new(), on(&matched, None), vec![main])],
@@ -79,26 +79,6 @@ impl Writing<'_> {
         self.part.closed.extend(names.iter().cloned());
     }
 
-    fn backend(&mut self, backend: &Backend) -> HTTPBackendRef {
-        let port = match &backend.port {
-            Port::Number(number) => *number,
-            Port::Name(name) => {
-                let at = self.part.port_names.iter().position(|known| known == name);
-                let at = at.unwrap_or_else(|| {
-                    self.part.port_names.push(name.clone());
-                    self.part.port_names.len() - 1
-                });
-                -1 - i32::try_from(at).unwrap_or(i32::MAX - 1)
-            }
-        };
-        let target = BackendObjectReference {
-            name: backend.service.clone(),
-            port: Some(port),
-            ..BackendObjectReference::default()
-        };
-        HTTPBackendRef { target, ..HTTPBackendRef::default() }
-    }
-
     /// Every path is sent elsewhere.
     pub(super) fn sent(&mut self, owned: &[&Owned], to: &HTTPRequestRedirect) -> Vec<HTTPRouteRule> {
         let each = owned.iter().map(|owned| {
@@ -119,6 +99,24 @@ impl Writing<'_> {
         };
         Some(redirect(on(&exact, None), to))
     }
+}
+
+/// A backend; a port that has a name becomes a place among those of the part.
+pub(super) fn backend(part: &mut Part, backend: &Backend) -> HTTPBackendRef {
+    let port = match &backend.port {
+        Port::Number(number) => *number,
+        Port::Name(name) => {
+            let at = part.port_names.iter().position(|known| known == name);
+            let at = at.unwrap_or_else(|| {
+                part.port_names.push(name.clone());
+                part.port_names.len() - 1
+            });
+            -1 - i32::try_from(at).unwrap_or(i32::MAX - 1)
+        }
+    };
+    let target =
+        BackendObjectReference { name: backend.service.clone(), port: Some(port), ..BackendObjectReference::default() };
+    HTTPBackendRef { target, ..HTTPBackendRef::default() }
 }
 
 /// A rule that sends elsewhere.

@@ -2,10 +2,14 @@
 //!
 //! In: annotations. Out: filters for all paths of the Ingress. Where nginx and the filters differ: a limit answers 429, not 503.
 
+use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::{Map, Value, json};
 
 use super::read::Reader;
 use crate::kinds::route_policy::FilterStep;
+
+/// The kind of a backend that is the Service of that name, else the ServiceImport; its port 0 is the first.
+pub const SERVICE: &str = "ingress:Service";
 
 /// What may be sent with credentials where an Ingress does not say.
 const CORS_METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS";
@@ -33,6 +37,32 @@ pub(super) fn steps(reader: &mut Reader, namespace: &str) -> Vec<FilterStep> {
     basic(reader, namespace, &mut steps);
     steps.extend(forward(reader, namespace));
     steps
+}
+
+/// Errors of these statuses are told by another Service, which is asked as nginx asks it.
+pub(super) fn custom_errors(
+    reader: &mut Reader,
+    object: &Ingress,
+    namespace: &str,
+    stand_in: Option<&str>,
+) -> Option<FilterStep> {
+    let statuses = reader.list("custom-http-errors");
+    if let Some(odd) = statuses.iter().find(|s| !s.parse::<u16>().is_ok_and(|s| (400..=599).contains(&s))) {
+        reader.refuse("custom-http-errors", format!("`{odd}` is no status of an error"));
+        return None;
+    }
+    if statuses.is_empty() {
+        return None;
+    }
+    let Some(service) = stand_in else {
+        reader.refuse("custom-http-errors", "default-backend, which would tell them, is absent");
+        return None;
+    };
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let told = [("X-Namespace", namespace), ("X-Ingress-Name", &name)];
+    let told: Vec<Value> = told.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let page = json!({"statuses": statuses, "backendRef": {"kind": SERVICE, "name": service, "port": 0}, "backendHeaders": told});
+    Some(step("errorPages", json!({"pages": [page]})))
 }
 
 fn lists(reader: &Reader, steps: &mut Vec<FilterStep>) {

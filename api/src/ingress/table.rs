@@ -53,13 +53,14 @@ const AUTH: &str = "RoutePolicy filter forwardAuth";
 const BASIC: &str = "RoutePolicy filter basic";
 const CORS: &str = "RoutePolicy filter cors";
 const SESSION: &str = "HTTPRoute sessionPersistence";
-const CLIENTS: &str = "Gateway tls.frontend.validation";
+const CLIENTS: &str = "Gateway tls.frontend.validation, or tls.options atoll.dev/client-ca of a listener with RoutePolicy filter clientCertificate";
 const BACKEND_TLS: &str = "BackendTLSPolicy";
 const BALANCE: &str = "TrafficPolicy balance";
 const STREAMED: &str = "nothing: bodies are streamed, each side at its own pace";
 const HEADERS: &str = "RoutePolicy filter headers";
 const WAF: &str = "RoutePolicy filter extAuthz with a firewall behind it";
-const PAGES: &str = "RoutePolicy filter errorPages";
+const PAGES: &str = "RoutePolicy filter errorPages with backendRef";
+const STAND_IN: &str = "RoutePolicy filter errorPages with backendRef for 503";
 
 /// Every annotation that is known.
 pub const ANNOTATIONS: &[Row] = &[
@@ -100,12 +101,12 @@ pub const ANNOTATIONS: &[Row] = &[
     implied("auth-keepalive-share-vars", AUTH),
     implied("auth-keepalive-timeout", AUTH),
     closed("enable-global-auth", "RoutePolicy filter forwardAuth on the Gateway"),
-    closed("auth-tls-secret", CLIENTS),
-    closed("auth-tls-verify-client", CLIENTS),
-    closed("auth-tls-verify-depth", CLIENTS),
-    closed("auth-tls-match-cn", CLIENTS),
-    closed("auth-tls-pass-certificate-to-upstream", CLIENTS),
-    closed("auth-tls-error-page", CLIENTS),
+    guards("auth-tls-secret", CLIENTS),
+    guards("auth-tls-verify-client", CLIENTS),
+    guards("auth-tls-verify-depth", CLIENTS),
+    guards("auth-tls-match-cn", CLIENTS),
+    guards("auth-tls-pass-certificate-to-upstream", CLIENTS),
+    guards("auth-tls-error-page", CLIENTS),
     guards("whitelist-source-range", "RoutePolicy filter allow"),
     guards("allowlist-source-range", "RoutePolicy filter allow"),
     guards("denylist-source-range", "RoutePolicy filter deny"),
@@ -142,16 +143,16 @@ pub const ANNOTATIONS: &[Row] = &[
     refused("proxy-cookie-path", HEADERS),
     refused("proxy-redirect-from", HEADERS),
     refused("proxy-redirect-to", HEADERS),
-    closed("proxy-ssl-secret", BACKEND_TLS),
-    closed("proxy-ssl-verify", BACKEND_TLS),
-    closed("proxy-ssl-verify-depth", BACKEND_TLS),
-    closed("proxy-ssl-name", BACKEND_TLS),
-    closed("proxy-ssl-server-name", BACKEND_TLS),
+    guards("proxy-ssl-secret", BACKEND_TLS),
+    guards("proxy-ssl-verify", BACKEND_TLS),
+    guards("proxy-ssl-verify-depth", BACKEND_TLS),
+    guards("proxy-ssl-name", BACKEND_TLS),
+    guards("proxy-ssl-server-name", BACKEND_TLS),
     closed("proxy-ssl-ciphers", BACKEND_TLS),
-    closed("proxy-ssl-protocols", BACKEND_TLS),
+    guards("proxy-ssl-protocols", BACKEND_TLS),
     guards("backend-protocol", "appProtocol of the Service's port, GRPCRoute, BackendTLSPolicy"),
     closed("secure-backends", BACKEND_TLS),
-    closed("ssl-passthrough", "TLSRoute on a listener with tls.mode Passthrough"),
+    guards("ssl-passthrough", "TLSRoute on a listener with tls.mode Passthrough"),
     closed("ssl-ciphers", "Gateway listener tls.options"),
     implied("ssl-prefer-server-ciphers", "Gateway listener tls.options"),
     honoured("affinity", SESSION),
@@ -166,7 +167,7 @@ pub const ANNOTATIONS: &[Row] = &[
     refused("session-cookie-secure", SESSION),
     implied("session-cookie-change-on-failure", SESSION),
     implied("session-cookie-conditional-samesite-none", SESSION),
-    refused("upstream-hash-by", BALANCE),
+    honoured("upstream-hash-by", BALANCE),
     refused("upstream-hash-by-subset", BALANCE),
     refused("upstream-hash-by-subset-size", BALANCE),
     refused("load-balance", BALANCE),
@@ -183,9 +184,9 @@ pub const ANNOTATIONS: &[Row] = &[
     honoured("cors-expose-headers", CORS),
     honoured("cors-max-age", CORS),
     refused("custom-headers", HEADERS),
-    refused("custom-http-errors", PAGES),
+    honoured("custom-http-errors", PAGES),
     refused("disable-proxy-intercept-errors", PAGES),
-    refused("default-backend", "a second backend, or TrafficPolicy strategies"),
+    honoured("default-backend", STAND_IN),
     honoured("mirror-target", "HTTPRoute filter RequestMirror"),
     refused("mirror-request-body", "HTTPRoute filter RequestMirror"),
     refused("mirror-host", "HTTPRoute filter RequestMirror"),

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
 
+use super::key::{self, KeyPart};
 use super::paths::Path;
 use super::read::{Finding, Reader};
-use super::steps::{inside, steps};
+use super::steps::{custom_errors, inside, steps};
+use super::tls::{BackendTls, Clients};
 use crate::kinds::gateway::{
     BackendObjectReference, CookieConfig, HTTPHeader, HTTPHeaderFilter, HTTPPathModifier, HTTPRequestMirror,
     HTTPRequestRedirect, HTTPRouteFilter, HTTPRouteRetry, HTTPRouteTimeouts, HTTPUrlRewrite, SessionPersistence,
@@ -72,6 +74,16 @@ pub(super) struct Wish {
     pub(super) session: Option<SessionPersistence>,
     pub(super) grpc: bool,
     pub(super) backend_tls: bool,
+    /// Whom it trusts then; nothing: a BackendTLSPolicy says.
+    pub(super) trusts: Option<BackendTls>,
+    /// Its hosts ask clients for certificates.
+    pub(super) clients: Option<Clients>,
+    /// Its hosts' TLS is passed on as it comes.
+    pub(super) passes: bool,
+    /// By what endpoints are chosen.
+    pub(super) key: Option<Vec<KeyPart>>,
+    /// The Service that answers where the backend has no endpoint.
+    pub(super) stand_in: Option<String>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -84,6 +96,15 @@ impl Wish {
             reader.refuse("backend-protocol", format!("`{protocol}` is not HTTP, HTTPS, GRPC or GRPCS"));
         }
         let rewrite = reader.text("rewrite-target");
+        let backend_tls = protocol.ends_with('S');
+        let trusts = BackendTls::read(&mut reader, &namespace);
+        if trusts.is_some() && !backend_tls {
+            // It says how TLS is spoken, if it is.
+            reader.note("proxy-ssl-secret", "backend-protocol is neither HTTPS nor GRPCS, so no TLS is spoken");
+        }
+        let stand_in = reader.text("default-backend");
+        let mut all = steps(&mut reader, &namespace);
+        all.extend(custom_errors(&mut reader, object, &namespace, stand_in.as_deref()));
         let mut wish = Self {
             name: object.metadata.name.clone().unwrap_or_default(),
             paths: paths(object, &mut reader),
@@ -95,7 +116,7 @@ impl Wish {
             to_https: reader.flag("ssl-redirect").unwrap_or(true),
             always_to_https: reader.flag("force-ssl-redirect").unwrap_or(false),
             www: reader.flag("from-to-www-redirect").unwrap_or(false),
-            steps: steps(&mut reader, &namespace),
+            steps: all,
             filters: filters(&mut reader, &namespace),
             timeouts: reader
                 .seconds("proxy-read-timeout")
@@ -103,7 +124,12 @@ impl Wish {
             retry: retry(&mut reader),
             session: session(&mut reader),
             grpc: protocol.starts_with("GRPC"),
-            backend_tls: protocol.ends_with('S'),
+            backend_tls,
+            trusts: trusts.filter(|_| backend_tls),
+            clients: Clients::read(&mut reader, &namespace),
+            passes: reader.flag("ssl-passthrough").unwrap_or(false),
+            key: hash_key(&mut reader),
+            stand_in,
             findings: Vec::new(),
             rewrite,
             namespace,
@@ -280,6 +306,16 @@ fn mirror(name: String, port: u16) -> HTTPRouteFilter {
         filter_type: "RequestMirror".to_owned(),
         request_mirror: Some(HTTPRequestMirror { backend_ref, ..HTTPRequestMirror::default() }),
         ..HTTPRouteFilter::default()
+    }
+}
+
+fn hash_key(reader: &mut Reader) -> Option<Vec<KeyPart>> {
+    match key::parse(&reader.text("upstream-hash-by")?) {
+        Ok(parts) => Some(parts),
+        Err(why) => {
+            reader.refuse("upstream-hash-by", why);
+            None
+        }
     }
 }
 

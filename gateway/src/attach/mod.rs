@@ -14,6 +14,8 @@ pub(crate) struct Route<'a> {
     pub(crate) kind: &'static str,
     pub(crate) namespace: &'a str,
     pub(crate) hostnames: &'a [String],
+    /// It is made of what belongs to Ingresses.
+    pub(crate) is_ours: bool,
 }
 
 /// Host names that a listener and a route have in common, each with the rank of the route's own name.
@@ -50,7 +52,7 @@ pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReferenc
     let (gateway, set) = owner(draft, route, parent)?;
     let owner = &draft.gateways[gateway];
     // Ingresses have a Gateway of their own, which takes nothing else.
-    let is_ingress = route.kind == "Ingress";
+    let is_ingress = route.kind == "Ingress" || route.is_ours;
     if ingress::is_ours(&*owner.object) != is_ingress {
         return None;
     }

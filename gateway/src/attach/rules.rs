@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::duration;
+use atoll_api::ingress::KeyPart;
 use atoll_api::kinds::gateway::{
     BackendObjectReference, HTTPBackendRef, HTTPRouteFilter, HTTPRouteRetry, HTTPRouteTimeouts, ParentReference,
     SessionPersistence,
@@ -19,7 +20,7 @@ use crate::objects::Age;
 use crate::session::Session;
 use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
 use crate::table::{
-    Backend, Draft, Entry, From, ListenerDraft, Match, Problem, Resolver, Retry, Rule, Scope, Spot, Wants,
+    Backend, Draft, Entry, From, ListenerDraft, Match, OwnTls, Problem, Resolver, Retry, Rule, Scope, Spot, Wants,
 };
 
 /// Retries of a rule that does not say how many.
@@ -52,6 +53,12 @@ pub(crate) struct Route<'a> {
     pub(crate) age: Arc<Age>,
     /// Ports by name, which backends of Ingresses have; a number below 0 is a place here.
     pub(crate) port_names: &'a [String],
+    /// Who answers where a backend has no endpoint.
+    pub(crate) stand_in: Option<&'a HTTPBackendRef>,
+    /// By what endpoints are chosen.
+    pub(crate) key: Option<&'a [KeyPart]>,
+    /// How TLS is spoken to backends for which no BackendTLSPolicy says it.
+    pub(crate) own_tls: Option<&'a Result<OwnTls, String>>,
     pub(crate) rules: Vec<Written<'a>>,
 }
 
@@ -66,12 +73,19 @@ pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route
     draft.attached(RouteVerdicts { object, parents }, spots);
 }
 
-fn attach(draft: &mut Draft<'_>, route: &Route<'_>, parents: &mut Vec<ParentVerdict>, spots: &mut Vec<Spot>) {
+/// Attaches one of an object's routes; what became of it is added to what is there.
+pub(crate) fn attach(
+    draft: &mut Draft<'_>,
+    route: &Route<'_>,
+    parents: &mut Vec<ParentVerdict>,
+    spots: &mut Vec<Spot>,
+) {
     let mut compiled: BTreeMap<usize, Compiled<Rules>> = BTreeMap::new();
-    let meant = super::Route { kind: route.kind, namespace: route.namespace, hostnames: route.hostnames };
+    let meant =
+        super::Route { kind: route.kind, namespace: route.namespace, hostnames: route.hostnames, is_ours: false };
     for parent in route.parents {
         let Some(place) = find(draft, &meant, parent) else { continue };
-        let scope = Scope::of(place.gateway, &draft.gateways[place.gateway]);
+        let scope = Scope { own: route.own_tls.cloned(), ..Scope::of(place.gateway, &draft.gateways[place.gateway]) };
         let compiled = compiled.entry(place.gateway).or_insert_with(|| compile(&mut draft.resolver, route, &scope));
         if compiled.is_served() {
             for (at, hosts) in &place.listeners {
@@ -171,7 +185,15 @@ fn rule(
         attempts: r.attempts.map_or(RETRIES, |n| usize::try_from(n).unwrap_or_default()).min(RETRIES_MAX),
         backoff: time(r.backoff.as_ref()).unwrap_or(Duration::ZERO),
     });
+    let stand_in = resolve.route.stand_in.map(|b| Backend {
+        weight: 1,
+        name: backend_name(&b.target),
+        target: resolve.backend(&b.target).map_err(|p| p.message),
+        filters: Vec::new(),
+    });
     let rule = Rule {
+        stand_in,
+        key: resolve.route.key.map(<[KeyPart]>::to_vec),
         age: Arc::clone(&resolve.route.age),
         route: Arc::clone(route),
         index,
@@ -223,18 +245,8 @@ struct Backends<'r, 'a> {
 impl Backends<'_, '_> {
     fn backend(&mut self, target: &BackendObjectReference) -> Result<usize, Problem> {
         let from = From { kind: self.route.kind, namespace: self.route.namespace };
-        let named = target.port.filter(|port| *port < 0);
-        let named = named.and_then(|port| self.route.port_names.get(usize::try_from(-1 - port).ok()?));
-        let numbered;
-        let target = match named {
-            Some(name) => {
-                let port = self.resolver.port_named(self.route.namespace, &target.name, name, &self.scope.set);
-                numbered = BackendObjectReference { port: Some(port), ..target.clone() };
-                &numbered
-            }
-            None => target,
-        };
-        let found = self.resolver.resolve(target, from, self.scope, self.route.wants);
+        let target = self.resolver.numbered(target, self.route.namespace, self.route.port_names, &self.scope.set);
+        let found = self.resolver.resolve(&target, from, self.scope, self.route.wants);
         if let Err(problem) = &found {
             self.unresolved.get_or_insert(problem.clone());
         }

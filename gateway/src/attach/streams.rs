@@ -10,7 +10,7 @@ use atoll_api::kinds::gateway::{L4Rule, ParentReference};
 use super::rules::backend_name;
 use super::{Compiled, find, verdict};
 use crate::objects::Age;
-use crate::status::{RouteObject, RouteVerdicts};
+use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
 use crate::table::{Backend, Draft, From, Resolver, Scope, Spot, StreamRule, Wants};
 
 /// A route as it is written.
@@ -22,14 +22,30 @@ pub(crate) struct Route<'a> {
     pub(crate) parents: &'a [ParentReference],
     pub(crate) wants: Wants,
     pub(crate) age: Arc<Age>,
+    /// Ports by name; a number below 0 is a place here.
+    pub(crate) port_names: &'a [String],
+    /// It is made of what belongs to Ingresses: it stands at their Gateway, and a Service that isn't there means the ServiceImport.
+    pub(crate) is_ours: bool,
     pub(crate) rules: &'a [L4Rule],
 }
 
 /// Attaches a route to all of its parents.
 pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route: &Route<'_>) {
-    let mut compiled: BTreeMap<usize, Compiled<Option<Arc<StreamRule>>>> = BTreeMap::new();
     let (mut parents, mut spots) = (Vec::new(), Vec::new());
-    let meant = super::Route { kind: route.kind, namespace: route.namespace, hostnames: route.hostnames };
+    attach(draft, route, &mut parents, &mut spots);
+    draft.attached(RouteVerdicts { object, parents }, spots);
+}
+
+/// Attaches one of an object's routes; what became of it is added to what is there.
+pub(crate) fn attach(
+    draft: &mut Draft<'_>,
+    route: &Route<'_>,
+    parents: &mut Vec<ParentVerdict>,
+    spots: &mut Vec<Spot>,
+) {
+    let mut compiled: BTreeMap<usize, Compiled<Option<Arc<StreamRule>>>> = BTreeMap::new();
+    let Route { kind, namespace, hostnames, is_ours, .. } = *route;
+    let meant = super::Route { kind, namespace, hostnames, is_ours };
     for parent in route.parents {
         let Some(place) = find(draft, &meant, parent) else { continue };
         let scope = Scope::of(place.gateway, &draft.gateways[place.gateway]);
@@ -46,7 +62,6 @@ pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route
         }
         parents.push(verdict(parent, &place, compiled));
     }
-    draft.attached(RouteVerdicts { object, parents }, spots);
 }
 
 /// The older goes before the younger; each stands there once.
@@ -61,8 +76,9 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
     let mut compiled = Compiled { whole: 1, ..Compiled::default() };
     let mut backends = Vec::new();
     for b in route.rules.iter().flat_map(|rule| &rule.backend_refs) {
-        let from = From { kind: route.kind, namespace: route.namespace };
-        let found = resolver.resolve(&b.target, from, scope, route.wants);
+        let kind = if route.is_ours { "Ingress" } else { route.kind };
+        let target = resolver.numbered(&b.target, route.namespace, route.port_names, &scope.set);
+        let found = resolver.resolve(&target, From { kind, namespace: route.namespace }, scope, route.wants);
         if let Err(problem) = &found {
             compiled.unresolved.get_or_insert(problem.clone());
         }

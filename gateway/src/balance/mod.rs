@@ -8,6 +8,7 @@ mod dice;
 pub(crate) mod hash;
 mod latency;
 mod method;
+mod spoken;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 pub(crate) use dice::Dice;
 pub(crate) use latency::PeakEwma;
 pub(crate) use method::Balance;
+pub(crate) use spoken::{Looked, key as spoken};
 
 use crate::endpoint::{Live, LiveEndpoint, LivePart};
 use crate::health::Care;

@@ -1,4 +1,7 @@
-//! `errorPages`: pages of one's own in the place of answers of some statuses, whoever gave them.
+//! `errorPages`: pages of one's own in the place of answers of some statuses, whoever gave them. A page is written in the policy, or given by a
+//! server that is asked for it as ingress-nginx asks its default backend; where that gives none the answer stays as it was.
+//!
+//! Source: ingress-nginx, "Custom errors".
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -6,31 +9,52 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use atoll_api::kinds::route_policy::filters::{ErrorPage, ErrorPages};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, response};
 use serde_json::{Map, Value};
 
-use super::{Guard, Guarded, Making, parameters};
+use super::forward_auth::ANSWER_MAX;
+use super::{Guard, Guarded, Making, header_name, parameters};
+use crate::plane::Plane;
 use crate::policy::carried::{Carried, whole};
+use crate::policy::peer::Peer;
 use crate::policy::{Asked, Back};
 
 #[derive(Debug)]
 struct Page {
     statuses: Vec<RangeInclusive<u16>>,
-    body: Bytes,
-    kind: HeaderValue,
+    from: From,
     status: Option<StatusCode>,
 }
 
+/// Where a page comes from.
+#[derive(Debug)]
+enum From {
+    Here { body: Bytes, kind: HeaderValue },
+    There { peer: Arc<Peer>, told: HeaderMap },
+}
+
 impl Page {
-    fn make(written: &ErrorPage) -> Result<Self, String> {
+    fn make(written: &ErrorPage, making: &Making<'_>) -> Result<Self, String> {
         let kind = written.content_type.as_deref().unwrap_or("text/html; charset=utf-8");
         let status = written.status.map(|s| StatusCode::from_u16(s).map_err(|_| format!("pages.status: {s} is none")));
-        Ok(Self {
-            statuses: written.statuses.iter().map(|s| statuses(s)).collect::<Result<_, _>>()?,
-            body: Bytes::from(written.body.clone()),
-            kind: HeaderValue::from_str(kind).map_err(|_| format!("pages.contentType: `{kind}` is none"))?,
-            status: status.transpose()?,
-        })
+        let from = match &written.backend_ref {
+            None => From::Here {
+                body: Bytes::from(written.body.clone()),
+                kind: HeaderValue::from_str(kind).map_err(|_| format!("pages.contentType: `{kind}` is none"))?,
+            },
+            Some(_) if !written.body.is_empty() => return Err("pages: body or backendRef, not both".to_owned()),
+            Some(backend) => {
+                let mut told = HeaderMap::new();
+                for named in &written.backend_headers {
+                    let value = HeaderValue::from_str(&named.value);
+                    let value = value.map_err(|_| format!("pages.backendHeaders: `{}` is no value", named.value))?;
+                    told.insert(header_name("pages.backendHeaders", &named.name)?, value);
+                }
+                From::There { peer: (making.peer)(backend, false)?, told }
+            }
+        };
+        let statuses = written.statuses.iter().map(|s| statuses(s)).collect::<Result<_, _>>()?;
+        Ok(Self { statuses, from, status: status.transpose()? })
     }
 }
 
@@ -54,15 +78,58 @@ struct Pages(Arc<Vec<Page>>);
 #[async_trait]
 impl Guard for Pages {
     async fn request(&self, asked: &mut Asked<'_>) -> Option<Response<Bytes>> {
+        let asks = self.0.iter().any(|page| matches!(page.from, From::There { .. }));
+        let question = asks.then(|| Question {
+            plane: Arc::clone(asked.plane),
+            target: asked.head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
+            headers: asked.head.headers.clone(),
+        });
         let is_head = asked.head.method == Method::HEAD;
-        asked.backs.push(Box::new(Instead { pages: Arc::clone(&self.0), is_head }));
+        asked.backs.push(Box::new(Instead { pages: Arc::clone(&self.0), is_head, question }));
         None
+    }
+}
+
+/// What a server that gives pages is told of the request.
+struct Question {
+    plane: Arc<Plane>,
+    target: String,
+    headers: HeaderMap,
+}
+
+/// Headers of a request that go along.
+const ALONG: &[&str] = &["host", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+
+impl Question {
+    /// Asks for the page of a status.
+    async fn ask(&self, peer: &Peer, told: &HeaderMap, status: StatusCode) -> Option<(response::Parts, Bytes)> {
+        let mut request = Request::new(Bytes::new());
+        let headers = request.headers_mut();
+        for name in ALONG {
+            headers.extend(self.headers.get(*name).map(|value| (HeaderName::from_static(name), value.clone())));
+        }
+        headers.insert("x-code", HeaderValue::from(status.as_u16()));
+        if let Some(accepted) = self.headers.get(header::ACCEPT) {
+            headers.insert("x-format", accepted.clone());
+        }
+        if let Ok(target) = HeaderValue::from_str(&self.target) {
+            headers.insert("x-original-uri", target);
+        }
+        headers.extend(told.iter().map(|(name, value)| (name.clone(), value.clone())));
+        match peer.ask(&self.plane, request, ANSWER_MAX).await {
+            Ok(said) => Some((said.head, said.body)),
+            Err(why) => {
+                tracing::debug!(why, "no page for an error, so that is given as it is");
+                None
+            }
+        }
     }
 }
 
 struct Instead {
     pages: Arc<Vec<Page>>,
     is_head: bool,
+    question: Option<Question>,
 }
 
 #[async_trait]
@@ -72,27 +139,40 @@ impl Back for Instead {
         let Some(page) = self.pages.iter().find(|p| p.statuses.iter().any(|s| s.contains(&status))) else {
             return body;
         };
-        for gone in [
-            header::CONTENT_LENGTH,
-            header::CONTENT_ENCODING,
-            header::ETAG,
-            header::LAST_MODIFIED,
-            header::CONTENT_RANGE,
-        ] {
-            head.headers.remove(gone);
-        }
-        head.headers.insert(header::CONTENT_TYPE, page.kind.clone());
+        let text = match (&page.from, &self.question) {
+            (From::Here { body, kind }, _) => {
+                for gone in [
+                    header::CONTENT_LENGTH,
+                    header::CONTENT_ENCODING,
+                    header::ETAG,
+                    header::LAST_MODIFIED,
+                    header::CONTENT_RANGE,
+                ] {
+                    head.headers.remove(gone);
+                }
+                head.headers.insert(header::CONTENT_TYPE, kind.clone());
+                body.clone()
+            }
+            (From::There { peer, told }, Some(question)) => {
+                let Some((said, text)) = question.ask(peer, told, head.status).await else { return body };
+                (head.status, head.headers) = (said.status, said.headers);
+                crate::http::strip(&mut head.headers);
+                head.headers.remove(header::CONTENT_LENGTH);
+                text
+            }
+            (From::There { .. }, None) => return body,
+        };
         head.status = page.status.unwrap_or(head.status);
         if self.is_head {
-            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.body.len()));
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
             return whole(Bytes::new());
         }
-        whole(page.body.clone())
+        whole(text)
     }
 }
 
-pub(super) fn make(written: &Map<String, Value>, _: &Making<'_>) -> Guarded {
+pub(super) fn make(written: &Map<String, Value>, making: &Making<'_>) -> Guarded {
     let settings: ErrorPages = parameters(written)?;
-    let pages = settings.pages.iter().map(Page::make).collect::<Result<Vec<_>, _>>()?;
+    let pages = settings.pages.iter().map(|page| Page::make(page, making)).collect::<Result<Vec<_>, _>>()?;
     Ok(Arc::new(Pages(Arc::new(pages))))
 }

@@ -46,10 +46,10 @@ impl Tokens {
             Source::Published(published) => published,
         };
         let keys = published.keys(plane, false).await.ok_or(None)?;
-        match keys.0.claims(token, &self.expect, now) {
+        match keys.claims(token, &self.expect, now) {
             Err(Refused::UnknownKey) => {
                 let keys = published.keys(plane, true).await.ok_or(None)?;
-                keys.0.claims(token, &self.expect, now).map_err(bad)
+                keys.claims(token, &self.expect, now).map_err(bad)
             }
             other => other.map_err(bad),
         }

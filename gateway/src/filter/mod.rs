@@ -22,6 +22,7 @@ mod bandwidth;
 mod basic;
 mod cache;
 mod cidrs;
+mod client_certificate;
 mod compression;
 mod connections;
 mod cors;
@@ -212,6 +213,7 @@ const fn policy(
 pub(crate) const FILTERS: &[Row] = &[
     policy("hsts", BROWSERS, hsts::make),
     policy("errorPages", BROWSERS, error_pages::make),
+    policy("clientCertificate", STREAMS, client_certificate::make),
     policy("deny", &[], cidrs::deny),
     policy("allow", &[], cidrs::allow),
     policy("connections", &[], connections::make),

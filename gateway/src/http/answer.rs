@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::server::Client;
 use super::upload::{FromClient, Upload};
 use super::{behind, headers, mirror};
-use crate::balance::{Picked, draw, find};
+use crate::balance::{Looked, Picked, draw, find, spoken};
 use crate::filter::{Filter, Matched};
 use crate::plane::{Plane, Snapshot};
 use crate::policy::{self, Asked, normalise, pass, tell};
@@ -164,10 +164,25 @@ async fn serve(
     let mut body = Upload::new(plane, body, false);
     let (head, body, route) = (&mut head, &mut body, &rule.route);
     let (snapshot, host, tls) = (&snapshot, host.as_str(), client.tls);
+    let certificate = client.certificate.as_deref();
     let authorized = head.headers.contains_key(http::header::AUTHORIZATION);
     let (user, backs, behind) = (None, Vec::new(), None);
-    let mut asked =
-        Asked { plane, snapshot, head, body, client: address, tls, host, route, rule, authorized, user, backs, behind };
+    let mut asked = Asked {
+        plane,
+        snapshot,
+        head,
+        body,
+        client: address,
+        tls,
+        certificate,
+        host,
+        route,
+        rule,
+        authorized,
+        user,
+        backs,
+        behind,
+    };
     let matched = Matched { prefix: entry.matcher.prefix(), scheme, host, port: listener.port };
     if let Some(chain) = policies.chain(listener, route, rule.name.as_ref())
         && let Some(answer) = pass(&chain.guards, &mut asked).await
@@ -209,6 +224,8 @@ pub(super) async fn routed(
     if let Some(answer) = filtered(&backend.filters, asked, matched).await {
         return Ok(back(rule, Some(backend), origin, answer.map(Reply::own)));
     }
+    // Who stands in answers where nobody else is there.
+    let backend = rule.stand_in.as_ref().filter(|_| is_deserted(snapshot, backend)).unwrap_or(backend);
     let (place, standing) = plane.clients.standing(asked.client);
     let upstream = *backend
         .target
@@ -226,6 +243,10 @@ pub(super) async fn routed(
         backend_timeout: rule.backend_timeout,
         retry: rule.retry.as_ref(),
         session: kept.map(|(_, at)| at),
+        key: rule.key.as_ref().map(|parts| {
+            let looked = Looked { head: asked.head, host: asked.host, tls: asked.tls, client: asked.client };
+            spoken(parts, &looked)
+        }),
     };
     let mut body = asked.body.take();
     let h2 = snapshot.table.upstreams[upstream].h2;
@@ -341,6 +362,12 @@ fn begun(target: PathAndQuery) -> Option<PathAndQuery> {
 fn backend<'a>(plane: &Plane, rule: &'a Rule) -> Result<&'a Backend, Refusal> {
     let drawn = draw(&rule.backends, &plane.dice);
     drawn.ok_or_else(|| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend"))
+}
+
+/// Whether a backend has no endpoint.
+fn is_deserted(snapshot: &Snapshot, backend: &Backend) -> bool {
+    let Ok(upstream) = &backend.target else { return true };
+    snapshot.live[*upstream].parts.iter().all(|part| part.endpoints.is_empty())
 }
 
 /// The backend and the endpoint that a session goes to; nothing where that is gone.

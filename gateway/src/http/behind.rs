@@ -25,6 +25,7 @@ pub(super) fn begin(asked: &mut Asked<'_>, chain: &Arc<Chain>, matched: &Matched
     let Ok(permit) = Arc::clone(&plane.copies).try_acquire_owned() else { return };
     let (chain, host, user) = (Arc::clone(chain), asked.host.to_owned(), asked.user.clone());
     let (client, tls, authorized) = (asked.client, asked.tls, asked.authorized);
+    let certificate = asked.certificate.cloned();
     let (prefix, scheme, port) = (matched.prefix.map(str::to_owned), matched.scheme, matched.port);
     let (tracker, end) = (plane.tracker.clone(), plane.end.clone());
     let asks = async move {
@@ -37,6 +38,7 @@ pub(super) fn begin(asked: &mut Asked<'_>, chain: &Arc<Chain>, matched: &Matched
             body: &mut body,
             client,
             tls,
+            certificate: certificate.as_ref(),
             host: &host,
             route: &rule.route,
             rule: &rule,

@@ -92,6 +92,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) retry: Option<&'a Retry>,
     /// The endpoint of the request's session.
     pub(crate) session: Option<Picked>,
+    /// By what its endpoint is chosen, where the route says that and not the policy.
+    pub(crate) key: Option<u64>,
 }
 
 /// A request as it is sent: the same for every attempt.
@@ -279,9 +281,15 @@ impl<'a> Attempts<'a> {
         Self {
             live: &forward.snapshot.live[forward.upstream],
             tiers: question.tiers(&forward.plane.health, remembered, forward.place),
-            method: balance.map_or_else(BalanceMethod::default, |b| b.method),
-            key: match (ask, balance.filter(|b| b.method.goes_by_key())) {
-                (Ask::Whole(head), Some(balance)) => balance.key(&head.headers, forward.client),
+            method: match (forward.key, balance) {
+                (Some(_), balance) => {
+                    balance.map(|b| b.method).filter(|m| m.goes_by_key()).unwrap_or(BalanceMethod::RingHash)
+                }
+                (None, balance) => balance.map_or_else(BalanceMethod::default, |b| b.method),
+            },
+            key: match (forward.key, ask, balance.filter(|b| b.method.goes_by_key())) {
+                (Some(key), ..) => key,
+                (None, Ask::Whole(head), Some(balance)) => balance.key(&head.headers, forward.client),
                 _ => 0,
             },
             zone: place(forward.standing, &forward.snapshot.table.topology).zone,

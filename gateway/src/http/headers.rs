@@ -91,7 +91,7 @@ pub(super) fn upgrade(head: &Parts) -> Option<HeaderValue> {
 }
 
 /// Takes away what is between us and one neighbour.
-pub(super) fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers).filter_map(|t| t.parse().ok()).collect();
     // "Intermediaries ought to be careful": what says whom the request is for is no neighbour's.
     for name in named.into_iter().filter(|name| *name != header::HOST) {

@@ -73,6 +73,7 @@ fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) 
             backend_timeout: None,
             retry: None,
             session: None,
+            key: None,
         };
         if let Ok(answer) = forward.run(Ask::Whole(&head), payload, &mut Trace::default(), &mut Alarm::default()).await
         {

@@ -28,7 +28,7 @@ mod upload;
 pub(crate) use answer::{Line, answer, listener, passes, told};
 pub(crate) use body::{BodyError, InFlight, Outgoing, Reply};
 pub(crate) use forward::{Ask, Forward, Plain, Trace, frames};
-pub(crate) use headers::is_port;
+pub(crate) use headers::{is_port, strip};
 pub(crate) use refusal::Refusal;
 pub(crate) use server::{Client, speak};
 pub(crate) use upload::{FromClient, Payload, Upload};

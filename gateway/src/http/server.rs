@@ -27,6 +27,7 @@ use crate::http1;
 use crate::metrics::Cut;
 use crate::plane::Plane;
 use crate::table::Slot;
+use crate::tls::Shown;
 
 /// A client of HTTP/2 is asked so often whether it still is there, and has so long to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -40,6 +41,8 @@ pub(crate) struct Client {
     pub(crate) tls: bool,
     /// The name that TLS was opened for.
     pub(crate) sni: Option<String>,
+    /// The certificate that it showed.
+    pub(crate) certificate: Option<Box<Shown>>,
 }
 
 /// Serves one connection. `h2`: HTTP/2 is spoken. `stop`: no further requests.

@@ -103,6 +103,7 @@ impl Connection {
             backend_timeout: way.rule.backend_timeout,
             retry: None,
             session: None,
+            key: None,
         };
         let mut trace = Trace { listener: Some(way.listener), ..Trace::default() };
         let ask = Ask::Plain(Plain {

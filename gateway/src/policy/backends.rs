@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use atoll_api::ingress::SERVICE;
 use atoll_api::kinds::route_policy::filters::BackendRef;
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{ServicePort, Topology};
@@ -48,6 +49,10 @@ impl Backends {
         let (group, kind) = (written.group.as_deref().unwrap_or(""), written.kind.as_deref().unwrap_or("Service"));
         let mut at = match (group, kind) {
             ("", "Service") => self.local(slices, written, namespace)?,
+            ("", SERVICE) if self.services.get(&ObjectRef::new(&written.name).within(namespace)).is_none() => {
+                import(written, namespace, set, topology)?
+            }
+            ("", SERVICE) => self.local(slices, written, namespace)?,
             (IMPORT_GROUP, "ServiceImport") => import(written, namespace, set, topology)?,
             _ => return Err(format!("backendRef: kind {kind} is neither a Service nor a ServiceImport")),
         };
@@ -62,12 +67,18 @@ impl Backends {
         let service = service.ok_or_else(|| missing("does not exist"))?;
         let ports: Vec<ServicePort> =
             service.spec.iter().flat_map(|s| s.ports.iter().flatten()).cloned().map(service_port).collect();
-        let port = pick_port(&ports, Some(written.port), Wants::Http).ok_or_else(|| missing("has no such port"))?;
+        let port = port(&ports, written).ok_or_else(|| missing("has no such port"))?;
         let name = (namespace.to_owned(), written.name.clone());
         let its = slices.of(&name);
         let targets = its.flat_map(|slice| slice_targets(slice, &port.name, Wants::Http));
         Ok(targets.map(|target| At::ip(None, target.address, target.port)).collect())
     }
+}
+
+/// The port of that number; 0 is the first.
+fn port<'a>(ports: &'a [ServicePort], written: &BackendRef) -> Option<&'a ServicePort> {
+    let first = ports.first().map(|port| i32::from(port.port));
+    pick_port(ports, Some(written.port).filter(|port| *port != 0).or(first), Wants::Http)
 }
 
 fn import(written: &BackendRef, namespace: &str, set: Option<&str>, topology: &Topology) -> Result<Vec<At>, String> {
@@ -76,7 +87,7 @@ fn import(written: &BackendRef, namespace: &str, set: Option<&str>, topology: &T
     let missing = |why: &str| format!("backendRef: ServiceImport `{service}`: {why}");
     let facts = topology.services.get(set).and_then(|services| services.get(&service));
     let facts = facts.ok_or_else(|| missing(&format!("cluster set {set} has no such service")))?;
-    let port = pick_port(&facts.ports, Some(written.port), Wants::Http).ok_or_else(|| missing("has no such port"))?;
+    let port = port(&facts.ports, written).ok_or_else(|| missing("has no such port"))?;
     let mut at = Vec::new();
     let clusters = facts.clusters.iter().filter_map(|name| topology.clusters.get(name.as_str()));
     for cluster in clusters.filter(|c| c.set() == set && c.ready) {

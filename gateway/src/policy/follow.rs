@@ -1,10 +1,10 @@
-//! Follows RoutePolicies and what they refer to, and swaps in what became of them.
+//! Follows RoutePolicies and what they refer to ([`super::materials`]), and swaps in what became of them.
 //!
 //! In: a client, the topology, the stores of what routes are made of. Out: [`super::Newest`], statuses for the leader to write, a last good
 //! file. A policy or Secret that changed is in force at once; an endpoint of a filter's backend within a second. With the API server dead what
 //! was last good stays, through restarts, too.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,11 @@ use atoll_api::kinds::RoutePolicy;
 use atoll_api::kinds::route_policy::filters::BackendRef;
 use atoll_api::topology::{Site, Topology};
 use atoll_wire::follow::{Report, Snapshot as Followed};
-use atoll_wire::kept;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector;
 use kube::runtime::watcher;
-use kube::{Client, Resource, ResourceExt as _};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -27,17 +25,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::backends::Backends;
 use super::judge::{Judged, World, judge};
-use super::peer::At;
+use super::materials::{Found, Good, Materials, Secrets, Sources, key, load};
 use super::shares::{Demand, Shares};
 use super::stores::Stores;
-use crate::ingress::{self, Derived};
+use crate::ingress::Derived;
 use crate::objects::age;
 use crate::plane::Plane;
 use crate::status::{Update, policies};
 use crate::watch::{Watched, Watches};
 
-const FILE: &str = "policies.last-good";
-const FORM: &str = "atoll-gateway-policies-1";
 /// So often replicas tell one another what they are asked for, and the topology is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Changes of what policies refer to are taken together for so long.
@@ -57,23 +53,6 @@ pub(crate) struct Follow {
     /// What the hub is told of this replica.
     pub(crate) report: watch::Sender<Report>,
     pub(crate) dir: Option<PathBuf>,
-}
-
-/// What is kept on disk.
-#[derive(Default, Serialize, Deserialize)]
-struct Good {
-    policies: Vec<RoutePolicy>,
-    /// By `namespace/name`: those that policies name.
-    secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
-    /// Where backends of filters were.
-    backends: BTreeMap<String, Vec<Kept>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    cluster: Option<String>,
-    host: String,
-    port: u16,
 }
 
 /// Follows until `shutdown`.
@@ -275,41 +254,15 @@ impl Following {
 
     /// What the policies refer to, as it is now.
     fn referred(&self, objects: &[Arc<RoutePolicy>], listed: bool) -> (Secrets, Found) {
-        let (mut secrets, mut found) = (Secrets::new(), Found::new());
         let topology = Arc::clone(&self.given.topology.borrow().topology);
-        let slices = self.backends.slices_of(&services(objects));
-        for policy in objects {
-            let namespace = policy.namespace().unwrap_or_default();
-            let set = policy.labels().get(atoll_api::kinds::CLUSTER_SET_LABEL).map(String::as_str);
-            for step in &policy.spec.filters {
-                if let Some(name) = step.parameters.get("secretRef").and_then(|r| r.get("name")?.as_str()) {
-                    let at = format!("{namespace}/{name}");
-                    let known = if listed {
-                        self.secret(&namespace, name)
-                    } else {
-                        self.good.as_ref().and_then(|g| g.secrets.get(&at).cloned())
-                    };
-                    secrets.extend(known.map(|data| (at, data)));
-                }
-                let Some(written) = step.parameters.get("backendRef") else { continue };
-                let Ok(written) = serde_json::from_value::<BackendRef>(written.clone()) else { continue };
-                let key = key(&written, &namespace, set);
-                let now = self.backends.find(&slices, &written, &namespace, set, &topology);
-                let at = now.or_else(|why| {
-                    let kept = self.good.as_ref().filter(|_| !listed).and_then(|good| good.backends.get(&key));
-                    let back = |k: &Kept| At { cluster: k.cluster.clone(), host: k.host.clone(), port: k.port };
-                    kept.map(|all| all.iter().map(back).collect()).ok_or(why)
-                });
-                found.insert(key, at);
-            }
-        }
-        (secrets, found)
-    }
-
-    fn secret(&self, namespace: &str, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
-        let at = reflector::ObjectRef::new(name).within(namespace);
-        let secret = self.opaque.store.get(&at).or_else(|| self.users.store.get(&at))?;
-        Some(secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect())
+        let world = Sources {
+            opaque: &self.opaque.store,
+            users: &self.users.store,
+            backends: &self.backends,
+            topology: &topology,
+            good: self.good.as_ref().filter(|_| !listed),
+        };
+        world.referred(objects)
     }
 
     /// Says what became of them, where that is something else than they bear.
@@ -341,76 +294,9 @@ impl Following {
         }
     }
 
-    async fn save(&self, Materials { objects, secrets, backends }: &Materials) {
+    async fn save(&self, materials: &Materials) {
         let Some(dir) = self.given.dir.clone() else { return };
-        let plain = |policy: &Arc<RoutePolicy>| {
-            let mut policy = RoutePolicy::clone(policy);
-            policy.metadata.managed_fields = None;
-            policy
-        };
-        let objects = objects.iter().filter(|policy| !ingress::is_ours(&***policy));
-        let kept = |at: &At| Kept { cluster: at.cluster.clone(), host: at.host.clone(), port: at.port };
-        let found =
-            backends.iter().filter_map(|(key, at)| Some((key.clone(), at.as_ref().ok()?.iter().map(kept).collect())));
-        let good = Good { policies: objects.map(plain).collect(), secrets: secrets.clone(), backends: found.collect() };
         let hub = self.given.topology.borrow().topology.settings.hub_id.clone();
-        let Ok(body) = serde_json::to_vec(&good) else { return };
-        let file = kept::encode(FORM, &hub, &serde_json::Value::Null, &body);
-        match tokio::task::spawn_blocking(move || kept::write(&dir, FILE, &file)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "last good policies not written"),
-            Err(broken) => tracing::warn!(%broken, "last good policies not written"),
-        }
-    }
-}
-
-/// What policies are made of.
-struct Materials {
-    objects: Vec<Arc<RoutePolicy>>,
-    secrets: Secrets,
-    backends: Found,
-}
-
-impl Materials {
-    /// Whether the same would be made of `other`: a status is nothing to make anything of.
-    fn are(&self, other: &Self) -> bool {
-        let is_same = |(a, b): (&Arc<RoutePolicy>, &Arc<RoutePolicy>)| {
-            let named = |p: &RoutePolicy| (p.namespace(), p.name_any());
-            Arc::ptr_eq(a, b) || named(a) == named(b) && a.labels() == b.labels() && a.spec == b.spec
-        };
-        self.objects.len() == other.objects.len()
-            && self.objects.iter().zip(&other.objects).all(is_same)
-            && self.secrets == other.secrets
-            && self.backends == other.backends
-    }
-}
-
-type Secrets = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
-type Found = HashMap<String, Result<Vec<At>, String>>;
-
-/// The Services that policies may mean.
-fn services(objects: &[Arc<RoutePolicy>]) -> BTreeSet<(String, String)> {
-    let of = |policy: &Arc<RoutePolicy>| {
-        let namespace = policy.namespace().unwrap_or_default();
-        let names = policy.spec.filters.iter().filter_map(|s| s.parameters.get("backendRef")?.get("name")?.as_str());
-        names.map(|name| (namespace.clone(), name.to_owned())).collect::<Vec<_>>()
-    };
-    objects.iter().flat_map(of).collect()
-}
-
-fn key(written: &BackendRef, namespace: &str, set: Option<&str>) -> String {
-    let (group, kind) = (written.group.as_deref().unwrap_or(""), written.kind.as_deref().unwrap_or("Service"));
-    format!("{group} {kind} {namespace}/{}:{} {}", written.name, written.port, set.unwrap_or_default())
-}
-
-async fn load(dir: Option<PathBuf>) -> Option<Good> {
-    let path = dir?.join(FILE);
-    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await.ok()?.ok()?;
-    match kept::decode(FORM, &read, None) {
-        Ok((_, body)) => serde_json::from_slice(body).ok(),
-        Err(error) => {
-            tracing::warn!(file = FILE, %error, "last good policies not used");
-            None
-        }
+        materials.save(dir, &hub).await;
     }
 }

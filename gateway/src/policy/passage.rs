@@ -16,6 +16,7 @@ use crate::filter::Guard;
 use crate::http::{Reply, Upload};
 use crate::plane::{Plane, Snapshot};
 use crate::table::Rule;
+use crate::tls::Shown;
 
 /// A request that guards look at.
 pub(crate) struct Asked<'a> {
@@ -26,6 +27,8 @@ pub(crate) struct Asked<'a> {
     /// The client's address, as everything else uses it.
     pub(crate) client: IpAddr,
     pub(crate) tls: bool,
+    /// The certificate that the client showed.
+    pub(crate) certificate: Option<&'a Shown>,
     /// The host asked for.
     pub(crate) host: &'a str,
     /// kind namespace/name of the route.

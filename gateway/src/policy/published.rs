@@ -1,15 +1,12 @@
-//! Keys that are published at a URL: fetched when they are first needed, again when they are old or a token names one that is not known, and
-//! kept when the publisher is gone. Requests wait for the first fetch alone.
+//! Keys that are published at a URL ([`super::held`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Request, Uri};
-use std::sync::Arc;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
+use super::held::Held;
 use super::jose::Keys;
 use super::peer::Peer;
 use crate::plane::Plane;
@@ -25,9 +22,7 @@ const FETCH_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Published {
     peer: Arc<Peer>,
     uri: Uri,
-    keys: ArcSwapOption<(Keys, Instant)>,
-    /// When it was tried last.
-    tried: Mutex<Option<Instant>>,
+    keys: Held<Keys>,
 }
 
 impl std::fmt::Debug for Published {
@@ -38,33 +33,16 @@ impl std::fmt::Debug for Published {
 
 impl Published {
     pub(crate) fn new(peer: Arc<Peer>, uri: Uri) -> Self {
-        Self { peer, uri, keys: ArcSwapOption::empty(), tried: Mutex::default() }
+        Self { peer, uri, keys: Held::new(OLD, AGAIN) }
     }
 
     /// The keys, as fresh as they can be had; nothing where there never were any. `unknown`: one is needed that those held do not have.
-    pub(crate) async fn keys(&self, plane: &Plane, unknown: bool) -> Option<Arc<(Keys, Instant)>> {
-        let held = self.keys.load_full();
-        if held.as_ref().is_some_and(|held| !unknown && held.1.elapsed() < OLD) {
-            return held;
-        }
-        // One fetches; whoever has keys that may do goes on with them.
-        let mut tried = match (&held, unknown) {
-            (Some(_), false) => match self.tried.try_lock() {
-                Ok(tried) => tried,
-                Err(_) => return held,
-            },
-            _ => self.tried.lock().await,
+    pub(crate) async fn keys(&self, plane: &Plane, unknown: bool) -> Option<Arc<Keys>> {
+        let fetched = async {
+            let fetched = self.fetch(plane).await;
+            fetched.inspect_err(|why| tracing::warn!(uri = %self.uri, why, "published keys not fetched")).ok()
         };
-        let newest = self.keys.load_full();
-        if newest.as_ref().map(|n| n.1) != held.as_ref().map(|h| h.1) || tried.is_some_and(|at| at.elapsed() < AGAIN) {
-            return newest;
-        }
-        *tried = Some(Instant::now());
-        match self.fetch(plane).await {
-            Ok(keys) => self.keys.store(Some(Arc::new((keys, Instant::now())))),
-            Err(why) => tracing::warn!(uri = %self.uri, why, "published keys not fetched"),
-        }
-        self.keys.load_full()
+        self.keys.get(unknown, fetched).await
     }
 
     async fn fetch(&self, plane: &Plane) -> Result<Keys, String> {

@@ -25,6 +25,9 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         wants: Wants::Grpc,
         age: Arc::new(age(&*object)),
         port_names: &[],
+        stand_in: None,
+        key: None,
+        own_tls: None,
         rules,
     };
     provide_rules(draft, object_of_status, &[route]);

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use atoll_api::ingress::BackendTls;
+
 use super::httproute;
-use crate::attach::rules::{Route, provide as provide_rules};
+use crate::attach::{rules, streams};
 use crate::objects::{Kind, Name, age};
-use crate::table::{Draft, Wants};
+use crate::status::RouteVerdicts;
+use crate::table::{Draft, OwnTls, Wants};
+use crate::tls::BackendCheck;
 
 pub(super) const ROW: Kind = Kind::Ingress;
 pub(super) const KIND: &str = "Ingress";
@@ -18,10 +22,10 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     };
     let part = &live.part;
     let age = Arc::new(age(&*object));
-    let routes: Vec<Route<'_>> = part
-        .routes
-        .iter()
-        .map(|route| Route {
+    let own_tls = part.trusts.as_ref().map(|trusts| own_tls(draft, &name.0, trusts));
+    let (mut parents, mut spots) = (Vec::new(), Vec::new());
+    for route in &part.routes {
+        let route = rules::Route {
             kind: KIND,
             namespace: &name.0,
             name: &name.1,
@@ -30,8 +34,40 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
             wants: if part.grpc { Wants::Grpc } else { Wants::Http },
             age: Arc::clone(&age),
             port_names: &part.port_names,
+            stand_in: part.stand_in.as_ref(),
+            key: part.key.as_deref(),
+            own_tls: own_tls.as_ref(),
             rules: route.spec.rules.iter().map(httproute::rule).collect(),
-        })
-        .collect();
-    provide_rules(draft, object, &routes);
+        };
+        rules::attach(draft, &route, &mut parents, &mut spots);
+    }
+    for spec in &part.passed {
+        let route = streams::Route {
+            kind: KIND,
+            namespace: &name.0,
+            name: &name.1,
+            hostnames: &spec.hostnames,
+            parents: &spec.parent_refs,
+            wants: Wants::Tcp,
+            age: Arc::clone(&age),
+            port_names: &part.port_names,
+            is_ours: true,
+            rules: &spec.rules,
+        };
+        streams::attach(draft, &route, &mut parents, &mut spots);
+    }
+    draft.attached(RouteVerdicts { object, parents }, spots);
+}
+
+/// How an Ingress wants TLS spoken to its backends.
+fn own_tls(draft: &mut Draft<'_>, namespace: &str, trusts: &BackendTls) -> Result<OwnTls, String> {
+    let at = format!("Secret `{namespace}/{}`", trusts.secret);
+    let secret = draft.objects.secrets.get(namespace, &trusts.secret).ok_or_else(|| format!("{at}: does not exist"))?;
+    let keys = &mut *draft.resolver.keys;
+    let trusted = vec![keys.vouching(secret).map_err(|why| format!("{at}: {why}"))?];
+    let shows = secret.data.as_ref().is_some_and(|data| data.contains_key("tls.crt"));
+    let client = if shows { Some(keys.load(secret).map_err(|(why, _)| format!("{at}: {why}"))?) } else { None };
+    let depth = usize::try_from(trusts.depth).ok();
+    let check = BackendCheck { trusted, system: false, name: trusts.name.clone(), names: Vec::new(), depth };
+    Ok(OwnTls { check, client })
 }

@@ -21,6 +21,8 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         parents: &spec.parent_refs,
         wants: Wants::Tcp,
         age: Arc::new(age(&*object)),
+        port_names: &[],
+        is_ours: false,
         rules: &spec.rules,
     };
     provide_streams(draft, Arc::clone(&object) as _, &route);

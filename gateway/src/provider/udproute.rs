@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::attach::streams::{Route, provide as provide_streams};
+use crate::ingress;
 use crate::objects::{Kind, Name, age};
 use crate::table::{Draft, Wants};
 
@@ -21,6 +22,8 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         parents: &spec.parent_refs,
         wants: Wants::Udp,
         age: Arc::new(age(&*object)),
+        port_names: &[],
+        is_ours: ingress::is_ours(&*object),
         rules: &spec.rules,
     };
     provide_streams(draft, Arc::clone(&object) as _, &route);

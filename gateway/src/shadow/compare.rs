@@ -56,12 +56,16 @@ const OWN: &[&str] = &[
 ];
 /// By which pages of nginx itself are known.
 const PAGE: &str = "<hr><center>nginx";
+/// So much of a body is shown where answers are told apart.
+const EXCERPT_CHARS: usize = 60;
 /// Of so many standard deviations two shares may be apart.
 const APART: f64 = 4.0;
 
 /// What is compared of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Told {
+    /// There was no answer: the status says why.
+    failed: bool,
     status: String,
     location: String,
     cookies: BTreeSet<String>,
@@ -118,9 +122,17 @@ fn weights(named: &str, answers: &[(Told, Told)], refused: impl Fn(&Told) -> boo
         let both = (*old + *new) as f64 / (all.0 + all.1) as f64;
         let deviation = (both * (1.0 - both) * (1.0 / all.0 as f64 + 1.0 / all.1 as f64)).sqrt();
         let apart = (a - b).abs() > APART * deviation + 1.0 / all.0.min(all.1) as f64;
-        apart.then(|| difference(named, "weight", format!("{a:.3} {}", told.status), format!("{b:.3} {}", told.body)))
+        let of = |share: f64| format!("{share:.3} of {}", excerpt(told));
+        apart.then(|| difference(named, "weight", of(a), of(b)))
     });
     far.collect()
+}
+
+/// By what people know an answer: its status, and how its body begins.
+fn excerpt(told: &Told) -> String {
+    let line = told.body.lines().next().unwrap_or_default();
+    let begins: String = line.chars().take(EXCERPT_CHARS).collect();
+    format!("{} {begins}", told.status).trim_end().to_owned()
 }
 
 fn single(named: &str, old: &Told, new: &Told) -> Vec<Difference> {
@@ -131,6 +143,10 @@ fn single(named: &str, old: &Told, new: &Told) -> Vec<Difference> {
         }
     };
     put("status", old.status.clone(), new.status.clone());
+    if old.failed || new.failed {
+        // Of no answer there is nothing else to compare.
+        return found;
+    }
     put("location", old.location.clone(), new.location.clone());
     let list = |cookies: &BTreeSet<String>| cookies.iter().cloned().collect::<Vec<_>>().join(", ");
     put("cookie", list(&old.cookies), list(&new.cookies));
@@ -166,6 +182,7 @@ fn told(answer: &Answer, port: u16, page: bool) -> Told {
     let first = |wanted: &str| answer.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     let cookies = answer.headers.iter().filter(|(name, _)| name == "set-cookie").map(|(_, value)| cookie(value));
     Told {
+        failed: answer.failed.is_some(),
         status: answer.failed.clone().unwrap_or_else(|| answer.status.to_string()),
         // A side that is asked at a port of its own may name it.
         location: first("location").unwrap_or_default().replace(&format!(":{port}/"), "/"),
@@ -248,6 +265,18 @@ mod tests {
         ] {
             let found = compare(&pairs(old, new), 80, 81);
             assert_eq!(found.iter().map(|d| d.what.as_str()).collect::<Vec<_>>(), expected, "{old:?} {new:?}");
+            for far in found.iter().filter(|d| d.what == "weight") {
+                let kind = |side: &str| side.split_once(" of ").map(|(_, kind)| kind.to_owned());
+                assert!(kind(&far.old).is_some() && kind(&far.old) == kind(&far.new), "of the same: {far:?}");
+            }
         }
+    }
+
+    #[test]
+    fn of_a_side_that_is_gone_nothing_else_is_said() {
+        let gone = Answer { failed: Some("connect: refused".to_owned()), ..Answer::default() };
+        let found = compare(&[(record(), gone, answer(200, &[("x", "1")], "b"))], 80, 81);
+        let told: Vec<_> = found.iter().map(|d| (d.what.as_str(), d.old.as_str(), d.new.as_str())).collect();
+        assert_eq!(told, [("status", "connect: refused", "200")]);
     }
 }

@@ -105,7 +105,9 @@ impl Sheet {
 
     /// Judges a route; nothing: there is none.
     pub(crate) fn route(&mut self, route: &RouteName, verdicts: Option<&RouteVerdicts>, input: &Input<'_>) {
-        self.put(route.0, route.1.clone(), verdicts.and_then(|verdicts| route::update(verdicts, input)));
+        // Nobody wrote what is made of ConfigMaps of ports.
+        let written = verdicts.filter(|verdicts| !crate::ingress::is_made(verdicts.object.meta()));
+        self.put(route.0, route.1.clone(), written.and_then(|verdicts| route::update(verdicts, input)));
     }
 
     /// Judges an Ingress: where it is reached; nothing: nowhere.

@@ -23,7 +23,7 @@ use crate::balance::Balance;
 use crate::choose::Capacity;
 use crate::health::Care;
 use crate::objects::Objects;
-use crate::tls::{Certificate, Keys};
+use crate::tls::{BackendCheck, Certificate, Keys};
 
 /// The group of ServiceImports (KEP-1645).
 pub(crate) const IMPORT_GROUP: &str = "multicluster.x-k8s.io";
@@ -51,11 +51,20 @@ pub(crate) struct Scope {
     pub(crate) set: String,
     /// Who it is to backends.
     pub(crate) client: Option<Arc<Certificate>>,
+    /// How the route itself wants TLS spoken to backends for which no BackendTLSPolicy says it; or why it can't be.
+    pub(crate) own: Option<Result<OwnTls, String>>,
+}
+
+/// Whom a route trusts as its backends, and who it is to them.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnTls {
+    pub(crate) check: BackendCheck,
+    pub(crate) client: Option<Arc<Certificate>>,
 }
 
 impl Scope {
     pub(crate) fn of(gateway: usize, draft: &GatewayDraft) -> Self {
-        Self { gateway, set: draft.set.clone(), client: draft.client.clone() }
+        Self { gateway, set: draft.set.clone(), client: draft.client.clone(), own: None }
     }
 }
 
@@ -83,7 +92,7 @@ pub(crate) struct Resolver<'a> {
     pub(super) objects: &'a Objects,
     pub(super) topology: &'a Topology,
     pub(super) tls: &'a Policies,
-    pub(super) keys: &'a mut Keys,
+    pub(crate) keys: &'a mut Keys,
     /// TrafficPolicies of services.
     pub(super) traffic: &'a HashMap<ServiceName, Arc<Policy>>,
     pub(super) upstreams: &'a mut Upstreams,
@@ -151,19 +160,36 @@ impl Resolver<'_> {
         Ok(self.secure(found, kind, namespace, &target.name, scope, wants))
     }
 
-    /// The number of a port of the Service, or where there is none of the ServiceImport; 0 where it has none of that name.
-    pub(crate) fn port_named(&mut self, namespace: &str, name: &str, port: &str, set: &str) -> i32 {
+    /// The reference with the number of a port that was named: below 0 it is a place in `names`.
+    pub(crate) fn numbered(
+        &mut self,
+        target: &BackendObjectReference,
+        namespace: &str,
+        names: &[String],
+        set: &str,
+    ) -> BackendObjectReference {
+        let place = target.port.filter(|port| *port < 0).and_then(|port| usize::try_from(-1 - port).ok());
+        let port = match place.and_then(|place| names.get(place)) {
+            Some(name) => Some(self.port_named(namespace, &target.name, name, set)),
+            None => target.port,
+        };
+        BackendObjectReference { port, ..target.clone() }
+    }
+
+    /// The number of a port of the Service, or where there is none of the ServiceImport; 0 where it has none of that name. Without a name it
+    /// is the first.
+    fn port_named(&mut self, namespace: &str, name: &str, port: &str, set: &str) -> i32 {
         let service = ServiceName::new(namespace, name);
         self.noted.services.insert(service.clone());
         let number = match self.objects.services.get(namespace, name) {
             Some(found) => {
                 let ports = found.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-                ports.filter(|p| p.name.as_deref() == Some(port)).map(|p| p.port).next()
+                ports.filter(|p| port.is_empty() || p.name.as_deref() == Some(port)).map(|p| p.port).next()
             }
             None => {
                 let facts = self.topology.services.get(set).and_then(|services| services.get(&service));
                 let mut ports = facts.into_iter().flat_map(|facts| &facts.ports);
-                ports.find(|p| p.name == port).map(|p| i32::from(p.port))
+                ports.find(|p| port.is_empty() || p.name == port).map(|p| i32::from(p.port))
             }
         };
         number.unwrap_or_default()
@@ -211,15 +237,24 @@ impl Resolver<'_> {
         let losers = self.tls.losers(namespace, name).map(|at| (at, scope.gateway));
         self.noted.ancestors.extend(losers);
         let (mut tls, mut closed) = (None, false);
-        if let Some(at) = policy {
-            self.noted.ancestors.insert((at, scope.gateway));
-            let made = self.tls.all[at].check.as_ref().map_err(Clone::clone);
+        let wanted = match (policy, &scope.own) {
+            (Some(at), _) => {
+                self.noted.ancestors.insert((at, scope.gateway));
+                Some(self.tls.all[at].check.as_ref().map_err(Clone::clone).map(|check| (check, scope.client.as_ref())))
+            }
+            (None, Some(own)) => {
+                let own = own.as_ref().map_err(Clone::clone);
+                Some(own.map(|own| (&own.check, own.client.as_ref().or(scope.client.as_ref()))))
+            }
+            (None, None) => None,
+        };
+        if let Some(wanted) = wanted {
             let protocol = match (wants, h2) {
                 (Wants::Tcp | Wants::Udp, _) => None,
                 (_, true) => Some("h2"),
                 (_, false) => Some("http/1.1"),
             };
-            match made.and_then(|check| self.keys.backend(check, scope.client.as_ref(), protocol)) {
+            match wanted.and_then(|(check, client)| self.keys.backend(check, client, protocol)) {
                 Ok(made) => tls = Some(made),
                 Err(_) => {
                     closed = true;

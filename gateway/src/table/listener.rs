@@ -3,10 +3,11 @@
 //! In: a listener as a Gateway or a ListenerSet writes it. Out: a draft that routes attach to, with its conditions. Source: Gateway API
 //! (Listener), GEP-91 (client certificates).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use atoll_api::ingress::option;
 use atoll_api::kinds::gateway::{
     FrontendTlsValidation, GATEWAY_GROUP, Gateway, Listener, ObjectReference, RouteGroupKind, SecretObjectReference,
 };
@@ -19,7 +20,7 @@ use super::grant::{From, To, permits};
 use super::{Host, HostMap, Level, Mode, Protocol, Slot, StreamRule};
 use crate::provider::PROVIDERS;
 use crate::status::Verdict;
-use crate::tls::{Authorities, Certificate, ClientCheck, Keys};
+use crate::tls::{Asks, Authorities, Certificate, ClientCheck, Keys};
 
 /// Nobody's certificate could be checked.
 const NO_AUTHORITY: &str = "NoValidCACertificate";
@@ -306,6 +307,9 @@ pub(crate) fn validation(gateway: &Gateway, port: i32) -> Option<&FrontendTlsVal
 
 /// Finds the authorities whose certificates clients must have. A listener without any of them is not served.
 fn check_clients(input: &Input<'_>, owner: Owner<'_>, listener: &mut ListenerDraft, keys: &mut Keys) {
+    if let Some(named) = listener.spec.tls.as_ref().and_then(|tls| tls.options.get(option::CLIENT_CA)).cloned() {
+        return check_named(input, owner, listener, keys, &named);
+    }
     let Some(said) = validation(owner.gateway, listener.spec.port) else { return };
     let namespace = owner.gateway.namespace().unwrap_or_default();
     let found = said.ca_certificate_refs.iter().map(|r| authorities(input, &namespace, r, keys));
@@ -324,8 +328,41 @@ fn check_clients(input: &Input<'_>, owner: Owner<'_>, listener: &mut ListenerDra
         listener.accepted = Verdict::new("Accepted", false, NO_AUTHORITY, why);
         return;
     }
-    let optional = said.mode.as_deref() == Some("AllowInsecureFallback");
-    listener.clients = Some(ClientCheck { trusted, optional });
+    let asks = if said.mode.as_deref() == Some("AllowInsecureFallback") { Asks::Never } else { Asks::Always };
+    listener.clients = Some(ClientCheck { trusted, asks, depth: None });
+}
+
+/// The same, of a listener that names a Secret itself, by its options.
+fn check_named(input: &Input<'_>, owner: Owner<'_>, listener: &mut ListenerDraft, keys: &Keys, named: &str) {
+    let options = listener.spec.tls.as_ref().map(|tls| tls.options.clone()).unwrap_or_default();
+    match vouching(input, owner, keys, named).and_then(|trusted| asked(&options).map(|asks| (trusted, asks))) {
+        Ok((trusted, (asks, depth))) => listener.clients = Some(ClientCheck { trusted: vec![trusted], asks, depth }),
+        Err(why) => listener.accepted = Verdict::new("Accepted", false, NO_AUTHORITY, why),
+    }
+}
+
+fn asked(options: &BTreeMap<String, String>) -> Result<(Asks, Option<usize>), String> {
+    let asks = match options.get(option::CLIENT_VERIFY).map(String::as_str) {
+        None => Asks::Always,
+        Some("optional") => Asks::IfShown,
+        Some("unchecked") => Asks::Never,
+        Some(other) => return Err(format!("{}: `{other}` is neither optional nor unchecked", option::CLIENT_VERIFY)),
+    };
+    let depth = options
+        .get(option::CLIENT_DEPTH)
+        .map(|depth| depth.parse().map_err(|_| format!("{}: `{depth}` is no number", option::CLIENT_DEPTH)));
+    Ok((asks, depth.transpose()?))
+}
+
+/// The authorities in a Secret, as `name` or `namespace/name`.
+fn vouching(input: &Input<'_>, owner: Owner<'_>, keys: &Keys, named: &str) -> Result<Arc<Authorities>, String> {
+    let (at, name) = named.split_once('/').unwrap_or((owner.namespace, named));
+    let from = From { kind: owner.kind, namespace: owner.namespace };
+    if !permits(&input.objects.grants, from, To { group: "", kind: "Secret", namespace: at, name }) {
+        return Err(format!("Secret `{at}/{name}`: no ReferenceGrant there permits it"));
+    }
+    let secret = input.objects.secrets.get(at, name).ok_or_else(|| format!("Secret `{at}/{name}`: does not exist"))?;
+    keys.vouching(secret).map_err(|why| format!("Secret `{at}/{name}`: {why}"))
 }
 
 fn authorities(

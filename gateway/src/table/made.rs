@@ -24,7 +24,7 @@ use crate::ingress;
 use crate::objects::{Kind, Name, Objects};
 use crate::provider::PROVIDERS;
 use crate::status::{RouteVerdicts, Sheet};
-use crate::tls::Keys;
+use crate::tls::{Asks, Keys};
 
 /// Which route.
 pub(crate) type RouteName = (Kind, Name);
@@ -229,6 +229,7 @@ impl Made {
                 host: listener.host.clone(),
                 mode: listener.mode,
                 server: listener.server(keys),
+                verifies: listener.clients.as_ref().is_some_and(|check| check.asks != Asks::Never),
                 routes: listener.routes.clone(),
                 streams: listener.streams.map(|waiting| Arc::clone(&waiting[0])),
             })

@@ -33,12 +33,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::health::HealthView;
+use atoll_api::ingress::KeyPart;
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::routing::Chain;
 use atoll_api::topology::{ClusterFacts, Topology};
 
 pub(crate) use backend::{
-    IMPORT_GROUP, Problem, Resolver, Scope, Wants, member_targets, pick_port, service_port, slice_targets,
+    IMPORT_GROUP, OwnTls, Problem, Resolver, Scope, Wants, member_targets, pick_port, service_port, slice_targets,
 };
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
 pub(crate) use entry::{GatewayDraft, SetDraft};
@@ -148,6 +149,8 @@ pub(crate) struct ListenerTable {
     pub(crate) mode: Mode,
     /// How TLS is spoken, where it ends here.
     pub(crate) server: Option<Arc<rustls::ServerConfig>>,
+    /// A certificate that a client shows is vouched for.
+    pub(crate) verifies: bool,
     /// Routes by host name, in order of precedence.
     pub(crate) routes: HostMap<Level>,
     /// Where streams go, by server name.
@@ -200,6 +203,10 @@ pub(crate) struct Rule {
     pub(crate) retry: Option<Retry>,
     /// How sessions are kept.
     pub(crate) session: Option<Session>,
+    /// Who answers where the backend has no endpoint.
+    pub(crate) stand_in: Option<Backend>,
+    /// By what endpoints are chosen, where it is not as the policy says.
+    pub(crate) key: Option<Vec<KeyPart>>,
     /// Why every request is answered with an error.
     pub(crate) refused: Option<String>,
 }
@@ -208,7 +215,8 @@ impl Rule {
     /// Whether requests pass as they are: nothing of the rule looks at or changes more than where they go.
     pub(crate) fn is_plain(&self) -> bool {
         let changes = !self.filters.is_empty() || self.backends.iter().any(|b| !b.filters.is_empty());
-        !(changes || self.refused.is_some() || self.retry.is_some() || self.session.is_some())
+        let elsewhere = self.stand_in.is_some() || self.key.is_some();
+        !(changes || elsewhere || self.refused.is_some() || self.retry.is_some() || self.session.is_some())
     }
 }
 

@@ -96,6 +96,7 @@ fn one(input: &Input<'_>, object: &Arc<BackendTLSPolicy>, namespace: &str, won: 
         system: said.well_known_ca_certificates.is_some(),
         name: said.hostname.clone(),
         names: said.subject_alt_names.clone(),
+        depth: None,
     });
     Judged { object: Arc::clone(object), accepted, resolved, check }
 }

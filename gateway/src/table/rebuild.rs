@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 
+use atoll_api::ingress::option;
 use atoll_api::kinds::gateway::Gateway;
 use atoll_api::names::ServiceName;
 
 use super::build::{Built, Input, Memory, build, finish};
 use super::differ::difference;
-use super::listener::recertify;
+use super::listener::{ListenerDraft, recertify};
 use super::made::{Made, RouteName, Touched, parts};
 use crate::objects::{Edit, Kind, Name};
 use crate::tls::Keys;
@@ -67,7 +68,7 @@ fn plan(input: &Input<'_>, made: &mut Made, edits: &[Edit]) -> Option<Plan> {
             Edit::Route(kind, name) => drop(plan.routes.insert((*kind, name.clone()))),
             Edit::Service(name) => plan.routes.extend(made.routes_of(&service(name)).cloned()),
             Edit::Endpoints(name) => drop(plan.endpoints.insert(service(name))),
-            Edit::Secret(name) if shows_to_backends(made, name) => return None,
+            Edit::Secret(name) if shows_to_backends(made, name) || vouches(input, made, name) => return None,
             Edit::Secret(name) => drop(plan.secrets.insert(name.clone())),
             Edit::Said(kind, name) => retell(input, made, *kind, name, &mut plan)?,
         }
@@ -139,6 +140,21 @@ fn shows_to_backends(made: &Made, secret: &Name) -> bool {
         let shown = draft.object.spec.tls.as_ref().and_then(|t| t.backend.as_ref()?.client_certificate_ref.as_ref());
         shown.is_some_and(|r| r.name == secret.1 && *r.namespace.as_ref().unwrap_or(&draft.namespace) == secret.0)
     })
+}
+
+/// Whether it says whom to trust: as clients of a listener, or as backends of an Ingress.
+fn vouches(input: &Input<'_>, made: &Made, secret: &Name) -> bool {
+    let mut trusting =
+        input.objects.derived.live.iter().filter_map(|(at, live)| Some((at, live.part.trusts.as_ref()?)));
+    let mut listeners = made.gateways.iter().flat_map(|gateway| &gateway.listeners);
+    let is_named = |listener: &ListenerDraft| {
+        let named = listener.spec.tls.as_ref().and_then(|tls| tls.options.get(option::CLIENT_CA));
+        named.is_some_and(|named| {
+            let (at, name) = named.split_once('/').unwrap_or((&listener.namespace, named));
+            at == secret.0 && name == secret.1
+        })
+    };
+    trusting.any(|(at, trusts)| at.0 == secret.0 && trusts.secret == secret.1) || listeners.any(is_named)
 }
 
 /// Looks up the certificates of the listeners that name a Secret.

@@ -29,6 +29,8 @@ pub(crate) struct BackendCheck {
     pub(crate) name: String,
     /// Names of which certificates must have one; none: the server name.
     pub(crate) names: Vec<SubjectAltName>,
+    /// At most so many certificates stand between theirs and the authority's.
+    pub(crate) depth: Option<usize>,
 }
 
 /// TLS to the endpoints of one upstream. Two are the same if they were made of the same.
@@ -69,7 +71,7 @@ impl BackendCheck {
     pub(super) fn key(&self, client: Option<&Arc<Certificate>>, protocol: Option<&str>) -> String {
         let trusted: Vec<&str> = self.trusted.iter().map(|a| a.id.as_str()).collect();
         let client = client.map(|c| c.id.as_str());
-        format!("{} {:?} {trusted:?} {} {client:?} {protocol:?}", self.name, self.names, self.system)
+        format!("{} {:?} {trusted:?} {} {:?} {client:?} {protocol:?}", self.name, self.names, self.system, self.depth)
     }
 
     pub(super) fn config(
@@ -80,7 +82,8 @@ impl BackendCheck {
         protocol: Option<&str>,
     ) -> Result<ClientConfig, String> {
         let roots = if self.system { system.clone() } else { Authorities::roots(&self.trusted) };
-        let verifier = Verifier { roots, names: self.names.clone(), provider: Arc::clone(provider) };
+        let (names, depth) = (self.names.clone(), self.depth);
+        let verifier = Verifier { roots, names, depth, provider: Arc::clone(provider) };
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
             .with_safe_default_protocol_versions()
             .map_err(|e| e.to_string())?
@@ -113,6 +116,7 @@ impl ResolvesClientCert for Ours {
 struct Verifier {
     roots: RootCertStore,
     names: Vec<SubjectAltName>,
+    depth: Option<usize>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -125,6 +129,9 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.depth.is_some_and(|depth| super::server::between(intermediates) > depth) {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;

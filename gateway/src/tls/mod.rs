@@ -6,6 +6,7 @@
 mod backend;
 mod certificate;
 mod server;
+mod shown;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -18,7 +19,8 @@ use crate::objects::{Name, Shelf, name_of};
 
 pub(crate) use backend::{BackendCheck, BackendTls};
 pub(crate) use certificate::{Authorities, Certificate};
-pub(crate) use server::ClientCheck;
+pub(crate) use server::{Asks, ClientCheck};
+pub(crate) use shown::Shown;
 
 /// Under which a ConfigMap holds authorities.
 pub(crate) const AUTHORITY_KEY: &str = "ca.crt";
@@ -98,6 +100,17 @@ impl Keys {
         }
         let known = &self.certificates[&at];
         known.now.clone().map_err(|why| (why, known.good.clone()))
+    }
+
+    /// The authorities in a Secret.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn vouching(&self, secret: &Secret) -> Result<Arc<Authorities>, String> {
+        let pem = secret.data.as_ref().and_then(|data| data.get(AUTHORITY_KEY));
+        let pem = pem.ok_or_else(|| format!("has no `{AUTHORITY_KEY}`"))?;
+        let text = std::str::from_utf8(&pem.0).map_err(|_| format!("{AUTHORITY_KEY}: it is no text"))?;
+        Authorities::parse(text).map(Arc::new)
     }
 
     /// The authorities in a ConfigMap.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use rustls::DistinguishedName;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::certificate::{Authorities, Certificate};
@@ -17,14 +18,26 @@ use super::certificate::{Authorities, Certificate};
 #[derive(Debug, Clone)]
 pub(crate) struct ClientCheck {
     pub(crate) trusted: Vec<Arc<Authorities>>,
-    /// One that is missing or not trusted is let in all the same.
-    pub(crate) optional: bool,
+    pub(crate) asks: Asks,
+    /// At most so many certificates stand between a client's and the authority's.
+    pub(crate) depth: Option<usize>,
+}
+
+/// What is asked of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// A certificate that is trusted.
+    Always,
+    /// The same, of those who show one.
+    IfShown,
+    /// Nothing: one that is missing or not trusted is let in all the same.
+    Never,
 }
 
 /// What makes settings other ones.
 pub(super) fn key(certificates: &[Arc<Certificate>], http: bool, clients: Option<&ClientCheck>) -> String {
     let ids: Vec<&str> = certificates.iter().map(|c| c.id.as_str()).collect();
-    let trusted = clients.map(|c| (c.optional, c.trusted.iter().map(|a| a.id.as_str()).collect::<Vec<_>>()));
+    let trusted = clients.map(|c| (c.asks, c.depth, c.trusted.iter().map(|a| a.id.as_str()).collect::<Vec<_>>()));
     format!("{http} {} {trusted:?}", ids.join(" "))
 }
 
@@ -56,12 +69,81 @@ pub(super) fn make(
 }
 
 fn verifier(provider: &Arc<CryptoProvider>, check: &ClientCheck) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    if check.optional {
+    if check.asks == Asks::Never {
         return Ok(Arc::new(Anybody(Arc::clone(provider))));
     }
     let roots = Arc::new(Authorities::roots(&check.trusted));
-    let built = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
-    built.map_err(|e| e.to_string())
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+    let builder = if check.asks == Asks::IfShown { builder.allow_unauthenticated() } else { builder };
+    let built = builder.build().map_err(|e| e.to_string())?;
+    Ok(match check.depth {
+        Some(depth) => Arc::new(Shallow { inner: built, depth }),
+        None => built,
+    })
+}
+
+/// Bounds how long a client's chain is.
+#[derive(Debug)]
+struct Shallow {
+    inner: Arc<dyn ClientCertVerifier>,
+    depth: usize,
+}
+
+impl ClientCertVerifier for Shallow {
+    fn offer_client_auth(&self) -> bool {
+        self.inner.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        if between(intermediates) > self.depth {
+            return Err(rustls::CertificateError::UnknownIssuer.into());
+        }
+        self.inner.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// How many stand between a certificate and its authority, which may come along itself.
+pub(super) fn between(intermediates: &[CertificateDer<'_>]) -> usize {
+    intermediates.iter().filter(|one| !is_its_own(one)).count()
+}
+
+fn is_its_own(certificate: &[u8]) -> bool {
+    x509_parser::parse_x509_certificate(certificate).is_ok_and(|(_, parsed)| parsed.subject() == parsed.issuer())
 }
 
 /// The certificate of the name asked for, else the first.

@@ -21,6 +21,8 @@ mod fleets;
 mod fronts;
 mod health;
 mod ingress;
+mod ingress_more;
+mod ingress_tls;
 mod l4;
 mod modes;
 mod policies;

@@ -60,12 +60,16 @@ impl Drop for Plain {
 async fn said(name: &str, request: Request<hyper::body::Incoming>) -> Response<Full<Bytes>> {
     let header = |name: &str| request.headers().get(name).map_or("-", |v| v.to_str().unwrap()).to_owned();
     let (host, prefix, user) = (header("host"), header("x-forwarded-prefix"), header("x-user"));
+    let code = header("x-code");
     let (path, method, key) = (request.uri().to_string(), request.method().clone(), header("x-key"));
     let _ = request.into_body().collect().await;
-    let mut response = Response::new(Full::from(format!("{name} {method} {host} {path} {prefix} {user}\n")));
+    let mut response = Response::new(Full::from(format!("{name} {method} {host} {path} {prefix} {user} {code}\n")));
     // Whoever is asked whether somebody may pass.
     if path == "/check" && key != "open" {
         *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+    }
+    if path == "/missing" {
+        *response.status_mut() = http::StatusCode::NOT_FOUND;
     }
     let headers = response.headers_mut();
     headers.insert("x-backend", http::HeaderValue::from_static("yes"));
@@ -260,6 +264,23 @@ const CASES: &[Case] = &[
         times: 1,
     },
     Case {
+        name: "errors",
+        annotations: &[("custom-http-errors", "404"), ("default-backend", "new")],
+        paths: ROOT,
+        server: "location / { proxy_intercept_errors on; error_page 404 = @told; proxy_pass http://OLD; } location @told { internal; \
+            proxy_intercept_errors off; proxy_set_header Host $host; proxy_set_header X-Code 404; rewrite (.*) / break; proxy_pass http://NEW; }",
+        asked: &[("GET /", &[]), ("GET /missing", &[]), ("HEAD /missing", &[])],
+        times: 1,
+    },
+    Case {
+        name: "stand-in",
+        annotations: &[("default-backend", "new")],
+        paths: ROOT,
+        server: "location / { proxy_pass http://NEW; }",
+        asked: &[("GET /x?y=z", &[])],
+        times: 1,
+    },
+    Case {
         name: "weight",
         annotations: &[],
         paths: ROOT,
@@ -334,13 +355,17 @@ async fn real_nginx_and_atoll_answer_the_same() {
     for object in service("old", &Pod::named(old.address)).into_iter().chain(service("new", &Pod::named(new.address))) {
         world.apply(object).await;
     }
+    let [mut none, _] = service("none", &Pod::named(old.address));
+    none["metadata"]["name"] = json!("none");
+    world.apply(none).await;
     world.apply(secret("users", &[("auth", USERS)])).await;
     let auth = old.address.to_string();
     for case in CASES {
         let annotations: Vec<(&str, String)> =
             case.annotations.iter().map(|(n, v)| (*n, v.replace("AUTH", &auth))).collect();
         let annotations: Vec<(&str, &str)> = annotations.iter().map(|(n, v)| (*n, v.as_str())).collect();
-        world.apply(ingress(case.name, &format!("{}.shadow.test", case.name), "old", &annotations, case.paths)).await;
+        let service = if case.name == "stand-in" { "none" } else { "old" };
+        world.apply(ingress(case.name, &format!("{}.shadow.test", case.name), service, &annotations, case.paths)).await;
     }
     for (name, annotations) in CANARIES {
         let at = format!("{name}.shadow.test");

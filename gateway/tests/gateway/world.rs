@@ -55,6 +55,8 @@ pub(crate) struct Made<'a> {
     pub(crate) classes: &'a [&'a str],
     /// IngressClasses beside our own.
     pub(crate) ingress_classes: Vec<String>,
+    /// The ConfigMaps of ports of TCP, and of UDP.
+    pub(crate) ingress_services: [Option<(String, String)>; 2],
 }
 
 impl Default for Made<'_> {
@@ -75,6 +77,7 @@ impl Default for Made<'_> {
             service: false,
             classes: &[],
             ingress_classes: Vec::new(),
+            ingress_services: [None, None],
         }
     }
 }
@@ -184,6 +187,7 @@ impl World {
             node: Some("node-1".to_owned()),
             classes: made.classes.iter().map(|class| (*class).to_owned()).collect(),
             ingress_classes: made.ingress_classes,
+            ingress_services: made.ingress_services,
             ..Config::default()
         };
         let shutdown = CancellationToken::new();

@@ -33,6 +33,8 @@ pub(super) struct FileGateway {
     traces: Option<FileTraces>,
     ingress_classes: Vec<String>,
     ingress_default_certificate: Option<String>,
+    ingress_tcp_services: Option<String>,
+    ingress_udp_services: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -101,7 +103,19 @@ impl FileGateway {
             count_routes: self.metrics.per_route,
             traces: self.traces.map(FileTraces::check).transpose()?,
             ingress_classes: self.ingress_classes,
-            default_certificate: self.ingress_default_certificate.map(secret).transpose()?,
+            default_certificate: self
+                .ingress_default_certificate
+                .map(|said| named("gateway.ingressDefaultCertificate", &said, "Secret"))
+                .transpose()?,
+            ingress_services: [
+                ("gateway.ingressTcpServices", self.ingress_tcp_services),
+                ("gateway.ingressUdpServices", self.ingress_udp_services),
+            ]
+            .map(|(key, said)| said.map(|said| named(key, &said, "ConfigMap")).transpose())
+            .into_iter()
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .try_into()
+            .unwrap_or_default(),
         })
     }
 }
@@ -136,12 +150,12 @@ fn class(said: String) -> anyhow::Result<String> {
 }
 
 /// `namespace/name`.
-fn secret(said: String) -> anyhow::Result<(String, String)> {
+fn named(key: &str, said: &str, kind: &str) -> anyhow::Result<(String, String)> {
     match said.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok((namespace.to_owned(), name.to_owned()))
         }
-        _ => bail!("gateway.ingressDefaultCertificate: `{said}` is not NAMESPACE/NAME of a Secret"),
+        _ => bail!("{key}: `{said}` is not NAMESPACE/NAME of a {kind}"),
     }
 }
 

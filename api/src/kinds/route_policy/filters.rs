@@ -139,8 +139,16 @@ parameters! {
         #[schemars(length(min = 1, max = 32))]
         statuses: Vec<String>,
         /// What is said instead.
+        #[serde(skip_serializing_if = "String::is_empty")]
         #[schemars(length(max = 65536))]
         body: String,
+        /// Or who is asked what to say: it gets X-Code, X-Format and X-Original-URI, and its answer is given with its own status.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        backend_ref: Option<BackendRef>,
+        /// What it is told beside that.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[schemars(length(max = 16))]
+        backend_headers: Vec<HeaderValueOf>,
         /// Its type. Default: `text/html; charset=utf-8`.
         #[serde(skip_serializing_if = "Option::is_none")]
         content_type: Option<String>,
@@ -166,6 +174,24 @@ parameters! {
         /// The first that has the status counts.
         #[schemars(length(min = 1, max = 16))]
         pages: Vec<ErrorPage>,
+    }
+
+    /// `clientCertificate`: who shows no certificate that the listener trusts is kept out; the backend is told whose it was
+    /// (`ssl-client-verify`, `ssl-client-subject-dn`, `ssl-client-issuer-dn`).
+    ClientCertificate {
+        /// Without one nobody passes (400). Default: true.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        required: Option<bool>,
+        /// A regular expression that is found in its subject (`CN=anna,O=shop`, RFC 4514); else 403.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = 1024))]
+        subject_pattern: Option<String>,
+        /// The backend gets the certificate, too, as PEM with escapes, in `ssl-client-cert`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        forward: Option<bool>,
+        /// Where people are sent who show none (302).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error_page: Option<String>,
     }
 
     /// `allow` and `deny`: who may come, by address.

@@ -47,6 +47,7 @@ const KEYED: (&str, &str) =
 pub const PARAMETERS: &[Parameters] = &[
     row::<f::Hsts>("hsts", &["maxAgeSeconds"], &[]),
     row::<f::ErrorPages>("errorPages", &["pages"], &[]),
+    row::<f::ClientCertificate>("clientCertificate", &[], &[]),
     row::<f::Cidrs>("deny", &["cidrs"], &[]),
     row::<f::Cidrs>("allow", &["cidrs"], &[]),
     row::<f::Connections>("connections", &["max"], &[KEYED]),

@@ -6,17 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use crate::plane::Plane;
+use crate::policy::held::Held;
 use crate::policy::is_unreserved;
 use crate::policy::jose::{Expect, Refused};
 use crate::policy::peer::Peer;
@@ -48,18 +46,15 @@ pub(crate) struct Known {
     keys: Published,
     /// The secret stands in the body, since the header is not taken.
     in_body: bool,
-    at: Instant,
 }
 
 /// A provider, and who we are there.
-#[derive(Debug)]
 pub(crate) struct Provider {
     pub(crate) expect: Expect,
     pub(crate) client: String,
     secret: String,
     published: (Peer, Uri),
-    known: ArcSwapOption<Known>,
-    tried: Mutex<Option<Instant>>,
+    known: Held<Known>,
 }
 
 /// What a code or a refresh token was worth.
@@ -72,33 +67,30 @@ pub(crate) struct Granted {
     pub(crate) refresh: Option<String>,
 }
 
+impl std::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Provider({})", self.expect.issuer)
+    }
+}
+
 impl Provider {
     /// # Errors
     /// The issuer is no URL.
     pub(crate) fn new(issuer: &str, client: &str, secret: String, skew: Duration) -> Result<Self, String> {
         let published = Peer::url(&format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/')))?;
         let expect = Expect { issuer: issuer.to_owned(), audiences: vec![client.to_owned()], skew };
-        let (known, tried) = (ArcSwapOption::empty(), Mutex::default());
-        Ok(Self { expect, client: client.to_owned(), secret, published, known, tried })
+        let known = Held::new(OLD, AGAIN);
+        Ok(Self { expect, client: client.to_owned(), secret, published, known })
     }
 
     /// What it publishes, as fresh as can be had.
     pub(crate) async fn known(&self, plane: &Plane) -> Option<Arc<Known>> {
-        let held = self.known.load_full();
-        if held.as_ref().is_some_and(|held| held.at.elapsed() < OLD) {
-            return held;
-        }
-        let mut tried = self.tried.lock().await;
-        let newest = self.known.load_full();
-        if newest.as_ref().is_some_and(|n| n.at.elapsed() < OLD) || tried.is_some_and(|at| at.elapsed() < AGAIN) {
-            return newest;
-        }
-        *tried = Some(Instant::now());
-        match self.discover(plane).await {
-            Ok(known) => self.known.store(Some(Arc::new(known))),
-            Err(why) => tracing::warn!(issuer = self.expect.issuer, why, "a provider of logins is not known"),
-        }
-        self.known.load_full()
+        let discovered = async {
+            let known = self.discover(plane).await;
+            let issuer = &self.expect.issuer;
+            known.inspect_err(|why| tracing::warn!(issuer, why, "a provider of logins is not known")).ok()
+        };
+        self.known.get(false, discovered).await
     }
 
     async fn discover(&self, plane: &Plane) -> Result<Known, String> {
@@ -128,7 +120,6 @@ impl Provider {
             token: Peer::url(&document.token_endpoint)?,
             keys: Published::new(Arc::new(peer), uri),
             in_body: methods.is_some_and(|all| !all.iter().any(|m| m == "client_secret_basic")),
-            at: Instant::now(),
         })
     }
 
@@ -204,7 +195,7 @@ impl Provider {
         let mut found = Err(Refused::UnknownKey);
         for again in [false, true] {
             let keys = known.keys.keys(plane, again).await.ok_or("its keys are not known")?;
-            found = keys.0.claims(token, &self.expect, jiff::Timestamp::now().as_second());
+            found = keys.claims(token, &self.expect, jiff::Timestamp::now().as_second());
             if !matches!(found, Err(Refused::UnknownKey)) {
                 break;
             }
