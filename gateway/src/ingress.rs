@@ -89,6 +89,8 @@ pub(crate) struct Derived {
     pub(crate) policies: Vec<Arc<RoutePolicy>>,
     /// The ConfigMaps that say which ports are passed on.
     pub(crate) configs: Vec<Name>,
+    /// Ports that are not passed on, by their ConfigMap.
+    pub(crate) unpassed: Vec<(&'static str, Finding)>,
     streams: Vec<Stream>,
     gateway: Option<GatewaySpec>,
     grants: BTreeMap<String, ReferenceGrantSpec>,
@@ -134,9 +136,6 @@ pub(crate) fn derive(objects: &mut Objects, settings: &Settings) -> Vec<Edit> {
     }
     let before = Arc::clone(&objects.derived);
     let passed = streams(&data(objects, settings), &settings.options);
-    for (map, finding) in &passed.findings {
-        tracing::warn!(map, port = finding.what, why = finding.why, "a port is not passed on");
-    }
     let mut gateway = translation.gateway;
     if !passed.listeners.is_empty() {
         let class = settings.options.class.clone();
@@ -149,13 +148,15 @@ pub(crate) fn derive(objects: &mut Objects, settings: &Settings) -> Vec<Edit> {
         live,
         policies,
         configs: settings.services.iter().flatten().cloned().collect(),
+        unpassed: passed.findings,
         streams: passed.streams,
         gateway,
         grants: translation.grants,
     };
     let same_entry = before.gateway == now.gateway && before.grants == now.grants;
     stand(objects, settings, &before, &now);
-    if same_entry && before.live == now.live && before.streams == now.streams {
+    let same_ports = before.streams == now.streams && before.unpassed == now.unpassed;
+    if same_entry && before.live == now.live && same_ports {
         return Vec::new();
     }
     let names = before.live.keys().chain(now.live.keys());

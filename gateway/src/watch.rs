@@ -278,6 +278,9 @@ impl Watches {
     fn derive(&self, objects: &mut Objects) -> Vec<Edit> {
         let edits = ingress::derive(objects, &self.settings);
         if !Arc::ptr_eq(&self.derived.borrow(), &objects.derived) {
+            for (map, finding) in &objects.derived.unpassed {
+                tracing::warn!(map, port = finding.what, why = finding.why, "a port is not passed on");
+            }
             self.derived.send_replace(Arc::clone(&objects.derived));
         }
         edits
