@@ -1,7 +1,7 @@
 //! Filters of the gateway against servers that others wrote: dex, oauth2-proxy, Open Policy Agent with its Envoy plugin, and a processor in
 //! go-control-plane's types. A running `atoll up` has them as backends of its own API; curl is the browser.
 //!
-//! The programs are Go modules that the testbed builds into its cache: `cargo test --test peers -- --ignored`, a step of `./check`.
+//! The programs are Go modules that the testbed builds into its cache: `./check peers`.
 
 #[path = "peers/judges.rs"]
 mod judges;

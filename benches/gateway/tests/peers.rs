@@ -20,7 +20,7 @@ impl Drop for Running {
 }
 
 #[tokio::test]
-#[ignore = "needs the testbed's programs: ./check edge"]
+#[ignore = "needs the testbed's programs: ./check peers"]
 async fn h2spec_finds_nothing_also_strictly() {
     let h2spec = atoll_testbed::programs::h2spec().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -41,7 +41,7 @@ async fn h2spec_finds_nothing_also_strictly() {
 }
 
 #[test]
-#[ignore = "needs nginx and HAProxy: ./check edge"]
+#[ignore = "needs nginx and HAProxy: ./check peers"]
 fn endpoints_of_atoll_read_what_was_sent_beside_nginx_and_haproxy() {
     let folder = tempfile::tempdir().unwrap();
     let ran = Command::new(BENCH).args(["smuggling", "2000", "1"]).arg(folder.path()).output().unwrap();
