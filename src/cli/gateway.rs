@@ -96,6 +96,11 @@ impl Hold {
             }
         };
         let label = endpoint.map_or_else(|| CLUSTER_TRAFFIC.to_owned(), endpoint_label);
+        // Before it is taken out: then gateways list it no more.
+        let stranger = match (endpoint, word) {
+            (Some(ip), Some(_)) => stranger(globals, cluster, ip).await,
+            _ => None,
+        };
         let at = globals.hub().await?;
         let api: Api<Cluster> = Api::all(at.client.clone());
         let patch = json!({"metadata": {"labels": {label: word}}});
@@ -106,8 +111,8 @@ impl Hold {
             }
             error => Failure::of_api(format!("cluster `{cluster}`"), &error),
         })?;
-        if let (Some(ip), Some(_)) = (endpoint, word) {
-            warn_of_stranger(globals, cluster, ip).await;
+        if let Some(stranger) = stranger {
+            note(stranger);
         }
         let verb = word.unwrap_or("enable");
         let said = format!(
@@ -124,19 +129,18 @@ impl Hold {
     }
 }
 
-/// Says so where the gateway of this machine knows no such endpoint; elsewhere nobody can be asked.
-async fn warn_of_stranger(globals: &Globals, cluster: &str, ip: IpAddr) {
-    let Some(admin) = Ready::find(globals).and_then(|ready| ready.admin) else { return };
-    let Ok(known) = super::admin::get(&admin, "/gateway/upstreams", &[]).await else { return };
+/// What is said where the gateway of this machine knows no such endpoint; elsewhere nobody can be asked.
+async fn stranger(globals: &Globals, cluster: &str, ip: IpAddr) -> Option<String> {
+    let admin = Ready::find(globals)?.admin?;
+    let known = super::admin::get(&admin, "/gateway/upstreams", &[]).await.ok()?;
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let clusters = list(&known["upstreams"]).into_iter().flat_map(|upstream| list(&upstream["clusters"]));
     let endpoints = clusters.filter(|c| c["cluster"] == cluster).flat_map(|c| list(&c["endpoints"]));
     let mut addresses = endpoints.filter_map(|e| e["address"].as_str()?.parse::<std::net::SocketAddr>().ok());
-    if !addresses.any(|at| at.ip() == ip) {
-        note(format!(
-            "{cluster}/{ip}: the gateway at {admin} knows no such endpoint (`atoll gateway upstreams` lists them); it holds should one come"
-        ));
-    }
+    (!addresses.any(|at| at.ip() == ip)).then(|| {
+        let lists = "`atoll gateway upstreams` lists them";
+        format!("{cluster}/{ip}: the gateway at {admin} knows no such endpoint ({lists}); it holds should one come")
+    })
 }
 
 /// Writes an Event about the Cluster.

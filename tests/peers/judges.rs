@@ -9,7 +9,7 @@ use crate::world::until;
 
 const POLICY: &str = r#"package envoy.authz
 
-default allow := {"allowed": false, "http_status": 418, "headers": {"x-why": "not-anna"}, "body": "this is a teapot"}
+default allow := {"allowed": false, "http_status": 402, "headers": {"x-why": "not-anna"}, "body": "pay first"}
 
 http := input.attributes.request.http
 
@@ -41,7 +41,7 @@ async fn open_policy_agent_judges_requests() -> Result<()> {
     let judged = async |case: &str| {
         until(case, async || {
             let page = shop.browse(&["/cart", "--header", "x-user: bert"]).await?;
-            ensure!(page.status == 418 && page.body == "this is a teapot", "{page:?}");
+            ensure!(page.status == 402 && page.body == "pay first", "{page:?}");
             ensure!(page.head.contains("x-why: not-anna"), "{page:?}");
             Ok(())
         })

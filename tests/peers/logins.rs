@@ -53,6 +53,7 @@ async fn oauth2_proxy_says_who_may_pass() -> Result<()> {
         "--set-xauthrequest=true".to_owned(),
         "--skip-provider-button=true".to_owned(),
         "--redirect-url=http://shop.test/oauth2/callback".to_owned(),
+        "--whitelist-domain=shop.test".to_owned(),
     ];
     let at = shop.start("oauth2-proxy", port, &words).await?;
     shop.service("oauth2-proxy", at, None).await?;

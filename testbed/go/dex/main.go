@@ -42,7 +42,7 @@ func serve(listen, issuer string, redirects []string) error {
 	if err := write(pages); err != nil {
 		return err
 	}
-	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.DefaultCost)
 	if err != nil {
 		return err
 	}
