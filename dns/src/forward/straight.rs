@@ -55,6 +55,11 @@ impl Trip {
     pub(crate) fn id(&self) -> u16 {
         self.ask.id()
     }
+
+    /// When its packet counts as lost.
+    pub(crate) fn lost_at(&self) -> Instant {
+        self.begun + RETRY
+    }
 }
 
 impl Forwarder {

@@ -4,7 +4,7 @@
 //!   miss ── a road, leave to depart, a slot ── a port ──► member            no: the slow way (tokio), with all its knowledge
 //!   port ── whose? ── ours to read? ── translated, kept ── the client's batch
 //!              │            └── no word, cut, in other letters, the chain goes on ──► the slow way, with what was spent
-//!   time ── a second server, where few had one ── else the slow way
+//!   time ── a second server: before a packet counts as lost where few had one ── else the slow way
 //! ```
 //!
 //! In: packets of clients with a pass, what comes to ports, the time. Out: replies, and queries for the slow way. No task, no lock that is
@@ -182,7 +182,7 @@ impl Straight {
         }
     }
 
-    /// Asks a second server for a flight; `false`: there is none, or there were too many.
+    /// Asks a second server for a flight, or waits until the first one's packet counts as lost where few had one; `false`: there is none.
     fn second(&mut self, at: usize, now: Instant, dice: u64) -> bool {
         let resolver = Arc::clone(&self.responder.resolver);
         let forwarder = resolver.lookups.forwarder();
@@ -191,8 +191,9 @@ impl Straight {
         let Some(trip) = forwarder.set_out(&departure.road, departure.question(), Some(first.server), dice, now) else {
             return false;
         };
-        if !forwarder.hedges(&departure.road) {
-            return false;
+        if now < first.lost_at() && !forwarder.hedges(&departure.road) {
+            flight.due = first.lost_at();
+            return true;
         }
         let leg = (trip.server, trip.octets(), trip.id());
         let Some(port) = self.ports.send(forwarder.listen(), leg, at, now) else { return false };
