@@ -49,15 +49,7 @@ fn soa(owner: &str, server: &str, ttl: u32, minimum: u32) -> Record {
 }
 
 fn reply(path: &[String], kind: RecordType, rcode: ResponseCode, sections: [Vec<Record>; 3], edns: bool) -> Vec<u8> {
-    let mut message = Message::response(7, OpCode::Query);
-    message.metadata.response_code = rcode;
-    message.queries = vec![Asks::query(both(&MEMBER, path).0.to_lowercase(), kind)];
-    let [answers, authorities, additionals] = sections;
-    (message.answers, message.authorities, message.additionals) = (answers, authorities, additionals);
-    if edns {
-        message.set_edns(Edns::new());
-    }
-    message.to_vec().unwrap()
+    said(&both(&MEMBER, path).0, kind, rcode, sections, edns)
 }
 
 #[test]
@@ -117,8 +109,8 @@ fn the_seeds_of_the_fuzzer_are_carried_alike_or_not_at_all() {
     assert!(carried > 0);
 }
 
-/// A reply to a question for the name of an address.
-fn of_address(name: &Name, kind: RecordType, rcode: ResponseCode, sections: [Vec<Record>; 3], edns: bool) -> Vec<u8> {
+/// A reply to a question for a name.
+fn said(name: &Name, kind: RecordType, rcode: ResponseCode, sections: [Vec<Record>; 3], edns: bool) -> Vec<u8> {
     let mut message = Message::response(7, OpCode::Query);
     message.metadata.response_code = rcode;
     message.queries = vec![Asks::query(name.to_lowercase(), kind)];
@@ -163,7 +155,7 @@ fn names_of_addresses_are_carried_where_they_are_the_members_own() {
         ("nothing", &four, yes, vec![], vec![], false),
     ] {
         for edns in [false, true] {
-            let octets = of_address(name, RecordType::PTR, rcode, [answers.clone(), authorities.clone(), vec![]], edns);
+            let octets = said(name, RecordType::PTR, rcode, [answers.clone(), authorities.clone(), vec![]], edns);
             assert_eq!(alike_of_address(&MEMBER, name, RecordType::PTR, &octets), is, "{what}, with EDNS: {edns}");
             let longer = [&octets[..], &[0]].concat();
             assert!(!alike_of_address(&MEMBER, name, RecordType::PTR, &longer), "{what}, and an octet");
@@ -288,7 +280,7 @@ proptest! {
         };
         let answers = answers.into_iter().map(pointer).collect();
         let authorities = zone.map(|(owner, ttl)| soa(names[owner], names[0], ttl, 30)).into_iter().collect();
-        let mut octets = of_address(&name, RecordType::PTR, rcode, [answers, authorities, vec![]], edns);
+        let mut octets = said(&name, RecordType::PTR, rcode, [answers, authorities, vec![]], edns);
         for (at, octet) in damage.into_iter().filter(|_| damaged) {
             let length = octets.len();
             octets[at.index(length)] = octet;
