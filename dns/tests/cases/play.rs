@@ -32,7 +32,7 @@ use crate::wording::{absolute, behaviour, echoes, query, record};
 use crate::zones::{on, ways};
 
 /// Looks before the clock begins to move: what is at work needs no clock.
-const LOOKS: u32 = 2;
+const LOOKS: u32 = 16;
 /// The same at the end: threads end in real time.
 const LOOKS_AT_END: u32 = 150;
 
