@@ -200,8 +200,15 @@ impl Party {
         Some(usual.max(HEDGE_MIN)).filter(|usual| *usual < RETRY)
     }
 
+    /// When somebody else may be asked too, of a question that went out at `begun`; `None`: now. Before its packet counts as lost that is a
+    /// hedge, and those are few.
+    pub(super) fn second_at(&self, begun: Instant, now: Instant) -> Option<Instant> {
+        let lost_at = begun + RETRY;
+        (now < lost_at && !self.spend_hedge()).then_some(lost_at)
+    }
+
     /// Takes a second question out of the budget; false when it is used up.
-    pub(super) fn spend_hedge(&self) -> bool {
+    fn spend_hedge(&self) -> bool {
         let mut state = self.state();
         let left = state.hedges.checked_sub(100);
         state.hedges = left.unwrap_or(state.hedges);
@@ -336,6 +343,9 @@ mod tests {
         }
         let spent = (0..100).filter(|_| party.spend_hedge()).count();
         assert_eq!(spent, 10);
+        let begun = Instant::now();
+        assert_eq!(party.second_at(begun, begun), Some(begun + RETRY), "there are none left");
+        assert_eq!(party.second_at(begun, begun + RETRY), None, "but that is lost");
         // A server that is slower than that is given up in time, however many were: that is no second question but the next.
         for _ in 0..100 {
             party.note(at(2), Some(RETRY * 2), Instant::now());

@@ -78,8 +78,6 @@ struct Race<'p> {
     /// That there is nothing, by a server that may not have read its names yet.
     fallback: Option<Message>,
     last: Failed,
-    /// Before the time at which a packet counts as lost.
-    early: bool,
     begun: Instant,
     next_at: Instant,
     hedges: u64,
@@ -92,7 +90,7 @@ impl<'p> Race<'p> {
         let plan: Vec<Runner> = rounds.take(ATTEMPTS_MAX).collect();
         let (asked, plan) = (Vec::with_capacity(plan.len()), plan.into_iter().peekable());
         let (fallback, last, begun) = (None, Failed::TimedOut, Instant::now());
-        Self { party, servers, plan, asked, fallback, last, early: false, begun, next_at: begun, hedges: 0 }
+        Self { party, servers, plan, asked, fallback, last, begun, next_at: begun, hedges: 0 }
     }
 
     /// Who is asked next.
@@ -105,7 +103,7 @@ impl<'p> Race<'p> {
     /// When the second one is asked, if `first` says nothing.
     fn set_clock(&mut self, first: SocketAddr, now: Instant) {
         let early = early(self.party, first, self.plan.peek());
-        (self.early, self.begun, self.next_at) = (early.is_some(), now, now + early.unwrap_or(RETRY));
+        (self.begun, self.next_at) = (now, now + early.unwrap_or(RETRY));
     }
 
     /// What one attempt came to; the end, where it is one.
@@ -129,12 +127,12 @@ impl<'p> Race<'p> {
         None
     }
 
-    /// The one that is asked because the others say nothing. A question before the time at which a packet counts as lost is a hedge, and
-    /// those are few.
+    /// The one that is asked because the others say nothing.
     fn second(&mut self, now: Instant) -> Option<Runner> {
-        let hedge = self.plan.peek().is_some() && std::mem::take(&mut self.early);
-        if hedge && !self.party.spend_hedge() {
-            self.next_at = self.begun + RETRY;
+        if self.plan.peek().is_some()
+            && let Some(later) = self.party.second_at(self.begun, now)
+        {
+            self.next_at = later;
             return None;
         }
         self.next_at = now + RETRY;

@@ -55,11 +55,6 @@ impl Trip {
     pub(crate) fn id(&self) -> u16 {
         self.ask.id()
     }
-
-    /// When its packet counts as lost.
-    pub(crate) fn lost_at(&self) -> Instant {
-        self.begun + RETRY
-    }
 }
 
 impl Forwarder {
@@ -101,9 +96,9 @@ impl Forwarder {
         several.then(|| road.party.hedge(trip.server)).flatten().unwrap_or(RETRY)
     }
 
-    /// Takes one more server's question, before the time at which a packet counts as lost, out of the budget for such.
-    pub(crate) fn hedges(&self, road: &Road) -> bool {
-        road.party.spend_hedge()
+    /// When another server may be asked beside a trip; `None`: now.
+    pub(crate) fn second_at(&self, road: &Road, trip: &Trip, now: Instant) -> Option<Instant> {
+        road.party.second_at(trip.begun, now)
     }
 
     /// What `reply`, which came from the trip's server, is to it. Of a word the question is in lower case.

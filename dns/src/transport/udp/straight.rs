@@ -191,8 +191,8 @@ impl Straight {
         let Some(trip) = forwarder.set_out(&departure.road, departure.question(), Some(first.server), dice, now) else {
             return false;
         };
-        if now < first.lost_at() && !forwarder.hedges(&departure.road) {
-            flight.due = first.lost_at();
+        if let Some(later) = forwarder.second_at(&departure.road, first, now) {
+            flight.due = later;
             return true;
         }
         let leg = (trip.server, trip.octets(), trip.id());
