@@ -54,6 +54,8 @@ pub const VOTER: &str = "atoll.dev/voter";
 pub const VOTER_GROUPS: &str = "atoll.dev/voter-groups";
 /// Label of a Gateway (and others): the cluster set that it serves.
 pub const CLUSTER_SET_LABEL: &str = "atoll.dev/cluster-set";
+/// Label: which program keeps an object (Kubernetes, "Recommended Labels").
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label on everything that an agent applied in a member: the Bundle, `<namespace>.<name>`.
 pub const BUNDLE_LABEL: &str = "atoll.dev/bundle";
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::kinds::{
-    CLUSTER_SET_LABEL, FIELD_MANAGER, ImportCluster, ServiceImport, ServiceImportPort, ServiceImportSpec,
+    CLUSTER_SET_LABEL, FIELD_MANAGER, ImportCluster, MANAGED_BY, ServiceImport, ServiceImportPort, ServiceImportSpec,
     ServiceImportStatus, ServiceImportType,
 };
 use atoll_api::names::ServiceName;
@@ -28,8 +28,6 @@ use crate::error::{Error, is_missing};
 use crate::lead::make_namespace;
 use crate::membership::patch_status;
 use crate::topology::{BySet, Export, Offers, Published};
-
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// Changes that come so close together are looked at together.
 const GAP: Duration = Duration::from_millis(30);

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use atoll_api::kinds::{DNSEndpoint, DNSEndpointSpec, SYSTEM_NAMESPACE, Zone};
+use atoll_api::kinds::{DNSEndpoint, DNSEndpointSpec, MANAGED_BY, SYSTEM_NAMESPACE, Zone};
 use atoll_api::records;
 use atoll_api::update::{self, Content, Refusal, Sections};
 use atoll_wire::v1::{self, zones_server::Zones};
@@ -168,7 +168,7 @@ impl ZonesService {
 fn first(zone: &Zone, name: &str, spec: DNSEndpointSpec) -> DNSEndpoint {
     let mut object = DNSEndpoint::new(name, spec);
     object.metadata.namespace = Some(SYSTEM_NAMESPACE.to_owned());
-    object.metadata.labels = Some([("app.kubernetes.io/managed-by".to_owned(), "atoll".to_owned())].into());
+    object.metadata.labels = Some([(MANAGED_BY.to_owned(), "atoll".to_owned())].into());
     object.metadata.owner_references = zone.controller_owner_ref(&()).map(|owner: OwnerReference| vec![owner]);
     object
 }

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use atoll_api::kinds::MANAGED_BY;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::objects::SERVICE_NAME;
-use crate::table::{CLASS_NAME, Front, GATEWAY_NAME, GatewayDraft, Input, MANAGED_BY, MANAGER};
+use crate::table::{CLASS_NAME, Front, GATEWAY_NAME, GatewayDraft, Input, MANAGER};
 
 /// An object to be applied.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use atoll_api::kinds::MANAGED_BY;
 use atoll_api::kinds::gateway::Gateway;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -17,8 +18,7 @@ use crate::fleet::Fleet;
 use crate::ingress::mark;
 use crate::objects::{Name, Objects, name_of};
 
-/// What is made for Gateways bears it, and says that it is ours.
-pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Who keeps what is made for Gateways, as [`MANAGED_BY`] says there.
 pub(crate) const MANAGER: &str = "atoll-gateway";
 pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 pub(crate) const CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";

@@ -43,7 +43,7 @@ pub(crate) use backend::{
 };
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
 pub(crate) use entry::{GatewayDraft, SetDraft};
-pub(crate) use front::{CLASS_NAME, Front, GATEWAY_NAME, MANAGED_BY, MANAGER, is_front};
+pub(crate) use front::{CLASS_NAME, Front, GATEWAY_NAME, MANAGER, is_front};
 pub(crate) use grant::From;
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::{ListenerDraft, validation};
