@@ -46,4 +46,4 @@ pub use error::Error;
 pub use hub::run;
 pub use membership::{PushMember, StartPush};
 pub use resources::{Answer, DataPlaneView, Hub, NoView, Resources};
-pub use topology::Published;
+pub use topology::{Published, stored_sites};

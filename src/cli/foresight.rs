@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 
 use atoll_api::kinds::gateway::{GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, UDPRoute};
-use atoll_api::kinds::{CLUSTER_SET_LABEL, Cluster, SYSTEM_NAMESPACE, ServiceImport, TrafficPolicy, TrafficPolicySpec};
+use atoll_api::kinds::{CLUSTER_SET_LABEL, Cluster, ServiceImport, TrafficPolicy, TrafficPolicySpec};
 use atoll_api::names::ServiceName;
 use atoll_api::routing::{Asker, Candidate, Chain, Choice, choose};
 use atoll_api::topology::{ClusterFacts, Site};
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::ApiResource;
@@ -21,9 +21,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::failure::{Failure, Outcome};
-
-/// Where the hub keeps what sites reported.
-const SITES: (&str, &str) = ("atoll-sites", "sites");
 
 /// Everything that answers are decided by.
 pub(crate) struct Names {
@@ -236,13 +233,10 @@ fn facts(cluster: &Cluster) -> Option<ClusterFacts> {
 
 /// The gateways that the hub knows; none where that may not be read.
 async fn gateways(client: &Client) -> Outcome<Vec<Site>> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let map = match api.get_opt(SITES.0).await {
-        Err(kube::Error::Api(status)) if status.code == 403 => None,
+    let sites = match atoll_federation::stored_sites(client).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => Vec::new(),
         found => found.map_err(Failure::api("read the sites that the hub knows"))?,
     };
-    let text = map.and_then(|map| map.data).and_then(|mut data| data.remove(SITES.1)).unwrap_or_default();
-    let sites: Vec<Site> = serde_json::from_str(&text).unwrap_or_default();
     Ok(sites.into_iter().filter(|site| site.kind == "gateway").collect())
 }
 

@@ -20,4 +20,5 @@ mod sites;
 pub(crate) use offers::{BySet, Export, Offers};
 pub use publish::Published;
 pub(crate) use publish::Publisher;
+pub use sites::stored_sites;
 pub(crate) use sites::{Said, Sites};

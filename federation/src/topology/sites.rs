@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::error::Error;
 
 const NAME: &str = "atoll-sites";
+const KEY: &str = "sites";
 const FORGOTTEN: Duration = Duration::from_secs(300);
 /// A site that was not heard of for so long is silent: three reports are missing.
 const LEASE: Duration = Duration::from_secs(15);
@@ -52,15 +53,22 @@ pub(crate) struct Sites {
     changed: watch::Sender<u64>,
 }
 
+/// The sites as the hub stored them last; none where it never did.
+///
+/// # Errors
+/// What the API says.
+pub async fn stored_sites(client: &Client) -> kube::Result<Vec<Site>> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let text = maps.get_opt(NAME).await?.and_then(|m| m.data).and_then(|mut d| d.remove(KEY)).unwrap_or_default();
+    Ok(serde_json::from_str(&text).unwrap_or_default())
+}
+
 impl Sites {
     pub(crate) async fn load(client: &Client, now: Instant) -> Result<Self, Error> {
-        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-        let stored = maps.get_opt(NAME).await.map_err(Error::api("read the known sites"))?;
-        let text = stored.and_then(|m| m.data).and_then(|mut d| d.remove("sites")).unwrap_or_default();
-        let sites: Vec<Site> = serde_json::from_str(&text).unwrap_or_default();
-        let known = sites
-            .into_iter()
-            .map(|site| (site.instance.clone(), Known { site, said: Said::default(), heard: now, reported: false }));
+        let known =
+            stored_sites(client).await.map_err(Error::api("read the known sites"))?.into_iter().map(|site| {
+                (site.instance.clone(), Known { site, said: Said::default(), heard: now, reported: false })
+            });
         Ok(Self { known: Mutex::new(known.collect()), changed: watch::Sender::new(0) })
     }
 
@@ -114,8 +122,7 @@ impl Sites {
     /// Stores the sites for the next start.
     pub(crate) async fn store(client: &Client, sites: &[Site]) -> Result<(), Error> {
         let text = serde_json::to_string(sites).expect("sites are plain JSON");
-        let body =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": {"sites": text}});
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": {KEY: text}});
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         maps.patch(NAME, &params, &Patch::Apply(&body)).await.map(drop).map_err(Error::api("store the known sites"))
