@@ -63,6 +63,11 @@ impl Fleet {
         if self.0.is_empty() { LEASE.to_owned() } else { format!("{LEASE}-{}", mark(&format!("{:?}", self.0))) }
     }
 
+    /// Whether what `controller` says in a status, of an object of `namespace` at `parent`, is this fleet's word.
+    pub(crate) fn says(&self, objects: &Objects, namespace: &str, controller: &str, parent: &ParentReference) -> bool {
+        controller == GATEWAY_CONTROLLER && !self.leaves(objects, namespace, parent)
+    }
+
     /// Whether what stands at `parent`, for an object of `namespace`, is for another fleet to say: its Gateway is there, of a class of our
     /// controller, and not ours.
     pub(crate) fn leaves(&self, objects: &Objects, namespace: &str, parent: &ParentReference) -> bool {

@@ -22,9 +22,8 @@ pub(super) fn update<'a>(
     let object = &judged.object;
     let old = object.status.clone().unwrap_or_default().ancestors;
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let ours = |a: &PolicyAncestorStatus| {
-        a.controller_name == GATEWAY_CONTROLLER && !input.fleet.leaves(input.objects, namespace, &a.ancestor_ref)
-    };
+    let ours =
+        |a: &PolicyAncestorStatus| input.fleet.says(input.objects, namespace, &a.controller_name, &a.ancestor_ref);
     let mut fresh: Vec<_> = old.iter().filter(|a| !ours(a)).cloned().collect();
     for gateway in gateways.take(ANCESTORS_MAX.saturating_sub(fresh.len())) {
         let ancestor = ParentReference {
@@ -34,7 +33,7 @@ pub(super) fn update<'a>(
             name: gateway.object.name_any(),
             ..ParentReference::default()
         };
-        let before = old.iter().find(|a| a.controller_name == GATEWAY_CONTROLLER && a.ancestor_ref == ancestor);
+        let before = old.iter().find(|a| ours(a) && a.ancestor_ref == ancestor);
         let kept = before.map(|a| a.conditions.as_slice()).unwrap_or_default();
         let verdicts = vec![judged.accepted.clone(), judged.resolved.clone()];
         fresh.push(PolicyAncestorStatus {

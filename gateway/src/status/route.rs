@@ -79,9 +79,7 @@ pub(super) fn update(verdicts: &RouteVerdicts, input: &Input<'_>) -> Option<Upda
     let old = verdicts.object.status().map(|s| s.parents.as_slice()).unwrap_or_default();
     let generation = verdicts.object.meta().generation;
     let namespace = verdicts.object.meta().namespace.as_deref().unwrap_or_default();
-    let ours = |p: &&RouteParentStatus| {
-        p.controller_name == GATEWAY_CONTROLLER && !input.fleet.leaves(input.objects, namespace, &p.parent_ref)
-    };
+    let ours = |p: &&RouteParentStatus| input.fleet.says(input.objects, namespace, &p.controller_name, &p.parent_ref);
     let mut parents: Vec<_> = old.iter().filter(|p| !ours(p)).cloned().collect();
     for parent in &verdicts.parents {
         let before = old.iter().filter(ours).find(|p| p.parent_ref == parent.parent);
