@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::paths::BEGINS;
 use super::read::Finding;
+use super::rules::port_name;
 use super::steps::SERVICE;
 use super::table::way;
 use super::{Options, Part, Route, Translation};
@@ -113,9 +114,8 @@ impl Writing<'_> {
 
     /// Finds the number of a port that is named.
     fn number(&mut self, part: &Part, target: &mut BackendObjectReference, port: &PortNamed<'_>) {
-        let Some(at) = target.port.filter(|number| *number < 0) else { return };
-        let name = usize::try_from(-1 - at).ok().and_then(|at| part.port_names.get(at)).cloned().unwrap_or_default();
-        target.port = port(self.namespace, &target.name, &name);
+        let Some(name) = port_name(&part.port_names, target.port) else { return };
+        target.port = port(self.namespace, &target.name, name);
         if target.port.is_none() {
             let why = format!(
                 "Service `{}` is not in the files, so the number of its port `{name}` is not known",

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::read::Finding;
-use super::table::way;
+use super::read::{Finding, finding};
 use super::tls::Clients;
 use super::wish::{Backend, Canary, Wish, Wished};
 
@@ -106,9 +105,7 @@ fn pass(wishes: &mut [Wish], name: &str, host: &mut Host) {
             None => found = of_root,
             Some(why) => {
                 let why = format!("`{name}`: {why}");
-                let finding =
-                    Finding { what: "ssl-passthrough".to_owned(), why, way: way("ssl-passthrough"), closes: true };
-                wishes[owner].findings.push(finding);
+                wishes[owner].findings.push(finding("ssl-passthrough", why, true));
             }
         }
     }
@@ -131,8 +128,7 @@ fn ask(wishes: &mut [Wish], name: &str, host: &mut Host) {
         } else {
             continue;
         };
-        let (what, way) = ("auth-tls-secret".to_owned(), way("auth-tls-secret"));
-        wishes[*owner].findings.push(Finding { what, why: format!("`{name}`: {why}"), way, closes: true });
+        wishes[*owner].findings.push(finding("auth-tls-secret", format!("`{name}`: {why}"), true));
     }
     host.clients = wanted.filter(|_| host.certificate.is_some());
 }

@@ -34,6 +34,7 @@ pub use export::{Export, PortNamed, export};
 pub use key::KeyPart;
 pub use paths::BEGINS;
 pub use read::{Finding, PREFIX};
+pub use rules::port_name;
 pub use services::{Data, Stream, Streams, streams};
 pub use steps::SERVICE;
 pub use tls::{BackendTls, option};

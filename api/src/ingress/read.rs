@@ -126,6 +126,7 @@ impl Reader {
     }
 }
 
-fn finding(name: &str, why: impl Into<String>, closes: bool) -> Finding {
+/// What is said of an annotation.
+pub(super) fn finding(name: &str, why: impl Into<String>, closes: bool) -> Finding {
     Finding { what: name.to_owned(), why: why.into(), way: way(name), closes }
 }

@@ -2,9 +2,8 @@
 //! name, for nginx redirects before it looks at lists and logins). Pure.
 
 use super::hosts::{Host, Owned};
-use super::read::Finding;
+use super::read::finding;
 use super::steps::step;
-use super::table::way;
 use super::wish::{Backend, Canary, Port, Wish, full};
 use super::{Part, Step};
 use crate::kinds::gateway::{
@@ -72,7 +71,7 @@ impl Writing<'_> {
 
     /// Paths that can't be carried out as they are meant answer 503.
     fn close(&mut self, names: &[String], what: &str, why: String) {
-        let finding = Finding { what: what.to_owned(), why, way: way(what), closes: true };
+        let finding = finding(what, why, true);
         if !self.part.findings.contains(&finding) {
             self.part.findings.push(finding);
         }
@@ -99,6 +98,12 @@ impl Writing<'_> {
         };
         Some(redirect(on(&exact, None), to))
     }
+}
+
+/// The name of a port below 0, which is a place among a part's `port_names`; nothing where it is a number.
+pub fn port_name(names: &[String], port: Option<i32>) -> Option<&str> {
+    let place = port.filter(|number| *number < 0)?;
+    names.get(usize::try_from(-1 - place).ok()?).map(String::as_str)
 }
 
 /// A backend; a port that has a name becomes a place among those of the part.

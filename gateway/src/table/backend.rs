@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use atoll_api::ingress::port_name;
 use atoll_api::kinds::Reach;
 use atoll_api::kinds::gateway::BackendObjectReference;
 use atoll_api::names::ServiceName;
@@ -168,8 +169,7 @@ impl Resolver<'_> {
         names: &[String],
         set: &str,
     ) -> BackendObjectReference {
-        let place = target.port.filter(|port| *port < 0).and_then(|port| usize::try_from(-1 - port).ok());
-        let port = match place.and_then(|place| names.get(place)) {
+        let port = match port_name(names, target.port) {
             Some(name) => Some(self.port_named(namespace, &target.name, name, set)),
             None => target.port,
         };
