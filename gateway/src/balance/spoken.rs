@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 
 use super::hash::hash;
-use crate::http::cookie;
+use crate::http::{cookie, query};
 
 /// What is looked at.
 pub(crate) struct Looked<'a> {
@@ -45,8 +45,7 @@ fn add(part: &KeyPart, looked: &Looked<'_>, text: &mut Vec<u8>) {
             text.extend_from_slice(cookie::find(&head.headers, name).unwrap_or_default().as_bytes())
         }
         KeyPart::Argument(name) => {
-            let pairs = head.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-            let value = pairs.into_iter().find(|(known, _)| known == name).map_or("", |(_, value)| value);
+            let value = query::find(head.uri.query().unwrap_or_default(), name).unwrap_or_default();
             text.extend_from_slice(value.as_bytes());
         }
     }

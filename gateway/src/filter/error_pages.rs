@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use atoll_api::kinds::route_policy::filters::{ErrorPage, ErrorPages};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, response};
 use serde_json::{Map, Value};
 
@@ -79,11 +80,7 @@ struct Pages(Arc<Vec<Page>>);
 impl Guard for Pages {
     async fn request(&self, asked: &mut Asked<'_>) -> Option<Response<Bytes>> {
         let asks = self.0.iter().any(|page| matches!(page.from, From::There { .. }));
-        let question = asks.then(|| Question {
-            plane: Arc::clone(asked.plane),
-            target: asked.head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
-            headers: asked.head.headers.clone(),
-        });
+        let question = asks.then(|| Question { plane: Arc::clone(asked.plane), told: Question::told(asked.head) });
         let is_head = asked.head.method == Method::HEAD;
         asked.backs.push(Box::new(Instead { pages: Arc::clone(&self.0), is_head, question }));
         None
@@ -93,28 +90,34 @@ impl Guard for Pages {
 /// What a server that gives pages is told of the request.
 struct Question {
     plane: Arc<Plane>,
-    target: String,
-    headers: HeaderMap,
+    told: HeaderMap,
 }
 
 /// Headers of a request that go along.
 const ALONG: &[&str] = &["host", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
 
 impl Question {
+    fn told(head: &Parts) -> HeaderMap {
+        let mut told = HeaderMap::new();
+        for name in ALONG {
+            told.extend(head.headers.get(*name).map(|value| (HeaderName::from_static(name), value.clone())));
+        }
+        if let Some(accepted) = head.headers.get(header::ACCEPT) {
+            told.insert("x-format", accepted.clone());
+        }
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        if let Ok(target) = HeaderValue::from_str(target) {
+            told.insert("x-original-uri", target);
+        }
+        told
+    }
+
     /// Asks for the page of a status.
     async fn ask(&self, peer: &Peer, told: &HeaderMap, status: StatusCode) -> Option<(response::Parts, Bytes)> {
         let mut request = Request::new(Bytes::new());
         let headers = request.headers_mut();
-        for name in ALONG {
-            headers.extend(self.headers.get(*name).map(|value| (HeaderName::from_static(name), value.clone())));
-        }
+        headers.clone_from(&self.told);
         headers.insert("x-code", HeaderValue::from(status.as_u16()));
-        if let Some(accepted) = self.headers.get(header::ACCEPT) {
-            headers.insert("x-format", accepted.clone());
-        }
-        if let Ok(target) = HeaderValue::from_str(&self.target) {
-            headers.insert("x-original-uri", target);
-        }
         headers.extend(told.iter().map(|(name, value)| (name.clone(), value.clone())));
         match peer.ask(&self.plane, request, ANSWER_MAX).await {
             Ok(said) => Some((said.head, said.body)),

@@ -11,15 +11,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use atoll_api::kinds::route_policy::filters::{BodyMode, ExtProc, HeaderMode};
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header, response};
+use http::{Response, StatusCode, header, response};
 use http_body::Body as _;
 use serde_json::{Map, Value};
 
 use super::forward_auth::ANSWER_MAX;
 use super::{Guard, Guarded, Making, parameters, said, time};
-use crate::policy::carried::{Carried, whole};
+use crate::http::is_grpc;
+use crate::policy::carried::{Carried, Read, read, whole};
 use crate::policy::peer::Peer;
-use crate::policy::process::body::{Passing, Way, again, read};
+use crate::policy::process::body::{Passing, Way, again};
 use crate::policy::process::call::{Exchange, Told};
 use crate::policy::process::message::{self as envoy, CommonResponse, HttpHeaders, ProcessingMode, Said};
 use crate::policy::{Asked, Back};
@@ -184,8 +185,9 @@ impl Looking {
     async fn response_body(&mut self, head: &mut response::Parts, body: Carried) -> Result<Carried, Response<Bytes>> {
         let read = read(body, self.buffer_bytes_max).await;
         let read = read.map_err(|_| said(StatusCode::BAD_GATEWAY, "the answer broke off"))?;
-        let (all, trailers) =
-            read.ok_or_else(|| said(StatusCode::BAD_GATEWAY, "the answer is too long to be processed"))?;
+        let Read::Whole(all, trailers) = read else {
+            return Err(said(StatusCode::BAD_GATEWAY, "the answer is too long to be processed"));
+        };
         let mut common = self.show(Way::Response.body(all.clone(), trailers.is_none())).await?;
         restate(head, &common);
         let all = common.body().unwrap_or(all);
@@ -247,10 +249,6 @@ impl Guard for Processor {
         asked.backs.push(Box::new(looking));
         None
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 #[async_trait]

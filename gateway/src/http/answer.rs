@@ -404,6 +404,6 @@ fn back(
 }
 
 /// Whether a gRPC client asks, which understands statuses of gRPC only.
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

@@ -20,12 +20,13 @@ mod forward;
 mod grpc_web;
 mod headers;
 mod mirror;
+pub(crate) mod query;
 mod refusal;
 mod server;
 mod streams;
 mod upload;
 
-pub(crate) use answer::{Line, answer, listener, passes, told};
+pub(crate) use answer::{Line, answer, is_grpc, listener, passes, told};
 pub(crate) use body::{BodyError, InFlight, Outgoing, Reply};
 pub(crate) use forward::{Ask, Forward, Plain, Trace, frames};
 pub(crate) use headers::{is_port, strip};

@@ -152,7 +152,7 @@ impl Upload {
         let read = crate::policy::carried::read(body, max);
         let within = self.patience.as_ref().map_or(std::time::Duration::from_secs(3600), Patience::within);
         match tokio::time::timeout(within, read).await.map_err(|_| BodyError::Late)?? {
-            Read::Whole(bytes) => {
+            Read::Whole(bytes, _) => {
                 let again = bytes.clone();
                 self.wrap(|_| crate::policy::carried::whole(again));
                 Ok(Some(bytes))

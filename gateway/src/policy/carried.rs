@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -21,7 +22,8 @@ pub(crate) fn whole(bytes: impl Into<Bytes>) -> Carried {
 
 /// What was read of a body, and the rest.
 pub(crate) enum Read {
-    Whole(Bytes),
+    /// All of it, and its trailers.
+    Whole(Bytes, Option<HeaderMap>),
     /// More than was asked for, as a body again.
     More(Carried),
 }
@@ -31,16 +33,18 @@ pub(crate) enum Read {
 /// # Errors
 /// It broke.
 pub(crate) async fn read(mut body: Carried, max: usize) -> Result<Read, BodyError> {
-    let mut all = Vec::new();
+    let (mut all, mut trailers) = (Vec::new(), None);
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            all.extend_from_slice(&data);
+        match frame?.into_data().map_err(Frame::into_trailers) {
+            Ok(data) => all.extend_from_slice(&data),
+            Err(Ok(read)) => trailers = Some(read),
+            Err(Err(_)) => {}
         }
         if all.len() > max {
             return Ok(Read::More(Box::pin(Before { first: Some(all.into()), rest: body })));
         }
     }
-    Ok(Read::Whole(all.into()))
+    Ok(Read::Whole(all.into(), trailers))
 }
 
 /// Bytes, then a body.
@@ -234,6 +238,6 @@ mod tests {
     async fn what_was_read_in_vain_is_read_again() {
         let Ok(Read::More(again)) = read(whole("hello"), 3).await else { panic!("it is longer") };
         assert_eq!(again.collect().await.unwrap().to_bytes(), "hello");
-        assert!(matches!(read(whole("hello"), 5).await, Ok(Read::Whole(all)) if all == "hello"));
+        assert!(matches!(read(whole("hello"), 5).await, Ok(Read::Whole(all, None)) if all == "hello"));
     }
 }

@@ -37,8 +37,7 @@ impl Places {
     pub(crate) fn find<'a>(&self, head: &'a Parts) -> Option<&'a str> {
         let in_headers = self.headers.iter().find_map(|name| head.headers.get(name)?.to_str().ok());
         let query = head.uri.query().unwrap_or_default();
-        let pairs = || query.split('&').filter_map(|pair| pair.split_once('='));
-        let in_query = || self.queries.iter().find_map(|name| pairs().find(|(n, _)| n == name).map(|(_, v)| v));
+        let in_query = || self.queries.iter().find_map(|name| crate::http::query::find(query, name));
         let in_cookies = || self.cookies.iter().find_map(|name| crate::http::cookie::find(&head.headers, name));
         in_headers.or_else(in_query).or_else(in_cookies)
     }

@@ -229,7 +229,7 @@ pub(crate) fn query(all: &[(&str, &str)]) -> String {
 
 /// A value of a query.
 pub(crate) fn value_of(query: &str, name: &str) -> Option<String> {
-    let written = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name)?.1;
+    let written = crate::http::query::find(query, name)?;
     let mut out = Vec::with_capacity(written.len());
     let mut octets = written.bytes();
     while let Some(octet) = octets.next() {

@@ -156,25 +156,6 @@ impl Body for Passing {
     }
 }
 
-/// Reads a body and its trailers; nothing where it is longer than `max`.
-///
-/// # Errors
-/// It broke.
-pub(crate) async fn read(mut body: Carried, max: usize) -> Result<Option<(Bytes, Option<HeaderMap>)>, BodyError> {
-    let (mut all, mut trailers) = (Vec::new(), None);
-    while let Some(frame) = body.frame().await {
-        match frame?.into_data().map_err(Frame::into_trailers) {
-            Ok(data) => all.extend_from_slice(&data),
-            Err(Ok(read)) => trailers = Some(read),
-            Err(Err(_)) => {}
-        }
-        if all.len() > max {
-            return Ok(None);
-        }
-    }
-    Ok(Some((all.into(), trailers)))
-}
-
 /// A body that was read, and its trailers.
 pub(crate) fn again(all: Bytes, trailers: Option<HeaderMap>) -> Carried {
     let body = Full::new(all).map_err(|never| match never {});
