@@ -57,7 +57,8 @@ pub(crate) async fn serve(
             carry(&plane, stream, peer, snapshot, &listener, &*rule(&listener, "")?).await
         }
         Protocol::Http | Protocol::Udp => {
-            let (h2, stream) = begin(&plane, taken(&plane, stream)).await?;
+            let (h2, stream) = begin(&plane, stream).await?;
+            let stream = taken(&plane, stream);
             speak(plane, stream, Client { slot, peer, tls: false, sni: None, certificate: None }, h2, stop).await
         }
     }

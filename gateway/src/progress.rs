@@ -8,9 +8,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use atoll_reach::BoxStream;
+use atoll_reach::{BoxStream, tcp};
 use prometheus::IntCounter;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Measures one wait after the other.
@@ -100,6 +101,34 @@ impl Taken {
     /// Breaks after `within`, and counts that in `cut`.
     pub(crate) fn new(stream: BoxStream, within: Duration, cut: IntCounter) -> Self {
         Self { stream, patience: Patience::new(within), cut }
+    }
+
+    /// Whether the stream is a TCP connection and nothing else.
+    pub(crate) fn is_bare(&self) -> bool {
+        tcp(&*self.stream).is_some()
+    }
+
+    /// Lets `write` put octets into the TCP connection, once it takes some.
+    ///
+    /// # Errors
+    /// As `write`'s; `TimedOut`; `Unsupported` where [`Self::is_bare`] is false.
+    pub(crate) fn poll_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(tcp) = tcp(&*self.stream) else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
+        let written = loop {
+            match tcp.poll_write_ready(cx) {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => match tcp.try_io(Interest::WRITABLE, || write(tcp)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    written => break Poll::Ready(written),
+                },
+            }
+        };
+        self.judge(cx, written)
     }
 
     fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

@@ -71,7 +71,7 @@ pub use relay::{RELAY_ALPN, RelayError, RelayTable, accept_relay};
 pub use revoke::{Cut, Revocations};
 pub use role::{Peer, Role, Serial};
 pub use serve::{Allow, serve_relay};
-pub use sniff::{again, sniff};
+pub use sniff::{again, sniff, tcp};
 pub use stream::{Accept, BoxStream, Connect, Listen, Stream, System, host_and_port, listener, udp_connected};
 pub use targets::{probe_members, targets_of};
 pub use tls::{ClientAuth, Secured, TlsIdentity, pinned};

@@ -3,14 +3,16 @@
 //! In: a stream from an accept, and how long its client may take to say so much. Servers have bounds for heads and idle connections of their
 //! own, but those begin with the first octet: a client that sends nothing is cut here.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
-use crate::stream::BoxStream;
+use crate::stream::{BoxStream, Stream};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -42,6 +44,17 @@ async fn read(mut stream: BoxStream) -> io::Result<(bool, BoxStream)> {
 #[must_use]
 pub fn again(seen: Vec<u8>, stream: BoxStream) -> BoxStream {
     Box::new(Again { seen, at: 0, stream })
+}
+
+/// The TCP connection that `stream` is, or is again with all given that was read before. Nothing for any other stream.
+#[must_use]
+pub fn tcp(stream: &dyn Stream) -> Option<&TcpStream> {
+    let any: &dyn Any = stream;
+    match any.downcast_ref::<Again>() {
+        Some(again) if again.seen.is_empty() => tcp(&*again.stream),
+        Some(_) => None,
+        None => any.downcast_ref(),
+    }
 }
 
 /// A stream whose first bytes were read already.

@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use atoll_reach::BoxStream;
 use bytes::Bytes;
 use http_body::Frame;
-use tokio::io::ReadHalf;
 use tokio::sync::oneshot;
 
 use super::buffer::Buffer;
+use super::halves::Reads;
 use super::reading::{Broken, Reading};
 
 /// The reading half of a client's connection, with what was read and not used yet.
 pub(crate) struct Reader {
-    pub(super) half: ReadHalf<BoxStream>,
+    pub(super) half: Reads,
     pub(super) buffer: Buffer,
 }
 

@@ -14,6 +14,7 @@ use atoll_reach::BoxStream;
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite as _;
+use tokio::net::TcpStream;
 
 use super::buffer::{Buffer, LARGE, SMALL};
 use super::head::{Framing, Head};
@@ -316,6 +317,19 @@ impl Incoming {
         self.push(cx);
         let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         self.reading.poll_frame(stream, &mut self.buffer, cx)
+    }
+
+    /// The connection and how much of the body is left, where octets may go from one connection to the other: a long body of known length,
+    /// nothing read of it that was not used, nothing to be sent any more, no TLS.
+    pub(super) fn bare(&mut self) -> Option<(&TcpStream, &mut u64)> {
+        let Self { stream, buffer, reading, sending, .. } = self;
+        let left = reading.long().filter(|_| buffer.is_empty() && sending.is_none())?;
+        Some((atoll_reach::tcp(&**stream.as_ref()?)?, left))
+    }
+
+    /// All of it went by [`Self::bare`].
+    pub(super) fn all_moved(&mut self) {
+        self.reading = Reading::Done;
     }
 
     /// The connection, if another request may follow on it.

@@ -12,11 +12,13 @@ mod body;
 mod buffer;
 mod chunked;
 mod client;
+mod halves;
 mod head;
 mod plain;
 mod reading;
 mod render;
 mod serve;
+mod splice;
 mod whole;
 
 /// What fuzzers look into.

@@ -4,6 +4,7 @@
 //! Whatever does not fit (filters, sessions, mirrors, retries that need the body, upgrades, keys of methods by hash) takes the long way, which
 //! decides the same.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
@@ -12,10 +13,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::body::{ClientBody, Rest};
-use super::client::{Answer, octets};
+use super::client::{Answer, Incoming, octets};
 use super::head::{Framing, Head};
 use super::render::{self, After, Asker};
 use super::serve::{Asked, Connection, Next, continued};
+use super::splice::{Pipe, Stopped};
 use crate::balance::draw;
 use crate::http::{
     Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, is_port, listener, passes, told,
@@ -203,15 +205,16 @@ impl Connection {
         let mut body = answer.body;
         loop {
             let Ok(n) = body.span() else { return self.broken().await };
-            if !self.out.is_empty() {
-                self.out.extend_from_slice(&body.octets()[..n]);
-                self.write_out().await?;
-            } else {
-                self.writer.write_all(&body.octets()[..n]).await?;
-            }
+            self.write_with(&body.octets()[..n]).await?;
             body.used(n);
             if body.is_done() {
                 break;
+            }
+            match self.splice(&mut body).await {
+                Some(Ok(())) => break,
+                Some(Err(Stopped::Writing(error))) => return Err(error),
+                Some(Err(Stopped::Reading)) => return self.broken().await,
+                None => {}
             }
             if octets(&mut body).await.is_err() {
                 return self.broken().await;
@@ -220,6 +223,17 @@ impl Connection {
         in_flight.finish(body.into_idle());
         self.writer.flush().await?;
         Ok(if then == After::Close { Next::Close } else { Next::Request })
+    }
+
+    /// Moves the rest of a long body past us, where that can be done.
+    async fn splice(&mut self, body: &mut Incoming) -> Option<Result<(), Stopped>> {
+        let (from, left) = body.bare().filter(|_| self.writer.is_bare())?;
+        let mut pipe = Pipe::take()?;
+        let moved = poll_fn(|cx| pipe.poll(from, left, &mut self.writer, cx)).await;
+        if moved.is_ok() {
+            body.all_moved();
+        }
+        Some(moved)
     }
 
     /// An answer that can't go on ends its connection: the client sees that it is not whole.

@@ -66,6 +66,14 @@ impl Reading {
         }
     }
 
+    /// How much is left, of a body of known length that is long.
+    pub(crate) fn long(&mut self) -> Option<&mut u64> {
+        match self {
+            Self::Length(left) if *left > LONG => Some(left),
+            _ => None,
+        }
+    }
+
     fn size(&self) -> usize {
         let long = self.length().is_none_or(|left| left > LONG);
         if long { LARGE } else { SMALL }

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use atoll_reach::{BoxStream, again};
-use tokio::io::{AsyncWriteExt as _, WriteHalf};
+use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::body::{Reader, Rest};
 use super::buffer::{Buffer, SMALL};
+use super::halves::{Writes, halves, join};
 use super::head::{Bad, Framing, Head};
 use super::plain::Taken;
 use super::render::After;
@@ -34,7 +35,7 @@ pub(super) struct Connection {
     pub(super) client: Arc<Client>,
     /// Lent to bodies.
     pub(super) reader: Option<Reader>,
-    pub(super) writer: WriteHalf<BoxStream>,
+    pub(super) writer: Writes,
     pub(super) head: Head,
     pub(super) stop: CancellationToken,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -74,7 +75,7 @@ pub(crate) async fn serve(
     client: Client,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let (half, writer) = tokio::io::split(stream);
+    let (half, writer) = halves(stream);
     let connection = Connection {
         client: Arc::new(client),
         reader: Some(Reader { half, buffer: Buffer::default() }),
@@ -255,8 +256,29 @@ impl Connection {
     async fn tunnel(mut self, endpoint: BoxStream, in_flight: crate::http::InFlight) -> io::Result<()> {
         let Some(Reader { half, buffer }) = self.reader.take() else { return Ok(()) };
         let read = buffer.bytes().to_vec();
-        in_flight.tunnel(again(read, half.unsplit(self.writer)), endpoint).await;
+        let Some(client) = join(half, self.writer) else { return Ok(()) };
+        in_flight.tunnel(again(read, client), endpoint).await;
         Ok(())
+    }
+
+    /// Writes all of `out` and then `more`.
+    pub(super) async fn write_with(&mut self, mut more: &[u8]) -> io::Result<()> {
+        if more.len() <= COPIED {
+            self.out.extend_from_slice(more);
+            return self.write_out().await;
+        }
+        let mut first = self.out.as_slice();
+        while !first.is_empty() {
+            let both = [io::IoSlice::new(first), io::IoSlice::new(more)];
+            let n = poll_fn(|cx| Pin::new(&mut self.writer).poll_write_vectored(cx, &both)).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let of_first = n.min(first.len());
+            (first, more) = (&first[of_first..], &more[n - of_first..]);
+        }
+        self.out.clear();
+        self.writer.write_all(more).await
     }
 
     /// Writes all of `out`, and keeps its memory where that is small.
@@ -270,6 +292,8 @@ impl Connection {
     }
 }
 
+/// What is written behind something else is copied if it is this short.
+const COPIED: usize = 4096;
 /// How long a client may take to read why it was refused.
 const LINGER_MAX: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -281,7 +305,7 @@ enum Ended {
 
 /// Tells a client that waits before it sends its body to go on, once somebody wants it.
 pub(super) async fn continued<T>(
-    writer: &mut WriteHalf<BoxStream>,
+    writer: &mut Writes,
     wanted: Option<&std::sync::atomic::AtomicBool>,
     answer: impl Future<Output = T>,
 ) -> T {

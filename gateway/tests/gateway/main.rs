@@ -24,6 +24,7 @@ mod ingress;
 mod ingress_more;
 mod ingress_tls;
 mod l4;
+mod long;
 mod modes;
 mod policies;
 mod policy_auth;
