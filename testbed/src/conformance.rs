@@ -3,8 +3,11 @@
 //! ```text
 //! namespace of the member ── kube-apiserver, kubelet, pods … ◄── hub, gateway (atoll), suite (Go)
 //!                         └─ local 10.B.240.0/24: an address for every Gateway; 10.B.241.1 is nobody's
+//! east, west, far         ── members of that hub, clusters as whole as it: what ServiceImports lead to
 //! ```
-//! In: the atoll binary, tests by name. Out: the suite's report and what failed. Features are what the GatewayClass says; nothing is skipped.
+//! Beside the suite's own tests there are ours in its form (`testbed/go/conformance`). In: the atoll binary, tests by name. Out: the suite's report and what failed. Features are what the GatewayClass says; nothing is skipped.
+
+mod members;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -25,10 +28,11 @@ use crate::testbed::{Options, Testbed};
 /// The member's name.
 pub const MEMBER: &str = "conformance";
 /// All that an Atoll gateway is for.
-pub const PROFILES: &str = "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP";
+pub const PROFILES: &str =
+    "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP,GATEWAY-EXPERIMENTAL,GATEWAY-SERVICEIMPORT";
 
-/// Twenty tests of all that there is, for every day.
-pub const SMOKE: [&str; 20] = [
+/// Twenty of the suite's own tests and four of ours, for every day.
+pub const SMOKE: [&str; 24] = [
     "BackendTLSPolicy",
     "GRPCExactMethodMatching",
     "GRPCRouteHeaderMatching",
@@ -39,12 +43,16 @@ pub const SMOKE: [&str; 20] = [
     "GatewayStaticAddresses",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteCORS",
+    "HTTPRouteExternalAuthHTTP",
     "HTTPRouteHTTPSListener",
     "HTTPRouteMatching",
     "HTTPRouteRedirectPath",
     "HTTPRouteRequestMirror",
     "HTTPRouteRetry",
+    "HTTPRouteSessionPersistence",
     "ListenerSetHTTPRouting",
+    "ServiceImportSetWideEndpoints",
+    "ServiceImportServiceStaysLocal",
     "TCPRouteWeightedRouting",
     "TLSRouteSimpleSameNamespace",
     "TLSRouteTerminateSimpleSameNamespace",
@@ -95,16 +103,17 @@ impl Conformance {
     pub async fn run(&self) -> Result<Outcome> {
         let programs = Programs::conformance(|_| {}).await?;
         let spec = MemberSpec { pods_max: 150, ..MemberSpec::named(MEMBER) };
-        let options = Options { members: vec![spec], hub: false, lab: false, keep: self.keep };
+        let members = std::iter::once(spec).chain(members::specs()).collect();
+        let options = Options { members, hub: false, lab: false, keep: self.keep };
         let testbed = Testbed::attach_or_up(options).await?;
-        let ran = self.on(&testbed.member(MEMBER)?, &programs).await;
+        let ran = self.on(&testbed, &testbed.member(MEMBER)?, &programs).await;
         if !self.keep {
             testbed.down().await?;
         }
         ran
     }
 
-    async fn on(&self, member: &Member<'_>, programs: &Programs) -> Result<Outcome> {
+    async fn on(&self, testbed: &Testbed, member: &Member<'_>, programs: &Programs) -> Result<Outcome> {
         bring_images(member, programs).await?;
         let block = member.plan().block.0;
         let pool = format!("10.{block}.240.0/24");
@@ -115,7 +124,8 @@ impl Conformance {
         let gateway = gateway_file(member, &dir, &pool);
         let _gateway = self.start(member, &dir, "gateway", 7073, &gateway).await?;
         accepted(member, programs).await?;
-        self.suite(member, programs, &dir).await
+        members::join(testbed, programs).await?;
+        self.suite(member, programs, &dir, &members::said(testbed)?).await
     }
 
     /// Starts a part of atoll in the member's namespace and waits until it is ready.
@@ -135,11 +145,12 @@ impl Conformance {
         Ok(child)
     }
 
-    async fn suite(&self, member: &Member<'_>, programs: &Programs, dir: &Path) -> Result<Outcome> {
+    async fn suite(&self, member: &Member<'_>, programs: &Programs, dir: &Path, members: &str) -> Result<Outcome> {
         let block = member.plan().block.0;
         let log = dir.join("suite.log");
         let mut command = member.command(programs.path("conformance"));
         command.env("KUBECONFIG", member.kubeconfig()).current_dir(dir);
+        command.env("ATOLL_MEMBERS", members).env("ATOLL_NODE", member.node().to_string());
         let names = if self.tests.is_empty() { String::new() } else { format!("/^({})$", self.tests.join("|")) };
         command.args([format!("-test.run=^TestConformance${names}"), "-test.v".into(), "-test.timeout=100m".into()]);
         command.args([
@@ -182,7 +193,7 @@ impl Conformance {
     }
 }
 
-fn spawn(mut command: Command, log: &Path, name: &str) -> Result<Child> {
+pub(crate) fn spawn(mut command: Command, log: &Path, name: &str) -> Result<Child> {
     let file = std::fs::File::create(log).map_err(Error::on(log))?;
     let again = file.try_clone().map_err(Error::on(log))?;
     command.stdin(Stdio::null()).stdout(file).stderr(again);

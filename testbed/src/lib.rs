@@ -32,6 +32,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod registry;
+pub mod settle;
 mod shell;
 pub mod spec;
 pub mod status;

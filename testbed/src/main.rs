@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use atoll_testbed::conformance::{self, Conformance};
 use atoll_testbed::programs::Programs;
 use atoll_testbed::proxy::{Link, Protocol, Proxy};
+use atoll_testbed::settle::Settle;
 use atoll_testbed::{MemberSpec, Options, Target, Testbed, packages};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -84,7 +85,7 @@ enum Verb {
         /// Run these tests only, and write no report.
         #[arg(long, value_delimiter = ',')]
         tests: Vec<String>,
-        /// Run twenty tests of all that there is, and write no report.
+        /// Run two dozen tests of all that there is, and write no report.
         #[arg(long, conflicts_with = "tests")]
         smoke: bool,
         /// Profiles.
@@ -96,6 +97,15 @@ enum Verb {
         /// Leave the cluster up for the next run.
         #[arg(long)]
         keep: bool,
+    },
+    /// Measure how soon the statuses of many routes are settled on a real kube-apiserver.
+    Settle {
+        /// How many.
+        #[arg(long, default_value_t = 5000)]
+        routes: usize,
+        /// The binary under test.
+        #[arg(long, default_value = "target/release/atoll")]
+        atoll: PathBuf,
     },
     /// Carry TCP or UDP over a bad link until interrupted; each line on stdin changes the link.
     Proxy {
@@ -162,6 +172,7 @@ async fn run(cli: Cli) -> Result<()> {
             let tests = if smoke { conformance::SMOKE.map(str::to_owned).to_vec() } else { tests };
             conform(&Conformance { atoll, tests, profiles, report, keep }).await
         }
+        Verb::Settle { routes, atoll } => settle(&Settle { atoll: std::path::absolute(atoll)?, routes }).await,
         Verb::Proxy { udp, listen, target, link } => {
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
             let link: Link = link.join(" ").parse()?;
@@ -202,6 +213,19 @@ async fn conform(conformance: &Conformance) -> Result<()> {
     if failed > 0 {
         bail!("{failed} tests failed");
     }
+    Ok(())
+}
+
+async fn settle(settle: &Settle) -> Result<()> {
+    let found = settle.run().await?;
+    println!(
+        "{} routes: created in {:.1} s, all settled after {:.1} s",
+        settle.routes,
+        found.created.as_secs_f64(),
+        found.settled.as_secs_f64()
+    );
+    println!("{} statuses written; {:.1} s of the gateway's CPU", found.writes, found.gateway_cpu);
+    println!("started again: ready after {:.1} s, {} statuses written", found.again.as_secs_f64(), found.again_writes);
     Ok(())
 }
 
