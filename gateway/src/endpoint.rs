@@ -67,6 +67,8 @@ pub(crate) struct Endpoint {
     pub(crate) cluster: Option<Arc<ClusterState>>,
     pub(crate) idle: Idle,
     retired: AtomicBool,
+    /// Requests go there: it speaks HTTP, and may be asked in it.
+    http: AtomicBool,
     /// Ends what is under way there, when people disable it.
     pub(crate) end: CancellationToken,
     /// Tells those who wait that it was found to be down.
@@ -79,6 +81,19 @@ impl Endpoint {
     /// Whether no table leads here any more: connections are not kept.
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
+    }
+
+    /// A request goes there.
+    pub(crate) fn set_http(&self) {
+        // Written once, read by all.
+        if !self.is_http() {
+            self.http.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was ever sent a request; else nobody knows what it speaks.
+    pub(crate) fn is_http(&self) -> bool {
+        self.http.load(Ordering::Relaxed)
     }
 
     /// How it is watched.
@@ -210,6 +225,7 @@ impl Known {
                 cluster: cluster.cloned(),
                 idle: Idle::default(),
                 retired: AtomicBool::new(false),
+                http: AtomicBool::new(false),
                 end: CancellationToken::new(),
                 down: watch::Sender::new(0),
                 falls: AtomicU64::new(0),

@@ -9,6 +9,7 @@
 //! In: endpoints in use, results, the topology as followed. Out: which endpoints and clusters take requests, and what the hub is told.
 //! Never: sends a request of a client. Source: ejection as Envoy's outlier detection.
 
+mod ask;
 mod care;
 mod state;
 #[cfg(test)]
@@ -30,7 +31,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use care::Care;
-pub(crate) use state::{ClusterState, EndpointState, Failure, Turn};
+pub(crate) use state::{ClusterState, EndpointState, Failure, LOOK_AFTER, Turn};
+use state::{LOOK_MAX, Look, Proof};
 
 use crate::endpoint::{Endpoint, Endpoints};
 use crate::metrics::Metrics;
@@ -38,9 +40,9 @@ use crate::pool::Pool;
 
 const TICK: Duration = Duration::from_millis(250);
 /// Probes at once.
-const PROBES_MAX: usize = 64;
+const PROBES_MAX: usize = 128;
 /// Endpoints of the same cluster that are looked at when one fails.
-const NEIGHBOURS_MAX: usize = 8;
+const NEIGHBOURS_MAX: usize = 16;
 /// Suspicions that wait for a probe.
 const SUSPECTS_MAX: usize = 1024;
 
@@ -115,20 +117,34 @@ impl Health {
         }
     }
 
+    /// A request waits for its first octet since then: does its endpoint say anything at all?
+    pub(crate) fn waited(&self, endpoint: &Arc<Endpoint>, since: Instant) {
+        if !endpoint.state().is_heard_since(since) {
+            self.suspect(endpoint);
+            self.look_around(endpoint);
+        }
+    }
+
     /// One endpoint fails: is it alone, or is its cluster gone?
     pub(crate) fn look_around(&self, endpoint: &Endpoint) {
         let by_cluster = self.endpoints.by_cluster();
         let Some(in_use) = endpoint.address.cluster.as_ref().and_then(|name| by_cluster.get(name)) else { return };
         if !in_use.state.is_out() {
-            let others = in_use.endpoints.iter().filter(|e| !e.state().is_failing());
-            others.take(NEIGHBOURS_MAX).for_each(|e| self.suspect(e));
+            let now = Instant::now();
+            let wanted = |e: &&Arc<Endpoint>| {
+                let state = e.state();
+                !state.is_failing() && !state.is_looked_at(now)
+            };
+            in_use.endpoints.iter().filter(wanted).take(NEIGHBOURS_MAX).for_each(|e| self.suspect(e));
         }
     }
 
-    /// An answer is slow: is the endpoint there at all?
-    pub(crate) fn suspect(&self, endpoint: &Arc<Endpoint>) {
-        // With so many suspicions the regular probes are soon enough.
-        let _ = self.suspects.try_send(Arc::clone(endpoint));
+    /// The endpoint is to be asked whether it is there, unless it is being asked.
+    fn suspect(&self, endpoint: &Arc<Endpoint>) {
+        if endpoint.state().suspect() {
+            // With so many suspicions the regular probes are soon enough.
+            let _ = self.suspects.try_send(Arc::clone(endpoint));
+        }
     }
 
     /// Judges the endpoint's cluster anew.
@@ -177,7 +193,7 @@ impl Health {
 /// What one probe found.
 struct Found {
     endpoint: Arc<Endpoint>,
-    ok: bool,
+    what: Result<Proof, Failure>,
 }
 
 impl Prober {
@@ -228,15 +244,23 @@ impl Prober {
                 self.health.weigh(endpoint);
             }
             // Nothing tells whether somebody is there who is reached by UDP.
-            if !endpoint.address.udp && endpoint.state().begin_probe(endpoint.care().check.is_some(), now) {
-                start(pool, probes, Arc::clone(endpoint));
+            if endpoint.address.udp {
+                continue;
+            }
+            let begun = endpoint.state().begin_probe(endpoint.care().check.is_some(), now);
+            if let Some(look) = begun {
+                start(pool, probes, Arc::clone(endpoint), look);
             }
         }
     }
 
     fn check(&self, pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>) {
-        if !endpoint.address.udp && probes.len() < PROBES_MAX && endpoint.state().begin_check(Instant::now()) {
-            start(pool, probes, endpoint);
+        if endpoint.address.udp || probes.len() >= PROBES_MAX {
+            return;
+        }
+        let begun = endpoint.state().begin_check(endpoint.care().check.is_some(), Instant::now());
+        if let Some(look) = begun {
+            start(pool, probes, endpoint, look);
         }
     }
 
@@ -245,7 +269,7 @@ impl Prober {
         let (turned, fell) = {
             let mut state = endpoint.state();
             let was_up = state.is_up();
-            let turned = state.probed(found.ok, &self.health.rules, &endpoint.care(), Instant::now());
+            let turned = state.probed(found.what, &self.health.rules, &endpoint.care(), Instant::now());
             (turned, was_up && !state.is_up())
         };
         if fell {
@@ -262,14 +286,16 @@ impl Prober {
     }
 }
 
-fn start(pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>) {
+fn start(pool: &Pool, probes: &mut JoinSet<Found>, endpoint: Arc<Endpoint>, look: Look) {
     let pool = pool.clone();
     probes.spawn(async move {
         let care = endpoint.care();
-        let ok = match &care.check {
-            Some(check) => pool.check(&endpoint, check).await,
-            None => pool.dial(&endpoint).await.is_ok(),
+        let what = match (look, &care.check) {
+            (Look::Check, Some(check)) if pool.check(&endpoint, check).await => Ok(Proof::Connection),
+            (Look::Check, Some(_)) => Err(Failure::Connect),
+            (Look::Ask, _) => ask::ask(&pool, &endpoint, LOOK_MAX).await,
+            _ => pool.dial(&endpoint).await.map(|_| Proof::Connection).map_err(|_| Failure::Connect),
         };
-        Found { endpoint, ok }
+        Found { endpoint, what }
     });
 }

@@ -29,7 +29,7 @@ pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// And so has a TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 /// While nobody knows yet whether a member is reached directly, its relay gets its turn too.
-const CONNECT_UNKNOWN_MAX: Duration = Duration::from_millis(2500);
+pub(crate) const CONNECT_UNKNOWN_MAX: Duration = Duration::from_millis(2500);
 /// A node that takes longer is passed by; so long it is not tried again.
 const DOOR_MAX: Duration = Duration::from_millis(400);
 const DOOR_AGAIN: Duration = Duration::from_secs(10);

@@ -83,7 +83,7 @@ pub(crate) fn pick(
     if let Some(at) = wish.session.filter(|at| allowed(at.0) && usable(*at)) {
         return Some(at);
     }
-    let fit = |at: Picked| !spent(at.0) && usable(at);
+    let fit = |at: Picked| !spent(at.0) && usable(at) && !is_out(live, at.0);
     // Clusters that are back not long ago, and don't get this one; and endpoints, of whom another of the same tier gets it.
     let held = turn.held(tiers);
     let eager = |tier: &Vec<usize>| {
@@ -94,8 +94,22 @@ pub(crate) fn pick(
     let calm = || tiers.iter().filter(|tier| !turn.is_in_panic(tier));
     let well = calm().find_map(eager);
     let well = well.or_else(|| if held.is_empty() { None } else { calm().find_map(|tier| turn.of_tier(tier, fit)) });
+    let well = well.or_else(|| calm().find_map(|tier| turn.of_tier(tier, |at| !spent(at.0) && usable(at))));
     // Nobody is well: what was not tried yet may still answer.
     well.or_else(|| tiers.iter().find_map(|tier| turn.of_tier(tier, |at| !spent(at.0) && untried(at))))
+}
+
+/// Whether anybody is well, in a cluster that is not out, who was not tried yet.
+pub(crate) fn is_left(live: &Live, tiers: &[Vec<usize>], tried: &[Picked], now: Instant) -> bool {
+    tiers.iter().flatten().filter(|part| !is_out(live, **part)).any(|part| {
+        let all = live.parts[*part].endpoints.iter().enumerate();
+        all.filter(|(at, _)| !tried.contains(&(*part, *at))).any(|(_, e)| e.endpoint.state().is_usable(now))
+    })
+}
+
+/// Whether a cluster went since the request was given its tiers.
+fn is_out(live: &Live, part: usize) -> bool {
+    live.parts[part].state.as_ref().is_some_and(|state| state.is_out())
 }
 
 /// The endpoint at a place.

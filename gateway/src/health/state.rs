@@ -12,6 +12,10 @@ use crate::balance::PeakEwma;
 
 type Instant = tokio::time::Instant;
 
+/// A request that waits for so long without a sign of life makes us ask the endpoint for one.
+pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(300);
+/// So long that may take: a second in all.
+pub(crate) const LOOK_MAX: Duration = Duration::from_millis(700);
 /// Between two probes of an endpoint that is well.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
 /// Of one that is not.
@@ -37,6 +41,26 @@ pub(crate) enum Failure {
     FirstByte,
 }
 
+/// What a probe looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Whether somebody takes connections.
+    Connect,
+    /// Whether somebody says anything.
+    Ask,
+    /// What the policy says.
+    Check,
+}
+
+/// What a probe found, where it found somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// A connection was taken.
+    Connection,
+    /// Something was said on it.
+    Octets,
+}
+
 /// What a result did to an endpoint, as far as its cluster is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -50,10 +74,12 @@ pub(crate) enum Turn {
 pub(crate) struct EndpointState {
     probe: Probe,
     next: Option<Instant>,
-    /// When the probe began that is under way.
-    probing: Option<Instant>,
+    /// The probe that is under way, and when it began.
+    probing: Option<(Instant, Look)>,
     /// A request waits: the next result counts like that of a request.
     suspected: bool,
+    /// When it last said something to a probe.
+    heard: Option<Instant>,
     /// Failed requests in a row.
     failures: u32,
     last_failure: Option<Failure>,
@@ -99,6 +125,21 @@ impl EndpointState {
         self.failures > 0 || !self.probe.up()
     }
 
+    /// Whether it gave a sign of life since then: the beginning of an answer to anybody.
+    pub(crate) fn is_heard_since(&self, since: Instant) -> bool {
+        self.answered.max(self.heard).is_some_and(|at| at >= since)
+    }
+
+    /// A request waits for it. Whether that is news.
+    pub(crate) fn suspect(&mut self) -> bool {
+        !std::mem::replace(&mut self.suspected, true)
+    }
+
+    /// Whether it is looked at already, or need not be.
+    pub(crate) fn is_looked_at(&self, now: Instant) -> bool {
+        self.suspected || now.checked_sub(LOOK_AFTER).is_some_and(|since| self.is_heard_since(since))
+    }
+
     /// How long it takes to answer.
     pub(crate) fn latency(&self) -> PeakEwma {
         self.latency
@@ -119,6 +160,7 @@ impl EndpointState {
         self.failures = 0;
         self.last_failure = None;
         self.answered = Some(now);
+        self.suspected = false;
         match error {
             None => {
                 self.errors = 0;
@@ -156,57 +198,69 @@ impl EndpointState {
         }
     }
 
-    /// Whether a regular probe is to begin now. `checked`: it says more than that somebody is there, and answers don't prove the same.
-    pub(crate) fn begin_probe(&mut self, checked: bool, now: Instant) -> bool {
+    /// The regular probe that is to begin now. `checked`: it says more than that somebody is there, and answers don't prove the same.
+    pub(crate) fn begin_probe(&mut self, checked: bool, now: Instant) -> Option<Look> {
         let proven = !checked && self.answered.is_some_and(|at| now.saturating_duration_since(at) < PROVEN);
-        if self.probing.is_some()
-            || self.next.is_some_and(|next| now < next)
-            || (proven && !self.is_failing() && !self.suspected)
-        {
-            return false;
-        }
-        self.probing = Some(now);
-        true
+        let due = self.suspected || self.next.is_none_or(|next| now >= next) && (!proven || self.is_failing());
+        if due { self.begin(checked, now) } else { None }
     }
 
-    /// Whether a suspicion is to be checked now; if a probe is under way or was just done, the next result settles it.
-    pub(crate) fn begin_check(&mut self, now: Instant) -> bool {
-        let just = self.next.is_some_and(|next| now + PROBE_EVERY < next + PROBE_ILL_EVERY);
-        self.suspected = true;
+    /// The one that settles a suspicion. If one is under way its result does, unless it asks too little.
+    pub(crate) fn begin_check(&mut self, checked: bool, now: Instant) -> Option<Look> {
+        if self.suspected { self.begin(checked, now) } else { None }
+    }
+
+    fn begin(&mut self, checked: bool, now: Instant) -> Option<Look> {
         if self.probing.is_some() {
-            return false;
+            return None;
         }
-        if just {
-            self.next = self.next.map(|next| next.min(now + PROBE_ILL_EVERY / 2));
-            return false;
-        }
-        self.probing = Some(now);
-        true
+        // A connection alone does not show that a silent server answers again.
+        let asks = self.suspected || self.last_failure == Some(Failure::FirstByte);
+        let look = match (checked, asks) {
+            (true, _) => Look::Check,
+            (false, true) => Look::Ask,
+            (false, false) => Look::Connect,
+        };
+        self.probing = Some((now, look));
+        Some(look)
     }
 
     /// A probe ended. One that checked a suspicion and failed says as much as a failed request.
-    pub(crate) fn probed(&mut self, ok: bool, rules: &Rules, care: &Care, now: Instant) -> Turn {
+    pub(crate) fn probed(&mut self, found: Result<Proof, Failure>, rules: &Rules, care: &Care, now: Instant) -> Turn {
         let (was, was_up) = (self.is_failing(), self.probe.up());
-        let began = self.probing.take().unwrap_or(now);
-        self.probe.observe(ok, rules);
+        let (began, look) = self.probing.take().unwrap_or((now, Look::Connect));
+        // Who answered a request meanwhile is there.
+        let answered = self.suspected && self.answered.is_some_and(|at| at >= began);
+        let found = if answered { Ok(found.unwrap_or(Proof::Octets)) } else { found };
+        self.probe.observe(found.is_ok(), rules);
         if self.probe.up() && !was_up {
             self.since = Some(now);
         }
-        if ok && self.probe.up() && self.last_failure == Some(Failure::Connect) {
+        if found == Ok(Proof::Octets) {
+            self.heard = Some(now);
+        }
+        let said = if found == Ok(Proof::Octets) { self.last_failure } else { Some(Failure::Connect) };
+        if found.is_ok() && self.probe.up() && self.last_failure.is_some() && self.last_failure == said {
             self.failures = 0;
             self.last_failure = None;
             self.ejected_until = None;
         }
-        if std::mem::take(&mut self.suspected) && !ok {
-            self.failed(Failure::Connect, &care.outlier, now);
+        // Somebody takes connections; whether anybody is behind them is still to be asked.
+        let open = self.suspected && look == Look::Connect && found.is_ok();
+        if !open
+            && std::mem::take(&mut self.suspected)
+            && let Err(failure) = found
+        {
+            self.failed(failure, &care.outlier, now);
         }
-        // A connection alone does not show that a silent server answers again: it gets another chance when its time is over.
-        if self.last_failure == Some(Failure::FirstByte) && ok && self.ejected_until.is_none_or(|until| now >= until) {
+        // It gets another chance when its time is over.
+        let over = self.ejected_until.is_none_or(|until| now >= until);
+        if self.last_failure == Some(Failure::FirstByte) && found.is_ok() && over {
             self.failures = 0;
         }
         // From when it began: one that ran into its time limit is followed at once.
         let (well, ill) = care.check.as_ref().map_or((PROBE_EVERY, PROBE_ILL_EVERY), |c| (c.interval, c.interval));
-        self.next = Some(if self.is_failing() || !ok { began + ill } else { now + well });
+        self.next = Some(if self.is_failing() || found.is_err() { began + ill } else { now + well });
         match (was, self.is_failing()) {
             (true, false) => Turn::Better,
             (false, true) => Turn::Worse,

@@ -2,6 +2,11 @@
 
 use super::*;
 
+const OPEN: Result<Proof, Failure> = Ok(Proof::Connection);
+const SAID: Result<Proof, Failure> = Ok(Proof::Octets);
+const NOBODY: Result<Proof, Failure> = Err(Failure::Connect);
+const SILENT: Result<Proof, Failure> = Err(Failure::FirstByte);
+
 fn outlier() -> care::Outlier {
     care::Outlier::default()
 }
@@ -30,10 +35,10 @@ async fn a_probe_forgives_a_failed_connect_but_not_silence() {
         let mut state = EndpointState::default();
         state.failed(failure, &outlier(), start);
         state.failed(failure, &outlier(), start);
-        state.probed(true, &rules, &Care::default(), at(start, 1000));
+        state.probed(OPEN, &rules, &Care::default(), at(start, 1000));
         assert_eq!(state.is_usable(at(start, 1000)), forgiven, "{failure:?}");
         assert_eq!(state.is_failing(), !forgiven, "{failure:?}");
-        state.probed(true, &rules, &Care::default(), at(start, 6000));
+        state.probed(OPEN, &rules, &Care::default(), at(start, 6000));
         assert!(!state.is_failing(), "{failure:?} after its time");
     }
 }
@@ -44,7 +49,7 @@ async fn probes_take_an_endpoint_out_after_three_and_bring_it_back_after_two() {
     let mut state = EndpointState::default();
     let mut seen = String::new();
     for c in "xx.xxx..".chars() {
-        state.probed(c == '.', &rules, &Care::default(), start);
+        state.probed(if c == '.' { OPEN } else { NOBODY }, &rules, &Care::default(), start);
         seen.push(if state.is_usable(start) { 'U' } else { 'd' });
     }
     assert_eq!(seen, "UUUUUddU");
@@ -52,21 +57,60 @@ async fn probes_take_an_endpoint_out_after_three_and_bring_it_back_after_two() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_check_of_a_suspicion_counts_like_a_failed_request() {
-    let start = Instant::now();
+    let (start, rules, care) = (Instant::now(), Rules::default(), Care::default());
+    for found in [NOBODY, SILENT] {
+        let mut state = EndpointState::default();
+        assert!(state.suspect() && !state.suspect(), "it is news once");
+        assert_eq!(state.begin_check(false, start), Some(Look::Ask));
+        assert_eq!(state.begin_check(false, start), None, "one at a time");
+        assert_eq!(state.probed(found, &rules, &care, at(start, 700)), Turn::Worse, "{found:?}");
+    }
     let mut state = EndpointState::default();
-    assert!(state.begin_check(start));
-    assert!(!state.begin_check(start), "one at a time");
-    assert_eq!(state.probed(false, &Rules::default(), &Care::default(), start), Turn::Worse);
+    assert_eq!(state.begin_probe(false, start), Some(Look::Connect));
+    state.suspect();
+    assert_eq!(state.begin_check(false, start), None, "a probe is under way");
+    assert_eq!(state.probed(NOBODY, &rules, &care, start), Turn::Worse, "which may settle it");
     let mut state = EndpointState::default();
-    assert!(state.begin_probe(false, start));
-    assert!(!state.begin_check(start), "a probe is under way: it settles the suspicion");
-    assert_eq!(state.probed(false, &Rules::default(), &Care::default(), start), Turn::Worse);
+    state.begin_probe(false, start);
+    state.suspect();
+    assert_eq!(state.probed(OPEN, &rules, &care, start), Turn::None);
+    assert_eq!(state.begin_probe(false, start), Some(Look::Ask), "a connection settles nothing");
+    assert_eq!(state.probed(SILENT, &rules, &care, at(start, 700)), Turn::Worse);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_says_anything_is_no_suspect_however_long_a_request_takes() {
+    let (start, rules, care) = (Instant::now(), Rules::default(), Care::default());
+    for found in [SAID, OPEN] {
+        let mut state = EndpointState::default();
+        state.suspect();
+        state.begin_check(false, start);
+        assert_eq!(state.probed(found, &rules, &care, at(start, 50)), Turn::None, "{found:?}");
+        assert!(!state.is_failing(), "{found:?}");
+    }
+    // An answer to anybody is one to the suspicion, before and while it is checked.
     let mut state = EndpointState::default();
-    assert!(state.begin_probe(false, start));
-    assert_eq!(state.probed(true, &Rules::default(), &Care::default(), start), Turn::None);
-    assert!(!state.begin_check(at(start, 100)), "one was just done");
-    assert!(state.begin_probe(false, at(start, 600)), "the next comes sooner");
-    assert_eq!(state.probed(false, &Rules::default(), &Care::default(), at(start, 600)), Turn::Worse);
+    state.suspect();
+    state.answered(None, None, &outlier(), at(start, 10));
+    assert!(state.is_heard_since(start) && state.begin_check(false, at(start, 10)).is_none());
+    state.suspect();
+    state.begin_check(false, at(start, 20));
+    state.answered(None, None, &outlier(), at(start, 500));
+    assert_eq!(state.probed(SILENT, &rules, &care, at(start, 720)), Turn::None);
+    assert!(!state.is_failing());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_silent_is_back_once_it_says_something_and_a_policy_says_how_it_is_asked() {
+    let (start, rules, care) = (Instant::now(), Rules::default(), Care::default());
+    let mut state = EndpointState::default();
+    state.failed(Failure::FirstByte, &outlier(), start);
+    state.failed(Failure::FirstByte, &outlier(), start);
+    assert_eq!(state.begin_probe(false, at(start, 1000)), Some(Look::Ask));
+    assert_eq!(state.probed(SAID, &rules, &care, at(start, 1000)), Turn::Better);
+    assert!(state.is_usable(at(start, 1000)));
+    state.suspect();
+    assert_eq!(state.begin_check(true, at(start, 1000)), Some(Look::Check));
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,11 +118,11 @@ async fn recent_answers_make_probes_needless() {
     let start = Instant::now();
     let mut state = EndpointState::default();
     state.answered(None, None, &outlier(), start);
-    assert!(!state.begin_probe(false, at(start, 1000)));
-    assert!(state.begin_probe(false, at(start, 2000)));
-    state.probed(true, &Rules::default(), &Care::default(), at(start, 2000));
-    assert!(!state.begin_probe(false, at(start, 4000)));
-    assert!(state.begin_probe(false, at(start, 5000)));
+    assert!(state.begin_probe(false, at(start, 1000)).is_none());
+    assert!(state.begin_probe(false, at(start, 2000)).is_some());
+    state.probed(OPEN, &Rules::default(), &Care::default(), at(start, 2000));
+    assert!(state.begin_probe(false, at(start, 4000)).is_none());
+    assert!(state.begin_probe(false, at(start, 5000)).is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! One attempt: a request sent on one connection, and the wait until its answer begins.
 //!
-//! While it waits, a slow endpoint is looked at, and one that is found to be down is given up. Most answers come before any of that matters:
-//! those cost no timer.
+//! While it waits, an endpoint that says nothing is asked whether it is there, and one that is found to be down is given up, unless nobody else
+//! is left. Most answers come before any of that matters: those cost no timer.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::body::Outgoing;
 use super::forward::Ask;
 use crate::endpoint::Endpoint;
+use crate::health::LOOK_AFTER;
 use crate::http1::{self, Exchange, Failed, render_request};
 use crate::plane::Plane;
 use crate::pool::Connection;
@@ -26,9 +27,7 @@ use crate::progress::Alarm;
 
 /// An answer within this time needs nobody to watch over it.
 const QUICK: Duration = Duration::from_millis(50);
-/// An answer that takes longer makes us look whether the endpoint is there.
-const SUSPECT_AFTER: Duration = Duration::from_millis(500);
-/// So long a request that can't be sent again waits for an endpoint that went down.
+/// So long a request that can't be sent again, or to nobody else, waits for an endpoint that went down and stays so.
 const DOWN_MAX: Duration = Duration::from_secs(10);
 const FAR: Duration = Duration::from_secs(86_400 * 365);
 
@@ -65,6 +64,8 @@ pub(super) struct Attempt<'a> {
     pub(super) plane: &'a Plane,
     pub(super) endpoint: &'a Arc<Endpoint>,
     pub(super) replayable: bool,
+    /// Whether somebody else is there to be asked.
+    pub(super) elsewhere: &'a (dyn Fn() -> bool + Sync),
     pub(super) limit: Option<Instant>,
     pub(super) alarm: &'a mut Alarm,
 }
@@ -126,30 +127,38 @@ impl Attempt<'_> {
         answer: &mut (impl Future<Output = T> + Unpin),
         began: Instant,
         falls: u64,
-        mut limit: Instant,
+        limit: Instant,
     ) -> Result<T, Sent> {
         let mut down = self.endpoint.down.subscribe();
-        let (mut suspected, mut fell) = (false, self.endpoint.falls() != falls);
-        let mut went_down = false;
+        let (mut looked, mut fell) = (false, self.endpoint.falls() != falls);
+        let (mut is_down, mut until) = (false, limit);
         loop {
             if std::mem::take(&mut fell) {
-                if self.replayable {
+                if self.replayable && (self.elsewhere)() {
                     return Err(Sent::Down);
                 }
-                went_down = true;
-                limit = limit.min(Instant::now() + DOWN_MAX);
+                if !is_down {
+                    (is_down, until) = (true, limit.min(Instant::now() + DOWN_MAX));
+                }
             }
             tokio::select! {
                 biased;
                 answered = &mut *answer => return Ok(answered),
-                () = sleep_until(began + SUSPECT_AFTER), if !suspected => {
-                    suspected = true;
-                    self.plane.health.suspect(self.endpoint);
-                    self.plane.health.look_around(self.endpoint);
+                () = sleep_until(began + LOOK_AFTER), if !looked => {
+                    looked = true;
+                    self.plane.health.waited(self.endpoint, began);
                 }
                 // The sender lives as long as the endpoint.
-                changed = down.changed(), if !went_down => fell = changed.is_ok(),
-                () = sleep_until(limit) => return Err(Sent::Late),
+                changed = down.changed(), if self.replayable || !is_down => fell = changed.is_ok(),
+                () = sleep_until(until) => {
+                    if until < limit && !self.endpoint.state().is_failing() {
+                        // It is well again, and may have the request still.
+                        (is_down, until) = (false, limit);
+                        continue;
+                    }
+                    self.plane.health.waited(self.endpoint, began);
+                    return Err(Sent::Late);
+                }
             }
         }
     }

@@ -21,7 +21,7 @@ use super::exchange::{Answer, Attempt, Sent};
 use super::headers;
 use super::refusal::Refusal;
 use super::upload::{Answered as Told, Payload};
-use crate::balance::{Picked, Wish, endpoint, pick};
+use crate::balance::{Picked, Wish, endpoint, is_left, pick};
 use crate::choose::{Full, Question, Seat, Tiers, client_number, place, seat};
 use crate::endpoint::{Endpoint, Live};
 use crate::health::Failure;
@@ -388,7 +388,10 @@ impl<'a> Attempts<'a> {
         let Some(body) = self.payload.take() else {
             return Step::End(Refusal::unavailable("the body of the request was sent already"));
         };
-        let mut attempt = Attempt { plane, endpoint, replayable: self.replayable, limit, alarm };
+        endpoint.set_http();
+        let (live, tiers, tried) = (self.live, &self.tiers, &self.tried);
+        let elsewhere = || is_left(live, tiers, tried, Instant::now());
+        let mut attempt = Attempt { plane, endpoint, replayable: self.replayable, elsewhere: &elsewhere, limit, alarm };
         let sent = attempt.send(connection, self.ask, body).await;
         if !matches!(sent, Sent::Answer(_))
             && let Some(refusal) = self.payload.refusal()

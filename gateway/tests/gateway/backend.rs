@@ -151,19 +151,22 @@ impl Drop for Working {
 async fn talk(mut stream: tokio::net::TcpStream, name: String, (hits, used, busy): Counts, manner: Manner) {
     if manner != Manner::Well {
         let mut bytes = [0; 1024];
-        // A probe says nothing and is no hit.
-        if stream.read(&mut bytes).await.is_ok_and(|n| n > 0) {
+        // A probe is no hit.
+        let read = stream.read(&mut bytes).await.unwrap_or_default();
+        if read > 0 && !bytes.starts_with(b"OPTIONS * ") {
             hits.fetch_add(1, Ordering::Relaxed);
             misbehave(stream, manner).await;
         }
         return;
     }
     let first = std::sync::Once::new();
-    let service = service_fn(move |request| {
-        first.call_once(|| {
-            used.fetch_add(1, Ordering::Relaxed);
-        });
-        hits.fetch_add(1, Ordering::Relaxed);
+    let service = service_fn(move |request: Request<Incoming>| {
+        if request.method() != http::Method::OPTIONS || request.uri() != "*" {
+            first.call_once(|| {
+                used.fetch_add(1, Ordering::Relaxed);
+            });
+            hits.fetch_add(1, Ordering::Relaxed);
+        }
         let (working, name) = (Working::on(Arc::clone(&busy)), name.clone());
         let busy = Arc::clone(&busy);
         async move {

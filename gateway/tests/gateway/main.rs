@@ -41,6 +41,7 @@ mod relay;
 mod route;
 mod seen;
 mod shadow;
+mod silence;
 mod slow;
 mod smuggling;
 mod status;
