@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use atoll_api::copy::{CheckJob, CopyJob};
 use atoll_api::facts::{Facts, key};
-use atoll_api::topology::{DesiredBundle, Site, StubFacts};
+use atoll_api::topology::{BalancerState, DesiredBundle, Site, StubFacts};
 use serde::de::DeserializeOwned;
 
 /// Everything the hub wants of this member.
@@ -22,6 +22,8 @@ pub(crate) struct Desired {
     pub(crate) copies: BTreeMap<String, Arc<CopyJob>>,
     /// By instance.
     pub(crate) sites: BTreeMap<String, Arc<Site>>,
+    /// What became of the member's Services of type LoadBalancer, by `namespace/name`.
+    pub(crate) balancers: BTreeMap<String, Arc<BalancerState>>,
     /// What the member's own resolver is to ask Atoll for.
     pub(crate) stub: Option<StubFacts>,
     /// Keys that are there but could not be read: they stay as they are.
@@ -37,6 +39,7 @@ impl Desired {
         desired.checks = parse(facts, key::CHECK, unread);
         desired.copies = parse(facts, key::COPY, unread);
         desired.sites = parse(facts, key::SITE, unread);
+        desired.balancers = parse(facts, key::BALANCER, unread);
         desired.stub = facts.get(key::STUB);
         desired.bundles.retain(|name, bundle| {
             let same = *name == format!("{}/{}", bundle.namespace, bundle.name);

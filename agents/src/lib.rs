@@ -7,6 +7,7 @@
 //!                                                                      ▼
 //!      member's API ◄─ apply ◄──────────────────────────────────── desired: bundles, checks, copies, sites
 //!                      copies ─► the copy engine behind a trait        │
+//!      member's Services ◄─ balancers (statuses: where gateways serve them)
 //!      member's own resolver ◄─ stub; node-local DNS ◄─ names (a certificate)
 //!      member's pods, DNS ◄─ relay ══ HTTP/2 over mTLS ══ hub, DNS, gateways ◄┘
 //! ```
@@ -18,6 +19,7 @@
 mod allow;
 mod apply;
 mod backoff;
+mod balancers;
 mod config;
 mod copies;
 mod credentials;

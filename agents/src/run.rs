@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::allow::AllowList;
 use crate::apply::Applier;
+use crate::balancers::Balancers;
 use crate::config::{Config, Resources};
 use crate::copies::Copies;
 use crate::credentials::{Credentials, Shared};
@@ -51,6 +52,8 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     tasks.spawn(observe::run(client.clone(), config.clone(), Arc::clone(&seen), facts, dns, shutdown.clone()));
     tasks.spawn(health::run(client.clone(), Arc::clone(&connect), dns_rx, health_tx, shutdown.clone()));
     tasks.spawn(rotate::run(shared.clone(), tls.clone(), Arc::clone(&connect), rotated, shutdown.clone()));
+    let balancers = Balancers::new(client.clone(), Arc::clone(&seen));
+    tasks.spawn(balancers.run(word_rx.clone(), shutdown.clone()));
     let applier = Applier::new(client.clone(), config.opt_in, seen, status.clone(), metrics.applies);
     tasks.spawn(applier.run(word_rx.clone(), shutdown.clone()));
     let stubs = Stubs { client: client.clone(), stub: config.stub.clone(), status: status.clone() };

@@ -22,6 +22,9 @@ pub mod key {
     pub const SERVICE: &str = "service";
     /// Topology: `endpoints/<cluster>/<namespace>/<name>`. Agent: `endpoints/<namespace>/<name>`. → [`crate::topology::Endpoints`].
     pub const ENDPOINTS: &str = "endpoints";
+    /// Topology: `balancer/<cluster>/<namespace>/<name>`. Agent: `balancer/<namespace>/<name>`. → [`crate::topology::BalancerFacts`].
+    /// Desired: `balancer/<namespace>/<name>` → [`crate::topology::BalancerState`].
+    pub const BALANCER: &str = "balancer";
     /// Topology: `zone/<name>` → [`crate::topology::ZoneFacts`].
     pub const ZONE: &str = "zone";
     /// Topology: `records/<namespace>/<name>` → [`crate::topology::RecordsFacts`].

@@ -16,6 +16,7 @@ use crate::names::{ClusterName, ServiceName};
 use crate::ordered::Ordered;
 pub use zones::{RecordsFacts, SigningKey, TsigKey, ZoneFacts, ZoneKeys};
 
+mod balancer;
 mod by_service;
 mod member;
 mod services;
@@ -25,6 +26,10 @@ mod tests;
 mod traffic;
 mod zones;
 
+pub use balancer::{
+    BALANCER_CLASS, BalancerFacts, BalancerPort, BalancerProblem, BalancerState, Family, PROXY_PROTOCOL,
+    addresses as balancer_addresses, is_balancer,
+};
 pub use by_service::ByService;
 pub use member::{BundleReport, DesiredBundle, MemberFacts, StubFacts, StubReport};
 pub use services::{Endpoint, EndpointPort, Endpoints, ExportFacts, MemberService, ServiceFacts, ServicePort};
@@ -136,6 +141,8 @@ pub struct Topology {
     pub services: BTreeMap<String, ByService<ServiceFacts>>,
     /// Endpoints by member and service.
     pub endpoints: BTreeMap<ClusterName, ByService<Endpoints>>,
+    /// Services of type LoadBalancer that gateways serve, by member and service.
+    pub balancers: BTreeMap<ClusterName, ByService<BalancerFacts>>,
     /// Zones by object name.
     pub zones: BTreeMap<String, Arc<ZoneFacts>>,
     /// Their keys, by object name; DNS servers alone are told.
@@ -211,6 +218,9 @@ impl Topology {
             (key::ENDPOINTS, [cluster, namespace, name]) => {
                 within(&mut self.endpoints, cluster, &ServiceName::new(*namespace, *name));
             }
+            (key::BALANCER, [cluster, namespace, name]) => {
+                within(&mut self.balancers, cluster, &ServiceName::new(*namespace, *name));
+            }
             (key::ZONE, [name]) => drop(self.zones.remove(*name)),
             (key::ZONE_KEYS, [name]) => drop(self.keys.remove(*name)),
             (key::RECORDS, [namespace, name]) => drop(self.records.remove(&format!("{namespace}/{name}"))),
@@ -239,6 +249,10 @@ impl Topology {
             (key::ENDPOINTS, [cluster, namespace, name]) => {
                 let endpoints = self.endpoints.entry(cluster.parse().ok()?).or_default();
                 endpoints.insert(ServiceName::new(*namespace, *name), parse(json)?);
+            }
+            (key::BALANCER, [cluster, namespace, name]) => {
+                let balancers = self.balancers.entry(cluster.parse().ok()?).or_default();
+                balancers.insert(ServiceName::new(*namespace, *name), parse(json)?);
             }
             (key::ZONE, [name]) => drop(self.zones.insert((*name).to_owned(), parse(json)?)),
             (key::ZONE_KEYS, [name]) => drop(self.keys.insert((*name).to_owned(), parse(json)?)),

@@ -204,7 +204,7 @@ impl Sessions {
             Ok(None) => return Some(Ok(())),
             Err(refused) => return Some(Err(refused)),
         };
-        let services = [key::SERVICE, key::ENDPOINTS, key::EXPORT];
+        let services = [key::SERVICE, key::ENDPOINTS, key::EXPORT, key::BALANCER];
         let of_services = |k: &String| k.split_once('/').is_some_and(|(word, _)| services.contains(&word));
         let elsewhere = !change.upserts.keys().chain(&change.removed).all(of_services);
         self.tell(name, &change);

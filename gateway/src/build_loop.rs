@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use atoll_api::topology::{ServedGateway, Topology, Version};
+use atoll_api::topology::{BalancerState, ServedGateway, Topology, Version};
 use atoll_wire::follow::{Report, Snapshot as Followed};
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::balancer;
 use crate::fleet::Fleet;
 use crate::ingress::Derived;
 use crate::last_good;
@@ -95,7 +96,8 @@ impl Builder {
             let topology = Arc::clone(&self.topology.borrow_and_update().topology);
             let listed = self.watches.are_listed();
             if listed || self.has_last_good {
-                let edits = self.watches.update(&mut self.objects, built != Some(listed));
+                let mut edits = self.watches.update(&mut self.objects, built != Some(listed));
+                edits.extend(balancer::derive(&mut self.objects, &topology, &self.fleet, &edits));
                 self.watches.until_guarded().await;
                 self.build(&edits, &topology, listed).await;
                 built = Some(listed);
@@ -132,7 +134,8 @@ impl Builder {
             let (service, own, node, fleet) = (self.service, &self.own, self.node.as_deref(), &self.fleet);
             let addresses = &addresses;
             let input = Input { objects, topology, instance, ports, addresses, pool, service, own, node, fleet, now };
-            let Built { table, statuses, served, wanted, certified } = rebuild(&input, &mut self.memory, &edits);
+            let Built { table, statuses, served, balanced, wanted, certified } =
+                rebuild(&input, &mut self.memory, &edits);
             self.plane.metrics.builds.inc();
             self.plane.metrics.routes.set(i64::try_from(objects.routes_len()).unwrap_or(i64::MAX));
             self.count_certificates(&certified);
@@ -140,7 +143,7 @@ impl Builder {
             self.plane.swap(table, !listed);
             let failed = self.open.settle(&wanted).await;
             if failed == self.ports.failed {
-                self.state(served);
+                self.state(served, balanced);
                 if listed {
                     self.statuses.send_replace(statuses);
                 }
@@ -152,11 +155,11 @@ impl Builder {
     }
 
     /// States what is served from now on.
-    fn state(&self, served: BTreeMap<String, ServedGateway>) {
+    fn state(&self, served: BTreeMap<String, ServedGateway>, balanced: BTreeMap<String, BalancerState>) {
         self.report.send_if_modified(|report| {
-            let is_other = report.site.gateways.as_ref() != Some(&served);
+            let is_other = report.site.gateways.as_ref() != Some(&served) || report.site.balancers != balanced;
             if is_other {
-                report.site.gateways = Some(served);
+                (report.site.gateways, report.site.balancers) = (Some(served), balanced);
             }
             is_other
         });

@@ -113,8 +113,11 @@ impl Question<'_> {
 
     /// Asks `api::routing`, reasons included.
     pub(crate) fn choice(&self, health: &Health) -> Choice {
-        let UpstreamId::Set(set, ..) = &self.upstream.id else {
-            return Choice { tiers: vec![vec![0]], why: vec!["the hub's own network".to_owned()], ..Choice::default() };
+        let only = |why: String| Choice { tiers: vec![vec![0]], why: vec![why], ..Choice::default() };
+        let set = match &self.upstream.id {
+            UpstreamId::Set(set, ..) => set,
+            UpstreamId::Local(..) => return only("the hub's own network".to_owned()),
+            UpstreamId::Member(cluster, ..) => return only(format!("it is of cluster {cluster}")),
         };
         let view = health.view();
         let candidates: Vec<Candidate<'_>> = self

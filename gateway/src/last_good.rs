@@ -99,6 +99,7 @@ pub(crate) fn decode(file: &[u8], hub: &str) -> Result<Objects, Unusable> {
         ingresses: take(&mut all, "ingresses")?,
         ingress_classes: take(&mut all, "ingressClasses")?,
         derived: Arc::default(),
+        balancers: Arc::default(),
     })
 }
 

@@ -26,6 +26,7 @@ mod objects;
 mod watch;
 
 mod attach;
+mod balancer;
 mod provider;
 mod table;
 

@@ -13,11 +13,13 @@ use atoll_api::kinds::gateway::{
     BackendObjectReference, BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant,
     TCPRoute, TLSRoute, UDPRoute,
 };
+use atoll_api::topology::is_balancer;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
 
+use crate::balancer::{self, Balancers};
 use crate::ingress::{self, Derived};
 use crate::table::is_front;
 pub(crate) use edit::{Edit, Kept, Kind};
@@ -62,6 +64,8 @@ pub(crate) struct Objects {
     pub(crate) ingress_classes: Shelf<IngressClass>,
     /// What the Ingresses of our classes become; their Gateway and its grants stand among the others.
     pub(crate) derived: Arc<Derived>,
+    /// The Services of type LoadBalancer that are served; their Gateways stand among the others.
+    pub(crate) balancers: Arc<Balancers>,
 }
 
 impl Objects {
@@ -88,10 +92,11 @@ impl Objects {
         let mut used = self.clone();
         used.secrets.retain(|s| secrets.contains(&at(s.namespace(), s.name_any())));
         used.configs.retain(|c| configs.contains(&at(c.namespace(), c.name_any())));
-        used.services.retain(|s| is_front(s) || services.contains(&at(s.namespace(), s.name_any())));
-        used.slices.retain(|service| services.contains(service));
-        // They are made of Ingresses again.
-        used.gateways.retain(|g| !ingress::is_ours(g));
+        used.services.retain(|s| is_front(s) || is_balancer(s) || services.contains(&at(s.namespace(), s.name_any())));
+        let balanced = |service: &Name| self.services.at(service).is_some_and(|s| is_balancer(s));
+        used.slices.retain(|service| services.contains(service) || balanced(service));
+        // They are made of Ingresses and Services again.
+        used.gateways.retain(|g| !ingress::is_ours(g) && !balancer::is_ours(g));
         used.tcp.retain(|r| !ingress::is_ours(r));
         used.udp.retain(|r| !ingress::is_ours(r));
         used.grants.retain(|g| !ingress::is_ours(g));

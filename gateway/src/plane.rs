@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::balance::Dice;
+use crate::balancer::Affinities;
 use crate::choose::{Clients, Remembered, Rooms};
 use crate::config::Limits;
 use crate::endpoint::{Endpoints, Live};
@@ -55,6 +56,8 @@ pub(crate) struct Plane {
     pub(crate) policies: policy::Newest,
     /// The limits that all replicas keep together.
     pub(crate) shares: Shares,
+    /// Which endpoints clients of Services with ClientIP affinity were sent to.
+    pub(crate) affinities: Affinities,
     /// How full the clusters are that policies bound.
     pub(crate) rooms: Rooms,
     /// How TLS is spoken to servers that are none of ours.

@@ -185,8 +185,21 @@ impl Pool {
     /// # Errors
     /// As a TCP connect's; `InvalidData` where its certificate is not trusted.
     pub(crate) async fn open(&self, endpoint: &Endpoint, client: SocketAddr) -> io::Result<BoxStream> {
+        self.open_as(endpoint, client, endpoint.care().proxy).await
+    }
+
+    /// The same with that version of the PROXY protocol, or with none.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn open_as(
+        &self,
+        endpoint: &Endpoint,
+        client: SocketAddr,
+        version: Option<proxy::Version>,
+    ) -> io::Result<BoxStream> {
         let mut stream = self.dial(endpoint).await?;
-        if let Some(version) = endpoint.care().proxy {
+        if let Some(version) = version {
             let server = SocketAddr::new(endpoint.address.ip, endpoint.address.port);
             stream.write_all(&proxy::header(version, client, server)).await?;
         }

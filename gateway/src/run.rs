@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::balance::Dice;
+use crate::balancer::Affinities;
 use crate::build_loop::Builder;
 use crate::choose::{Clients, Rooms};
 use crate::endpoint::Endpoints;
@@ -117,6 +118,7 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         policies: policy::Newest::default(),
         shares: Shares::default(),
         rooms: Rooms::default(),
+        affinities: Affinities::default(),
         outside: tls::outside(&resources.roots)?,
         metrics,
         access,

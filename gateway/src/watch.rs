@@ -373,6 +373,7 @@ impl Watches {
             ingresses: self.ingresses.objects(&self.before.ingresses),
             ingress_classes: self.ingress_classes.objects(&self.before.ingress_classes),
             derived: Arc::default(),
+            balancers: Arc::default(),
         }
     }
 }

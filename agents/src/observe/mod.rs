@@ -1,7 +1,8 @@
 //! Observation: what there is in the member, as facts.
 //!
 //! In: watches on nodes, pods, services, endpoint slices and exports, each trimmed to what is needed before it is kept. Out:
-//! keyed facts (`member`, `service/…`, `endpoints/…`, `export/…`), at most every 100 ms. Only exported services are told.
+//! keyed facts (`member`, `service/…`, `endpoints/…`, `export/…`, `balancer/…`), at most every 100 ms. Only exported services are told, and
+//! those of which gateways are the balancer.
 
 mod member;
 mod ranges;

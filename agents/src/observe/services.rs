@@ -1,6 +1,7 @@
-//! Exported services and their endpoints, as facts.
+//! Exported services, those that gateways serve as their balancer, and the endpoints of both, as facts.
 //!
-//! In: the tables. Out: `export/…` for every export, `service/…` and `endpoints/…` for those that have a Service. Pure.
+//! In: the tables. Out: `export/…` for every export, `service/…` and `endpoints/…` for those that have a Service, `balancer/…` and `endpoints/…`
+//! for Services of type LoadBalancer of the gateways' class. Pure.
 //! An export without a Service is told as not valid (KEP-1645: `Valid=False`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,8 @@ use super::trim::ServiceRow;
 
 /// Endpoints told of one service.
 const ENDPOINTS_MAX: usize = 5000;
+/// Services that gateways are asked to serve; of more the first by name.
+const BALANCERS_MAX: usize = 1000;
 
 /// Adds the facts about exported services.
 pub(super) fn fold(seen: &Seen, facts: &mut Facts) {
@@ -24,18 +27,28 @@ pub(super) fn fold(seen: &Seen, facts: &mut Facts) {
         facts.put(format!("{}/{name}", key::EXPORT), &fact);
         let Some(service) = service else { continue };
         facts.put(format!("{}/{name}", key::SERVICE), &member_service(service));
-        let start = Endpoints {
-            cluster_ips: service.cluster_ips.clone(),
-            load_balancer: service.load_balancer.clone(),
-            node_ports: node_ports(service),
-            ..Endpoints::default()
-        };
-        told.insert(name.clone(), start);
+        told.insert(name.clone(), begun(service));
+    }
+    let asking: BTreeMap<_, _> =
+        services.iter().filter_map(|(name, s)| Some((name, (s, s.balancer.as_ref()?)))).collect();
+    for (name, (service, balancer)) in asking.into_iter().take(BALANCERS_MAX) {
+        facts.put(format!("{}/{name}", key::BALANCER), balancer);
+        told.entry(name.clone()).or_insert_with(|| begun(service));
     }
     gather(seen, &mut told);
     stand(seen, &mut told);
     for (name, endpoints) in &told {
         facts.put(format!("{}/{name}", key::ENDPOINTS), endpoints);
+    }
+}
+
+/// What of a service's endpoints does not come from slices.
+fn begun(service: &ServiceRow) -> Endpoints {
+    Endpoints {
+        cluster_ips: service.cluster_ips.clone(),
+        load_balancer: service.load_balancer.clone(),
+        node_ports: node_ports(service),
+        ..Endpoints::default()
     }
 }
 
@@ -139,5 +152,24 @@ mod tests {
         let door = |e: &Endpoint| web.door(e, "http", "TCP").map(|at| at.to_string());
         assert_eq!(web.endpoints.iter().map(door).collect::<Vec<_>>(), [Some("192.0.2.1:30080".to_owned()), None]);
         assert_eq!((inner.node_ports.len(), inner.nodes.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_service_of_the_gateways_class_is_told_with_its_endpoints_although_it_is_not_exported() {
+        let seen = Seen::default();
+        for (name, class) in [("web", "atoll.dev/gateway"), ("other", "example.com/lb")] {
+            let service = json!({"metadata": {}, "spec": {"type": "LoadBalancer", "loadBalancerClass": class,
+                "ports": [{"name": "http", "port": 80, "protocol": "TCP", "nodePort": 30080}]}});
+            seen.services.put(format!("shop/{name}"), trim::service(read(service)));
+            let slice = json!({"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+                "endpoints": [{"addresses": ["10.1.0.1"]}], "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]});
+            seen.slices.put(format!("shop/{name}-1"), trim::slice(read(slice)));
+        }
+        let mut facts = Facts::default();
+        fold(&seen, &mut facts);
+        let keys: Vec<&str> = facts.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["balancer/shop/web", "endpoints/shop/web"]);
+        let told: Endpoints = facts.get("endpoints/shop/web").unwrap();
+        assert_eq!((told.ready(), told.ports[0].port, told.node_ports[0].port), (1, 8080, 30080));
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use atoll_api::quantity::Milli;
-use atoll_api::topology::{Endpoint, EndpointPort, ServicePort};
+use atoll_api::topology::{BalancerFacts, Endpoint, EndpointPort, ServicePort};
 use k8s_openapi::api::core::v1::{Container, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -43,6 +43,8 @@ pub(crate) struct ServiceRow {
     pub(crate) load_balancer: Vec<String>,
     pub(crate) ports: Vec<ServicePort>,
     pub(crate) is_dns: bool,
+    /// What it asks of gateways, where they are to serve it.
+    pub(crate) balancer: Option<BalancerFacts>,
 }
 
 /// An endpoint slice.
@@ -115,6 +117,7 @@ pub(super) fn pod(pod: Pod) -> Option<PodRow> {
 }
 
 pub(super) fn service(service: Service) -> Option<ServiceRow> {
+    let balancer = BalancerFacts::of(&service);
     let (spec, status) = (service.spec?, service.status.unwrap_or_default());
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;
@@ -143,6 +146,7 @@ pub(super) fn service(service: Service) -> Option<ServiceRow> {
             .collect(),
         ports: ports.collect(),
         is_dns: meta.namespace.as_deref() == Some("kube-system") && (named || labelled),
+        balancer,
     })
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod apply;
+mod balancers;
 mod copies;
 mod hub;
 mod join;

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::BalancerState;
+
 /// A DNS server or gateway replica.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -43,6 +45,9 @@ pub struct Site {
     /// The Gateways that it serves, by `namespace/name`; nothing before it serves, and where it is no gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateways: Option<BTreeMap<String, ServedGateway>>,
+    /// The Services of type LoadBalancer that it serves or can't, by `cluster/namespace/name`; without a cluster those of the hub's API.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub balancers: BTreeMap<String, BalancerState>,
     /// What is asked for there of limits that all gateways keep together: limit, key, requests in the last while. The busiest only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<(u64, u64, u32)>,
@@ -101,6 +106,7 @@ impl Site {
             own,
             node,
             gateways,
+            balancers,
             asked: _,
             silent,
         } = self;
@@ -113,7 +119,7 @@ impl Site {
         let theirs = (&other.instance, &other.kind, &other.relay, &other.addresses, &other.cluster);
         (instance, kind, relay, addresses, cluster) == theirs
             && (region, zone, cluster_set, silent) == (&other.region, &other.zone, &other.cluster_set, &other.silent)
-            && (classes, own, node) == (&other.classes, &other.own, &other.node)
+            && (classes, own, node, balancers) == (&other.classes, &other.own, &other.node, &other.balancers)
             && (*gateways == other.gateways || places(gateways) == places(&other.gateways))
     }
 }

@@ -50,6 +50,8 @@ fn seen(facts: &Facts, topology: &Topology, member: &ClusterName) -> Facts {
         match (words.next(), words.next()) {
             (Some(key::SERVICE), Some(of)) => Some(of) != own,
             (Some(key::ENDPOINTS), Some(cluster)) => set(cluster) != own,
+            // Addresses of gateways' pools are nothing to DNS.
+            (Some(key::BALANCER), _) => true,
             _ => false,
         }
     };

@@ -14,8 +14,8 @@ use atoll_api::facts::{Change, Facts, key};
 use atoll_api::kinds::{DNSEndpoint, ServiceImport, TrafficPolicy};
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::topology::{
-    ClusterFacts, Endpoints, FailingFacts, MemberService, RecordsFacts, ServiceFacts, Settings, Site, ZoneFacts,
-    ZoneKeys,
+    BalancerFacts, ClusterFacts, Endpoints, FailingFacts, MemberService, RecordsFacts, ServiceFacts, Settings, Site,
+    ZoneFacts, ZoneKeys,
 };
 use kube::ResourceExt as _;
 
@@ -164,8 +164,10 @@ impl Fold {
     pub(crate) fn finish(&mut self) {
         let Touched { exports, endpoints, gone } = std::mem::take(&mut self.touched);
         for cluster in &gone {
-            for key in self.ledger.below(&format!("{}/{cluster}", key::ENDPOINTS)) {
-                self.ledger.remove(&key);
+            for word in [key::ENDPOINTS, key::BALANCER] {
+                for key in self.ledger.below(&format!("{word}/{cluster}")) {
+                    self.ledger.remove(&key);
+                }
             }
         }
         let mut of: Option<(ClusterName, Option<Facts>)> = None;
@@ -175,10 +177,14 @@ impl Fold {
                 _ => of.insert((cluster.clone(), self.offers.facts(&cluster))),
             };
             let found = facts.as_ref().and_then(|facts| self.endpoints(&cluster, &service, facts));
-            let key = format!("{}/{cluster}/{}/{}", key::ENDPOINTS, service.namespace, service.name);
+            let key = |word: &str| format!("{word}/{cluster}/{}/{}", service.namespace, service.name);
             match found {
-                Some(found) => self.ledger.put(key, &found),
-                None => self.ledger.remove(&key),
+                Some(found) => self.ledger.put(key(key::ENDPOINTS), &found),
+                None => self.ledger.remove(&key(key::ENDPOINTS)),
+            }
+            match facts.as_ref().and_then(|facts| facts.get::<BalancerFacts>(&at(key::BALANCER, &service))) {
+                Some(asked) => self.ledger.put(key(key::BALANCER), &asked),
+                None => self.ledger.remove(&key(key::BALANCER)),
             }
         }
         for name in &exports {

@@ -6,6 +6,7 @@
 //!   sites   ─┘      └ checks, zones                                 └─► names that moved ─► services controller
 //! ```
 
+mod balancers;
 mod checks;
 mod ears;
 mod fold;

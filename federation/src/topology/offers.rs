@@ -179,7 +179,7 @@ impl Offers {
 impl State {
     fn report(&mut self, cluster: &ClusterName, facts: Option<Facts>, news: &News, touched: &mut Touched) {
         let offering = self.members.entry(cluster.clone()).or_default();
-        let words = [key::EXPORT, key::SERVICE, key::ENDPOINTS];
+        let words = [key::EXPORT, key::SERVICE, key::ENDPOINTS, key::BALANCER];
         let mut keys: BTreeSet<(&str, ServiceName)> = BTreeSet::new();
         if news.all {
             keys.extend(words.iter().flat_map(|word| offering.names(word).map(|name| (*word, name))));
@@ -210,7 +210,7 @@ impl State {
                 // A service lends its endpoints its addresses.
                 touched.endpoints.insert((cluster.clone(), name.clone()));
             }
-            if word != key::ENDPOINTS {
+            if word == key::EXPORT || word == key::SERVICE {
                 touched.exports.insert(name);
             }
         }

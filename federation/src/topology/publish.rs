@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::balancers;
 use super::checks::Checks;
 use super::ears::{Ears, Heard};
 use super::fold::Fold;
@@ -248,11 +249,16 @@ impl Publisher {
         let mut facts = Facts::default();
         for site in sites.iter().chain([&hub]).filter(|s| !s.relay.is_empty()) {
             // What it serves is nothing to an agent.
-            let site = Site { gateways: None, asked: Vec::new(), silent: false, ..site.clone() };
+            let (gateways, balancers) = (None, BTreeMap::new());
+            let site = Site { gateways, balancers, asked: Vec::new(), silent: false, ..site.clone() };
             facts.put(format!("{}/{}", key::SITE, site.instance), &site);
         }
+        let balancers = balancers::stated(sites);
         let by_member = members.iter().map(|(name, judged)| {
             let mut facts = facts.clone();
+            for (service, state) in balancers.get(name.as_str()).into_iter().flatten() {
+                facts.put(format!("{}/{service}", key::BALANCER), state);
+            }
             if judged.member.stub {
                 facts.put(key::STUB, &self.stub(name, members, sites));
             }

@@ -5,6 +5,7 @@ pub(crate) mod streams;
 
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
 
+use crate::balancer;
 use crate::ingress;
 use crate::status::{ParentVerdict, Verdict};
 use crate::table::{Draft, Host, ListenerDraft, Problem, allows};
@@ -53,7 +54,7 @@ pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReferenc
     let owner = &draft.gateways[gateway];
     // Ingresses have a Gateway of their own, which takes nothing else.
     let is_ingress = route.kind == "Ingress" || route.is_ours;
-    if ingress::is_ours(&*owner.object) != is_ingress {
+    if ingress::is_ours(&*owner.object) != is_ingress || balancer::is_ours(&*owner.object) {
         return None;
     }
     let mut place =

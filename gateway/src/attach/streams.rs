@@ -89,6 +89,6 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
         }
     }
     let name = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
-    compiled.rules = Some(Arc::new(StreamRule { age: Arc::clone(&route.age), route: name, backends }));
+    compiled.rules = Some(Arc::new(StreamRule { age: Arc::clone(&route.age), route: name, backends, terms: None }));
     compiled
 }

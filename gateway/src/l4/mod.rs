@@ -14,8 +14,9 @@ pub(crate) use stream::stream;
 use tokio::time::Instant;
 
 use crate::balance::{Balance, Picked, Wish, draw, pick};
+use crate::balancer::Terms;
 use crate::choose::{Full, Question, Seat, client_number, place, seat};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Live, LivePart};
 use crate::filter::Permit;
 use crate::plane::{Plane, Snapshot};
 use crate::table::{ListenerTable, Policy, StreamRule};
@@ -30,8 +31,18 @@ fn admit(
     rule: &StreamRule,
     client: IpAddr,
 ) -> Result<Vec<Permit>, &'static str> {
+    if let Some(terms) = &rule.terms {
+        terms.admit(client)?;
+    }
     let policies = plane.policies.load_full().ok_or("no policies are known yet")?;
     policies.chain(listener, &rule.route, None).map_or_else(|| Ok(Vec::new()), |chain| chain.admit(client))
+}
+
+/// Where a client was sent before, if it is to come back there.
+fn sent(plane: &Plane, terms: &Terms, client: IpAddr, live: &Live) -> Option<Picked> {
+    let ip = plane.affinities.of(&terms.service, client, terms.affinity?, Instant::now())?;
+    let place = |part: &LivePart| part.endpoints.iter().position(|e| e.endpoint.address.ip == ip);
+    live.parts.iter().enumerate().find_map(|(at, part)| Some((at, place(part)?)))
 }
 
 /// Endpoints of a rule for one client: each is tried once, the best first.
@@ -43,6 +54,10 @@ struct Endpoints<'a> {
     zone: Option<String>,
     method: BalanceMethod,
     key: u64,
+    /// Of whom what is remembered, where clients come back to the endpoint that they were sent to; and where that is.
+    terms: Option<Arc<Terms>>,
+    client: IpAddr,
+    session: Option<Picked>,
     /// Bounds the clusters.
     policy: Option<Arc<Policy>>,
     tried: Vec<Picked>,
@@ -66,10 +81,24 @@ impl<'a> Endpoints<'a> {
         };
         let tiers = question.tiers(&plane.health, &snapshot.remembered[upstream], standing_at);
         let zone = place(standing, &snapshot.table.topology).zone;
-        let method = question.policy().map_or_else(BalanceMethod::default, |p| p.balance.method);
+        let returns = rule.terms.clone().filter(|terms| terms.affinity.is_some());
+        let method = match &returns {
+            // The same at every replica.
+            Some(_) => BalanceMethod::RingHash,
+            None => question.policy().map_or_else(BalanceMethod::default, |p| p.balance.method),
+        };
+        let session = returns.as_ref().and_then(|terms| sent(plane, terms, client, &snapshot.live[upstream]));
         let key = Balance::key_of_client(client);
         let policy = question.policy().cloned();
-        Some(Self { plane, snapshot, upstream, policy, tiers, zone, method, key, tried: Vec::new(), full: Vec::new() })
+        let (terms, tried, full) = (returns, Vec::new(), Vec::new());
+        Some(Self { plane, snapshot, upstream, policy, tiers, zone, method, key, terms, client, session, tried, full })
+    }
+
+    /// The client was sent there.
+    fn keep(&self, endpoint: &Endpoint) {
+        if let Some(terms) = &self.terms {
+            self.plane.affinities.keep(&terms.service, self.client, endpoint.address.ip, Instant::now());
+        }
     }
 
     /// The next endpoint, and what it takes of its cluster's capacity; nothing when all were tried or are full.
@@ -80,7 +109,7 @@ impl<'a> Endpoints<'a> {
             let wish = Wish {
                 method,
                 key: self.key,
-                session: None,
+                session: self.session,
                 zone,
                 full: &self.full,
                 care: self.policy.as_ref().map(|policy| &*policy.care),

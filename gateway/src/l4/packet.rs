@@ -78,6 +78,10 @@ impl Port {
         let snapshot = plane.snapshots.load_full().ok_or_else(nobody)?;
         let listener = snapshot.table.listener(self.slot, "").cloned().ok_or_else(nobody)?;
         let rule: &StreamRule = listener.streams.find("").ok_or_else(nobody)?;
+        let denied = |why| io::Error::new(io::ErrorKind::PermissionDenied, why);
+        if let Some(terms) = &rule.terms {
+            terms.admit(client.ip()).map_err(denied)?;
+        }
         let now = Instant::now();
         let lives = |flow: &Flow| {
             flow.route == rule.route
@@ -92,8 +96,7 @@ impl Port {
         if let Some(old) = flows.remove(&client) {
             old.end.cancel();
         }
-        let permits = admit(plane, &listener, rule, client.ip())
-            .map_err(|why| io::Error::new(io::ErrorKind::PermissionDenied, why))?;
+        let permits = admit(plane, &listener, rule, client.ip()).map_err(denied)?;
         let mut endpoints = Endpoints::of(plane, snapshot, rule, client.ip()).ok_or_else(nobody)?;
         let (endpoint, seat) = endpoints.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
         let at = plane.pool.packets_to(&endpoint);
@@ -101,6 +104,7 @@ impl Port {
         let to = Arc::new(self.listening.listen.udp(SocketAddr::new(any, 0)).await?);
         to.connect(at).await?;
         to.send(packet).await?;
+        endpoints.keep(&endpoint);
         make_room(flows, now);
         let end = CancellationToken::new();
         let back = back(Arc::clone(&to), Arc::clone(&self.socket), client, InFlight::new(Arc::clone(&endpoint), seat));

@@ -39,8 +39,10 @@ pub(crate) async fn stream(
         let Some((endpoint, seat)) = endpoints.next() else { break };
         let in_flight = InFlight::new(Arc::clone(&endpoint), seat);
         let began = Instant::now();
-        match plane.pool.open(&endpoint, peer).await {
+        let version = rule.terms.as_ref().and_then(|terms| terms.proxy).or(endpoint.care().proxy);
+        match plane.pool.open_as(&endpoint, peer, version).await {
             Ok(mut server) => {
+                endpoints.keep(&endpoint);
                 plane.health.ok(&endpoint, Some(began.elapsed()));
                 drop(endpoints);
                 let joined = tokio::io::copy_bidirectional(&mut client, &mut server);

@@ -17,6 +17,7 @@ use kube::ResourceExt;
 
 use super::shelf::service_of;
 use super::{Name, Objects};
+use crate::balancer;
 use crate::table::is_front;
 
 /// The kinds that tables are made of.
@@ -179,6 +180,14 @@ kept!(Service, Service, services, |name, old, new| {
     if old.is_some_and(is_front) || new.is_some_and(is_front) {
         // It says at which ports a Gateway is served, and where that is.
         let said = |s: &Service| (s.labels().clone(), s.spec.clone(), s.status.clone().and_then(|s| s.load_balancer));
+        return vec![if old.map(said) == new.map(said) { Edit::Nothing } else { Edit::Whole }];
+    }
+    if old.is_some_and(balancer::concerns) || new.is_some_and(balancer::concerns) {
+        // It has a Gateway of its own, and what its status says it keeps.
+        let said = |s: &Service| {
+            let status = s.status.clone().and_then(|s| s.load_balancer);
+            (s.annotations().clone(), s.spec.clone(), status, s.metadata.deletion_timestamp.clone())
+        };
         return vec![if old.map(said) == new.map(said) { Edit::Nothing } else { Edit::Whole }];
     }
     let same = old.is_some() && old.map(|s| &s.spec) == new.map(|s| &s.spec);

@@ -3,6 +3,7 @@
 mod grpcroute;
 mod httproute;
 mod ingress;
+mod service;
 mod tcproute;
 mod tlsroute;
 mod udproute;
@@ -55,6 +56,15 @@ pub(crate) const PROVIDERS: &[Provider] = &[
         names: |objects| objects.derived.live.keys().cloned().collect(),
         object: |objects, name| objects.ingresses.at(name).map(|object| Arc::clone(object) as _),
         provide: ingress::provide,
+    },
+    Provider {
+        kind: service::KIND,
+        // They have Gateways of their own, which take nothing else.
+        protocols: &[],
+        row: service::ROW,
+        names: |objects| objects.balancers.all.keys().cloned().collect(),
+        object: |objects, name| objects.gateways.at(name).map(|object| Arc::clone(object) as _),
+        provide: service::provide,
     },
     Provider {
         kind: tlsroute::KIND,

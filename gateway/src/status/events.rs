@@ -1,4 +1,5 @@
-//! Warning Events about what of Ingresses isn't carried out, each once: its name is made of what it says.
+//! Warning Events about what of Ingresses isn't carried out, and about Services of type LoadBalancer that are not served as they ask, each once: its
+//! name is made of what it says.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::PostParams;
 use kube::{Api, Client};
 
+use super::Warning;
 use crate::ingress::{Derived, mark};
 
 /// An Event says at most so much.
@@ -31,53 +33,74 @@ impl Told {
         for ((namespace, name), live) in &derived.live {
             for finding in &live.part.findings {
                 let said = finding.to_string();
-                let key = format!("{namespace}/{name} {:?} {said}", live.uid);
-                if self.0.contains(&key) {
-                    continue;
-                }
-                let event = event(namespace, name, live.uid.clone(), finding.closes, &said);
-                let api: Api<Event> = Api::namespaced(client.clone(), namespace);
-                match api
-                    .create(
-                        &PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() },
-                        &event,
-                    )
-                    .await
-                {
-                    Ok(_) => drop(self.0.insert(key)),
-                    // It was told before, or may not be.
-                    Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => drop(self.0.insert(key)),
-                    Err(error) => {
-                        tracing::debug!(%error, "event of an Ingress not told yet");
-                        whole = false;
-                    }
-                }
+                let reason = if finding.closes { "Closed" } else { "NotHonoured" };
+                let about = About { kind: ("networking.k8s.io/v1", "Ingress"), namespace, name, uid: live.uid.clone() };
+                whole &= self.one(client, &about, reason, &said).await;
             }
         }
         whole
     }
+
+    /// Tells what is wrong with Services, where it wasn't yet. Returns whether all of it is told.
+    pub(super) async fn warn(&mut self, client: &Client, warnings: &[Warning]) -> bool {
+        let mut whole = true;
+        for Warning { namespace, name, uid, problem } in warnings {
+            let about = About { kind: ("v1", "Service"), namespace, name, uid: uid.clone() };
+            whole &= self.one(client, &about, &problem.reason, &problem.message).await;
+        }
+        whole
+    }
+
+    async fn one(&mut self, client: &Client, about: &About<'_>, reason: &str, said: &str) -> bool {
+        let key = format!("{} {}/{} {:?} {said}", about.kind.1, about.namespace, about.name, about.uid);
+        if self.0.contains(&key) {
+            return true;
+        }
+        let api: Api<Event> = Api::namespaced(client.clone(), about.namespace);
+        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match api.create(&parameters, &event(about, reason, said)).await {
+            Ok(_) => drop(self.0.insert(key)),
+            // It was told before, or may not be.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => drop(self.0.insert(key)),
+            Err(error) => {
+                tracing::debug!(%error, "event not told yet");
+                return false;
+            }
+        }
+        true
+    }
 }
 
-fn event(namespace: &str, name: &str, uid: Option<String>, closes: bool, said: &str) -> Event {
+/// What an Event is about.
+struct About<'a> {
+    /// Its version and kind.
+    kind: (&'static str, &'static str),
+    namespace: &'a str,
+    name: &'a str,
+    uid: Option<String>,
+}
+
+fn event(about: &About<'_>, reason: &str, said: &str) -> Event {
+    let About { kind, namespace, name, uid } = about;
     let hash = mark(&format!("{uid:?} {said}"));
     let now = Time(jiff::Timestamp::now());
     let message = said.chars().take(MESSAGE_MAX).collect();
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{}.{hash}", name.chars().take(200).collect::<String>())),
-            namespace: Some(namespace.to_owned()),
+            namespace: Some((*namespace).to_owned()),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
-            api_version: Some("networking.k8s.io/v1".to_owned()),
-            kind: Some("Ingress".to_owned()),
-            namespace: Some(namespace.to_owned()),
-            name: Some(name.to_owned()),
-            uid,
+            api_version: Some(kind.0.to_owned()),
+            kind: Some(kind.1.to_owned()),
+            namespace: Some((*namespace).to_owned()),
+            name: Some((*name).to_owned()),
+            uid: uid.clone(),
             ..ObjectReference::default()
         },
         type_: Some("Warning".to_owned()),
-        reason: Some(if closes { "Closed" } else { "NotHonoured" }.to_owned()),
+        reason: Some(reason.to_owned()),
         message: Some(message),
         source: Some(EventSource { component: Some(GATEWAY_CONTROLLER.to_owned()), host: None }),
         first_timestamp: Some(now.clone()),

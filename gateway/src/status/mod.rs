@@ -3,6 +3,7 @@
 //! In: drafts, and the statuses that the objects bear. Out: [`Statuses`], those to be written. Objects are judged one by one, those that a
 //! change touched. `write` writes them.
 
+mod balancers;
 mod condition;
 mod events;
 mod features;
@@ -28,11 +29,13 @@ use kube::{Resource, ResourceExt as _};
 use serde::Serialize;
 use serde_json::Value;
 
+pub(crate) use balancers::{Warning, state as balancer_state};
 pub(crate) use condition::Verdict;
 use condition::merge;
 pub(crate) use made::Made;
 pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
 
+use crate::balancer::Balanced;
 use crate::objects::{Kind, Name, name_of};
 use crate::table::{GatewayDraft, Input, Policies, RouteName};
 
@@ -67,6 +70,8 @@ pub(crate) struct Statuses {
     pub(crate) made: Vec<Made>,
     /// Services that stood before Gateways and are to go.
     pub(crate) unmade: Vec<Name>,
+    /// What is to be told of Services that are not served as they ask.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Everything that was judged: what differs, by the object. What is judged again takes the place of what was said before.
@@ -74,6 +79,7 @@ pub(crate) struct Statuses {
 pub(crate) struct Sheet {
     updates: BTreeMap<(Kind, Name), Arc<Update>>,
     made: BTreeMap<Name, Vec<Made>>,
+    warnings: BTreeMap<Name, Vec<Warning>>,
     pub(crate) unmade: Vec<Name>,
 }
 
@@ -93,6 +99,9 @@ impl Sheet {
         if crate::ingress::is_ours(&*draft.object) {
             return;
         }
+        if let Some(balanced) = input.objects.balancers.all.get(&name_of(&*draft.object)) {
+            return self.balancer(draft, balanced, input);
+        }
         for (kind, name, update) in gateway::updates(draft, input) {
             self.put(kind, name, update);
         }
@@ -100,6 +109,22 @@ impl Sheet {
         match made::beside(draft, input) {
             made if made.is_empty() => drop(self.made.remove(&name)),
             made => drop(self.made.insert(name, made)),
+        }
+    }
+
+    /// Judges a Service of type LoadBalancer; of a member's its agent is told.
+    fn balancer(&mut self, draft: &GatewayDraft, balanced: &Balanced, input: &Input<'_>) {
+        let Some(object) = &balanced.object else { return };
+        self.put(Kind::Service, name_of(&**object), balancers::update(draft, balanced, object, input));
+        self.warnings.insert(name_of(&**object), balancers::warnings(draft, object, input.objects));
+    }
+
+    /// Takes addresses of the pool out of statuses whose Services ask for none any more.
+    pub(crate) fn left(&mut self, input: &Input<'_>) {
+        for object in input.objects.services.iter() {
+            if let Some(update) = balancers::left(object, input) {
+                self.put(Kind::Service, name_of(&**object), Some(update));
+            }
         }
     }
 
@@ -140,7 +165,8 @@ impl Sheet {
     /// What is to be written.
     pub(crate) fn statuses(&self) -> Statuses {
         let made = self.made.values().flatten().cloned().collect();
-        Statuses { updates: self.updates.values().cloned().collect(), made, unmade: self.unmade.clone() }
+        let warnings = self.warnings.values().flatten().cloned().collect();
+        Statuses { updates: self.updates.values().cloned().collect(), made, unmade: self.unmade.clone(), warnings }
     }
 }
 

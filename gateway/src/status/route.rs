@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use atoll_api::kinds::Condition;
 use atoll_api::kinds::gateway::{
-    GATEWAY_CONTROLLER, GRPCRoute, HTTPRoute, ParentReference, RouteParentStatus, RouteStatus, TCPRoute, TLSRoute,
-    UDPRoute,
+    GATEWAY_CONTROLLER, GRPCRoute, Gateway, HTTPRoute, ParentReference, RouteParentStatus, RouteStatus, TCPRoute,
+    TLSRoute, UDPRoute,
 };
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -46,6 +46,21 @@ route_objects!(HTTPRoute GRPCRoute TLSRoute TCPRoute UDPRoute);
 
 /// Its status says where it is reached, and nothing of parents.
 impl RouteObject for Ingress {
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn status(&self) -> Option<&RouteStatus> {
+        None
+    }
+
+    fn update(&self, _: &RouteStatus) -> Option<Update> {
+        None
+    }
+}
+
+/// It stands for a Service, whose status says where it is reached.
+impl RouteObject for Gateway {
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
     }

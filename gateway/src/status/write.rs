@@ -82,6 +82,7 @@ async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, Sources { statuses,
                 whole &= write(client.clone(), Arc::new(update)).await;
             }
             whole &= told.tell(client, &derived).await;
+            whole &= told.warn(client, &newest.warnings).await;
             whole &= make_all(client, &newest.made, &mut made).await;
             whole &= unmake(client, &newest.unmade).await;
         }
@@ -194,10 +195,14 @@ async fn unmake(client: &Client, unwanted: &[Name]) -> bool {
 
 /// Writes one status. An object that changed meanwhile comes with the next build.
 async fn write(client: Client, update: Arc<Update>) -> bool {
-    let mut patch = json!({"metadata": {"resourceVersion": update.version}, "status": update.status});
+    let mut patch = json!({"status": update.status});
+    if let Some(version) = &update.version {
+        patch["metadata"] = json!({"resourceVersion": version});
+    }
     // A merge leaves what is absent: what we leave out because it is empty is to go.
     for field in ["addresses", "conditions", "listeners", "attachedListenerSets"] {
-        if patch["status"].get(field).is_none() {
+        // Of Services nothing but their balancer is ours.
+        if update.resource.kind != "Service" && patch["status"].get(field).is_none() {
             patch["status"][field] = Value::Null;
         }
     }

@@ -1,10 +1,11 @@
-//! Which addresses a Gateway has of its own: those it chose, those it had, else the first free ones of the pool. Pure.
+//! Which addresses a Gateway has of its own: those it chose, those it had, else the first free ones of the pool; Services of type LoadBalancer have
+//! theirs of the same one (`lease`). Pure.
 //!
 //! In: the pool, the Gateways with their statuses, what was given in this life. Out: addresses for each, one of each family of the
 //! pool. What a Gateway has it keeps as long as it exists and the pool holds it; of two that choose one address the older gets it.
 //! Source: Gateway API (GatewaySpec.addresses).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use ipnet::IpNet;
 use kube::ResourceExt as _;
 
 use super::backend::Problem;
+use super::lease::{Held, give, keep};
+use crate::balancer::Balancers;
 
 /// Addresses looked at until a free one is found.
 const LOOKED_MAX: usize = 1 << 16;
@@ -23,34 +26,54 @@ pub(crate) type Allotted = BTreeMap<(String, String), Vec<IpAddr>>;
 /// Addresses of one Gateway.
 pub(super) type Given = Result<Vec<IpAddr>, Problem>;
 
-/// Gives each Gateway its addresses; `gateways` are the oldest first.
-pub(super) fn allot(pool: &[IpNet], gateways: &[&Arc<Gateway>], before: &mut Allotted) -> Vec<Given> {
-    let mut held: BTreeSet<IpAddr> = BTreeSet::new();
-    let mut given: Vec<Option<Given>> = gateways.iter().map(|g| chosen(pool, g, &mut held).transpose()).collect();
-    let undecided = |given: &[Option<Given>]| -> Vec<usize> {
-        given.iter().enumerate().filter(|(_, given)| given.is_none()).map(|(at, _)| at).collect()
-    };
+/// Gives each Gateway its addresses; `gateways` are the oldest first, and among them those that stand for Services.
+pub(super) fn allot(
+    pool: &[IpNet],
+    gateways: &[&Arc<Gateway>],
+    balancers: &Balancers,
+    before: &mut Allotted,
+) -> Vec<Given> {
+    let service = |at: usize| balancers.all.get(&key(gateways[at]));
+    let places = || 0..gateways.len();
+    let services = |own: bool| places().filter(move |at| service(*at).is_some_and(|b| b.cluster.is_none() == own));
+    let mut held = Held::default();
     let mut kept: BTreeMap<usize, Vec<IpAddr>> = BTreeMap::new();
-    for at in undecided(&given) {
-        let had = had(gateways[at], before);
-        let keeps = had.into_iter().filter(|ip| contains(pool, *ip) && held.insert(*ip));
-        kept.insert(at, keeps.collect());
+    let mut keeps = |at: usize, had: &[IpAddr], held: &mut Held| {
+        let own = service(at).map(|balanced| keep(pool, balanced, had, held)).unwrap_or_default();
+        kept.entry(at).or_default().extend(own);
+    };
+    let given_before = |at: usize| before.get(&key(gateways[at])).cloned().unwrap_or_default();
+    for at in services(true) {
+        let said = service(at).map(|balanced| balanced.facts.has.clone()).unwrap_or_default();
+        keeps(at, &if said.is_empty() { given_before(at) } else { said }, &mut held);
     }
-    for at in undecided(&given) {
-        let mut own = kept.remove(&at).unwrap_or_default();
-        for v4 in [true, false] {
-            let of_family: Vec<&IpNet> = pool.iter().filter(|range| range.addr().is_ipv4() == v4).collect();
-            if of_family.is_empty() || own.iter().any(|ip| ip.is_ipv4() == v4) {
-                continue;
-            }
-            let hosts = of_family.iter().flat_map(|range| range.hosts()).take(LOOKED_MAX);
-            own.extend(hosts.into_iter().find(|ip| held.insert(*ip)));
-        }
-        given[at] = Some(if own.is_empty() {
-            Err(Problem::new("AddressNotAssigned", "no address of gateway.addresses is free"))
-        } else {
-            Ok(own)
-        });
+    // What a member says that its Service has may be another's: what was given in this life goes first.
+    services(false).for_each(|at| keeps(at, &given_before(at), &mut held));
+    let gateway = |at: &usize| service(*at).is_none();
+    let mut given: Vec<Option<Given>> = vec![None; gateways.len()];
+    for at in places().filter(gateway) {
+        given[at] = chosen(pool, gateways[at], &mut held).transpose();
+    }
+    for at in places().filter(gateway).filter(|at| given[*at].is_none()).collect::<Vec<_>>() {
+        let own = had(gateways[at], before).into_iter();
+        let own = own.filter(|ip| contains(pool, *ip) && held.gateway(*ip, &label(gateways[at]))).collect();
+        kept.insert(at, own);
+    }
+    for at in services(false).filter(|at| given_before(*at).is_empty()) {
+        let said = service(at).map(|balanced| balanced.facts.has.clone()).unwrap_or_default();
+        let own = service(at).map(|balanced| keep(pool, balanced, &said, &mut held)).unwrap_or_default();
+        kept.entry(at).or_default().extend(own);
+    }
+    for at in places().filter(gateway).filter(|at| given[*at].is_none()).collect::<Vec<_>>() {
+        let own = kept.remove(&at).unwrap_or_default();
+        given[at] = Some(fresh(pool, gateways[at], own, &mut held));
+    }
+    // What is wished for is not given to whoever takes anything.
+    let wishes = |wished: bool| move |at: &usize| service(*at).is_some_and(|b| b.facts.wishes.is_empty() != wished);
+    let all = || services(true).chain(services(false));
+    for at in all().filter(wishes(true)).chain(all().filter(wishes(false))) {
+        let own = kept.remove(&at).unwrap_or_default();
+        given[at] = service(at).map(|balanced| give(pool, balanced, own, &mut held));
     }
     let given: Vec<Given> = given.into_iter().flatten().collect();
     let known = |(g, given): (&&Arc<Gateway>, &Given)| Some((key(g), given.as_ref().ok()?.clone()));
@@ -58,8 +81,24 @@ pub(super) fn allot(pool: &[IpNet], gateways: &[&Arc<Gateway>], before: &mut All
     given
 }
 
+/// Beside what a Gateway keeps the first free address of each family of the pool.
+fn fresh(pool: &[IpNet], gateway: &Gateway, mut own: Vec<IpAddr>, held: &mut Held) -> Given {
+    for v4 in [true, false] {
+        let of_family: Vec<&IpNet> = pool.iter().filter(|range| range.addr().is_ipv4() == v4).collect();
+        if of_family.is_empty() || own.iter().any(|ip| ip.is_ipv4() == v4) {
+            continue;
+        }
+        let hosts = of_family.iter().flat_map(|range| range.hosts()).take(LOOKED_MAX);
+        own.extend(hosts.into_iter().find(|ip| held.gateway(*ip, &label(gateway))));
+    }
+    if own.is_empty() {
+        return Err(Problem::new("AddressNotAssigned", "no address of gateway.addresses is free"));
+    }
+    Ok(own)
+}
+
 /// The addresses that a Gateway chooses; nothing where it leaves the choice to us.
-fn chosen(pool: &[IpNet], gateway: &Gateway, held: &mut BTreeSet<IpAddr>) -> Result<Option<Vec<IpAddr>>, Problem> {
+fn chosen(pool: &[IpNet], gateway: &Gateway, held: &mut Held) -> Result<Option<Vec<IpAddr>>, Problem> {
     let wishes = &gateway.spec.addresses;
     if let Some(odd) = wishes.iter().find(|w| w.address_type.as_deref().is_some_and(|t| t != "IPAddress")) {
         let odd = odd.address_type.as_deref().unwrap_or_default();
@@ -74,10 +113,12 @@ fn chosen(pool: &[IpNet], gateway: &Gateway, held: &mut BTreeSet<IpAddr>) -> Res
         }
         own.push(ip);
     }
-    if let Some(taken) = own.iter().find(|ip| held.contains(ip)) {
-        return Err(Problem::new("AddressNotUsable", format!("address {taken}: an older Gateway has it")));
+    if let Some((taken, who)) = own.iter().find_map(|ip| Some((ip, held.holder(*ip)?))) {
+        return Err(Problem::new("AddressNotUsable", format!("address {taken}: {who} has it")));
     }
-    held.extend(&own);
+    for ip in &own {
+        held.gateway(*ip, &label(gateway));
+    }
     Ok(Some(own).filter(|own| !own.is_empty()))
 }
 
@@ -91,7 +132,11 @@ fn key(gateway: &Gateway) -> (String, String) {
     (gateway.namespace().unwrap_or_default(), gateway.name_any())
 }
 
-fn contains(pool: &[IpNet], ip: IpAddr) -> bool {
+fn label(gateway: &Gateway) -> String {
+    format!("{}/{}", gateway.namespace().unwrap_or_default(), gateway.name_any())
+}
+
+pub(super) fn contains(pool: &[IpNet], ip: IpAddr) -> bool {
     pool.iter().any(|range| range.contains(&ip))
 }
 
@@ -141,7 +186,8 @@ mod tests {
         ];
         for (name, gateways, expected) in cases {
             let gateways: Vec<&Arc<Gateway>> = gateways.iter().collect();
-            let given = allot(&["10.0.0.0/29".parse().unwrap()], &gateways, &mut Allotted::new());
+            let given =
+                allot(&["10.0.0.0/29".parse().unwrap()], &gateways, &Balancers::default(), &mut Allotted::new());
             let said: Vec<String> = given
                 .iter()
                 .map(|g| g.as_ref().map_or_else(|p| p.reason.to_owned(), |ips| ips[0].to_string()))
@@ -153,14 +199,14 @@ mod tests {
     #[test]
     fn an_address_stays_before_its_status_is_written_and_families_are_given_together() {
         let pool = ["10.0.0.0/30".parse().unwrap(), "fd00::/126".parse().unwrap()];
-        let mut before = Allotted::new();
+        let (mut before, none) = (Allotted::new(), &Balancers::default());
         let (old, new) = (gateway("b", json!([]), json!([])), gateway("a", json!([]), json!([])));
-        let first = allot(&pool, &[&old], &mut before);
+        let first = allot(&pool, &[&old], none, &mut before);
         assert_eq!(first[0].as_ref().unwrap().len(), 2);
-        let second = allot(&pool, &[&new, &old], &mut before);
+        let second = allot(&pool, &[&new, &old], none, &mut before);
         assert_eq!(second[1], first[0], "what sorts before it takes nothing away");
         let third = gateway("c", json!([]), json!([]));
-        let given = allot(&pool[..1], &[&new, &old, &third], &mut before);
+        let given = allot(&pool[..1], &[&new, &old, &third], none, &mut before);
         assert_eq!(given[2].as_ref().unwrap_err().reason, "AddressNotAssigned", "the pool is bounded");
     }
 }

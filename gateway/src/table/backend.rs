@@ -281,15 +281,24 @@ pub(super) fn import_parts(
 ) -> Vec<Part> {
     let facts = topology.services.get(set).and_then(|services| services.get(service));
     let offers = facts.into_iter().flat_map(|f| &f.clusters).filter_map(|name| topology.clusters.get(name.as_str()));
-    let parts = offers.filter(|cluster| cluster.set() == set).map(|cluster| {
-        let found = topology.endpoints_in(cluster.name.as_str(), service);
-        let mut endpoints = found.map(|e| member_targets(e, port, wants)).unwrap_or_default();
-        // What people took out is not there.
-        endpoints.retain(|e| cluster.traffic(e.address) == Traffic::On);
-        endpoints.iter_mut().for_each(|e| e.door = e.door.filter(|at| may_enter(topology, cluster, at.ip())));
-        Part { cluster: Some(Arc::clone(cluster)), endpoints }
-    });
-    parts.collect()
+    let own = offers.filter(|cluster| cluster.set() == set);
+    own.map(|cluster| part(topology, cluster, service, port, wants)).collect()
+}
+
+/// What one member offers of a service.
+pub(super) fn part(
+    topology: &Topology,
+    cluster: &Arc<ClusterFacts>,
+    service: &ServiceName,
+    port: &ServicePort,
+    wants: Wants,
+) -> Part {
+    let found = topology.endpoints_in(cluster.name.as_str(), service);
+    let mut endpoints = found.map(|e| member_targets(e, port, wants)).unwrap_or_default();
+    // What people took out is not there.
+    endpoints.retain(|e| cluster.traffic(e.address) == Traffic::On);
+    endpoints.iter_mut().for_each(|e| e.door = e.door.filter(|at| may_enter(topology, cluster, at.ip())));
+    Part { cluster: Some(Arc::clone(cluster)), endpoints }
 }
 
 /// Whether a node's address may be dialed for a member: people let others reach it so, and the address is nobody else's.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use atoll_api::topology::{ServedGateway, Topology};
+use atoll_api::topology::{BalancerState, ServedGateway, Topology};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -85,6 +85,8 @@ pub(crate) struct Built {
     pub(crate) statuses: Statuses,
     /// What this replica states of Gateways once the table is in use.
     pub(crate) served: BTreeMap<String, ServedGateway>,
+    /// And of Services of type LoadBalancer, by `cluster/namespace/name`.
+    pub(crate) balanced: BTreeMap<String, BalancerState>,
     /// Ports beside the shared ones that are to be open, or to be tried again.
     pub(crate) wanted: BTreeSet<Slot>,
     pub(crate) certified: Certified,
@@ -131,6 +133,7 @@ pub(crate) fn build(input: &Input<'_>, memory: &mut Memory) -> Built {
     touched.listeners = listeners.collect();
     made.table.host_policies = Arc::new(host_policies(input.topology));
     made.sheet.classes(input);
+    made.sheet.left(input);
     made.sheet.unmade = strays(input.objects, input.fleet, &fronts(&made.gateways));
     let built = finish(input, memory, &touched, true);
     memory.keys.sweep();
@@ -162,6 +165,7 @@ pub(super) fn finish(input: &Input<'_>, memory: &mut Memory, touched: &Touched, 
         table: made.table.clone(),
         statuses: made.sheet.statuses(),
         served: made.served.clone(),
+        balanced: made.balanced.clone(),
         wanted: made.wanted.clone(),
     }
 }

@@ -18,10 +18,14 @@ use super::claim::Claims;
 use super::front::{self, Front, Targets};
 use super::listener::{ListenerDraft, Owner, certificate, draft};
 use super::{Slot, set};
+use crate::balancer;
 use crate::ingress;
 use crate::objects::{Name, age, name_of};
 use crate::status::Verdict;
 use crate::tls::{Certificate, Keys};
+
+/// Why no Service of type LoadBalancer gets an address.
+const NO_POOL: &str = "gateways have no addresses to give: set gateway.addresses";
 
 /// A Gateway of ours.
 #[derive(Debug)]
@@ -65,19 +69,20 @@ impl GatewayDraft {
 pub(super) fn gateways(input: &Input<'_>, memory: &mut Memory) -> (Vec<GatewayDraft>, BTreeSet<Slot>) {
     let classes: BTreeSet<String> =
         input.objects.classes.iter().filter(|c| input.fleet.takes(c)).map(|c| c.name_any()).collect();
-    let ours = input
-        .objects
-        .gateways
-        .iter()
-        .filter(|g| ingress::is_ours(&***g) || classes.contains(&g.spec.gateway_class_name));
+    let ours = input.objects.gateways.iter().filter(|g| {
+        ingress::is_ours(&***g) || balancer::is_ours(&***g) || classes.contains(&g.spec.gateway_class_name)
+    });
     let mut ours: Vec<&Arc<Gateway>> = ours.collect();
     ours.sort_by_cached_key(|gateway| age(&***gateway));
-    let given = if input.service {
-        ours.iter().map(|g| chosen(g).map(|()| Vec::new())).collect()
-    } else if input.pool.is_empty() {
-        ours.iter().map(|g| shared(input, g).map(|()| Vec::new())).collect()
+    let given = if input.pool.is_empty() {
+        let wish = |g: &Gateway| match balancer::is_ours(g) {
+            true => Err(Problem::new("NoPool", NO_POOL)),
+            false if input.service => chosen(g),
+            false => shared(input, g),
+        };
+        ours.iter().map(|g| wish(g).map(|()| Vec::new())).collect()
     } else {
-        allot(input.pool, &ours, &mut memory.allotted)
+        allot(input.pool, &ours, &input.objects.balancers, &mut memory.allotted)
     };
     let each = ours.into_iter().zip(given).map(|(g, given)| gateway(input, g, given, &mut memory.keys));
     let mut drafts: Vec<GatewayDraft> = each.collect();
@@ -138,8 +143,9 @@ fn gateway(
             (addresses, Some(Problem::new("InvalidParameters", "this controller takes no parameters")))
         }
     };
-    // Ingresses stay at the shared ports.
-    let front = (input.service && !ingress::is_ours(&**object)).then(|| Front::of(input.objects, object));
+    // Ingresses stay at the shared ports, and Services have no Service before them.
+    let stays = ingress::is_ours(&**object) || balancer::is_ours(&**object);
+    let front = (input.service && !stays).then(|| Front::of(input.objects, object));
     let sets = set::sets(input.objects, object);
     let name = object.name_any();
     let own = Owner {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use atoll_api::names::ServiceName;
-use atoll_api::topology::ServedGateway;
+use atoll_api::topology::{BalancerState, ServedGateway};
 use kube::ResourceExt as _;
 
 use super::backend::{Noted, Resolver};
@@ -23,7 +23,7 @@ use crate::attach::Hosts;
 use crate::ingress;
 use crate::objects::{Kind, Name, Objects};
 use crate::provider::PROVIDERS;
-use crate::status::{RouteVerdicts, Sheet};
+use crate::status::{RouteVerdicts, Sheet, balancer_state};
 use crate::tls::{Asks, Keys};
 
 /// Which route.
@@ -96,6 +96,7 @@ pub(crate) struct Made {
     pub(super) table: Table,
     pub(super) sheet: Sheet,
     pub(super) served: BTreeMap<String, ServedGateway>,
+    pub(super) balanced: BTreeMap<String, BalancerState>,
     pub(super) wanted: BTreeSet<Slot>,
     /// What it was built with.
     pub(super) ports: Ports,
@@ -201,6 +202,10 @@ impl Made {
         for gateway in touched.listeners.iter().map(|(gateway, _)| *gateway).chain(touched.gateways.iter().copied()) {
             let draft = &self.gateways[gateway];
             let name = draft.label();
+            if let Some((place, state)) = balancer_state(draft, input.objects) {
+                self.balanced.insert(place, state);
+                continue;
+            }
             match served(draft) {
                 Some(said) => drop(self.served.insert(name, said)),
                 None => drop(self.served.remove(&name)),

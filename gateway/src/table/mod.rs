@@ -11,6 +11,7 @@
 
 mod address;
 mod backend;
+mod balanced;
 mod build;
 mod claim;
 mod differ;
@@ -18,6 +19,7 @@ mod entry;
 mod front;
 mod grant;
 mod host;
+mod lease;
 mod listener;
 mod made;
 mod matching;
@@ -55,6 +57,7 @@ pub(crate) use served::behind;
 pub(crate) use set::allows;
 
 use crate::balance::Balance;
+use crate::balancer::Terms;
 use crate::choose::Capacity;
 use crate::filter::Filter;
 use crate::health::Care;
@@ -169,6 +172,8 @@ pub(crate) struct StreamRule {
     pub(crate) route: Arc<str>,
     /// Backends with a weight above 0.
     pub(crate) backends: Vec<Backend>,
+    /// What the Service that it is of asks for.
+    pub(crate) terms: Option<Arc<Terms>>,
 }
 
 /// One match of a rule.
@@ -251,13 +256,15 @@ pub(crate) enum UpstreamId {
     Local(ServiceName, u16),
     /// A service of a cluster set.
     Set(String, ServiceName, u16),
+    /// A Service of one member.
+    Member(ClusterName, ServiceName, u16),
 }
 
 impl UpstreamId {
     /// Whom a request names that comes from us.
     pub(crate) fn authority(&self) -> String {
         match self {
-            Self::Local(service, port) | Self::Set(_, service, port) => {
+            Self::Local(service, port) | Self::Set(_, service, port) | Self::Member(_, service, port) => {
                 format!("{}.{}:{port}", service.name, service.namespace)
             }
         }
@@ -268,6 +275,7 @@ impl std::fmt::Display for UpstreamId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Local(service, port) => write!(f, "Service {service}:{port}"),
+            Self::Member(cluster, service, port) => write!(f, "Service {service}:{port} of cluster {cluster}"),
             Self::Set(set, service, port) => write!(f, "ServiceImport {service}:{port} of cluster set {set}"),
         }
     }

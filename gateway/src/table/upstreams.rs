@@ -10,6 +10,7 @@ use atoll_api::names::ServiceName;
 use atoll_api::topology::{ServicePort, Topology};
 
 use super::backend::{import_parts, local_parts};
+use super::balanced::member_parts;
 use super::{Part, Upstream, UpstreamId, Wants};
 use crate::objects::Objects;
 use crate::tls::BackendTls;
@@ -53,7 +54,7 @@ impl UpstreamId {
     /// The service.
     pub(crate) fn service(&self) -> &ServiceName {
         match self {
-            Self::Local(service, _) | Self::Set(_, service, _) => service,
+            Self::Local(service, _) | Self::Set(_, service, _) | Self::Member(_, service, _) => service,
         }
     }
 }
@@ -128,6 +129,9 @@ impl Upstreams {
                 _ if held.closed => continue,
                 UpstreamId::Local(service, _) => local_parts(objects, service, &held.port, held.wants),
                 UpstreamId::Set(set, service, _) => import_parts(topology, set, service, &held.port, held.wants),
+                UpstreamId::Member(cluster, service, _) => {
+                    member_parts(topology, cluster, service, &held.port, held.wants)
+                }
             };
             let upstream = Upstream { clusters, policy: self.table[at].policy.clone(), ..of(held) };
             if !is_same(&self.table[at], &upstream) {

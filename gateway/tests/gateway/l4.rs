@@ -23,7 +23,7 @@ pub(crate) async fn free_port() -> u16 {
 }
 
 /// Waits until a GET at `at` is answered by `pod`.
-async fn until_pod(at: SocketAddr, pod: &str) {
+pub(crate) async fn until_pod(at: SocketAddr, pod: &str) {
     let asked = async {
         loop {
             let connected = tokio::net::TcpStream::connect(at).await.is_ok();

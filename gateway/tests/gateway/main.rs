@@ -10,6 +10,7 @@ mod world;
 mod bad_input;
 mod bad_objects;
 mod balance;
+mod balancers;
 mod bodies;
 mod capacity;
 mod client_address;

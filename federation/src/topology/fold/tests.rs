@@ -396,3 +396,39 @@ fn a_change_of_one_endpoint_is_one_fact_and_its_services_are_left_alone() {
     assert_eq!(change.upserts.keys().collect::<Vec<_>>(), ["endpoints/us/shop/s7"]);
     assert!(change.removed.is_empty() && !change.full);
 }
+
+#[test]
+fn what_a_member_asks_of_gateways_is_in_the_topology_while_it_is_a_member() {
+    let name: ClusterName = "eu".parse().unwrap();
+    let mut fold = Fold::new(Arc::new(Offers::default()), false);
+    fold.members(&BTreeMap::from([(name.clone(), judged(&name, "prod", 1))]));
+    let mut facts = Facts::default();
+    facts.put("balancer/shop/web", &json!({"ports": [{"protocol": "TCP", "port": 80}], "ranges": ["10.0.0.0/8"]}));
+    facts.put("endpoints/shop/web", &json!({"endpoints": [{"address": "10.0.0.1", "ready": true}]}));
+    let news = News { all: true, ..News::default() };
+    fold.reports(vec![Report { cluster: name.clone(), facts: Some(facts.clone()), news }]);
+    fold.finish();
+    let asked: BalancerFacts = fold.facts().get("balancer/eu/shop/web").unwrap();
+    assert_eq!((asked.ports[0].port, asked.ranges.len()), (80, 1));
+    assert!(fold.facts().get::<Endpoints>("endpoints/eu/shop/web").is_some(), "although nobody exports it");
+    let before = facts.clone();
+    facts.remove("balancer/shop/web");
+    let mut news = News::default();
+    news.add(&before.diff(&facts));
+    fold.reports(vec![Report {
+        cluster: name.clone(),
+        facts: Some(before),
+        news: News { all: true, ..News::default() },
+    }]);
+    fold.reports(vec![Report { cluster: name.clone(), facts: Some(facts), news }]);
+    fold.finish();
+    assert!(fold.facts().json("balancer/eu/shop/web").is_none(), "it is asked for no more");
+    let mut again = Facts::default();
+    again.put("balancer/shop/web", &json!({"ports": [{"protocol": "TCP", "port": 80}]}));
+    again.put("endpoints/shop/web", &json!({"endpoints": []}));
+    let news = News { all: true, ..News::default() };
+    fold.reports(vec![Report { cluster: name, facts: Some(again), news }]);
+    fold.members(&BTreeMap::new());
+    fold.finish();
+    assert!(fold.facts().json("balancer/eu/shop/web").is_none(), "it is no member any more");
+}

@@ -35,6 +35,7 @@ fn objects(all: &[Value]) -> Objects {
         ingresses: of(all, "Ingress"),
         ingress_classes: of(all, "IngressClass"),
         derived: Arc::default(),
+        balancers: Arc::default(),
     }
 }
 
