@@ -83,6 +83,8 @@ fn tables(before: &Table, after: &Table, changes: &mut Changes) {
         sites,
         rtt,
         failing,
+        // Gateways' concern.
+        balancers: _,
         unread: _,
     } = new.as_ref();
     changes.version = old.version != *version;
