@@ -24,6 +24,10 @@ mod up;
 
 use std::process::ExitCode;
 
+/// See decision 0008.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     descriptors::raise();
     // Before anything else: whoever makes a TLS configuration takes this one.

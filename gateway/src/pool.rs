@@ -12,7 +12,8 @@ use std::time::Duration;
 use atoll_api::health::{Check, Target};
 use atoll_reach::{BoxStream, Checks, Connect, Dialer, Route, proxy};
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -165,7 +166,7 @@ impl Pool {
             return Ok(known);
         }
         let stream = self.open(endpoint, client).await?;
-        let shaken = http2::Builder::new(TokioExecutor::new())
+        let shaken = http2::Builder::new(Tasks)
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(3))
@@ -266,5 +267,15 @@ impl Pool {
         let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         self.metrics.connected(address.cluster_name(), opened.is_ok());
         opened
+    }
+}
+
+/// Runs what hyper has to run for the requests of a connection. What is spawned is moved several times, so that it moves as a pointer.
+#[derive(Clone)]
+struct Tasks;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        tokio::spawn(Box::pin(task));
     }
 }

@@ -112,6 +112,8 @@ impl Streams {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
+        // What is spawned is moved several times.
+        let stream = Box::pin(stream);
         let open = self.hold();
         let plane = Arc::clone(&self.plane);
         self.plane.tracker.spawn(async move {
