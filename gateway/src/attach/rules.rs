@@ -103,6 +103,9 @@ fn put(listener: &mut ListenerDraft, hosts: &Hosts, rules: &Rules) {
     for (host, host_rank) in hosts {
         listener.unsorted.insert(host.clone());
         let entries = Arc::make_mut(listener.routes.entry(host.as_ref(), Arc::default));
+        if entries.is_empty() {
+            entries.reserve_exact(rules.iter().map(|(matches, _)| matches.len()).sum());
+        }
         for (matches, rule) in rules {
             let entry =
                 |m: &Arc<Match>| Entry { matcher: Arc::clone(m), rule: Arc::clone(rule), host_rank: *host_rank };
@@ -165,6 +168,7 @@ fn rule(
             backends.push(backend);
         }
     }
+    backends.shrink_to_fit();
     let session = written.session.map(|s| {
         let rule = written.name.map_or_else(|| format!("{route} {index}"), |name| format!("{route} {name}"));
         Session::parse(s, &rule, matches)

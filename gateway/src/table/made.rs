@@ -34,7 +34,7 @@ pub(crate) type RouteName = (Kind, Name);
 pub(crate) struct Spot {
     gateway: usize,
     listener: usize,
-    hosts: Vec<Option<Host>>,
+    hosts: Box<[Option<Host>]>,
 }
 
 impl Spot {
@@ -47,8 +47,26 @@ impl Spot {
 #[derive(Debug)]
 pub(super) struct Attached {
     verdicts: RouteVerdicts,
-    spots: Vec<Spot>,
-    noted: Noted,
+    spots: Box<[Spot]>,
+    noted: Kept,
+}
+
+/// What stays of [`Noted`]: there may be thousands.
+#[derive(Debug)]
+struct Kept {
+    upstreams: Box<[usize]>,
+    services: Box<[ServiceName]>,
+    ancestors: Box<[(usize, usize)]>,
+}
+
+impl From<Noted> for Kept {
+    fn from(noted: Noted) -> Self {
+        Self {
+            upstreams: noted.upstreams.into(),
+            services: noted.services.into_iter().collect(),
+            ancestors: noted.ancestors.into_iter().collect(),
+        }
+    }
 }
 
 /// What providers work on.
@@ -63,7 +81,10 @@ pub(crate) struct Draft<'a> {
 impl Draft<'_> {
     /// Says what became of the route, and where it stands.
     pub(crate) fn attached(&mut self, verdicts: RouteVerdicts, spots: Vec<Spot>) {
-        self.made = Some(Attached { verdicts, spots, noted: std::mem::take(&mut self.resolver.noted) });
+        let RouteVerdicts { object, mut parents } = verdicts;
+        parents.shrink_to_fit();
+        let (verdicts, noted) = (RouteVerdicts { object, parents }, std::mem::take(&mut self.resolver.noted).into());
+        self.made = Some(Attached { verdicts, spots: spots.into(), noted });
     }
 }
 

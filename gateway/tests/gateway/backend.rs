@@ -161,13 +161,15 @@ async fn talk(mut stream: tokio::net::TcpStream, name: String, (hits, used, busy
     }
     let first = std::sync::Once::new();
     let service = service_fn(move |request: Request<Incoming>| {
-        if request.method() != http::Method::OPTIONS || request.uri() != "*" {
+        let is_probe = request.method() == http::Method::OPTIONS && request.uri() == "*";
+        if !is_probe {
             first.call_once(|| {
                 used.fetch_add(1, Ordering::Relaxed);
             });
             hits.fetch_add(1, Ordering::Relaxed);
         }
-        let (working, name) = (Working::on(Arc::clone(&busy)), name.clone());
+        // A probe takes no seat.
+        let (working, name) = ((!is_probe).then(|| Working::on(Arc::clone(&busy))), name.clone());
         let busy = Arc::clone(&busy);
         async move {
             let (path, method) = (request.uri().path().to_owned(), request.method().clone());
