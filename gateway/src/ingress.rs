@@ -90,10 +90,21 @@ pub(crate) struct Derived {
     /// The ConfigMaps that say which ports are passed on.
     pub(crate) configs: Vec<Name>,
     /// Ports that are not passed on, by their ConfigMap.
-    pub(crate) unpassed: Vec<(&'static str, Finding)>,
+    pub(crate) unpassed: Vec<Unpassed>,
     streams: Vec<Stream>,
     gateway: Option<GatewaySpec>,
     grants: BTreeMap<String, ReferenceGrantSpec>,
+}
+
+/// A port that is not passed on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Unpassed {
+    /// `tcp-services` or `udp-services`.
+    pub(crate) map: &'static str,
+    /// The ConfigMap, and which one of that name.
+    pub(crate) config: Name,
+    pub(crate) uid: Option<String>,
+    pub(crate) finding: Finding,
 }
 
 /// An Ingress, its rules named after the stamp of their filters.
@@ -105,11 +116,14 @@ pub(crate) struct Live {
 }
 
 impl Derived {
-    /// How many annotations aren't carried out, by what they are and whether they close.
+    /// How many annotations aren't carried out, by what they are and whether they close; ports that aren't are counted by their map.
     pub(crate) fn refused(&self) -> BTreeMap<(&str, bool), i64> {
         let mut counted = BTreeMap::new();
         for finding in self.live.values().flat_map(|live| &live.part.findings) {
             *counted.entry((finding.what.as_str(), finding.closes)).or_default() += 1;
+        }
+        for port in &self.unpassed {
+            *counted.entry((port.map, false)).or_default() += 1;
         }
         counted
     }
@@ -148,7 +162,7 @@ pub(crate) fn derive(objects: &mut Objects, settings: &Settings) -> Vec<Edit> {
         live,
         policies,
         configs: settings.services.iter().flatten().cloned().collect(),
-        unpassed: passed.findings,
+        unpassed: unpassed(objects, settings, passed.findings),
         streams: passed.streams,
         gateway,
         grants: translation.grants,
@@ -179,6 +193,16 @@ fn data(objects: &Objects, settings: &Settings) -> Data {
     };
     let [tcp, udp] = &settings.services;
     Data { tcp: of(tcp).unwrap_or_default(), udp: of(udp).unwrap_or_default() }
+}
+
+/// Ports that are not passed on, each with the ConfigMap that has it.
+fn unpassed(objects: &Objects, settings: &Settings, findings: Vec<(&'static str, Finding)>) -> Vec<Unpassed> {
+    let of = |(map, finding): (&'static str, Finding)| {
+        let config = settings.services[usize::from(map != "tcp-services")].clone()?;
+        let uid = objects.config(&config.0, &config.1).and_then(|object| object.metadata.uid.clone());
+        Some(Unpassed { map, config, uid, finding })
+    };
+    findings.into_iter().filter_map(of).collect()
 }
 
 fn row(stream: &Stream) -> Kind {

@@ -124,7 +124,7 @@ impl Metrics {
             )?,
             ingress_refused: gauges(
                 "atoll_gateway_ingress_refused",
-                "Annotations of Ingresses that aren't carried out, by which, and whether their paths are closed for it",
+                "What of Ingresses isn't carried out, by annotation (ports of ConfigMaps by tcp-services, udp-services), and whether it closes",
                 &["annotation", "closes"],
             )?,
             clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,

@@ -3,10 +3,9 @@
 //! In: a client, and the last good objects. Out: [`Objects`], a signal at every change, and which objects changed. A kind that was not
 //! listed in this life yet stands as it was last good; an API server that is dead changes nothing. Never writes.
 
+mod kind;
 mod target;
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,31 +13,25 @@ use atoll_api::kinds::gateway::{
     BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
     UDPRoute,
 };
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Resource};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::kind::Watched;
+use self::kind::{Touched, only_authorities, only_authority};
 use crate::ingress::{self, Derived, Settings};
 use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, name_of};
-use crate::tls::AUTHORITY_KEY;
 
 /// Which definition is looked at.
 const HTTP_ROUTES: &str = "metadata.name=httproutes.gateway.networking.k8s.io";
-const BACKOFF_MIN: Duration = Duration::from_millis(300);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// With more changes than that at once everything is looked at.
-const TOUCHED_MAX: usize = 4096;
 /// So long a table waits for the policies of Ingresses.
 const GUARDED_MAX: Duration = Duration::from_secs(1);
 
@@ -73,117 +66,6 @@ pub(crate) struct Watches {
     before: Objects,
     touched: Arc<Mutex<Touched>>,
     changed: watch::Receiver<u64>,
-}
-
-/// The objects that changed.
-#[derive(Debug, Default)]
-struct Touched {
-    /// More than are told apart, or a kind as a whole.
-    whole: bool,
-    names: BTreeSet<(Kind, Name)>,
-}
-
-impl Touched {
-    fn whole(&mut self) {
-        self.whole = true;
-        self.names.clear();
-    }
-
-    fn one(&mut self, kind: Kind, name: Name) {
-        if self.names.len() >= TOUCHED_MAX {
-            self.whole();
-        }
-        if !self.whole {
-            self.names.insert((kind, name));
-        }
-    }
-}
-
-/// One kind: its store, and whether it was listed in this life.
-pub(crate) struct Watched<K: Resource + 'static>
-where
-    K::DynamicType: Eq + std::hash::Hash + Clone,
-{
-    pub(crate) store: Store<K>,
-    listed: Arc<AtomicBool>,
-}
-
-impl<K: Resource + Clone + 'static> Watched<K>
-where
-    K::DynamicType: Eq + std::hash::Hash + Clone,
-{
-    pub(crate) fn is_listed(&self) -> bool {
-        self.listed.load(Ordering::Acquire)
-    }
-
-    fn objects<A: FromIterator<Arc<K>> + Clone>(&self, before: &A) -> A {
-        if self.is_listed() { self.store.state().into_iter().collect() } else { before.clone() }
-    }
-}
-
-impl<K> Watched<K>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
-    K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
-{
-    /// A kind, and what follows it for ever; `trim` leaves only what is looked at. `told` gets each object that changed, and nothing where
-    /// the kind as a whole did.
-    pub(crate) fn open(
-        client: &Client,
-        config: watcher::Config,
-        trim: fn(&mut K),
-        told: impl Fn(Option<&K>) + Send + Sync + 'static,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (store, writer) = reflector::store::<K>();
-        let listed = Arc::new(AtomicBool::new(false));
-        let (api, seen): (Api<K>, _) = (Api::all(client.clone()), Arc::clone(&listed));
-        let kind = K::kind(&K::DynamicType::default()).into_owned();
-        let following = async move {
-            let events = watcher(api, config).backoff(Again::default()).modify(|object| {
-                object.meta_mut().managed_fields = None;
-                trim(object);
-            });
-            let events = reflector::reflector(writer, events);
-            let mut events = std::pin::pin!(events);
-            while let Some(event) = events.next().await {
-                match event {
-                    // The store swaps its content only once a list is complete.
-                    Ok(Event::Init | Event::InitApply(_)) => {}
-                    Ok(Event::InitDone) => {
-                        seen.store(true, Ordering::Release);
-                        told(None);
-                    }
-                    Ok(Event::Apply(object) | Event::Delete(object)) => told(Some(&object)),
-                    // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen. Definitions
-                    // may be hidden from us: then all fields are thought to be there.
-                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-                        if status.code == 404 || status.code == 403 && kind == "CustomResourceDefinition" =>
-                    {
-                        if !seen.swap(true, Ordering::AcqRel) {
-                            tracing::warn!(kind, "the API server does not show this kind");
-                            told(None);
-                        }
-                    }
-                    Err(error) => tracing::warn!(kind, %error, "watch interrupted, goes on"),
-                }
-            }
-        };
-        (Self { store, listed }, following)
-    }
-}
-
-impl<K> Watched<K>
-where
-    K: Kept + Resource<DynamicType = ()> + Clone,
-{
-    /// Takes over one object as it is now.
-    fn take(&self, name: &Name, objects: &mut Objects) -> Vec<Edit> {
-        let mut reference = ObjectRef::<K>::new(&name.1);
-        if !name.0.is_empty() {
-            reference = reference.within(&name.0);
-        }
-        objects.take(name, self.store.get(&reference))
-    }
 }
 
 impl Watches {
@@ -278,8 +160,8 @@ impl Watches {
     fn derive(&self, objects: &mut Objects) -> Vec<Edit> {
         let edits = ingress::derive(objects, &self.settings);
         if !Arc::ptr_eq(&self.derived.borrow(), &objects.derived) {
-            for (map, finding) in &objects.derived.unpassed {
-                tracing::warn!(map, port = finding.what, why = finding.why, "a port is not passed on");
+            for port in &objects.derived.unpassed {
+                tracing::warn!(port.map, port = port.finding.what, why = port.finding.why, "a port is not passed on");
             }
             self.derived.send_replace(Arc::clone(&objects.derived));
         }
@@ -386,24 +268,6 @@ struct Start<'a> {
     shutdown: &'a CancellationToken,
 }
 
-/// Of a ConfigMap nothing else is looked at.
-fn only_authority(map: &mut ConfigMap) {
-    map.binary_data = None;
-    if let Some(data) = &mut map.data {
-        // Ports lead to Services, in what belongs to Ingresses.
-        data.retain(|key, _| key == AUTHORITY_KEY || key.parse::<u16>().is_ok());
-    }
-}
-
-/// Of an Opaque Secret nothing else is looked at.
-fn only_authorities(secret: &mut Secret) {
-    if let Some(data) = &mut secret.data {
-        data.retain(|key, _| key == AUTHORITY_KEY);
-    }
-    secret.data = secret.data.take().filter(|data| !data.is_empty());
-    secret.metadata.annotations = None;
-}
-
 impl Start<'_> {
     fn follow<K>(&mut self, config: watcher::Config) -> Watched<K>
     where
@@ -435,26 +299,5 @@ impl Start<'_> {
             shutdown.run_until_cancelled(following).await;
         });
         watched
-    }
-}
-
-/// How long a watch that broke waits: twice as long each time, up to a bound that keeps a hub that is back from being missed for long.
-#[derive(Default)]
-pub(crate) struct Again {
-    last: Duration,
-}
-
-impl Iterator for Again {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.last = (self.last * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
-        Some(self.last)
-    }
-}
-
-impl Backoff for Again {
-    fn reset(&mut self) {
-        self.last = Duration::ZERO;
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use atoll_api::ingress::{INGRESS_CLASS, Options, is_served, translate};
+use atoll_api::ingress::{Data, INGRESS_CLASS, Options, is_served, streams, translate};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
@@ -62,6 +62,9 @@ async fn events_of(at: &Connection, kind: &Kind, object: &DynamicObject) -> Vec<
 
 /// What of an Ingress the gateway doesn't carry out, a line each; hosts and canaries are shared with the others of its class.
 async fn refused(at: &Connection, kind: &Kind, object: &DynamicObject) -> Vec<String> {
+    if kind.resource.kind == "ConfigMap" && kind.resource.group.is_empty() {
+        return unpassed(object);
+    }
     if kind.resource.kind != "Ingress" || kind.resource.group != "networking.k8s.io" {
         return Vec::new();
     }
@@ -82,6 +85,18 @@ async fn refused(at: &Connection, kind: &Kind, object: &DynamicObject) -> Vec<St
     let name =
         (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
     translation.parts.get(&name).map(|part| part.findings.iter().map(ToString::to_string).collect()).unwrap_or_default()
+}
+
+/// Ports of a ConfigMap `tcp-services` or `udp-services` that are not passed on, a line each.
+fn unpassed(object: &DynamicObject) -> Vec<String> {
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    let ports = serde_json::from_value(object.data["data"].clone()).unwrap_or_default();
+    let data = match (name.ends_with("tcp-services"), name.ends_with("udp-services")) {
+        (true, _) => Data { tcp: ports, ..Data::default() },
+        (_, true) => Data { udp: ports, ..Data::default() },
+        _ => return Vec::new(),
+    };
+    streams(&data, &Options::default()).findings.iter().map(|(_, finding)| finding.to_string()).collect()
 }
 
 fn text(object: &Value, events: &[Event], refused: &[String], now: Timestamp) -> String {

@@ -74,9 +74,10 @@ async fn a_processor_of_envoys_own_types_changes_requests_and_answers() -> Resul
     let port = free_port()?;
     let at = shop.start("processor", port, &[format!("-listen=127.0.0.1:{port}")]).await?;
     shop.service("processor", at, Some("kubernetes.io/h2c")).await?;
-    for mode in ["Buffered", "Streamed"] {
+    for mode in ["Buffered", "Streamed", "BufferedPartial", "FullDuplexStreamed"] {
         shop.policy(json!([{"filter": "extProc", "backendRef": {"name": "processor", "port": 80},
-            "requestBodyMode": mode, "responseBodyMode": mode}]))
+            "requestBodyMode": mode, "responseBodyMode": mode, "requestAttributes": ["request.path", "source.address"],
+            "responseAttributes": ["response.code"], "receiveMetadata": ["shop"], "forwardMetadata": ["shop"]}]))
             .await?;
         until("it is asked", async || {
             let page = shop.browse(&["/"]).await?;
@@ -87,9 +88,21 @@ async fn a_processor_of_envoys_own_types_changes_requests_and_answers() -> Resul
         let page = shop.browse(&["/cart?item=7", "--data", "hello"]).await?;
         ensure!(page.body.contains("x-seen: POST http shop.test /cart?item=7"), "{mode}: {page:?}");
         ensure!(page.body.contains("HELLO"), "{mode}: {page:?}");
+        ensure!(page.body.contains("x-attributes: /cart?item=7 127.0.0.1"), "{mode}: {page:?}");
+        ensure!(page.head.contains("x-metadata: full") && page.head.contains("x-code: 200"), "{mode}: {page:?}");
         let page = shop.browse(&["/refused"]).await?;
         ensure!(page.status == 402 && page.body == "pay first", "{mode}: {page:?}");
         ensure!(page.head.contains("x-processed: refused"), "{mode}: {page:?}");
     }
+    // Of a longer body the beginning alone is shown.
+    shop.policy(json!([{"filter": "extProc", "backendRef": {"name": "processor", "port": 80}, "requestBodyMode": "BufferedPartial",
+        "bufferBytesMax": 4}]))
+        .await?;
+    until("the rest goes on as it is", async || {
+        let page = shop.browse(&["/cart", "--data", "hello"]).await?;
+        ensure!(page.body.contains("HELLo"), "{page:?}");
+        Ok(())
+    })
+    .await;
     shop.close().await
 }

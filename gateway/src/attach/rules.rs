@@ -187,6 +187,7 @@ fn rule(
     let retry = written.retry.map(|r| Retry {
         codes: r.codes.clone(),
         attempts: r.attempts.map_or(RETRIES, |n| usize::try_from(n).unwrap_or_default()).min(RETRIES_MAX),
+        counted: r.attempts.is_some(),
         backoff: time(r.backoff.as_ref()).unwrap_or(Duration::ZERO),
     });
     let stand_in = resolve.route.stand_in.map(|b| Backend {

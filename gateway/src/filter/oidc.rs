@@ -13,14 +13,15 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use moka::future::Cache;
 use serde_json::{Map, Value};
 
 use super::jwt::{tell, told};
-use super::{Guard, Guarded, Making, parameters, said, time};
+use super::{Guard, Guarded, Making, parameters, time};
 use crate::policy::carried::Carried;
 use crate::policy::jose::claim;
+use crate::policy::oidc::page::{failed, is_page, own, redirect, within};
 use crate::policy::oidc::provider::{Granted, Provider, query, value_of};
 use crate::policy::oidc::session::{Login, Seal, Session, chance, joined, names, pieces};
 use crate::policy::places::drop_cookie;
@@ -57,43 +58,6 @@ impl std::fmt::Debug for Refreshed {
 
 fn now() -> i64 {
     jiff::Timestamp::now().as_second()
-}
-
-/// An answer that nobody may keep.
-fn own(status: StatusCode, why: &str) -> Response<Bytes> {
-    let mut answer = said(status, why);
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
-}
-
-fn redirect(to: &str) -> Response<Bytes> {
-    let mut answer = own(StatusCode::FOUND, "go on there");
-    match HeaderValue::from_str(to) {
-        Ok(to) => drop(answer.headers_mut().insert(header::LOCATION, to)),
-        Err(_) => return own(StatusCode::BAD_GATEWAY, "the provider's address is none"),
-    }
-    answer
-}
-
-fn failed(why: &str) -> Response<Bytes> {
-    tracing::warn!(why, "oidc: nobody was logged in");
-    own(StatusCode::SERVICE_UNAVAILABLE, "nobody can log in now")
-}
-
-/// Whether a browser asks for a page, and would show whatever it is sent to.
-fn is_page(method: &Method, headers: &HeaderMap) -> bool {
-    let is = |name: &str, value: &str| {
-        headers.get(name).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(value.as_bytes()))
-    };
-    let html = headers.get_all(header::ACCEPT).iter().any(|v| v.to_str().is_ok_and(|v| v.contains("text/html")));
-    let navigates = !headers.contains_key("sec-fetch-mode") || is("sec-fetch-mode", "navigate");
-    [Method::GET, Method::HEAD].contains(method) && html && navigates && !is("x-requested-with", "XMLHttpRequest")
-}
-
-/// A path of this host, whatever was written: what browsers take for another host is none.
-fn within(target: &str) -> String {
-    let is_path = target.starts_with('/') && !target[1..].starts_with(['/', '\\']);
-    if is_path { target.to_owned() } else { "/".to_owned() }
 }
 
 impl Logins {
@@ -375,42 +339,4 @@ pub(super) fn make(written: &Map<String, Value>, making: &Making<'_>) -> Guarded
         session_seconds: i64::try_from(seconds).unwrap_or(i64::MAX).max(1),
         refreshed: making.stores.keep(&format!("{} refreshed", making.id), refreshed),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_is_sent_to_another_host() {
-        for (target, expected) in [
-            ("/a?b=c", "/a?b=c"),
-            ("/", "/"),
-            ("//evil.test/", "/"),
-            ("/\\evil.test/", "/"),
-            ("https://evil.test/", "/"),
-            ("", "/"),
-            ("/a//b", "/a//b"),
-        ] {
-            assert_eq!(within(target), expected, "{target}");
-        }
-    }
-
-    #[test]
-    fn only_browsers_that_ask_for_a_page_are_sent_away() {
-        for (method, headers, expected) in [
-            (Method::GET, &[("accept", "text/html,application/xhtml+xml")][..], true),
-            (Method::GET, &[("accept", "text/html"), ("sec-fetch-mode", "navigate")], true),
-            (Method::GET, &[("accept", "text/html"), ("sec-fetch-mode", "cors")], false),
-            (Method::GET, &[("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")], false),
-            (Method::GET, &[("accept", "application/json")], false),
-            (Method::GET, &[("accept", "*/*")], false),
-            (Method::GET, &[], false),
-            (Method::POST, &[("accept", "text/html")], false),
-        ] {
-            let mut map = HeaderMap::new();
-            headers.iter().for_each(|(n, v)| drop(map.insert(*n, v.parse().unwrap())));
-            assert_eq!(is_page(&method, &map), expected, "{method} {headers:?}");
-        }
-    }
 }

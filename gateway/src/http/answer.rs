@@ -19,6 +19,7 @@ use super::{behind, headers, mirror};
 use crate::balance::{Looked, Picked, draw, find, spoken};
 use crate::filter::{Filter, Matched};
 use crate::plane::{Plane, Snapshot};
+use crate::policy::process::attributes::Left;
 use crate::policy::{self, Asked, normalise, pass, tell};
 use crate::progress::Alarm;
 use crate::session::Shown;
@@ -180,6 +181,7 @@ async fn serve(
         rule,
         authorized,
         user,
+        left: Left::default(),
         backs,
         behind,
     };

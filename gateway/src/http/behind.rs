@@ -13,6 +13,7 @@ use super::body::Reply;
 use super::forward::Trace;
 use super::upload::{FromClient, Upload};
 use crate::filter::Matched;
+use crate::policy::process::attributes::Left;
 use crate::policy::{self, Asked, Behind, Chain, pass};
 
 /// It takes no longer, body and all.
@@ -44,6 +45,7 @@ pub(super) fn begin(asked: &mut Asked<'_>, chain: &Arc<Chain>, matched: &Matched
             rule: &rule,
             authorized,
             user,
+            left: Left::default(),
             backs: vec![back],
             behind: None,
         };

@@ -426,7 +426,7 @@ impl<'a> Attempts<'a> {
                 let why = "the endpoint closed the connection without an answer";
                 let refusal = Refusal::new(StatusCode::BAD_GATEWAY, why);
                 self.closed(endpoint, at, reused);
-                if self.replayable { Step::Next(refusal) } else { Step::End(refusal) }
+                if self.may_follow().await { Step::Next(refusal) } else { Step::End(refusal) }
             }
             Sent::Down => Step::Next(Refusal::unavailable("the endpoint went down")),
             Sent::Late if self.payload.is_there() && self.is_wanted_again(LATE).await => Step::Next(late()),
@@ -442,12 +442,25 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    /// Whether a request may be sent again whose connection broke under it. HTTPRouteRetry, `attempts`: "the maximum number of times an
+    /// individual request from the gateway to a backend should be retried".
+    async fn may_follow(&mut self) -> bool {
+        match self.forward.retry {
+            Some(retry) if retry.counted => self.payload.is_there() && self.is_left(retry).await,
+            _ => self.replayable,
+        }
+    }
+
     /// Whether the route wants that tried again; waits as it says.
     async fn is_wanted_again(&mut self, status: u16) -> bool {
         let Some(retry) = self.forward.retry else { return false };
+        (status == LATE || retry.codes.contains(&status)) && self.is_left(retry).await
+    }
+
+    /// Takes one of the times that the route wants it tried again, if there is one, and waits as it says.
+    async fn is_left(&mut self, retry: &Retry) -> bool {
         let now = Instant::now();
-        let wanted = status == LATE || retry.codes.contains(&status);
-        if self.asked == 0 || !wanted || self.deadline.is_some_and(|deadline| now + retry.backoff >= deadline) {
+        if self.asked == 0 || self.deadline.is_some_and(|deadline| now + retry.backoff >= deadline) {
             return false;
         }
         self.asked -= 1;

@@ -137,20 +137,29 @@ impl Upload {
         self.body = Source::Carried(around(inner));
     }
 
-    /// Reads it up to `max`; what is longer can be read again.
-    ///
-    /// # Errors
-    /// It broke, or did not go on.
-    pub(crate) async fn peek(&mut self, max: usize) -> Result<Option<Bytes>, BodyError> {
+    /// Its body, and nothing in its place.
+    pub(crate) fn take_out(&mut self) -> Carried {
         let mut taken = None;
         self.wrap(|body| {
             taken = Some(body);
             crate::policy::carried::whole(Bytes::new())
         });
-        let body = taken.unwrap_or_else(|| crate::policy::carried::whole(Bytes::new()));
+        taken.unwrap_or_else(|| crate::policy::carried::whole(Bytes::new()))
+    }
+
+    /// So long a client that stands still is waited for, by whoever reads its body before it goes on.
+    pub(crate) fn within(&self) -> std::time::Duration {
+        self.patience.as_ref().map_or(std::time::Duration::from_secs(3600), Patience::within)
+    }
+
+    /// Reads it up to `max`; what is longer can be read again.
+    ///
+    /// # Errors
+    /// It broke, or did not go on.
+    pub(crate) async fn peek(&mut self, max: usize) -> Result<Option<Bytes>, BodyError> {
         // A client that stands still meanwhile is waited for as long as for the rest of its body.
+        let (within, body) = (self.within(), self.take_out());
         let read = crate::policy::carried::read(body, max);
-        let within = self.patience.as_ref().map_or(std::time::Duration::from_secs(3600), Patience::within);
         match tokio::time::timeout(within, read).await.map_err(|_| BodyError::Late)?? {
             Read::Whole(bytes, _) => {
                 let again = bytes.clone();

@@ -27,6 +27,9 @@ pub(crate) struct Question {
     pub(crate) within: Duration,
 }
 
+/// Where metadata of authorisation servers stands, as Envoy has it.
+const METADATA: &str = "envoy.filters.http.ext_authz";
+
 /// What it speaks.
 #[derive(Debug)]
 pub(crate) enum Protocol {
@@ -79,7 +82,10 @@ impl Question {
         body: Option<Bytes>,
     ) -> Result<Option<Response<Bytes>>, String> {
         let request = self.check(asked, body);
-        let answer: CheckResponse = grpc::call(peer, asked.plane, CHECK, &request, self.within).await?;
+        let mut answer: CheckResponse = grpc::call(peer, asked.plane, CHECK, &request, self.within).await?;
+        if let Some(metadata) = answer.dynamic_metadata.take() {
+            asked.left.leave(METADATA, metadata);
+        }
         let code = answer.status.map_or(0, |status| status.code);
         match (code, answer.http_response) {
             (0, Some(HttpResponse::Ok(ok))) => {

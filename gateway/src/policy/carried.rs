@@ -47,6 +47,31 @@ pub(crate) async fn read(mut body: Carried, max: usize) -> Result<Read, BodyErro
     Ok(Read::Whole(all.into(), trailers))
 }
 
+/// The beginning of a body.
+pub(crate) struct Beginning {
+    pub(crate) first: Bytes,
+    /// What follows; nothing where that was all.
+    pub(crate) rest: Option<Carried>,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+/// Reads the first `max` octets of a body.
+///
+/// # Errors
+/// It broke.
+pub(crate) async fn beginning(body: Carried, max: usize) -> Result<Beginning, BodyError> {
+    match read(body, max).await? {
+        Read::Whole(first, trailers) => Ok(Beginning { first, rest: None, trailers }),
+        Read::More(mut body) => {
+            // What was read comes in one piece.
+            let read = body.frame().await.transpose()?.and_then(|frame| frame.into_data().ok());
+            let mut first = read.unwrap_or_default();
+            let more = first.split_off(max.min(first.len()));
+            Ok(Beginning { first, rest: Some(Box::pin(Before { first: Some(more), rest: body })), trailers: None })
+        }
+    }
+}
+
 /// Bytes, then a body.
 pub(crate) struct Before {
     pub(crate) first: Option<Bytes>,

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use prost::{Enumeration, Message, Oneof};
 
+use super::process::attributes::Struct;
+
 pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 #[derive(Clone, PartialEq, Message)]
@@ -83,6 +85,9 @@ pub(crate) struct CheckResponse {
     pub(crate) status: Option<Status>,
     #[prost(oneof = "HttpResponse", tags = "2, 3")]
     pub(crate) http_response: Option<HttpResponse>,
+    /// What it leaves for filters after it.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) dynamic_metadata: Option<Struct>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
@@ -242,6 +247,7 @@ mod tests {
     fn messages_have_their_published_numbers() {
         let response = CheckResponse {
             status: Some(Status { code: 7, message: String::new() }),
+            dynamic_metadata: None,
             http_response: Some(HttpResponse::Denied(DeniedHttpResponse {
                 status: Some(HttpStatus { code: 403 }),
                 headers: Vec::new(),

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{Response, StatusCode, response};
 
 use super::carried::{Carried, whole};
+use super::process::attributes::Left;
 use crate::filter::Guard;
 use crate::http::{Reply, Upload};
 use crate::plane::{Plane, Snapshot};
@@ -39,6 +40,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) authorized: bool,
     /// Who it was found to be.
     pub(crate) user: Option<String>,
+    /// What guards leave for those after them.
+    pub(crate) left: Left,
     /// What is done on the way back.
     pub(crate) backs: Vec<Box<dyn Back>>,
     /// What is asked of the backend once the client has its answer.

@@ -1,5 +1,5 @@
-//! Warning Events about what of Ingresses isn't carried out, and about Services of type LoadBalancer that are not served as they ask, each once: its
-//! name is made of what it says.
+//! Warning Events about what of Ingresses and of the ConfigMaps of ports isn't carried out, and about Services of type LoadBalancer that are not
+//! served as they ask, each once: its name is made of what it says.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,6 +37,11 @@ impl Told {
                 let about = About { kind: ("networking.k8s.io/v1", "Ingress"), namespace, name, uid: live.uid.clone() };
                 whole &= self.one(client, &about, reason, &said).await;
             }
+        }
+        for port in &derived.unpassed {
+            let (namespace, name) = &port.config;
+            let about = About { kind: ("v1", "ConfigMap"), namespace, name, uid: port.uid.clone() };
+            whole &= self.one(client, &about, "NotHonoured", &port.finding.to_string()).await;
         }
         whole
     }

@@ -232,6 +232,8 @@ pub(crate) struct Retry {
     pub(crate) codes: Vec<u16>,
     /// How often.
     pub(crate) attempts: usize,
+    /// That is written: then it bounds, too, how often a request is sent again whose connection broke.
+    pub(crate) counted: bool,
     /// Least time between two.
     pub(crate) backoff: Duration,
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Event;
+use kube::Api;
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 
@@ -142,7 +144,10 @@ async fn ports_of_configmaps_lead_to_services() {
     let (first, second, packets) = (free_port().await, free_port().await, free_port().await);
     let config = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "infra"}, "data": data});
     let db = |to: &str| {
-        config("tcp-services", json!({first.to_string(): to, second.to_string(): "shop/web:80", "ca.crt": "x"}))
+        config(
+            "tcp-services",
+            json!({first.to_string(): to, second.to_string(): "shop/web:80", "9": "shop/web:80:PROXY", "ca.crt": "x"}),
+        )
     };
     world.apply(db("shop/db:80")).await;
     world.apply(config("udp-services", json!({packets.to_string(): "shop/dns:80"}))).await;
@@ -165,6 +170,19 @@ async fn ports_of_configmaps_lead_to_services() {
     };
     until(first, Some("web")).await;
     until(second, Some("imported")).await;
+    let api: Api<Event> = Api::namespaced(world.client.clone(), "infra");
+    let mut told = Vec::new();
+    for _ in 0..400 {
+        told = api.list(&Default::default()).await.unwrap().items;
+        if !told.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let about = &told[0].involved_object;
+    assert_eq!((about.kind.as_deref(), about.name.as_deref()), (Some("ConfigMap"), Some("tcp-services")));
+    assert!(about.uid.is_some() && told[0].message.as_deref().unwrap().contains("PROXY"), "{told:?}");
+    assert_eq!(world.gauge("atoll_gateway_ingress_refused", &["tcp-services", "false"]), Some(1.0));
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect(("127.0.0.1", packets)).await.unwrap();
     let heard = async {

@@ -74,6 +74,10 @@ pub enum BodyMode {
     Streamed,
     /// Whole, before anything of it goes on.
     Buffered,
+    /// As much of it as is kept, before anything of it goes on; the rest is not shown.
+    BufferedPartial,
+    /// All of it as it comes, trailers too; what goes on is what the processor sends, whenever it does.
+    FullDuplexStreamed,
 }
 
 /// How bodies are written shorter.
@@ -483,6 +487,18 @@ parameters! {
         /// Where it fails everything goes on without it; else nobody passes (503).
         #[serde(skip_serializing_if = "Option::is_none")]
         fail_open: Option<bool>,
+        /// Attributes that it is told with the request, by Envoy's names: request.path, source.address and others.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        request_attributes: Vec<String>,
+        /// Attributes that it is told with the answer: those, and response.code.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        response_attributes: Vec<String>,
+        /// Namespaces of the metadata that filters before it left, which it is told: envoy.filters.http.ext_authz, for example.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        forward_metadata: Vec<String>,
+        /// Namespaces of which it may leave metadata for filters after it. None: what it says of any is left out.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        receive_metadata: Vec<String>,
     }
 
     /// `cache`: answers are kept and given again, as a shared cache may (RFC 9111, RFC 5861); each says what became of it (RFC 9211). Each replica

@@ -33,7 +33,15 @@ impl Way {
         }
     }
 
-    fn trailers(self, trailers: &HeaderMap) -> Said {
+    /// The other one.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Request => Self::Response,
+            Self::Response => Self::Request,
+        }
+    }
+
+    pub(super) fn trailers(self, trailers: &HeaderMap) -> Said {
         let trailers = HttpTrailers::of(trailers);
         match self {
             Self::Request => Said::RequestTrailers(trailers),

@@ -1,28 +1,26 @@
-//! One stream to a processor, as long as a request and its answer last: what is said, and what it answers to that.
+//! What both ways of one request say to its processor, and what it makes of that.
 //!
-//! Each thing that is said has one answer, which is waited for within a time. A processor that ends its stream well wants to see no more, and
-//! all goes on without it. One that fails is done without where failing is open; else nobody passes. Source: envoy.service.ext_proc.v3, gRPC
-//! over HTTP/2.
+//! Each thing that is said has one answer, which is waited for within a time; bodies of which pieces come and go on their own are the exception
+//! ([`super::duplex`]). A processor that ends its stream well wants to see no more, and all goes on without it. One that fails is done without
+//! where failing is open; else nobody passes. Source: envoy.service.ext_proc.v3.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Incoming;
-use tokio::sync::{Mutex, mpsc};
 
-use super::message::{Answer, CommonResponse, ImmediateResponse, PROCESS, ProcessingMode, Said};
-use super::message::{ProcessingRequest, ProcessingResponse};
+use super::attributes::{Left, OWN, Struct};
+use super::body::Way;
+use super::line::Line;
+use super::message::{Answer, CommonResponse, ImmediateResponse, ProcessingMode, Said};
+use super::message::{ProcessingRequest, ProcessingResponse, ProtocolConfiguration};
 use crate::filter::said;
 use crate::plane::Plane;
 use crate::policy::grpc;
-use crate::policy::peer::{Peer, Sent};
-
-/// A message is at most this long.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+use crate::policy::peer::Peer;
 
 /// What a processor makes of something that it was shown.
 #[derive(Debug)]
@@ -33,20 +31,57 @@ pub(crate) enum Told {
     Instead(ImmediateResponse),
 }
 
+/// What a processor is told and may say beside messages.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// What it is told first of how bodies are shown.
+    pub(crate) protocol: ProtocolConfiguration,
+    /// Metadata of these namespaces it sees.
+    pub(crate) forward: Vec<String>,
+    /// And of these it may leave some.
+    pub(crate) receive: Vec<String>,
+}
+
 /// What both ways of one request say to its processor.
 pub(crate) struct Exchange {
-    call: Mutex<Call>,
+    line: Line,
+    pub(crate) within: Duration,
     /// A processor that fails is done without.
     open: bool,
+    beside: Arc<Beside>,
+    began: AtomicBool,
+    /// What filters left for each other.
+    left: Left,
+    /// Attributes by way, sent with what is said first of it.
+    attributes: [Mutex<Option<Struct>>; 2],
     /// What the client gets in the place of an answer, once a body was broken off.
     pub(crate) instead: OnceLock<Response<Bytes>>,
 }
 
 impl Exchange {
-    pub(crate) fn new(peer: &Arc<Peer>, plane: &Arc<Plane>, within: Duration, open: bool) -> Arc<Self> {
-        let (peer, plane) = (Arc::clone(peer), Arc::clone(plane));
-        let call = Call { peer, plane, within, say: None, hear: Hear::Not, buffer: BytesMut::new() };
-        Arc::new(Self { call: Mutex::new(call), open, instead: OnceLock::new() })
+    pub(crate) fn new(
+        peer: &Arc<Peer>,
+        plane: &Arc<Plane>,
+        (within, open): (Duration, bool),
+        beside: &Arc<Beside>,
+        left: &Left,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            line: Line::new(peer, plane),
+            within,
+            open,
+            beside: Arc::clone(beside),
+            began: AtomicBool::new(false),
+            left: left.clone(),
+            attributes: Default::default(),
+            instead: OnceLock::new(),
+        })
+    }
+
+    /// What is sent with what is said first of a way.
+    pub(crate) fn describe(&self, way: Way, attributes: Struct) {
+        let attributes = Some(attributes).filter(|attributes| !attributes.fields.is_empty());
+        *self.attributes[way as usize].lock().unwrap_or_else(PoisonError::into_inner) = attributes;
     }
 
     /// Shows something, and waits for what is made of it.
@@ -54,7 +89,7 @@ impl Exchange {
     /// # Errors
     /// What the client gets, because nobody says that it may pass.
     pub(crate) async fn show(&self, shown: Said) -> Result<Told, Response<Bytes>> {
-        let why = match self.call.lock().await.ask(shown).await {
+        let why = match self.ask(shown).await {
             Ok(told) => return Ok(told),
             Err(why) if self.open => {
                 tracing::warn!(why, "a processor fails, and is done without");
@@ -62,118 +97,75 @@ impl Exchange {
             }
             Err(why) => why,
         };
-        tracing::warn!(why, "a processor fails, so nobody passes");
-        Err(said(StatusCode::SERVICE_UNAVAILABLE, "a processor of this route says nothing of this"))
+        Err(self.fails(why))
     }
-}
 
-/// A stream.
-struct Call {
-    peer: Arc<Peer>,
-    plane: Arc<Plane>,
-    within: Duration,
-    say: Option<mpsc::Sender<Bytes>>,
-    hear: Hear,
-    buffer: BytesMut,
-}
-
-/// Its answers.
-enum Hear {
-    /// It is not open yet.
-    Not,
-    Goes(Incoming),
-    /// It ended, well or not.
-    Over(Result<(), String>),
-}
-
-impl Call {
-    async fn ask(&mut self, shown: Said) -> Result<Told, String> {
-        if let Hear::Over(how) = &self.hear {
-            return how.clone().map(|()| Told::Goes(CommonResponse::default(), None));
+    async fn ask(&self, shown: Said) -> Result<Told, String> {
+        if let Some(how) = self.line.over() {
+            return how.map(|()| Told::Goes(CommonResponse::default(), None));
         }
         let part = shown.part();
-        let message = grpc::frame(&ProcessingRequest { said: Some(shown) });
-        let answered = tokio::time::timeout(self.within, self.exchange(message)).await;
-        let name = &self.peer.name;
-        let told = match answered.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
-            Ok(Some(response)) => {
-                response.told(part).map(Some).ok_or_else(|| format!("{name}: it answers something else"))
-            }
-            Ok(None) => Ok(None),
-            Err(why) => Err(format!("{name}: {why}")),
+        let asking = async {
+            self.say(shown).await?;
+            std::future::poll_fn(|cx| self.poll_heard(part.way(), cx)).await
         };
-        match told {
-            Ok(Some(told)) => Ok(told),
-            Ok(None) => {
-                self.end(Ok(()));
-                Ok(Told::Goes(CommonResponse::default(), None))
-            }
-            Err(why) => {
-                self.end(Err(why.clone()));
-                Err(why)
-            }
-        }
+        let answered = tokio::time::timeout(self.within, asking).await;
+        let told = match answered.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+            Ok(Some(response)) => response.told(part).ok_or_else(|| "it answers something else".to_owned()),
+            Ok(None) => return Ok(Told::Goes(CommonResponse::default(), None)),
+            Err(why) => Err(why),
+        };
+        told.map_err(|why| {
+            let why = format!("{}: {why}", self.line.name());
+            self.line.end(Err(why.clone()));
+            why
+        })
     }
 
-    fn end(&mut self, how: Result<(), String>) {
-        self.say = None;
-        self.hear = Hear::Over(how);
+    /// Nobody passes from now on. Returns what the client gets.
+    pub(super) fn fails(&self, why: String) -> Response<Bytes> {
+        tracing::warn!(why, "a processor fails, so nobody passes");
+        self.line.end(Err(why));
+        said(StatusCode::SERVICE_UNAVAILABLE, "a processor of this route says nothing of this")
     }
 
-    async fn exchange(&mut self, message: Bytes) -> Result<Option<ProcessingResponse>, String> {
-        match &self.say {
-            // The one before was answered, so the stream has taken it.
-            Some(say) => say.try_send(message).map_err(|_| "its stream takes nothing".to_owned())?,
-            None => self.begin(message).await?,
-        }
-        self.next().await
+    /// Says something, with what goes beside it.
+    ///
+    /// # Errors
+    /// Nobody takes it.
+    pub(crate) async fn say(&self, shown: Said) -> Result<(), String> {
+        let attributes = &self.attributes[shown.part().way() as usize];
+        let attributes = attributes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = !self.began.swap(true, Ordering::Relaxed);
+        let message = grpc::frame(&ProcessingRequest {
+            said: Some(shown),
+            metadata_context: self.left.of(&self.beside.forward),
+            attributes: attributes.into_iter().map(|attributes| (OWN.to_owned(), attributes)).collect(),
+            protocol_config: first.then(|| self.beside.protocol.clone()),
+        });
+        self.line.say(message).await
     }
 
-    /// Opens the stream with its first message. Many servers say nothing before they heard one.
-    async fn begin(&mut self, first: Bytes) -> Result<(), String> {
-        let mut last = String::new();
-        // A connection that was kept may be closed already; what nobody answered may be said again.
-        for _ in 0..2 {
-            let (say, mut said) = mpsc::channel::<Bytes>(1);
-            say.try_send(first.clone()).map_err(|e| e.to_string())?;
-            let frames = futures::stream::poll_fn(move |cx| said.poll_recv(cx).map(|b| b.map(|b| Ok(Frame::data(b)))));
-            let body: Sent = StreamBody::new(frames).boxed_unsync();
-            match self.peer.stream(&self.plane, grpc::head(PROCESS, body)).await {
-                Ok(answer) => {
-                    let status = grpc::status(answer.headers()).map(str::to_owned);
-                    match (answer.status(), status) {
-                        (StatusCode::OK, None) => {}
-                        (StatusCode::OK, Some(status)) => return Err(format!("grpc-status {status}")),
-                        (status, _) => return Err(format!("it answers {status}")),
-                    }
-                    (self.say, self.hear) = (Some(say), Hear::Goes(answer.into_body()));
-                    return Ok(());
+    /// The next of what it says about a way; nothing where it wants to see no more.
+    pub(super) fn poll_heard(
+        &self,
+        way: Way,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<ProcessingResponse>, String>> {
+        let heard = std::task::ready!(self.line.poll_heard(way, cx));
+        Poll::Ready(heard.map(|heard| {
+            heard.map(|mut response| {
+                if let Some(metadata) = response.dynamic_metadata.take() {
+                    self.left.receive(metadata, &self.beside.receive);
                 }
-                Err(why) => last = why.to_string(),
-            }
-        }
-        Err(last)
+                response
+            })
+        }))
     }
 
-    /// The next answer; nothing where the stream ended well.
-    async fn next(&mut self) -> Result<Option<ProcessingResponse>, String> {
-        loop {
-            if let Some(message) = grpc::unframe::<ProcessingResponse>(&mut self.buffer, MESSAGE_BYTES_MAX)? {
-                return Ok(Some(message));
-            }
-            let Hear::Goes(incoming) = &mut self.hear else { return Err("its stream is over".to_owned()) };
-            let frame = incoming.frame().await.ok_or("it broke its stream off")?.map_err(|e| e.to_string())?;
-            match frame.into_data().map_err(Frame::into_trailers) {
-                Ok(data) => self.buffer.extend_from_slice(&data),
-                Err(Ok(trailers)) => {
-                    return match grpc::status(&trailers) {
-                        Some("0") => Ok(None),
-                        status => Err(format!("it ended its stream: grpc-status {}", status.unwrap_or("none"))),
-                    };
-                }
-                Err(Err(_)) => {}
-            }
-        }
+    /// This way asks no more.
+    pub(super) fn leave(&self, way: Way) {
+        self.line.leave(way);
     }
 }
 
@@ -188,8 +180,17 @@ pub(crate) enum Shown {
     ResponseTrailers,
 }
 
+impl Shown {
+    pub(super) fn way(self) -> Way {
+        match self {
+            Self::RequestHeaders | Self::RequestBody | Self::RequestTrailers => Way::Request,
+            Self::ResponseHeaders | Self::ResponseBody | Self::ResponseTrailers => Way::Response,
+        }
+    }
+}
+
 impl Said {
-    fn part(&self) -> Shown {
+    pub(super) fn part(&self) -> Shown {
         match self {
             Self::RequestHeaders(_) => Shown::RequestHeaders,
             Self::ResponseHeaders(_) => Shown::ResponseHeaders,
@@ -202,8 +203,17 @@ impl Said {
 }
 
 impl ProcessingResponse {
+    /// Which way it is about; what stands in the place of an answer is about none.
+    pub(super) fn way(&self) -> Option<Way> {
+        match self.answer.as_ref()? {
+            Answer::RequestHeaders(_) | Answer::RequestBody(_) | Answer::RequestTrailers(_) => Some(Way::Request),
+            Answer::ResponseHeaders(_) | Answer::ResponseBody(_) | Answer::ResponseTrailers(_) => Some(Way::Response),
+            Answer::Immediate(_) => None,
+        }
+    }
+
     /// What it says of that part; nothing where it speaks of another.
-    fn told(self, part: Shown) -> Option<Told> {
+    pub(super) fn told(self, part: Shown) -> Option<Told> {
         let (of, common) = match self.answer? {
             Answer::Immediate(immediate) => return Some(Told::Instead(immediate)),
             Answer::RequestHeaders(said) => (Shown::RequestHeaders, said.response.unwrap_or_default()),

@@ -2,10 +2,13 @@
 //!
 //! Sources: envoy.service.ext_proc.v3 (external_processor.proto), envoy.extensions.filters.http.ext_proc.v3 (processing_mode.proto).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use prost::{Enumeration, Message, Oneof};
 
+use super::attributes::{Metadata, Struct};
 use crate::policy::envoy::{HeaderValue, HeaderValueOption, HttpStatus};
 
 pub(crate) const PROCESS: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
@@ -14,6 +17,21 @@ pub(crate) const PROCESS: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/P
 pub(crate) struct ProcessingRequest {
     #[prost(oneof = "Said", tags = "2, 3, 4, 5, 6, 7")]
     pub(crate) said: Option<Said>,
+    #[prost(message, optional, tag = "8")]
+    pub(crate) metadata_context: Option<Metadata>,
+    #[prost(btree_map = "string, message", tag = "9")]
+    pub(crate) attributes: BTreeMap<String, Struct>,
+    #[prost(message, optional, tag = "11")]
+    pub(crate) protocol_config: Option<ProtocolConfiguration>,
+}
+
+/// How bodies are shown, said once.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ProtocolConfiguration {
+    #[prost(enumeration = "BodyMode", tag = "1")]
+    pub(crate) request_body_mode: i32,
+    #[prost(enumeration = "BodyMode", tag = "2")]
+    pub(crate) response_body_mode: i32,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
@@ -64,6 +82,9 @@ pub(crate) struct HttpTrailers {
 pub(crate) struct ProcessingResponse {
     #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub(crate) answer: Option<Answer>,
+    /// By namespace, a Struct each.
+    #[prost(message, optional, tag = "8")]
+    pub(crate) dynamic_metadata: Option<Struct>,
     #[prost(message, optional, tag = "9")]
     pub(crate) mode_override: Option<ProcessingMode>,
 }
@@ -120,7 +141,7 @@ pub(crate) struct HeaderMutation {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct BodyMutation {
-    #[prost(oneof = "Mutation", tags = "1, 2")]
+    #[prost(oneof = "Mutation", tags = "1, 2, 3")]
     pub(crate) mutation: Option<Mutation>,
 }
 
@@ -130,6 +151,17 @@ pub(crate) enum Mutation {
     Body(Bytes),
     #[prost(bool, tag = "2")]
     Clear(bool),
+    #[prost(message, tag = "3")]
+    Streamed(StreamedBody),
+}
+
+/// A piece of a body that takes the place of whatever was shown.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StreamedBody {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) body: Bytes,
+    #[prost(bool, tag = "2")]
+    pub(crate) end_of_stream: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -180,6 +212,8 @@ pub(crate) enum BodyMode {
     None = 0,
     Streamed = 1,
     Buffered = 2,
+    BufferedPartial = 3,
+    FullDuplexStreamed = 4,
 }
 
 impl HttpHeaders {
@@ -218,6 +252,8 @@ impl CommonResponse {
         match self.body_mutation.take()?.mutation? {
             Mutation::Body(body) => Some(body),
             Mutation::Clear(clear) => clear.then(Bytes::new),
+            // Of bodies that come and go on their own only.
+            Mutation::Streamed(_) => None,
         }
     }
 
@@ -274,11 +310,15 @@ mod tests {
     #[test]
     fn messages_have_their_published_numbers() {
         let body = HttpBody { body: Bytes::from_static(b"hi"), end_of_stream: true };
-        let request = ProcessingRequest { said: Some(Said::RequestBody(body)) };
+        let request = ProcessingRequest { said: Some(Said::RequestBody(body)), ..ProcessingRequest::default() };
         assert_eq!(request.encode_to_vec(), b"\x22\x06\x0a\x02hi\x10\x01");
         let answer = ProcessingResponse::decode(&b"\x3a\x09\x0a\x03\x08\x93\x03\x1a\x02no"[..]).unwrap();
         let Some(Answer::Immediate(immediate)) = answer.answer else { panic!("{answer:?}") };
         assert_eq!((immediate.status.unwrap().code, &immediate.body[..]), (403, &b"no"[..]));
+        let piece = ProcessingResponse::decode(&b"\x1a\x0a\x0a\x08\x1a\x06\x1a\x04\x0a\x00\x10\x01"[..]).unwrap();
+        let Some(Answer::RequestBody(said)) = piece.answer else { panic!("{piece:?}") };
+        let mutation = said.response.unwrap().body_mutation.unwrap().mutation;
+        assert_eq!(mutation, Some(Mutation::Streamed(StreamedBody { body: Bytes::new(), end_of_stream: true })));
         let answer = ProcessingResponse::decode(&b"\x0a\x00\x4a\x04\x18\x01\x20\x02"[..]).unwrap();
         let mode = answer.mode_override.unwrap();
         assert_eq!((mode.request_body(), mode.response_body()), (BodyMode::Streamed, BodyMode::Buffered));

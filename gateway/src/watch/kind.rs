@@ -1,0 +1,176 @@
+//! The watch of one kind: what is kept of it, and what is told of changes.
+//!
+//! In: a kind, what of its objects is looked at. Out: its store, whether it was listed in this life, each change. Never ends by itself: a watch
+//! that broke is opened again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::objects::{Edit, Kept, Kind, Name, Objects};
+use crate::tls::AUTHORITY_KEY;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(300);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// With more changes than that at once everything is looked at.
+const TOUCHED_MAX: usize = 4096;
+
+/// The objects that changed.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// More than are told apart, or a kind as a whole.
+    pub(super) whole: bool,
+    pub(super) names: BTreeSet<(Kind, Name)>,
+}
+
+impl Touched {
+    pub(super) fn whole(&mut self) {
+        self.whole = true;
+        self.names.clear();
+    }
+
+    pub(super) fn one(&mut self, kind: Kind, name: Name) {
+        if self.names.len() >= TOUCHED_MAX {
+            self.whole();
+        }
+        if !self.whole {
+            self.names.insert((kind, name));
+        }
+    }
+}
+
+/// One kind: its store, and whether it was listed in this life.
+pub(crate) struct Watched<K: Resource + 'static>
+where
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    pub(crate) store: Store<K>,
+    listed: Arc<AtomicBool>,
+}
+
+impl<K: Resource + Clone + 'static> Watched<K>
+where
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    pub(crate) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn objects<A: FromIterator<Arc<K>> + Clone>(&self, before: &A) -> A {
+        if self.is_listed() { self.store.state().into_iter().collect() } else { before.clone() }
+    }
+}
+
+impl<K> Watched<K>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+{
+    /// A kind, and what follows it for ever; `trim` leaves only what is looked at. `told` gets each object that changed, and nothing where
+    /// the kind as a whole did.
+    pub(crate) fn open(
+        client: &Client,
+        config: watcher::Config,
+        trim: fn(&mut K),
+        told: impl Fn(Option<&K>) + Send + Sync + 'static,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (store, writer) = reflector::store::<K>();
+        let listed = Arc::new(AtomicBool::new(false));
+        let (api, seen): (Api<K>, _) = (Api::all(client.clone()), Arc::clone(&listed));
+        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        let following = async move {
+            let events = watcher(api, config).backoff(Again::default()).modify(|object| {
+                object.meta_mut().managed_fields = None;
+                trim(object);
+            });
+            let events = reflector::reflector(writer, events);
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                match event {
+                    // The store swaps its content only once a list is complete.
+                    Ok(Event::Init | Event::InitApply(_)) => {}
+                    Ok(Event::InitDone) => {
+                        seen.store(true, Ordering::Release);
+                        told(None);
+                    }
+                    Ok(Event::Apply(object) | Event::Delete(object)) => told(Some(&object)),
+                    // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen. Definitions
+                    // may be hidden from us: then all fields are thought to be there.
+                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+                        if status.code == 404 || status.code == 403 && kind == "CustomResourceDefinition" =>
+                    {
+                        if !seen.swap(true, Ordering::AcqRel) {
+                            tracing::warn!(kind, "the API server does not show this kind");
+                            told(None);
+                        }
+                    }
+                    Err(error) => tracing::warn!(kind, %error, "watch interrupted, goes on"),
+                }
+            }
+        };
+        (Self { store, listed }, following)
+    }
+}
+
+impl<K> Watched<K>
+where
+    K: Kept + Resource<DynamicType = ()> + Clone,
+{
+    /// Takes over one object as it is now.
+    pub(super) fn take(&self, name: &Name, objects: &mut Objects) -> Vec<Edit> {
+        let mut reference = ObjectRef::<K>::new(&name.1);
+        if !name.0.is_empty() {
+            reference = reference.within(&name.0);
+        }
+        objects.take(name, self.store.get(&reference))
+    }
+}
+
+/// Of a ConfigMap nothing else is looked at.
+pub(super) fn only_authority(map: &mut ConfigMap) {
+    map.binary_data = None;
+    if let Some(data) = &mut map.data {
+        // Ports lead to Services, in what belongs to Ingresses.
+        data.retain(|key, _| key == AUTHORITY_KEY || key.parse::<u16>().is_ok());
+    }
+}
+
+/// Of an Opaque Secret nothing else is looked at.
+pub(super) fn only_authorities(secret: &mut Secret) {
+    if let Some(data) = &mut secret.data {
+        data.retain(|key, _| key == AUTHORITY_KEY);
+    }
+    secret.data = secret.data.take().filter(|data| !data.is_empty());
+    secret.metadata.annotations = None;
+}
+
+/// How long a watch that broke waits: twice as long each time, up to a bound that keeps a hub that is back from being missed for long.
+#[derive(Default)]
+pub(crate) struct Again {
+    last: Duration,
+}
+
+impl Iterator for Again {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.last = (self.last * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
+        Some(self.last)
+    }
+}
+
+impl Backoff for Again {
+    fn reset(&mut self) {
+        self.last = Duration::ZERO;
+    }
+}
