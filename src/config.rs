@@ -115,6 +115,8 @@ pub(crate) struct Gateway {
     pub(crate) addresses: Vec<IpNet>,
     /// Whether each Gateway gets a Service of type LoadBalancer.
     pub(crate) service: bool,
+    /// Whether HTTP/3 is served beside HTTPS.
+    pub(crate) http3: bool,
     /// The GatewayClasses that it serves; none: all of the controller.
     pub(crate) classes: Vec<String>,
     pub(crate) limits: atoll_gateway::Limits,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::balancer;
 use crate::fleet::Fleet;
+use crate::http3::Doors;
 use crate::ingress::Derived;
 use crate::last_good;
 use crate::listen::OpenPorts;
@@ -50,6 +51,8 @@ pub(crate) struct Builder {
     pub(crate) report: watch::Sender<Report>,
     pub(crate) ports: Ports,
     pub(crate) open: OpenPorts,
+    /// Those of HTTP/3.
+    pub(crate) doors: Doors,
     /// Where this replica is reached.
     pub(crate) addresses: Vec<String>,
     /// From which Gateways get addresses of their own.
@@ -112,7 +115,7 @@ impl Builder {
                         if changed.is_err() { return }
                         if !Arc::ptr_eq(&self.topology.borrow_and_update().topology, &topology) { break }
                     }
-                    () = sleep(PORTS_AGAIN), if !self.ports.failed.is_empty() => break,
+                    () = sleep(PORTS_AGAIN), if !self.ports.failed.is_empty() || self.doors.is_lacking() => break,
                     () = tokio::time::sleep_until(save_at), if unsaved => {
                         let began = Instant::now();
                         unsaved = !self.save(&topology).await;
@@ -141,7 +144,11 @@ impl Builder {
             self.count_certificates(&certified);
             self.count_refused();
             self.plane.swap(table, !listed);
+            self.doors.give_way(&wanted).await;
             let failed = self.open.settle(&wanted).await;
+            if let Some(snapshot) = self.plane.snapshots.load_full() {
+                self.doors.settle(&snapshot.table, &wanted).await;
+            }
             if failed == self.ports.failed {
                 self.state(served, balanced);
                 if listed {

@@ -35,6 +35,8 @@ pub struct Config {
     pub node: Option<String>,
     /// The GatewayClasses that are served, and the IngressClasses of their names; empty: all of our controller.
     pub classes: Vec<String>,
+    /// Whether listeners of HTTPS answer HTTP/3, too.
+    pub http3: bool,
     /// Bounds on what clients may do.
     pub limits: Limits,
     /// Whose word on clients counts.
@@ -67,6 +69,7 @@ impl Default for Config {
             own: Vec::new(),
             node: None,
             classes: Vec::new(),
+            http3: true,
             limits: Limits::default(),
             trusted: Trusted::default(),
             proxies: Vec::new(),
@@ -91,7 +94,7 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// So long a client may take nothing of what is written to it.
     pub write_timeout: Duration,
-    /// So long an HTTP/2 connection may be without a stream; twice as long at the most.
+    /// So long an HTTP/2 or HTTP/3 connection may be without a stream; twice as long at the most.
     pub idle_timeout: Duration,
     /// A TLS handshake must be done within this time.
     pub handshake_timeout: Duration,
@@ -101,7 +104,7 @@ pub struct Limits {
     pub headers_max: usize,
     /// The target of a request is at most this long.
     pub uri_bytes_max: usize,
-    /// Streams at once on one HTTP/2 connection.
+    /// Streams at once on one HTTP/2 or HTTP/3 connection.
     pub streams_max: u32,
     /// How long open requests may take at the end.
     pub drain: Duration,

@@ -36,7 +36,8 @@ pub(crate) async fn serve(
     slot: Slot,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    if plane.proxies.iter().any(|range| range.contains(&peer.ip().to_canonical())) {
+    let proxied = plane.is_proxy(peer.ip());
+    if proxied {
         // On whose behalf a balancer comes; its own connections are its own.
         let taken = tokio::time::timeout(plane.limits.handshake_timeout, proxy::take_any(&mut stream)).await;
         peer = taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.unwrap_or(peer);
@@ -51,7 +52,7 @@ pub(crate) async fn serve(
         }
     };
     match protocol {
-        Protocol::Tls => secure(plane, stream, peer, slot, stop).await,
+        Protocol::Tls => secure(plane, stream, (peer, !proxied), slot, stop).await,
         Protocol::Tcp => {
             let (snapshot, listener) = listener(&plane, slot, "").ok_or_else(nobody)?;
             carry(&plane, stream, peer, snapshot, &listener, &*rule(&listener, "")?).await
@@ -59,7 +60,8 @@ pub(crate) async fn serve(
         Protocol::Http | Protocol::Udp => {
             let (h2, stream) = begin(&plane, stream).await?;
             let stream = taken(&plane, stream);
-            speak(plane, stream, Client { slot, peer, tls: false, sni: None, certificate: None }, h2, stop).await
+            let client = Client { slot, peer, tls: false, sni: None, certificate: None, direct: false };
+            speak(plane, stream, client, h2, stop).await
         }
     }
 }
@@ -67,7 +69,7 @@ pub(crate) async fn serve(
 async fn secure(
     plane: Arc<Plane>,
     stream: BoxStream,
-    peer: SocketAddr,
+    (peer, direct): (SocketAddr, bool),
     slot: Slot,
     stop: CancellationToken,
 ) -> io::Result<()> {
@@ -94,7 +96,7 @@ async fn secure(
         Box::new(Shown { certificate, verified: listener.verifies })
     });
     let sni = Some(name).filter(|name| !name.is_empty());
-    let client = Client { slot, peer, tls: true, sni, certificate: shown };
+    let client = Client { slot, peer, tls: true, sni, certificate: shown, direct };
     // Who agreed on HTTP/2 begins with its preface; the bounds of servers begin with the first octets.
     let (begun, stream) = begin(&plane, Box::new(stream)).await?;
     if h2 && !begun {

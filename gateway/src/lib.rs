@@ -42,6 +42,7 @@ mod tls;
 
 mod http;
 mod http1;
+mod http3;
 mod l4;
 
 mod filter;

@@ -1,5 +1,6 @@
 //! What every request reads: the table as it is now, and what lives longer than a table.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -15,6 +16,7 @@ use crate::choose::{Clients, Remembered, Rooms};
 use crate::config::Limits;
 use crate::endpoint::{Endpoints, Live};
 use crate::health::Health;
+use crate::http3::Heard;
 use crate::metrics::Metrics;
 use crate::policy::shares::Shares;
 use crate::policy::{self, Trusted};
@@ -77,6 +79,8 @@ pub(crate) struct Plane {
     pub(crate) tracker: TaskTracker,
     /// No new connections; those that are open finish what they do.
     pub(crate) drain: CancellationToken,
+    /// Where HTTP/3 is served.
+    pub(crate) http3: Heard,
     /// Whether there is a table.
     pub(crate) ready: watch::Sender<bool>,
     /// Everything ends now.
@@ -84,6 +88,11 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
+    /// Whether somebody's connections begin with a PROXY protocol header.
+    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|range| range.contains(&peer.to_canonical()))
+    }
+
     /// Puts a new table in the place of the old one. What does not differ stays as it is.
     pub(crate) fn swap(&self, table: Table, last_good: bool) {
         let before = self.snapshots.load_full();

@@ -17,6 +17,7 @@ use crate::endpoint::Endpoints;
 use crate::explain;
 use crate::fleet::Fleet;
 use crate::health::Prober;
+use crate::http3;
 use crate::ingress::Settings;
 use crate::listen::{Listening, OpenPorts};
 use crate::metrics::Metrics;
@@ -128,6 +129,7 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         copies: Arc::new(Semaphore::new(COPIES_MAX)),
         tracker: TaskTracker::new(),
         drain: shutdown.clone(),
+        http3: http3::Heard::default(),
         ready: watch::Sender::new(false),
         end,
     });
@@ -163,7 +165,7 @@ async fn start(
     let (http, https) = (resources.http, resources.https);
     let at = http.local_addr();
     tracing::info!(instance = config.instance, http = %at, https = %https.local_addr(), "gateway starts");
-    let ports = Ports { http: at.port(), https: https.local_addr().port(), ..Ports::default() };
+    let ports = Ports { http: at.port(), https: https.local_addr().port(), http3: config.http3, ..Ports::default() };
     // Listening everywhere says nothing of where we are reached.
     let here = Some(at.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
     let addresses = if config.addresses.is_empty() { here.into_iter().collect() } else { config.addresses };
@@ -176,6 +178,7 @@ async fn start(
     let mut tasks = JoinSet::new();
     let listening = Listening::new(Arc::clone(plane), resources.listen);
     tasks.spawn(listening.clone().accept(http, Slot::Http, shutdown.clone()));
+    let doors = http3::Doors::new(listening.clone(), https.local_addr(), config.http3);
     tasks.spawn(listening.clone().accept(https, Slot::Https, shutdown.clone()));
     tasks.spawn(prober.run(plane.pool.clone(), resources.topology.clone(), resources.report.clone(), shutdown.clone()));
     let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), settings, &mut tasks, shutdown);
@@ -207,6 +210,7 @@ async fn start(
         report: resources.report,
         ports,
         open: OpenPorts::new(listening, at.ip()),
+        doors,
         addresses,
         pool: config.pool,
         service: config.service,

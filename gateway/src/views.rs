@@ -123,6 +123,7 @@ pub(crate) fn told(config: &Config) -> Value {
         clients,
         addresses,
         pool,
+        http3,
         limits,
         trusted,
         proxies,
@@ -154,7 +155,7 @@ pub(crate) fn told(config: &Config) -> Value {
         "ingressClasses": ingress_classes, "ingressDefaultCertificate": certificate,
         "ingressTcpServices": named(tcp), "ingressUdpServices": named(udp),
         "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "classes": classes,
-        "service": service, "own": own, "node": node, "limits": limits,
+        "service": service, "http3": http3, "own": own, "node": node, "limits": limits,
         "trustedProxies": {"cidrs": trusted.cidrs, "hops": trusted.hops},
         "proxyProtocol": proxies, "accessLog": {"fields": access_fields}, "metrics": {"perRoute": count_routes}, "traces": traces,
     })

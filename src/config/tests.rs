@@ -32,6 +32,7 @@ fn the_documented_file_reads_as_it_is_meant() {
     assert_eq!(c.advertise.addresses, ["192.0.2.80".parse::<IpAddr>().unwrap()]);
     assert_eq!(c.gateway.addresses, ["192.0.2.96/28".parse().unwrap(), "2001:db8:80::/120".parse().unwrap()]);
     assert_eq!(c.gateway.classes, ["internal"]);
+    assert!(c.gateway.http3);
     assert_eq!(c.agent.token_file.unwrap(), Path::new("/run/token"));
 }
 
@@ -50,6 +51,7 @@ fn the_documented_listen_addresses_are_the_defaults() {
 fn a_bad_value_is_named_with_its_key_and_what_fits() {
     for (text, words) in [
         ("gateway: {service: true, addresses: [10.0.0.0/24]}", vec!["gateway.service", "gateway.addresses"]),
+        ("gateway: {http3: maybe}", vec!["gateway.http3", "maybe"]),
         ("gateway: {service: maybe}", vec!["gateway.service", "maybe"]),
         ("gateway: {classes: [\"in side\"]}", vec!["gateway.classes", "in side"]),
         ("apx: a", vec!["apx", "apex"]),

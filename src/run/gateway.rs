@@ -74,6 +74,7 @@ pub(crate) async fn run_gateway(
         own: if service { pod_addresses(parts.http.local_addr(), variable("ATOLL_POD_IPS"))? } else { Vec::new() },
         node: variable("ATOLL_NODE"),
         classes: config.gateway.classes.clone(),
+        http3: config.gateway.http3,
         limits: config.gateway.limits.clone(),
         trusted: config.gateway.trusted.clone(),
         proxies: config.gateway.proxies.clone(),

@@ -62,6 +62,7 @@ const DATA_PATHS: &[&str] = &[
     "gateway/src/choose.rs",
     "gateway/src/filter/",
     "gateway/src/http/",
+    "gateway/src/http3/",
     "gateway/src/listen/",
     "gateway/src/pool.rs",
 ];

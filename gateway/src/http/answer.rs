@@ -18,6 +18,7 @@ use super::upload::{FromClient, Upload};
 use super::{behind, headers, mirror};
 use crate::balance::{Looked, Picked, draw, find, spoken};
 use crate::filter::{Filter, Matched};
+use crate::http3;
 use crate::plane::{Plane, Snapshot};
 use crate::policy::process::attributes::Left;
 use crate::policy::{self, Asked, normalise, pass, tell};
@@ -32,7 +33,8 @@ pub(crate) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request
     let line = Line::of(plane, || (request.method().to_string(), request.uri().to_string(), request.version()));
     let mut trace = Trace::default();
     let grpc = is_grpc(request.headers());
-    let response = match serve(plane, client, request, &mut trace).await {
+    let alternative = http3::alternative(plane, client, || headers::authority(request.uri(), request.headers()));
+    let mut response = match serve(plane, client, request, &mut trace).await {
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(status = refusal.status.as_u16(), why = refusal.why, "refused");
@@ -52,6 +54,7 @@ pub(crate) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request
     );
     ended(plane, client, &trace, code, &line);
     told(plane, client, &trace, code, time, line);
+    http3::tell(response.headers_mut(), alternative);
     response
 }
 
@@ -296,7 +299,7 @@ fn check(plane: &Plane, head: &Parts) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served"));
     }
-    if head.version == Version::HTTP_2 {
+    if matches!(head.version, Version::HTTP_2 | Version::HTTP_3) {
         is_whole(head)?;
     }
     let length = head.uri.path_and_query().map_or(0, |p| p.as_str().len());

@@ -19,6 +19,7 @@ use super::upload::{Answered, Upload};
 use crate::choose::Seat;
 use crate::endpoint::Endpoint;
 use crate::http1::{self, Broken};
+use crate::http3::Lost;
 use crate::policy::carried::Carried;
 use crate::pool::Pool;
 
@@ -31,6 +32,9 @@ pub(crate) enum BodyError {
     /// The same on HTTP/1.1.
     #[error(transparent)]
     Broken(#[from] Broken),
+    /// The same on HTTP/3.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// The client did not go on with it.
     #[error("the client does not go on with its body")]
     Late,

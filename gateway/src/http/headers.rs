@@ -29,8 +29,8 @@ pub(super) fn host(head: &mut Parts) -> Result<String, Refusal> {
         None => None,
     };
     let authority = match (head.uri.authority(), &written) {
-        // HTTP/2 has both agree (RFC 9113 §8.3.1).
-        (Some(authority), Some(host)) if head.version == Version::HTTP_2 => {
+        // HTTP/2 and HTTP/3 have both agree (RFC 9113 §8.3.1, RFC 9114 §4.3.1).
+        (Some(authority), Some(host)) if matches!(head.version, Version::HTTP_2 | Version::HTTP_3) => {
             if host.as_bytes() != authority.as_str().as_bytes() {
                 return Err(Refusal::bad(":authority and Host differ"));
             }
@@ -58,6 +58,12 @@ pub(super) fn host(head: &mut Parts) -> Result<String, Refusal> {
         head.headers.insert(header::HOST, host);
     }
     Ok(authority.host().trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// The authority that a request names, as it is written.
+pub(super) fn authority<'a>(uri: &'a http::Uri, headers: &'a HeaderMap) -> &'a [u8] {
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    uri.authority().map(|authority| authority.as_str().as_bytes()).or(host).unwrap_or_default()
 }
 
 /// Whether that is a name or an address, and perhaps a port: what else a URI may hold there (RFC 3986 §3.2.2) no name has.

@@ -29,9 +29,9 @@ use crate::plane::Plane;
 use crate::table::Slot;
 use crate::tls::Shown;
 
-/// A client of HTTP/2 is asked so often whether it still is there, and has so long to say so.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PONG_MAX: Duration = Duration::from_secs(10);
+/// A client of HTTP/2 or HTTP/3 is asked so often whether it still is there, and has so long to say so.
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
+pub(crate) const PONG_MAX: Duration = Duration::from_secs(10);
 
 /// Who asks, and where.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) struct Client {
     pub(crate) sni: Option<String>,
     /// The certificate that it showed.
     pub(crate) certificate: Option<Box<Shown>>,
+    /// Nobody stands between, so that it is told of HTTP/3.
+    pub(crate) direct: bool,
 }
 
 /// Serves one connection. `h2`: HTTP/2 is spoken. `stop`: no further requests.

@@ -54,7 +54,7 @@ const GIVEN_UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs the streams of one connection. Clones count together.
 #[derive(Clone)]
-pub(super) struct Streams {
+pub(crate) struct Streams {
     plane: Arc<Plane>,
     count: Arc<Count>,
 }
@@ -69,24 +69,24 @@ struct Count {
 }
 
 impl Streams {
-    pub(super) fn new(plane: Arc<Plane>) -> Self {
+    pub(crate) fn new(plane: Arc<Plane>) -> Self {
         Self { plane, count: Arc::default() }
     }
 
     /// One more is open, until that is dropped.
-    pub(super) fn hold(&self) -> Open {
+    pub(crate) fn hold(&self) -> Open {
         self.count.begun.fetch_add(1, Ordering::Relaxed);
         self.count.open.fetch_add(1, Ordering::Relaxed);
         Open(Arc::clone(&self.count))
     }
 
     /// A request that was asked; who drops it before it is answered gave it up.
-    pub(super) fn asked(&self) -> Unanswered {
+    pub(crate) fn asked(&self) -> Unanswered {
         Unanswered(Some(Arc::clone(&self.count)))
     }
 
     /// Waits until more requests were given up than may be.
-    pub(super) async fn are_costly(&self) {
+    pub(crate) async fn are_costly(&self) {
         let mut windows = tokio::time::interval(GIVEN_UP_WITHIN);
         loop {
             tokio::select! {
@@ -97,7 +97,7 @@ impl Streams {
     }
 
     /// Waits until there was no stream for `within`; twice as long at the most.
-    pub(super) async fn are_gone(&self, within: Duration) {
+    pub(crate) async fn are_gone(&self, within: Duration) {
         let mut before = None;
         loop {
             let begun = self.count.begun.load(Ordering::Relaxed);
@@ -125,11 +125,11 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 }
 
 /// A request without an answer.
-pub(super) struct Unanswered(Option<Arc<Count>>);
+pub(crate) struct Unanswered(Option<Arc<Count>>);
 
 impl Unanswered {
     /// It has one now.
-    pub(super) fn answered(mut self) {
+    pub(crate) fn answered(mut self) {
         self.0 = None;
     }
 }
@@ -144,7 +144,7 @@ impl Drop for Unanswered {
 }
 
 /// An open stream.
-pub(super) struct Open(Arc<Count>);
+pub(crate) struct Open(Arc<Count>);
 
 impl Drop for Open {
     fn drop(&mut self) {

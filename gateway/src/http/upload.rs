@@ -18,6 +18,7 @@ use prometheus::IntCounter;
 use super::body::{BodyError, FramePoll, Outgoing};
 use super::refusal::Refusal;
 use crate::http1::{self, Broken, ClientBody};
+use crate::http3;
 use crate::metrics::Cut;
 use crate::plane::Plane;
 use crate::policy::carried::{Carried, Read};
@@ -78,6 +79,7 @@ impl Drop for Answered {
 pub(crate) enum FromClient {
     H1(ClientBody),
     H2(Incoming),
+    H3(Box<http3::ClientBody>),
     Nothing,
 }
 
@@ -221,7 +223,7 @@ impl Body for Upload {
                 BodyError::TooLong => Fault::TooLong,
                 BodyError::Late => Fault::Late,
                 BodyError::Refused => Fault::Refused,
-                BodyError::Broken(_) | BodyError::Hyper(_) | BodyError::Coding(_) => Fault::Broken,
+                BodyError::Broken(_) | BodyError::Hyper(_) | BodyError::Lost(_) | BodyError::Coding(_) => Fault::Broken,
             });
         }
         Poll::Ready(frame)
@@ -254,6 +256,7 @@ impl Body for FromClient {
         match self {
             Self::H1(body) => body.is_done(),
             Self::H2(body) => body.is_end_stream(),
+            Self::H3(body) => body.is_done(),
             Self::Nothing => true,
         }
     }
@@ -262,6 +265,7 @@ impl Body for FromClient {
         match self {
             Self::H1(body) => body.length().map_or_else(SizeHint::default, SizeHint::with_exact),
             Self::H2(body) => body.size_hint(),
+            Self::H3(body) => body.size_hint(),
             Self::Nothing => SizeHint::with_exact(0),
         }
     }
@@ -275,12 +279,16 @@ impl FromClient {
                 let frame = frame?.map_err(BodyError::Hyper);
                 Some(frame.and_then(judged))
             }),
+            Self::H3(body) => body.poll_frame(cx).map(|frame| {
+                let frame = frame?.map_err(BodyError::Lost);
+                Some(frame.and_then(judged))
+            }),
             Self::Nothing => Poll::Ready(None),
         }
     }
 }
 
-/// A frame of HTTP/2 with nothing among its trailers that may not be there; HTTP/1.1's are judged where they are read.
+/// A frame of HTTP/2 or HTTP/3 with nothing among its trailers that may not be there; HTTP/1.1's are judged where they are read.
 fn judged(frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
     let may = frame.trailers_ref().is_none_or(|trailers| trailers.keys().all(http1::may_trail));
     if may { Ok(frame) } else { Err(BodyError::Broken(Broken::Framing(http1::NO_TRAILER))) }

@@ -219,7 +219,7 @@ impl Exchange {
 /// "A proxy MUST forward 1xx responses unless the proxy itself requested the generation" (RFC 9110 §15.2): we ask for 100 ourselves.
 fn inform(informed: &mut Vec<u8>, head: &Head, bytes: &[u8]) {
     if head.status != 100 {
-        render::pass_answer(informed, head, bytes, Framing::None, After::Keep);
+        render::pass_answer(informed, head, bytes, Framing::None, After::Keep, None);
     }
 }
 

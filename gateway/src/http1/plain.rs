@@ -22,6 +22,7 @@ use crate::balance::draw;
 use crate::http::{
     Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, is_port, listener, passes, told,
 };
+use crate::http3;
 use crate::plane::Snapshot;
 use crate::policy::{normal, tells};
 use crate::table::{Asking, Rule};
@@ -82,6 +83,8 @@ impl Connection {
         let version = if asked.minor == 0 { http::Version::HTTP_10 } else { http::Version::HTTP_11 };
         let line = Line::of(&plane, || (words(self.head.method(bytes)), words(self.head.target(bytes)), version));
         let idempotent = is_idempotent(self.head.method(bytes));
+        let named = || self.head.values(bytes, "host").next().unwrap_or_default();
+        let alternative = http3::alternative(&plane, &self.client, named);
         reader.buffer.used(self.head.len);
         let (payload, back, wanted) = if asked.framing == Framing::None || asked.framing == Framing::Length(0) {
             self.reader = Some(reader);
@@ -127,20 +130,23 @@ impl Connection {
         }
         let (answer, in_flight, answered) = match sent {
             Err(refusal) => {
-                let next = Box::pin(self.write(refusal.answer(), asked)).await;
+                let mut response = refusal.answer();
+                http3::tell(response.headers_mut(), alternative);
+                let next = Box::pin(self.write(response, asked)).await;
                 return self.settle(next, back).await.map(Taken::Yes);
             }
             Ok(answered) => match answered.into_h1() {
                 Ok(parts) => parts,
                 Err(answered) => {
                     // The upstream changed what it speaks meanwhile.
-                    let response = answered.into_response(None);
+                    let mut response = answered.into_response(None);
+                    http3::tell(response.headers_mut(), alternative);
                     let next = Box::pin(self.write(response, asked)).await;
                     return self.settle(next, back).await.map(Taken::Yes);
                 }
             },
         };
-        let next = self.pass(*answer, in_flight, asked).await;
+        let next = self.pass(*answer, in_flight, asked, alternative).await;
         drop(answered);
         self.settle(next, back).await.map(Taken::Yes)
     }
@@ -191,16 +197,24 @@ impl Connection {
     }
 
     /// Passes an answer on as it comes.
-    async fn pass(&mut self, mut answer: Answer, in_flight: InFlight, asked: Asked) -> io::Result<Next> {
+    async fn pass(
+        &mut self,
+        mut answer: Answer,
+        in_flight: InFlight,
+        asked: Asked,
+        alternative: Option<http::HeaderValue>,
+    ) -> io::Result<Next> {
         let framing = answer.framing;
         if framing == Framing::Close || framing == Framing::Chunked && asked.minor == 0 || answer.head.status == 101 {
-            return Box::pin(self.write(frames(answer, in_flight), asked)).await;
+            let mut response = frames(answer, in_flight);
+            http3::tell(response.headers_mut(), alternative);
+            return Box::pin(self.write(response, asked)).await;
         }
         let then = self.after(asked);
         if asked.minor == 1 {
             self.out.extend_from_slice(&answer.informed);
         }
-        render::pass_answer(&mut self.out, &answer.head, answer.bytes(), framing, then);
+        render::pass_answer(&mut self.out, &answer.head, answer.bytes(), framing, then, alternative.as_ref());
         answer.begin();
         let mut body = answer.body;
         loop {

@@ -190,7 +190,15 @@ fn date(out: &mut Vec<u8>) {
 }
 
 /// An answer on its way to a client, as it was read.
-pub(super) fn pass_answer(out: &mut Vec<u8>, head: &Head, bytes: &[u8], framing: Framing, then: After) {
+/// `alternative`: where else clients are served, if the answer does not say so itself.
+pub(super) fn pass_answer(
+    out: &mut Vec<u8>,
+    head: &Head,
+    bytes: &[u8],
+    framing: Framing,
+    then: After,
+    mut alternative: Option<&http::HeaderValue>,
+) {
     status(out, head.status);
     let names = head.connection(bytes).next().is_some();
     let mut dated = head.status < 200;
@@ -199,10 +207,16 @@ pub(super) fn pass_answer(out: &mut Vec<u8>, head: &Head, bytes: &[u8], framing:
             continue;
         }
         dated |= is(name, "date");
+        if alternative.is_some() && is(name, "alt-svc") {
+            alternative = None;
+        }
         line(out, name, value);
     }
     if !dated {
         date(out);
+    }
+    if let Some(alternative) = alternative {
+        line(out, b"alt-svc", alternative.as_bytes());
     }
     if framing == Framing::Chunked {
         line(out, b"transfer-encoding", b"chunked");
@@ -267,7 +281,7 @@ mod tests {
         let head = "HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\nConnection: x-a\r\nX-A: 1\r\nX-B: 2\r\n\r\n";
         let (mut read, mut out) = (Head::default(), Vec::new());
         read.answer(head.as_bytes()).unwrap().unwrap();
-        pass_answer(&mut out, &read, head.as_bytes(), Framing::Chunked, After::Close);
+        pass_answer(&mut out, &read, head.as_bytes(), Framing::Chunked, After::Close, None);
         let out = String::from_utf8(out).unwrap();
         let (before, rest) = out.split_once("date: ").unwrap();
         let (date, after) = rest.split_once("\r\n").unwrap();

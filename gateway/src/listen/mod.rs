@@ -40,11 +40,16 @@ impl Listening {
         Self { plane, slots, listen }
     }
 
+    /// Waits for the first table, for some time.
+    pub(crate) async fn until_ready(&self) {
+        let mut ready = self.plane.ready.subscribe();
+        // After that clients are told that there is none.
+        let _ = tokio::time::timeout(FIRST_TABLE_MAX, ready.wait_for(|ready| *ready)).await;
+    }
+
     /// Accepts until `stop`.
     pub(crate) async fn accept(self, mut listener: Box<dyn Accept>, slot: Slot, stop: CancellationToken) {
-        let mut ready = self.plane.ready.subscribe();
-        let first = tokio::time::timeout(FIRST_TABLE_MAX, ready.wait_for(|ready| *ready));
-        if stop.run_until_cancelled(first).await.is_none() {
+        if stop.run_until_cancelled(self.until_ready()).await.is_none() {
             return;
         }
         loop {

@@ -29,6 +29,8 @@ pub(crate) struct Ports {
     pub(crate) http: u16,
     /// Where HTTPS is served.
     pub(crate) https: u16,
+    /// Whether that is answered by HTTP/3, too.
+    pub(crate) http3: bool,
     /// Further ports that could not be opened, and why.
     pub(crate) failed: BTreeMap<Slot, Unopened>,
 }

@@ -15,9 +15,9 @@ use super::address::allot;
 use super::backend::Problem;
 use super::build::{Input, Memory};
 use super::claim::Claims;
-use super::front::{self, Front, Targets};
+use super::front::{self, Front, Targets, Wish};
 use super::listener::{ListenerDraft, Owner, certificate, draft};
-use super::{Slot, set};
+use super::{Mode, Protocol, Slot, set};
 use crate::balancer;
 use crate::ingress;
 use crate::objects::{Name, age, name_of};
@@ -86,7 +86,7 @@ pub(super) fn gateways(input: &Input<'_>, memory: &mut Memory) -> (Vec<GatewayDr
     };
     let each = ours.into_iter().zip(given).map(|(g, given)| gateway(input, g, given, &mut memory.keys));
     let mut drafts: Vec<GatewayDraft> = each.collect();
-    settle_fronts(&mut drafts, &mut memory.targets);
+    settle_fronts(&mut drafts, &mut memory.targets, input.ports.http3);
     let mut claims = Claims::default();
     for draft in &mut drafts {
         let name = format!("{}/{}", draft.namespace, draft.object.name_any());
@@ -102,10 +102,13 @@ pub(super) fn gateways(input: &Input<'_>, memory: &mut Memory) -> (Vec<GatewayDr
 }
 
 /// Settles which ports the Services before Gateways have.
-fn settle_fronts(drafts: &mut [GatewayDraft], before: &mut BTreeMap<Name, Targets>) {
+fn settle_fronts(drafts: &mut [GatewayDraft], before: &mut BTreeMap<Name, Targets>, http3: bool) {
     let each = drafts.iter_mut().filter_map(|draft| {
         let ports = draft.listeners.iter().filter_map(|l| l.port_wanted).collect();
-        Some((name_of(&*draft.object), draft.front.as_mut()?, ports))
+        let secure =
+            draft.listeners.iter().filter(|l| http3 && l.protocol == Protocol::Tls && l.mode == Mode::Requests);
+        let twins = secure.filter_map(|l| l.port_wanted).map(|(_, port)| port).collect();
+        Some((name_of(&*draft.object), draft.front.as_mut()?, Wish { ports, twins }))
     });
     front::settle(each.collect(), before);
 }

@@ -116,12 +116,20 @@ fn targets(service: &Service) -> Targets {
     each.collect()
 }
 
+/// The ports that a Gateway wants.
+#[derive(Debug, Default)]
+pub(super) struct Wish {
+    pub(super) ports: BTreeSet<Port>,
+    /// Those of TCP that are to be there by UDP, too, with the same port behind them, where nobody else wants that: for HTTP/3.
+    pub(super) twins: BTreeSet<u16>,
+}
+
 /// Settles the replica's port for each port of the Gateways, the oldest first. What the Services have is kept; else what was settled in this
 /// life, so that it does not change while a Service is being made.
-pub(super) fn settle(gateways: Vec<(Name, &mut Front, BTreeSet<Port>)>, before: &mut BTreeMap<Name, Targets>) {
+pub(super) fn settle(gateways: Vec<(Name, &mut Front, Wish)>, before: &mut BTreeMap<Name, Targets>) {
     let mut used: BTreeSet<u16> = BTreeSet::new();
     let mut open = Vec::new();
-    for (name, front, ports) in gateways {
+    for (name, front, Wish { ports, twins }) in gateways {
         let settled = before.remove(&name).unwrap_or_default();
         for port in &ports {
             let had = front.targets.get(port).or_else(|| settled.get(port)).copied();
@@ -129,16 +137,21 @@ pub(super) fn settle(gateways: Vec<(Name, &mut Front, BTreeSet<Port>)>, before: 
                 front.wanted.insert(*port, target);
             }
         }
-        open.push((name, front, ports));
+        open.push((name, front, ports, twins));
     }
     before.clear();
     let mut free = TARGETS.filter(|target| !used.contains(target)).collect::<Vec<_>>().into_iter();
-    for (name, front, ports) in open {
+    for (name, front, ports, twins) in open {
         for port in ports {
             if !front.wanted.contains_key(&port)
                 && let Some(target) = free.next()
             {
                 front.wanted.insert(port, target);
+            }
+        }
+        for port in twins {
+            if let Some(target) = front.wanted.get(&(false, port)).copied() {
+                front.wanted.entry((true, port)).or_insert(target);
             }
         }
         before.insert(name, front.wanted.clone());
@@ -177,7 +190,10 @@ mod tests {
         };
         let mut before = BTreeMap::new();
         let mut settled = |all: &mut [(&str, Front, &[u16])]| -> Vec<Vec<u16>> {
-            let gateways = all.iter_mut().map(|(at, front, wish)| (name(at), front, ports(wish))).collect();
+            let gateways = all
+                .iter_mut()
+                .map(|(at, front, wish)| (name(at), front, Wish { ports: ports(wish), ..Wish::default() }));
+            let gateways = gateways.collect();
             settle(gateways, &mut before);
             all.iter().map(|(_, front, _)| front.wanted.values().copied().collect()).collect()
         };
@@ -191,6 +207,18 @@ mod tests {
         assert_eq!(clash, [[20_005], [20_000]]);
         let odd = settled(&mut [("a", has(&[(80, 22)]), &[80])]);
         assert_eq!(odd, [[20_000]], "nobody makes us listen elsewhere");
+    }
+
+    #[test]
+    fn http3_has_the_port_of_https_by_udp_unless_a_udp_listener_wants_it() {
+        let settled = |ports: &[Port]| {
+            let wish = Wish { ports: ports.iter().copied().collect(), twins: BTreeSet::from([443]) };
+            let mut front = Front::default();
+            settle(vec![(("a".to_owned(), "b".to_owned()), &mut front, wish)], &mut BTreeMap::new());
+            front.wanted.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(settled(&[(false, 443)]), [((false, 443), 20_000), ((true, 443), 20_000)]);
+        assert_eq!(settled(&[(false, 443), (true, 443)]), [((false, 443), 20_000), ((true, 443), 20_001)]);
     }
 
     #[test]

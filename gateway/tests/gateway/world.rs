@@ -49,6 +49,8 @@ pub(crate) struct Made<'a> {
     pub(crate) traces: Option<atoll_gateway::TracesTo>,
     /// Whose connections begin with a PROXY protocol header.
     pub(crate) proxies: Vec<IpNet>,
+    /// HTTP/3 is served beside HTTPS.
+    pub(crate) http3: bool,
     /// Each Gateway has a Service.
     pub(crate) service: bool,
     /// The GatewayClasses of its fleet; none: all.
@@ -74,6 +76,7 @@ impl Default for Made<'_> {
             access: None,
             traces: None,
             proxies: Vec::new(),
+            http3: true,
             service: false,
             classes: &[],
             ingress_classes: Vec::new(),
@@ -182,6 +185,7 @@ impl World {
             pool: made.pool,
             traces: made.traces,
             proxies: made.proxies,
+            http3: made.http3,
             service: made.service,
             own: vec!["127.0.0.1".parse().unwrap(), "fd00::7".parse().unwrap()],
             node: Some("node-1".to_owned()),

@@ -49,7 +49,8 @@ fn built_of(all: &[Value], pool: &[IpNet]) -> Built {
         json!({"kind": "GatewayClass", "metadata": {"name": "atoll"}, "spec": {"controllerName": "atoll.dev/gateway"}});
     let objects = objects(&[all, &[class]].concat());
     let taken = Unopened { foreign: false, why: "taken".to_owned() };
-    let ports = Ports { http: 8080, https: 8443, failed: BTreeMap::from([(Slot::Tcp(None, 99), taken)]) };
+    let ports =
+        Ports { http: 8080, https: 8443, failed: BTreeMap::from([(Slot::Tcp(None, 99), taken)]), ..Ports::default() };
     let mut topology = Topology::default();
     topology.settings.default_set = "prod".to_owned();
     let topology = Arc::new(topology);
