@@ -16,7 +16,12 @@ const CLIENTS_MAX: usize = 65_536;
 
 /// Where clients were sent.
 #[derive(Default)]
-pub(crate) struct Affinities(Mutex<HashMap<(Arc<str>, IpAddr), (IpAddr, Instant)>>);
+pub(crate) struct Affinities(Mutex<HashMap<Whose, Kept>>);
+
+/// A Service and its client.
+type Whose = (Arc<str>, IpAddr);
+/// An endpoint, and until when.
+type Kept = (IpAddr, Instant);
 
 impl Affinities {
     /// The endpoint that a client was sent to, if that was within `timeout`.
