@@ -136,6 +136,8 @@ pub(crate) struct Gateway {
     pub(crate) default_certificate: Option<(String, String)>,
     /// Of TCP, and of UDP.
     pub(crate) ingress_services: [Option<(String, String)>; 2],
+    /// The Unix socket where the next process asks for the listening sockets; absent: in the data directory.
+    pub(crate) handover: Option<PathBuf>,
 }
 
 /// An access log.

@@ -15,6 +15,7 @@ mod descriptors;
 mod embedded;
 mod error;
 mod files;
+mod handover;
 mod run;
 mod signals;
 mod site;

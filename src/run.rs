@@ -20,7 +20,7 @@ pub(crate) use crate::crds::crds;
 pub(crate) use agent::{AgentOptions, agent};
 pub(crate) use copies::engine;
 pub(crate) use dns::{DnsParts, dns, run_dns};
-pub(crate) use gateway::{GatewayParts, gateway, run_gateway};
+pub(crate) use gateway::{GatewayParts, gateway, leave, run_gateway};
 pub(crate) use hub::{HubParts, hub, run_hub, settings};
 pub(crate) use part::Part;
 

@@ -50,6 +50,10 @@ pub(crate) struct Setup {
     /// For certificate and topology.
     pub(crate) dir: Option<PathBuf>,
     pub(crate) connect: Arc<dyn Connect>,
+    /// Where agents' relay connections are kept.
+    pub(crate) relays: RelayTable,
+    /// Until when the hub is followed and told: whoever ends speaks for the site no more, while its relays go on.
+    pub(crate) follow_until: CancellationToken,
 }
 
 /// What the part gets of it.
@@ -103,11 +107,12 @@ pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &Canc
         let way = way.clone();
         async move { way.channel().await }
     };
-    let (topology, line, following) = follow(Follow { hub_id, dir: setup.dir }, dial, reports, shutdown.clone()).await;
+    let (topology, line, following) =
+        follow(Follow { hub_id, dir: setup.dir }, dial, reports, setup.follow_until).await;
     tasks.spawn(following);
     tasks.spawn(revoke(topology.clone(), revocations, shutdown.clone()));
 
-    let (relays, routes) = (RelayTable::default(), Routes::default());
+    let (relays, routes) = (setup.relays, Routes::default());
     tasks.spawn(relay::serve(setup.relay, identity.clone(), relays.clone(), shutdown.clone()));
     let of = |snapshot: &Snapshot| Some(Arc::clone(&snapshot.topology));
     tasks.spawn(probe_members(Arc::clone(&setup.connect), topology.clone(), of, routes.clone(), shutdown.clone()));

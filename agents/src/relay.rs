@@ -1,16 +1,17 @@
 //! Relay connections: one to the hub, one to each DNS server and gateway that the hub names.
 //!
 //! In: the sites wanted. Out: connections on which we serve CONNECT into the member. They are kept while the hub is silent,
-//! and found again after a restart without it, from what was stored. After a renewal new ones are opened before the old end.
+//! and found again after a restart without it, from what was stored. After a renewal new ones are opened before the old end, and where a site
+//! asks for one more, as its process does that gives its place to the next, that is opened beside the one there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::topology::Site;
-use atoll_reach::{Allow, Connect, Expect, Keepalive, RELAY_ALPN, TlsIdentity, host_and_port, serve_relay};
-use tokio::sync::watch;
+use atoll_reach::{AGAIN, Allow, Connect, Expect, Keepalive, RELAY_ALPN, TlsIdentity, host_and_port, serve_relay};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(60);
 /// More sites than this are not served.
 const SITES_MAX: usize = 64;
+/// Older connections to one site that go on beside the newest.
+const OLDER_MAX: usize = 3;
 
 /// Keeps the relay connections.
 #[derive(Clone)]
@@ -105,20 +108,38 @@ impl Relays {
         for (address, expect) in wanted {
             kept.entry(address.clone()).or_insert_with(|| {
                 let token = shutdown.child_token();
-                tracker.spawn(self.clone().one(address, expect, token.clone()));
+                tracker.spawn(self.clone().one(address, expect, tracker.clone(), token.clone()));
                 token
             });
         }
     }
 
-    /// One connection, opened again whenever it ends.
-    async fn one(self, address: String, expect: Expect, shutdown: CancellationToken) {
+    /// One connection, opened again whenever it ends, and beside it when the site wants one more.
+    async fn one(self, address: String, expect: Expect, tracker: TaskTracker, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+        let mut older: VecDeque<CancellationToken> = VecDeque::new();
         while !shutdown.is_cancelled() {
-            let started = Instant::now();
-            let ended = self.once(&address, expect.clone(), &shutdown).await;
-            if let Err(error) = ended {
-                tracing::debug!(address, %error, "relay connection ended");
+            let (started, again, end) = (Instant::now(), Arc::new(Notify::new()), shutdown.child_token());
+            let once = self.clone().once(address.clone(), expect.clone(), Arc::clone(&again), end.clone());
+            let mut running = tracker.spawn(once);
+            let ended = tokio::select! {
+                ended = &mut running => Some(ended),
+                () = again.notified() => None,
+            };
+            match ended {
+                Some(Ok(Err(error))) => tracing::debug!(address, %error, "relay connection ended"),
+                Some(_) => {}
+                None => {
+                    // What flows through the old one goes on there, until its end.
+                    tracing::debug!(address, "the site wants one more relay connection");
+                    older.push_back(end);
+                    if older.len() > OLDER_MAX
+                        && let Some(oldest) = older.pop_front()
+                    {
+                        oldest.cancel();
+                    }
+                    continue;
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.after(started.elapsed())) => {}
@@ -127,8 +148,14 @@ impl Relays {
         }
     }
 
-    async fn once(&self, address: &str, expect: Expect, shutdown: &CancellationToken) -> io::Result<()> {
-        let (host, port) = host_and_port(address).ok_or_else(|| io::Error::other("not host:port"))?;
+    async fn once(
+        self,
+        address: String,
+        expect: Expect,
+        again: Arc<Notify>,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        let (host, port) = host_and_port(&address).ok_or_else(|| io::Error::other("not host:port"))?;
         let dial = async {
             let tcp = self.connect.connect(host, port).await?;
             self.tls.connect(tcp, host, expect, &[RELAY_ALPN]).await
@@ -141,10 +168,27 @@ impl Relays {
             return Err(io::Error::other("the site does not relay"));
         }
         self.live.inc();
-        let (allow, connect) = (Arc::clone(&self.allow), Arc::clone(&self.connect));
+        let allow: Arc<dyn Allow> = Arc::new(Again { allow: Arc::clone(&self.allow), again });
+        let connect = Arc::clone(&self.connect);
         let ended = serve_relay(secured.stream, allow, connect, Keepalive::default(), shutdown.clone()).await;
         self.live.dec();
         ended
+    }
+}
+
+/// Hears a site that wants one more connection, where it asks for a stream to a name that nobody has.
+struct Again {
+    allow: Arc<dyn Allow>,
+    again: Arc<Notify>,
+}
+
+impl Allow for Again {
+    fn allow(&self, host: &str, port: u16) -> Result<(String, u16), String> {
+        if host == AGAIN {
+            self.again.notify_one();
+            return Err("one more connection is opened".to_owned());
+        }
+        self.allow.allow(host, port)
     }
 }
 
@@ -154,4 +198,27 @@ async fn later(token: CancellationToken, after: Duration, shutdown: Cancellation
         () = shutdown.cancelled() => {}
     }
     token.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Everything;
+
+    impl Allow for Everything {
+        fn allow(&self, host: &str, port: u16) -> Result<(String, u16), String> {
+            Ok((host.to_owned(), port))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_site_that_wants_one_more_connection_is_heard_and_led_nowhere_by_that() {
+        let again = Arc::new(Notify::new());
+        let allow = Again { allow: Arc::new(Everything), again: Arc::clone(&again) };
+        assert_eq!(allow.allow("10.0.0.1", 80).unwrap(), ("10.0.0.1".to_owned(), 80));
+        assert!(futures::poll!(std::pin::pin!(again.notified())).is_pending());
+        allow.allow(AGAIN, 1).unwrap_err();
+        again.notified().await;
+    }
 }

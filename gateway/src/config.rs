@@ -123,7 +123,7 @@ impl Default for Limits {
             headers_max: 100,
             uri_bytes_max: 16 * 1024,
             streams_max: 128,
-            drain: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The commands that run something: `up`, and one part each: `hub`, `dns`, `gateway`, `agent`, with the verbs that belong to a part.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::failure::{Failure, Outcome};
 use super::output::Output;
@@ -106,6 +107,9 @@ pub(crate) struct Gateway {
     /// The configuration (docs/configuration.md)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Take the place of the gateway that runs with this configuration: its sockets, without a lost connection
+    #[arg(long)]
+    take_over: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -126,10 +130,23 @@ enum GatewayVerb {
     Disable(gateway::Hold),
     /// Use a cluster or endpoint again
     Enable(gateway::Hold),
+    /// Let a running gateway say that it is not ready, and wait, before it is told to end
+    Leave(Leave),
     /// Print Ingresses as Gateway API objects, and on stderr what has no target
     ImportIngress(import_ingress::ImportIngress),
     /// Replay a log through the old ingress and Atoll and compare what they answer
     Shadow(shadow::Shadow),
+}
+
+/// Let a running gateway say that it is not ready.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Leave {
+    /// Its configuration
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// So many seconds, in which balancers see it
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    wait: u64,
 }
 
 impl Gateway {
@@ -146,7 +163,8 @@ impl Gateway {
             Some(GatewayVerb::Enable(hold)) => hold.run(globals, None).await,
             Some(GatewayVerb::Shadow(shadow)) => shadow.run(globals).await,
             Some(GatewayVerb::ImportIngress(import)) => import.run(globals).await,
-            None => Ok(run::gateway(self.config).await?),
+            Some(GatewayVerb::Leave(leave)) => Ok(run::leave(leave.config, Duration::from_secs(leave.wait)).await?),
+            None => Ok(run::gateway(self.config, self.take_over).await?),
         }
     }
 }

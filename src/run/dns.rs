@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use atoll_dns::Files;
-use atoll_reach::{Accept, Connect, System};
+use atoll_reach::{Accept, Connect, RelayTable, System};
 use kube::Client;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -52,6 +52,8 @@ pub(crate) async fn run_dns(config: &Config, parts: DnsParts, shutdown: Cancella
         standing: config.standing.clone(),
         dir: parts.dir.clone(),
         connect: Arc::clone(&connect),
+        follow_until: shutdown.clone(),
+        relays: RelayTable::default(),
     };
     let common = site::start(setup, &mut tasks, &shutdown).await;
     let (udp, tcp) = parts.port.split()?;

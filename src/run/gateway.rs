@@ -5,9 +5,10 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use atoll_reach::{Accept, Connect, System, host_and_port};
+use atoll_reach::{Accept, Connect, Listen, RelayTable, System, host_and_port};
 use kube::Client;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -15,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Part, dns::hub_api, own};
 use crate::admin::{self, Admin, Slot};
-use crate::bind::{self, Strict};
 use crate::config::{self, Config};
 use crate::error::Exit;
+use crate::handover::{self, Place};
 use crate::site::{self, Setup};
 use crate::telemetry::Metrics;
 use crate::{signals, telemetry};
@@ -31,6 +32,10 @@ pub(crate) struct GatewayParts {
     pub(crate) http: Box<dyn Accept>,
     pub(crate) https: Box<dyn Accept>,
     pub(crate) relay: Box<dyn Accept>,
+    /// Agents' relay connections.
+    pub(crate) relays: RelayTable,
+    /// Opens the ports of Gateways.
+    pub(crate) listen: Arc<dyn Listen>,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) metrics: Metrics,
     /// Holds the handle while it runs.
@@ -57,6 +62,8 @@ pub(crate) async fn run_gateway(
         standing: config.standing.clone(),
         dir: parts.dir.clone(),
         connect: Arc::clone(&connect),
+        follow_until: shutdown.clone(),
+        relays: parts.relays,
     };
     // Agents' relay connections last as long as requests that are still open.
     let site_end = CancellationToken::new();
@@ -90,7 +97,7 @@ pub(crate) async fn run_gateway(
         dialer: common.dialer,
         report: common.report,
         connect,
-        listen: Arc::new(System::default()),
+        listen: parts.listen,
         http: parts.http,
         https: parts.https,
         client: parts.client,
@@ -164,35 +171,60 @@ fn pod_addresses(at: SocketAddr, said: Option<String>) -> anyhow::Result<Vec<IpA
     }
 }
 
-/// Runs the gateway until a signal.
+/// Runs the gateway until a signal, or until the next one has its place. `take_over`: in the place of one that runs.
 ///
 /// # Errors
-/// A configuration or port that can't be used.
-pub(crate) async fn gateway(file: Option<PathBuf>) -> anyhow::Result<()> {
+/// A configuration or port that can't be used; a running gateway that refuses, and goes on.
+pub(crate) async fn gateway(file: Option<PathBuf>, take_over: bool) -> anyhow::Result<()> {
     telemetry::log("info,kube_client=off");
     let config = Config::read(file.as_deref())?;
     let client = hub_api(&config, "gateway").await?;
     let hub = config.hub.clone().unwrap_or_else(|| config.listen.hub.at.to_string());
     let dir = config.data_dir.as_deref().map(config::data_dir).transpose()?;
-    let http = bind::accept(config.listen.http, Strict::Always)?;
-    let https = bind::accept(config.listen.https, Strict::Always)?;
-    let relay = bind::accept(config.listen.gateway_relay, Strict::Always)?;
-    let admin_port = bind::accept(config.listen.admin, Strict::Always)?;
+    let place = Place::find(place_of(&config, dir.as_deref()), take_over).await?;
+    let http = place.accept(config.listen.http)?;
+    let https = place.accept(config.listen.https)?;
+    let relay = place.relay(config.listen.gateway_relay)?;
+    let admin_port = place.accept(config.listen.admin)?;
     let shutdown = signals::shutdown()?;
     let (metrics, slot) = (Metrics::default(), Slot::<atoll_gateway::Server>::default());
     let seen = Arc::clone(&slot);
-    let ready: admin::Check = Box::new(move || seen.load().as_ref().is_some_and(|server| server.is_ready()));
+    let has_table = move || seen.load().as_ref().is_some_and(|server| server.is_ready());
+    let (is_wanted, ends, table) = (place.is_wanted(), shutdown.clone(), has_table.clone());
+    let ready: admin::Check = Box::new(move || table() && is_wanted() && !ends.is_cancelled());
     let gateway = Some(Arc::clone(&slot));
     let admin = Admin { metrics: metrics.clone(), checks: vec![("gateway", ready)], gateway, ..Admin::default() };
-    let admin = Part::start("admin port", &shutdown, |end| admin::serve(admin_port, admin, end));
+    // It says that it is not ready for as long as it drains.
+    let admin = Part::start("admin port", &CancellationToken::new(), |end| admin::serve(admin_port, admin, end));
     tracing::info!(http = %http.local_addr(), https = %https.local_addr(), hub, "gateway");
     let instance = site::instance("gateway", config.site.as_deref());
     let dir = own(dir.as_deref(), "gateway");
-    let parts = GatewayParts { instance, hub, client, http, https, relay, dir, metrics, slot };
+    let (listen, relays) = (place.ports(), RelayTable::default());
+    let place = Part::start("handover", &shutdown, |_| place.hold(has_table, relays.clone(), shutdown.clone()));
+    let parts = GatewayParts { instance, hub, client, http, https, relay, relays, listen, dir, metrics, slot };
     let ended = run_gateway(&config, parts, shutdown.child_token()).await;
     shutdown.cancel();
+    let held = place.end().await;
     admin.end().await?;
-    ended
+    ended.and(held)
+}
+
+/// Where gateways with this configuration find one another.
+fn place_of(config: &Config, dir: Option<&Path>) -> Option<PathBuf> {
+    handover::path(config.gateway.handover.as_deref(), own(dir, "gateway").as_deref())
+}
+
+/// Tells the gateway with this configuration to say that it is not ready, and waits until balancers have seen that.
+///
+/// # Errors
+/// No gateway runs there.
+pub(crate) async fn leave(file: Option<PathBuf>, wait: Duration) -> anyhow::Result<()> {
+    let config = Config::read(file.as_deref())?;
+    let dir = config.data_dir.as_deref().map(config::data_dir).transpose()?;
+    let nowhere = || Exit::Usage("set dataDir or gateway.handover, where the running gateway is found".to_owned());
+    handover::leave(&place_of(&config, dir.as_deref()).ok_or_else(nowhere)?).await?;
+    tokio::time::sleep(wait).await;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, bail};
 use atoll_api::names::ServiceName;
 use atoll_demo::Member;
 use atoll_federation::{Hub, Published};
-use atoll_reach::{Accept, listener};
+use atoll_reach::{Accept, RelayTable, System, listener};
 use futures::future::{join_all, try_join_all};
 use kube::Client;
 use tokio::sync::{oneshot, watch};
@@ -273,6 +273,8 @@ impl Federation {
             dir: Some(self.dir.join("gateway")),
             metrics: self.metrics.clone(),
             slot: Arc::clone(&self.gateway_slot),
+            relays: RelayTable::default(),
+            listen: Arc::new(System::default()),
         };
         let config = self.config.clone();
         Ok(Part::vital("gateway", &self.shutdown, &self.shutdown, |end| async move {

@@ -109,6 +109,9 @@ struct Inner {
     keepalive: Keepalive,
 }
 
+/// A stream to this name, which nobody has (RFC 2606), asks the agent for one more connection.
+pub const AGAIN: &str = "again.relay.invalid";
+
 impl Default for RelayTable {
     fn default() -> Self {
         Self::new(Keepalive::default())
@@ -140,6 +143,13 @@ impl RelayTable {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changed.subscribe()
+    }
+
+    /// Asks each agent for one more connection, which comes to whoever listens at the relay port by then. Takes at most 8 s.
+    pub async fn ask_again(&self) {
+        // Whoever knows the name refuses it, and comes again; an older agent refuses it, and does not.
+        let asks = self.clusters().into_iter().map(|cluster| async move { drop(self.open(&cluster, AGAIN, 1).await) });
+        futures::future::join_all(asks).await;
     }
 
     /// Opens a stream to `host:port` as seen from inside the cluster. Takes at most 8 s. Cancel safe.

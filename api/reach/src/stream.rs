@@ -54,6 +54,11 @@ pub trait Listen: Send + Sync {
     /// # Errors
     /// As `bind`'s: the address is taken, not ours, or not permitted.
     async fn udp(&self, addr: SocketAddr) -> io::Result<UdpSocket>;
+
+    /// A UDP socket that was bound there is not wanted any more. Who keeps an account of sockets hears so; others need not.
+    fn closed_udp(&self, addr: SocketAddr) {
+        let _ = addr;
+    }
 }
 
 /// A UDP socket that hears `server` alone, on a port of the system's choice. Waits for nobody where `listen` doesn't.

@@ -8,6 +8,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use atoll_reach::{BoxStream, again};
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
@@ -28,6 +29,9 @@ use crate::progress::{Alarm, Patience};
 
 /// So much of a body that nobody wanted is read, so that the connection can be used again.
 const UNWANTED_BYTES_MAX: usize = 256 * 1024;
+/// So long a connection without a request is kept after the stop: a request that is on its way already gets its answer, and hears of the end
+/// by that.
+const LAST_CALL: Duration = Duration::from_secs(5);
 
 /// A client's connection.
 pub(super) struct Connection {
@@ -110,7 +114,8 @@ impl Connection {
         let limits = &self.plane.limits;
         let (fields_max, bytes_max, within) = (limits.headers_max, limits.header_bytes_max, limits.header_timeout);
         let until = Instant::now() + within;
-        let Self { reader, head, alarm, stopped, .. } = self;
+        let Self { reader, head, alarm, stop, stopped, .. } = self;
+        let mut last_call = None;
         let Some(reader) = reader else { return Ok(false) };
         let read = poll_fn(|cx| {
             loop {
@@ -128,8 +133,11 @@ impl Connection {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Ended::Stream(error))),
                     Poll::Pending => {}
                 }
-                if reader.buffer.is_empty() && stopped.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Ok(false));
+                if reader.buffer.is_empty() && (stop.is_cancelled() || stopped.as_mut().poll(cx).is_ready()) {
+                    let last = *last_call.get_or_insert_with(|| Instant::now() + LAST_CALL);
+                    if alarm.rings(last.min(until), cx) {
+                        return Poll::Ready(Ok(false));
+                    }
                 }
                 if alarm.rings(until, cx) {
                     return Poll::Ready(Err(Ended::Late));
@@ -295,7 +303,7 @@ impl Connection {
 /// What is written behind something else is copied if it is this short.
 const COPIED: usize = 4096;
 /// How long a client may take to read why it was refused.
-const LINGER_MAX: std::time::Duration = std::time::Duration::from_millis(500);
+const LINGER_MAX: Duration = Duration::from_millis(500);
 
 enum Ended {
     Bad(Bad),

@@ -98,6 +98,8 @@ impl Doors {
 
     async fn open(&mut self, slot: Slot, at: SocketAddr) -> std::io::Result<()> {
         let socket = self.listening.listen.udp(at).await?.into_std()?;
+        // Its connections can't be moved: another process that takes our place opens the port once they have ended here.
+        self.listening.listen.closed_udp(at);
         let socket = TokioRuntime.wrap_udp_socket(socket)?;
         let (stop, now) = (self.listening.plane.drain.child_token(), CancellationToken::new());
         let (listening, stopped, hurried) = (self.listening.clone(), stop.clone(), now.clone());

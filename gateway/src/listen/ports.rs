@@ -30,11 +30,15 @@ impl OpenPorts {
 
     /// Opens and closes until the ports open are those wanted. Returns those that could not be opened.
     pub(crate) async fn settle(&mut self, wanted: &BTreeSet<Slot>) -> BTreeMap<Slot, Unopened> {
+        let (shared, listen) = (self.ip, &self.listening.listen);
         self.open.retain(|slot, stop| {
             let keep = wanted.contains(slot);
             if !keep {
                 tracing::info!(%slot, "listener closed");
                 stop.cancel();
+                if let Slot::Udp(ip, port) = slot {
+                    listen.closed_udp(SocketAddr::new(ip.unwrap_or(shared), *port));
+                }
             }
             keep
         });

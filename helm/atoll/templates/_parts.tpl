@@ -73,7 +73,7 @@ spec:
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels: {{- include "atoll.select" . | nindent 8 }}
-  terminationGracePeriodSeconds: 30
+  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds | default 30 }}
   securityContext:
     runAsNonRoot: true
     runAsUser: 65532
@@ -85,6 +85,11 @@ spec:
     image: "{{ .root.Values.image.repository }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}"
     imagePullPolicy: {{ .root.Values.image.pullPolicy }}
     args: [{{ .part }}, --config, /etc/atoll/config.yaml]
+    {{- with .preStop }}
+    lifecycle:
+      preStop:
+        exec: {command: {{ toJson . }}}
+    {{- end }}
     ports: {{- toYaml .ports | nindent 4 }}
     {{- with .env }}
     env: {{- toYaml . | nindent 4 }}

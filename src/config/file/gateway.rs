@@ -1,6 +1,7 @@
 //! What the file says to the gateway.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -36,6 +37,7 @@ pub(super) struct FileGateway {
     ingress_default_certificate: Option<String>,
     ingress_tcp_services: Option<String>,
     ingress_udp_services: Option<String>,
+    handover: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +81,7 @@ struct FileLimits {
     body_seconds: Option<u64>,
     write_seconds: Option<u64>,
     idle_seconds: Option<u64>,
+    drain_seconds: Option<u64>,
 }
 
 impl FileGateway {
@@ -118,6 +121,7 @@ impl FileGateway {
             .collect::<anyhow::Result<Vec<_>>>()?
             .try_into()
             .unwrap_or_default(),
+            handover: self.handover,
         })
     }
 }
@@ -193,6 +197,7 @@ impl FileLimits {
             body_timeout: time("bodySeconds", self.body_seconds, default.body_timeout)?,
             write_timeout: time("writeSeconds", self.write_seconds, default.write_timeout)?,
             idle_timeout: time("idleSeconds", self.idle_seconds, default.idle_timeout)?,
+            drain: time("drainSeconds", self.drain_seconds, default.drain)?,
             ..default
         })
     }
