@@ -13,6 +13,9 @@
 //!   idle WAY AT HOST COUNT PID FOLDER  connections that ask once and stay
 //!   changes HUB AT COUNT RATE          changes of routes, endpoints and certificates until they are seen in answers
 //!   alone FOLDER                       Atoll's gateway before one endpoint, on ports that it says, its certificate in FOLDER
+//!   failure RATE FOLDER                Atoll's gateway before two clusters in namespaces, whose pods are killed and cut off
+//!   handover PROGRAM RATE COUNT FOLDER Atoll's program as a gateway that gives its place to the next process COUNT times
+//!   pod AT FOLDER                      one of these pods; which POSTs reached it is in FOLDER
 //!   smuggling COUNT SEED FOLDER        COUNT mutated requests through Atoll, nginx and HAProxy: what their endpoints read otherwise, into FOLDER
 //! ```
 //!
@@ -20,6 +23,8 @@
 
 mod bare;
 mod changes;
+mod failure;
+mod handover;
 mod hub;
 mod load;
 mod multiplexed;
@@ -46,7 +51,9 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // The generator and the bare proxy are of one thread; the gateway runs as it does in the product.
     let mut builder = match words.first().map(String::as_str) {
-        Some("serve" | "hub" | "alone" | "smuggling") => tokio::runtime::Builder::new_multi_thread(),
+        Some("serve" | "hub" | "alone" | "smuggling" | "failure" | "handover") => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let done = builder.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(command(&words)));
@@ -92,6 +99,12 @@ async fn command(words: &[String]) -> Result<()> {
         }
         "changes" => changes::run(word(1)?, word(2)?.parse()?, word(3)?.parse()?, word(4)?.parse()?).await,
         "alone" => smuggling::alone(Path::new(word(1)?)).await,
+        "failure" => failure::run(word(1)?.parse()?, Path::new(word(2)?)).await,
+        "handover" => {
+            let (program, folder) = (Path::new(word(1)?), Path::new(word(4)?));
+            handover::run(program, word(2)?.parse()?, word(3)?.parse()?, folder).await
+        }
+        "pod" => failure::pod::serve(word(1)?.parse()?, Path::new(word(2)?)).await,
         "smuggling" => smuggling::run(word(1)?.parse()?, word(2)?.parse()?, Path::new(word(3)?)).await,
         other => Err(format!("`{other}` is no command").into()),
     }
