@@ -41,14 +41,14 @@ struct Stage {
     admin: SocketAddr,
 }
 
-fn free() -> SocketAddr {
-    Std::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+fn free() -> Result<SocketAddr> {
+    Ok(Std::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 impl Stage {
     async fn new() -> Result<Self> {
         let place = Place::new()?;
-        let [hub, http, https, relay, admin] = [(); 5].map(|()| free());
+        let (hub, http, https, relay, admin) = (free()?, free()?, free()?, free()?, free()?);
         let any = "'127.0.0.1:0'";
         let listen = format!(
             "listen: {{api: {any}, hub: '{hub}', dns: {any}, http: {any}, https: {any}, console: {any}, dnsRelay: {any}, \
