@@ -1,4 +1,4 @@
-//! What people see of a login that is none of the provider's: where they are sent, what they are told, and who is sent at all. Pure.
+//! What people see of a login that is none of the provider's: where they are sent, what they are told, and who is sent at all.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};

@@ -1,4 +1,4 @@
-//! What Envoy's protocols carry beside messages: attributes of requests and answers, and metadata that filters leave for each other. Pure.
+//! What Envoy's protocols carry beside messages: attributes of requests and answers, and metadata that filters leave for each other.
 //!
 //! In: a request, an answer, what a processor or an authorisation server said. Out: `google.protobuf.Struct`s. Sources: google.protobuf
 //! (struct.proto), envoy.config.core.v3 (base.proto, Metadata), Envoy's page "Attributes".
