@@ -88,6 +88,8 @@ impl Default for Config {
 pub struct Limits {
     /// Connections at once, over all listeners; more wait to be accepted.
     pub connections_max: usize,
+    /// Connections at once of one client, an IPv4 address or a /64; one more is closed. 0: as many as like.
+    pub client_connections_max: usize,
     /// A request head must be there within this time, and so long an HTTP/1.1 connection may be idle.
     pub header_timeout: Duration,
     /// So long a request's body may stand still while nothing is answered yet.
@@ -114,6 +116,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 16_384,
+            client_connections_max: 0,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),

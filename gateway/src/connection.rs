@@ -42,6 +42,13 @@ pub(crate) async fn serve(
         let taken = tokio::time::timeout(plane.limits.handshake_timeout, proxy::take_any(&mut stream)).await;
         peer = taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.unwrap_or(peer);
     }
+    // A proxy that is trusted speaks for many.
+    let counted = !plane.trusted.believes(peer.ip());
+    let held = counted.then(|| plane.per_client.enter(peer.ip()));
+    if matches!(held, Some(None)) {
+        plane.metrics.cut(Cut::Connections);
+        return Ok(());
+    }
     let protocol = match slot {
         Slot::Http => Protocol::Http,
         Slot::Https => Protocol::Tls,

@@ -22,6 +22,8 @@ pub(crate) enum Cut {
     Idle,
     /// Waiting for the answers to what it asks on HTTP/2.
     Resets,
+    /// Having no more connections than it may have.
+    Connections,
 }
 
 impl Cut {
@@ -33,6 +35,7 @@ impl Cut {
             Self::Answer => "answer",
             Self::Idle => "idle",
             Self::Resets => "resets",
+            Self::Connections => "connections",
         }
     }
 }
@@ -130,7 +133,7 @@ impl Metrics {
             clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,
             cuts: counters(
                 "atoll_gateway_cut_total",
-                "Clients that did not go on in time, by with what: tls, head, body, answer, idle",
+                "Clients that did not go on in time, by with what: tls, head, body, answer, idle, resets, connections",
                 &["with"],
             )?,
             copies_dropped: counter(

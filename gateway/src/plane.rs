@@ -17,6 +17,7 @@ use crate::config::Limits;
 use crate::endpoint::{Endpoints, Live};
 use crate::health::Health;
 use crate::http3::Heard;
+use crate::listen::PerClient;
 use crate::metrics::Metrics;
 use crate::policy::shares::Shares;
 use crate::policy::{self, Trusted};
@@ -71,6 +72,8 @@ pub(crate) struct Plane {
     pub(crate) traces: Option<Traces>,
     /// Connections of clients that are open.
     pub(crate) connections: Arc<Connections>,
+    /// How many each client has.
+    pub(crate) per_client: Arc<PerClient>,
     /// What it was told at its start, for people.
     pub(crate) told: serde_json::Value,
     /// Copies for mirrors that may be under way at once.

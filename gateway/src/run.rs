@@ -19,7 +19,7 @@ use crate::fleet::Fleet;
 use crate::health::Prober;
 use crate::http3;
 use crate::ingress::Settings;
-use crate::listen::{Listening, OpenPorts};
+use crate::listen::{Listening, OpenPorts, PerClient};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::plane::{Plane, Snapshots};
@@ -125,6 +125,7 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         access,
         traces,
         connections: Arc::default(),
+        per_client: PerClient::new(config.limits.client_connections_max),
         told: views::told(&config),
         copies: Arc::new(Semaphore::new(COPIES_MAX)),
         tracker: TaskTracker::new(),

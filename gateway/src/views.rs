@@ -139,7 +139,7 @@ pub(crate) fn told(config: &Config) -> Value {
         node,
     } = config;
     let limits = json!({
-        "connections": limits.connections_max, "headSeconds": limits.header_timeout.as_secs(),
+        "connections": limits.connections_max, "clientConnections": limits.client_connections_max, "headSeconds": limits.header_timeout.as_secs(),
         "bodySeconds": limits.body_timeout.as_secs(), "writeSeconds": limits.write_timeout.as_secs(),
         "idleSeconds": limits.idle_timeout.as_secs(), "handshakeSeconds": limits.handshake_timeout.as_secs(),
         "headerBytes": limits.header_bytes_max, "headers": limits.headers_max, "targetBytes": limits.uri_bytes_max,

@@ -4,6 +4,7 @@
 //! out the loop waits rather than spin.
 
 mod hello;
+mod per_client;
 mod ports;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use hello::hello;
+pub(crate) use per_client::PerClient;
 pub(crate) use ports::OpenPorts;
 
 use crate::connection::serve;

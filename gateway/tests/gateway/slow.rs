@@ -48,6 +48,35 @@ async fn rest(mut stream: TcpStream) -> String {
     got
 }
 
+#[tokio::test]
+async fn a_client_has_no_more_connections_than_it_may() {
+    let pod = Pod::start("web", "127.24.9.1").await;
+    let made = Made::default();
+    let limits = Limits { client_connections_max: 8, ..made.limits };
+    let world = World::start_as(Made { limits, ..made }).await;
+    world.publish(topology(&[("eu", &[&pod])]), true);
+    world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
+    world.until("x", "/", |a| a.status == 200).await;
+    // Those that asked are gone.
+    let idle = async {
+        while world.gauge("atoll_gateway_connections", &[]) != Some(0.0) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, idle).await.expect("they go");
+    let held = futures::future::join_all((0..8).map(|_| TcpStream::connect(world.http))).await;
+    let mut held: Vec<TcpStream> = held.into_iter().map(Result::unwrap).collect();
+    let mut refused = TcpStream::connect(world.http).await.unwrap();
+    let read = timeout(LONG, refused.read_u8()).await.expect("one more is closed at once");
+    assert!(read.is_err(), "{read:?}");
+    world.until_cut("connections", 1).await;
+    let mut first = held.remove(0);
+    first.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(rest(first).await.starts_with("HTTP/1.1 200"), "who is there stays");
+    drop(held);
+    world.until("x", "/", |a| a.status == 200).await;
+}
+
 type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
 /// A connection that speaks HTTP/2, with little room for each answer.

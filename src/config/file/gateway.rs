@@ -77,6 +77,7 @@ struct FileTrusted {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct FileLimits {
     connections: Option<usize>,
+    client_connections: Option<usize>,
     head_seconds: Option<u64>,
     body_seconds: Option<u64>,
     write_seconds: Option<u64>,
@@ -193,6 +194,7 @@ impl FileLimits {
         };
         Ok(Limits {
             connections_max,
+            client_connections_max: self.client_connections.unwrap_or(default.client_connections_max),
             header_timeout: time("headSeconds", self.head_seconds, default.header_timeout)?,
             body_timeout: time("bodySeconds", self.body_seconds, default.body_timeout)?,
             write_timeout: time("writeSeconds", self.write_seconds, default.write_timeout)?,
