@@ -130,6 +130,8 @@ pub(crate) struct Gateway {
     pub(crate) count_routes: bool,
     /// Where traces go.
     pub(crate) traces: Option<atoll_gateway::TracesTo>,
+    /// Balancers that others own.
+    pub(crate) providers: Vec<atoll_gateway::ProviderSettings>,
     /// IngressClasses that are served beside `atoll`.
     pub(crate) ingress_classes: Vec<String>,
     /// Namespace and name of the Secret for Ingresses' hosts that have no certificate.

@@ -20,6 +20,7 @@ pub mod ingress;
 pub mod kinds;
 pub mod names;
 pub mod ordered;
+pub mod provider;
 pub mod quantity;
 pub mod rdata;
 pub mod records;

@@ -28,7 +28,7 @@ mod zones;
 
 pub use balancer::{
     BALANCER_CLASS, BalancerFacts, BalancerPort, BalancerProblem, BalancerState, Family, PROXY_PROTOCOL,
-    addresses as balancer_addresses, is_balancer,
+    addresses as balancer_addresses, is_balancer, is_balancer_of,
 };
 pub use by_service::ByService;
 pub use member::{BundleReport, DesiredBundle, MemberFacts, StubFacts, StubReport};

@@ -43,6 +43,8 @@ const SAVE_SHARE: u32 = 20;
 /// What building needs.
 pub(crate) struct Builder {
     pub(crate) plane: Arc<Plane>,
+    /// For those who tell balancers that others own.
+    pub(crate) seen: watch::Sender<Option<Objects>>,
     pub(crate) watches: Arc<Watches>,
     pub(crate) topology: watch::Receiver<Followed>,
     /// This replica's name.
@@ -101,6 +103,9 @@ impl Builder {
             if listed || self.has_last_good {
                 let mut edits = self.watches.update(&mut self.objects, built != Some(listed));
                 edits.extend(balancer::derive(&mut self.objects, &topology, &self.fleet, &edits));
+                if listed && self.seen.receiver_count() > 0 {
+                    self.seen.send_replace(Some(self.objects.clone()));
+                }
                 self.watches.until_guarded().await;
                 self.build(&edits, &topology, listed).await;
                 built = Some(listed);

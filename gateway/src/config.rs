@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 
 use crate::policy::Trusted;
-use crate::{Server, TracesTo};
+use crate::{ProviderSettings, Server, TracesTo};
 
 /// What a gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -49,6 +49,8 @@ pub struct Config {
     pub count_routes: bool,
     /// Where traces go; `None`: what clients say of theirs passes untouched.
     pub traces: Option<TracesTo>,
+    /// Balancers that others own.
+    pub providers: Vec<ProviderSettings>,
     /// IngressClasses that are served beside `atoll` and those of our controller.
     pub ingress_classes: Vec<String>,
     /// Namespace and name of the Secret with the certificate of Ingresses' hosts that have none.
@@ -76,6 +78,7 @@ impl Default for Config {
             access_fields: Vec::new(),
             count_routes: false,
             traces: None,
+            providers: Vec::new(),
             ingress_classes: Vec::new(),
             default_certificate: None,
             ingress_services: [None, None],

@@ -12,7 +12,8 @@
 //!
 //! In: listeners, the topology as followed, the dialer into members, a client of the hub's API. Out: answers to requests, statuses, metrics.
 //! Requests never wait for hub or API server: with both dead they go on, through restarts too.
-//! A new filter is a row of `filter::FILTERS`, a new kind of route one of `provider::PROVIDERS`.
+//! A new filter is a row of `filter::FILTERS`, a new kind of route one of `kinds::KINDS`, a new kind of
+//! balancer that others own one of `provider::PROVIDERS`.
 
 mod config;
 mod error;
@@ -27,8 +28,11 @@ mod watch;
 
 mod attach;
 mod balancer;
-mod provider;
+mod kinds;
 mod table;
+
+mod foreign;
+mod provider;
 
 mod session;
 mod status;
@@ -70,5 +74,6 @@ pub use access::ACCESS_FIELDS;
 pub use config::{Config, Limits, Resources};
 pub use error::Error;
 pub use policy::Trusted;
+pub use provider::Settings as ProviderSettings;
 pub use run::{Server, run};
 pub use traces::TracesTo;

@@ -16,6 +16,7 @@ use crate::choose::{Clients, Rooms};
 use crate::endpoint::Endpoints;
 use crate::explain;
 use crate::fleet::Fleet;
+use crate::foreign::Foreign;
 use crate::health::Prober;
 use crate::http3;
 use crate::ingress::Settings;
@@ -26,6 +27,7 @@ use crate::plane::{Plane, Snapshots};
 use crate::policy::shares::Shares;
 use crate::policy::{self, Follow};
 use crate::pool::Pool;
+use crate::provider::Links;
 use crate::retry::Budget;
 use crate::table::{Memory, Ports, Slot};
 use crate::tls::Keys;
@@ -202,8 +204,23 @@ async fn start(
     tasks.spawn(policy::follow(follow, shutdown.clone()));
     let name = config.instance.clone();
     let sources = status::write::Sources { statuses: newest, policies: newest_policies, ingresses: watches.derived() };
+    let client = resources.client.clone();
     tasks.spawn(status::write::run(resources.client, name, fleet.clone(), sources, shutdown.clone()));
+    let (seen, objects) = watch::channel(None);
+    for settings in config.providers {
+        let links = Links {
+            connect: Arc::clone(&resources.connect),
+            client: client.clone(),
+            roots: Arc::clone(&resources.roots),
+        };
+        let (objects, topology) = (objects.clone(), resources.topology.clone());
+        let (client, instance) = (client.clone(), config.instance.clone());
+        let foreign = Foreign { settings, links, client, instance, objects, topology };
+        tasks.spawn(foreign.run(shutdown.clone()));
+    }
+    drop(objects);
     let builder = Builder {
+        seen,
         plane: Arc::clone(plane),
         watches,
         topology: resources.topology,

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::explain::{endpoint, known, room};
 use crate::plane::Plane;
+use crate::provider::Settings as ProviderSettings;
 use crate::table::{ListenerTable, Mode, Slot};
 
 /// Rows that are shown; how many there are in all is said beside them.
@@ -137,7 +138,10 @@ pub(crate) fn told(config: &Config) -> Value {
         service,
         own,
         node,
+        providers,
     } = config;
+    let provider = |p: &ProviderSettings| json!({"name": p.name, "driver": p.driver, "classes": p.classes, "settings": p.settings});
+    let providers: Value = providers.iter().map(provider).collect();
     let limits = json!({
         "connections": limits.connections_max, "clientConnections": limits.client_connections_max, "headSeconds": limits.header_timeout.as_secs(),
         "bodySeconds": limits.body_timeout.as_secs(), "writeSeconds": limits.write_timeout.as_secs(),
@@ -154,7 +158,7 @@ pub(crate) fn told(config: &Config) -> Value {
     json!({
         "ingressClasses": ingress_classes, "ingressDefaultCertificate": certificate,
         "ingressTcpServices": named(tcp), "ingressUdpServices": named(udp),
-        "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "classes": classes,
+        "providers": providers, "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "classes": classes,
         "service": service, "http3": http3, "own": own, "node": node, "limits": limits,
         "trustedProxies": {"cidrs": trusted.cidrs, "hops": trusted.hops},
         "proxyProtocol": proxies, "accessLog": {"fields": access_fields}, "metrics": {"perRoute": count_routes}, "traces": traces,

@@ -46,6 +46,12 @@ impl Explain {
     }
 }
 
+/// Prints the schema of the webhook of balancers that others own.
+pub(crate) fn provider_schema(globals: &Globals) -> Outcome {
+    let schema = atoll_api::provider::schema();
+    globals.output.show(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default())
+}
+
 /// Asks a gateway.
 async fn asked(admin: &str, path: &str, query: &[(&str, Option<&str>)]) -> Outcome<Value> {
     super::admin::get(admin, path, query).await.map_err(|failure| match failure.code {

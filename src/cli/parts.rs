@@ -136,6 +136,8 @@ enum GatewayVerb {
     ImportIngress(import_ingress::ImportIngress),
     /// Replay a log through the old ingress and Atoll and compare what they answer
     Shadow(shadow::Shadow),
+    /// Print the schema of what balancers behind a webhook are told, and what they answer
+    ProviderSchema,
 }
 
 /// Let a running gateway say that it is not ready.
@@ -162,6 +164,7 @@ impl Gateway {
             Some(GatewayVerb::Disable(hold)) => hold.run(globals, Some("disable")).await,
             Some(GatewayVerb::Enable(hold)) => hold.run(globals, None).await,
             Some(GatewayVerb::Shadow(shadow)) => shadow.run(globals).await,
+            Some(GatewayVerb::ProviderSchema) => gateway::provider_schema(globals),
             Some(GatewayVerb::ImportIngress(import)) => import.run(globals).await,
             Some(GatewayVerb::Leave(leave)) => Ok(run::leave(leave.config, Duration::from_secs(leave.wait)).await?),
             None => Ok(run::gateway(self.config, self.take_over).await?),

@@ -52,6 +52,18 @@ fn a_bad_value_is_named_with_its_key_and_what_fits() {
     for (text, words) in [
         ("gateway: {service: true, addresses: [10.0.0.0/24]}", vec!["gateway.service", "gateway.addresses"]),
         ("gateway: {http3: maybe}", vec!["gateway.http3", "maybe"]),
+        (
+            "gateway: {providers: [{name: a, driver: f5, classes: [x]}]}",
+            vec!["gateway.providers: `a`", "driver: `f5`", "webhook, haproxy"],
+        ),
+        (
+            "gateway: {providers: [{name: a, driver: webhook, classes: [x], settings: {url: \"http://lb\"}}]}",
+            vec!["`a`", "https://"],
+        ),
+        (
+            "gateway: {providers: [{name: a, driver: webhook, classes: [gateway], settings: {url: \"https://lb\"}}]}",
+            vec!["classes", "`gateway`"],
+        ),
         ("gateway: {service: maybe}", vec!["gateway.service", "maybe"]),
         ("gateway: {classes: [\"in side\"]}", vec!["gateway.classes", "in side"]),
         ("apx: a", vec!["apx", "apex"]),

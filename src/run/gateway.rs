@@ -88,6 +88,7 @@ pub(crate) async fn run_gateway(
         access_fields: config.gateway.access_log.as_ref().map(|log| log.fields.clone()).unwrap_or_default(),
         count_routes: config.gateway.count_routes,
         traces: config.gateway.traces.clone(),
+        providers: config.gateway.providers.clone(),
         ingress_classes: config.gateway.ingress_classes.clone(),
         default_certificate: config.gateway.default_certificate.clone(),
         ingress_services: config.gateway.ingress_services.clone(),

@@ -19,7 +19,7 @@ const PURE: &[&str] = &[
     "federation/src/placement/transition.rs",
     "federation/src/topology/fold.rs",
     "federation/registry/src/plan.rs",
-    "gateway/src/provider/",
+    "gateway/src/kinds/",
     "gateway/src/status/mod.rs",
     "gateway/src/table/",
 ];

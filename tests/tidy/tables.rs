@@ -1,4 +1,4 @@
-//! The seven extension points: a new entry is one file and one row.
+//! The eight extension points: a new entry is one file and one row.
 //!
 //! In: the files of each module's folder. One of them, or the module's own, holds the table; another one without a row in it is
 //! a breach, as is a table that is gone.
@@ -17,6 +17,7 @@ const TABLES: &[(&str, &str)] = &[
     ("dns/src/transport", "TRANSPORTS"),
     ("src/cli/stub", "RESOLVERS"),
     ("gateway/src/filter", "FILTERS"),
+    ("gateway/src/kinds", "KINDS"),
     ("gateway/src/provider", "PROVIDERS"),
 ];
 

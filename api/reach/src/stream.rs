@@ -5,11 +5,12 @@
 use std::any::Any;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 
 /// A connected byte stream.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + Any {}
@@ -38,6 +39,14 @@ pub trait Connect: Send + Sync {
     /// # Errors
     /// As a TCP connect's; `TimedOut` once the connector's own bound has passed. A retry may help.
     async fn connect(&self, host: &str, port: u16) -> io::Result<BoxStream>;
+
+    /// Connects to a Unix socket.
+    ///
+    /// # Errors
+    /// As a connect's; `Unsupported` where there are none.
+    async fn unix(&self, path: &Path) -> io::Result<BoxStream> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("no Unix sockets here: {}", path.display())))
+    }
 }
 
 /// Opens listeners that appear at run time (Gateway listeners, for example).
@@ -113,6 +122,11 @@ impl Connect for System {
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("connect to {host}:{port} timed out")))??;
         settle(&tcp)?;
         Ok(Box::new(tcp))
+    }
+
+    async fn unix(&self, path: &Path) -> io::Result<BoxStream> {
+        let stream = tokio::time::timeout(self.connect_timeout, UnixStream::connect(path)).await;
+        Ok(Box::new(stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?))
     }
 }
 

@@ -130,14 +130,24 @@ pub struct BalancerProblem {
 
 /// Whether a Service is one that gateways serve.
 pub fn is_balancer(service: &Service) -> bool {
+    is_balancer_of(service, BALANCER_CLASS)
+}
+
+/// Whether a Service is of type LoadBalancer and that class, and stays.
+pub fn is_balancer_of(service: &Service, class: &str) -> bool {
     let Some(spec) = &service.spec else { return false };
-    spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.as_deref() == Some(BALANCER_CLASS)
+    spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.as_deref() == Some(class)
 }
 
 impl BalancerFacts {
     /// What a Service asks for; nothing where it is none of ours.
     pub fn of(service: &Service) -> Option<Self> {
-        let spec = service.spec.as_ref().filter(|_| is_balancer(service))?;
+        Self::read(service).filter(|_| is_balancer(service))
+    }
+
+    /// The same, of whatever class; nothing where it is going.
+    pub fn read(service: &Service) -> Option<Self> {
+        let spec = service.spec.as_ref()?;
         if service.metadata.deletion_timestamp.is_some() {
             return None;
         }

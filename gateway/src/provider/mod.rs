@@ -1,93 +1,82 @@
-//! Kinds of object that make routes. A new one is one file and one row. Pure.
+//! Kinds of balancers that others own: each is told what it is to do, whole, and says by field what of it isn't done. A new one is one file and one
+//! row.
 
-mod grpcroute;
-mod httproute;
-mod ingress;
-mod service;
-mod tcproute;
-mod tlsroute;
-mod udproute;
+mod haproxy;
+mod webhook;
 
 use std::sync::Arc;
 
-use crate::objects::{Kind, Name, Objects};
-use crate::status::RouteObject;
-use crate::table::Draft;
+use async_trait::async_trait;
+use atoll_api::provider::{Answer, Push};
+use atoll_reach::Connect;
+use serde_json::Value;
+
+/// Tells one balancer.
+#[async_trait]
+pub(crate) trait Drive: Send {
+    /// Makes it as `push` says. Saying it again changes nothing.
+    ///
+    /// # Errors
+    /// It can't be reached, or answers what is none: it is to be told again.
+    async fn push(&mut self, push: &Push) -> Result<Answer, String>;
+}
+
+/// A balancer as the configuration names it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Its name, in messages and in what it is told.
+    pub name: String,
+    /// The row of the table.
+    pub driver: String,
+    /// The GatewayClasses of controller `atoll.dev/provider` that it serves; Services name them as `atoll.dev/CLASS`.
+    pub classes: Vec<String>,
+    /// What its driver is told.
+    pub settings: Value,
+}
+
+impl Settings {
+    /// # Errors
+    /// What of it makes no sense.
+    pub fn check(&self) -> Result<(), String> {
+        (self.row()?.check)(&self.settings)
+    }
+
+    fn row(&self) -> Result<&'static Provider, String> {
+        let known: Vec<&str> = PROVIDERS.iter().map(|row| row.driver).collect();
+        let found = PROVIDERS.iter().find(|row| row.driver == self.driver);
+        found.ok_or_else(|| format!("driver: `{}` is none of {}", self.driver, known.join(", ")))
+    }
+
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) fn make(&self, links: &Links) -> Result<Box<dyn Drive>, String> {
+        (self.row()?.make)(self, links)
+    }
+}
+
+/// What drivers are given.
+#[derive(Clone)]
+pub(crate) struct Links {
+    pub(crate) connect: Arc<dyn Connect>,
+    /// The hub's API, for Secrets.
+    pub(crate) client: kube::Client,
+    /// Whom the machine trusts.
+    pub(crate) roots: Arc<rustls::RootCertStore>,
+}
+
+/// Makes who tells one, or says what of the settings makes no sense.
+type Make = fn(&Settings, &Links) -> Result<Box<dyn Drive>, String>;
 
 /// A row of the table.
 pub(crate) struct Provider {
-    /// The kind, as listeners allow it and routes name themselves.
-    pub(crate) kind: &'static str,
-    /// Protocols of listeners that take it.
-    pub(crate) protocols: &'static [&'static str],
-    /// The same as changes name it.
-    pub(crate) row: Kind,
-    /// The names of all objects.
-    pub(crate) names: fn(&Objects) -> Vec<Name>,
-    /// An object, for its status.
-    pub(crate) object: fn(&Objects, &Name) -> Option<Arc<dyn RouteObject>>,
-    /// Attaches one object to the listeners of the draft, and says what became of it; nothing where there is none.
-    pub(crate) provide: fn(&mut Draft<'_>, &Name),
+    /// As the configuration names it.
+    driver: &'static str,
+    check: fn(&Value) -> Result<(), String>,
+    make: Make,
 }
 
-/// Every kind that makes routes.
+/// Every kind of balancer.
 pub(crate) const PROVIDERS: &[Provider] = &[
-    Provider {
-        kind: httproute::KIND,
-        protocols: &["HTTP", "HTTPS"],
-        row: httproute::ROW,
-        names: |objects| objects.routes.names().cloned().collect(),
-        object: |objects, name| objects.routes.at(name).map(|object| Arc::clone(object) as _),
-        provide: httproute::provide,
-    },
-    Provider {
-        kind: grpcroute::KIND,
-        protocols: &["HTTP", "HTTPS"],
-        row: grpcroute::ROW,
-        names: |objects| objects.grpc.names().cloned().collect(),
-        object: |objects, name| objects.grpc.at(name).map(|object| Arc::clone(object) as _),
-        provide: grpcroute::provide,
-    },
-    Provider {
-        kind: ingress::KIND,
-        // No listener of a Gateway takes them.
-        protocols: &[],
-        row: ingress::ROW,
-        names: |objects| objects.derived.live.keys().cloned().collect(),
-        object: |objects, name| objects.ingresses.at(name).map(|object| Arc::clone(object) as _),
-        provide: ingress::provide,
-    },
-    Provider {
-        kind: service::KIND,
-        // They have Gateways of their own, which take nothing else.
-        protocols: &[],
-        row: service::ROW,
-        names: |objects| objects.balancers.all.keys().cloned().collect(),
-        object: |objects, name| objects.gateways.at(name).map(|object| Arc::clone(object) as _),
-        provide: service::provide,
-    },
-    Provider {
-        kind: tlsroute::KIND,
-        protocols: &["TLS"],
-        row: tlsroute::ROW,
-        names: |objects| objects.tls.names().cloned().collect(),
-        object: |objects, name| objects.tls.at(name).map(|object| Arc::clone(object) as _),
-        provide: tlsroute::provide,
-    },
-    Provider {
-        kind: tcproute::KIND,
-        protocols: &["TCP"],
-        row: tcproute::ROW,
-        names: |objects| objects.tcp.names().cloned().collect(),
-        object: |objects, name| objects.tcp.at(name).map(|object| Arc::clone(object) as _),
-        provide: tcproute::provide,
-    },
-    Provider {
-        kind: udproute::KIND,
-        protocols: &["UDP"],
-        row: udproute::ROW,
-        names: |objects| objects.udp.names().cloned().collect(),
-        object: |objects, name| objects.udp.at(name).map(|object| Arc::clone(object) as _),
-        provide: udproute::provide,
-    },
+    Provider { driver: webhook::DRIVER, check: webhook::check, make: webhook::make },
+    Provider { driver: haproxy::DRIVER, check: haproxy::check, make: haproxy::make },
 ];

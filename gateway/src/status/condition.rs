@@ -53,7 +53,7 @@ pub(super) fn merge(
 }
 
 /// The same where nobody else says anything: what is no longer said goes.
-pub(super) fn replace(
+pub(crate) fn replace(
     old: &[Condition],
     verdicts: Vec<Verdict>,
     generation: Option<i64>,

@@ -16,7 +16,7 @@ const LEASE: Duration = Duration::from_secs(15);
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// This replica's part in it.
-pub(super) struct Lead {
+pub(crate) struct Lead {
     api: Api<Lease>,
     /// Of the Lease.
     name: String,
@@ -28,14 +28,14 @@ pub(super) struct Lead {
 }
 
 impl Lead {
-    pub(super) fn new(client: Client, name: String, instance: &str) -> Self {
+    pub(crate) fn new(client: Client, name: String, instance: &str) -> Self {
         // After a restart it is the same holder; whatever its forerunner still writes is refused where it is too old.
         let api = Api::namespaced(client, SYSTEM_NAMESPACE);
         Self { api, name, identity: instance.to_owned(), seen: None, until: None }
     }
 
     /// Whether this replica leads; asks the API server only when it is time to.
-    pub(super) async fn holds(&mut self) -> bool {
+    pub(crate) async fn holds(&mut self) -> bool {
         let now = Instant::now();
         if self.until.is_some_and(|until| now + LEASE - RENEW_EVERY < until) {
             return true;
@@ -49,7 +49,7 @@ impl Lead {
     }
 
     /// Gives it up, so that another replica needs not wait.
-    pub(super) async fn give_up(&mut self) {
+    pub(crate) async fn give_up(&mut self) {
         if self.until.take().is_none() {
             return;
         }

@@ -9,7 +9,7 @@ mod events;
 mod features;
 mod gateway;
 mod ingress;
-mod lead;
+pub(crate) mod lead;
 mod made;
 pub(crate) mod policies;
 mod policy;
@@ -32,6 +32,7 @@ use serde_json::Value;
 pub(crate) use balancers::{Warning, state as balancer_state};
 pub(crate) use condition::Verdict;
 use condition::merge;
+pub(crate) use condition::replace;
 pub(crate) use made::Made;
 pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
 

@@ -272,7 +272,7 @@ impl Resolver<'_> {
 }
 
 /// What members offer of a service of a cluster set.
-pub(super) fn import_parts(
+pub(crate) fn import_parts(
     topology: &Topology,
     set: &str,
     service: &ServiceName,
@@ -313,7 +313,7 @@ fn may_enter(topology: &Topology, cluster: &ClusterFacts, node: IpAddr) -> bool 
 }
 
 /// What the hub's own network offers of a Service.
-pub(super) fn local_parts(objects: &Objects, service: &ServiceName, port: &ServicePort, wants: Wants) -> Vec<Part> {
+pub(crate) fn local_parts(objects: &Objects, service: &ServiceName, port: &ServicePort, wants: Wants) -> Vec<Part> {
     let service = (service.namespace.clone(), service.name.clone());
     let slices = objects.slices.of(&service);
     // The same endpoint may stand in several slices while they are moved.

@@ -17,8 +17,8 @@ use super::front::{Targets, strays};
 use super::made::{Made, Touched, parts};
 use super::{GatewayDraft, Slot, Table, entry, policy};
 use crate::fleet::Fleet;
+use crate::kinds::KINDS;
 use crate::objects::{Name, Objects};
-use crate::provider::PROVIDERS;
 use crate::status::Statuses;
 use crate::tls::Keys;
 
@@ -122,7 +122,7 @@ pub(crate) fn build(input: &Input<'_>, memory: &mut Memory) -> Built {
     };
     let (made, keys) = parts(memory);
     let mut touched = Touched::default();
-    for provider in PROVIDERS {
+    for provider in KINDS {
         for name in (provider.names)(input.objects) {
             made.attach(input, keys, &(provider.row, name), &mut touched);
         }

@@ -18,7 +18,7 @@ use super::build::{Input, Ports};
 use super::front::{Front, Port};
 use super::grant::{From, To, permits};
 use super::{Host, HostMap, Level, Mode, Protocol, Slot, StreamRule};
-use crate::provider::PROVIDERS;
+use crate::kinds::KINDS;
 use crate::status::Verdict;
 use crate::tls::{Asks, Authorities, Certificate, ClientCheck, Keys};
 
@@ -231,7 +231,7 @@ fn place(ports: &Ports, protocol: Protocol, port: u16, owner: Owner<'_>) -> Resu
 
 /// Kinds of routes that a listener takes, out of those that it allows.
 fn kinds(spec: &Listener) -> (Vec<RouteGroupKind>, Verdict) {
-    let of_protocol = || PROVIDERS.iter().filter(|p| p.protocols.contains(&spec.protocol.as_str()));
+    let of_protocol = || KINDS.iter().filter(|p| p.protocols.contains(&spec.protocol.as_str()));
     let named = |kind: &str| RouteGroupKind { group: Some(GATEWAY_GROUP.to_owned()), kind: kind.to_owned() };
     let fine = Verdict::resolved();
     let allowed = spec.allowed_routes.as_ref().map(|a| a.kinds.as_slice()).unwrap_or_default();

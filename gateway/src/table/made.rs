@@ -21,8 +21,8 @@ use super::upstreams::Upstreams;
 use super::{Entry, Host, ListenerTable, Policy, Slot, SlotTable, Table};
 use crate::attach::Hosts;
 use crate::ingress;
+use crate::kinds::KINDS;
 use crate::objects::{Kind, Name, Objects};
-use crate::provider::PROVIDERS;
 use crate::status::{RouteVerdicts, Sheet, balancer_state};
 use crate::tls::{Asks, Keys};
 
@@ -127,7 +127,7 @@ pub(crate) struct Made {
 impl Made {
     /// Attaches a route, where there is one.
     pub(super) fn attach(&mut self, input: &Input<'_>, keys: &mut Keys, route: &RouteName, touched: &mut Touched) {
-        let Some(provider) = PROVIDERS.iter().find(|p| p.row == route.0) else { return };
+        let Some(provider) = KINDS.iter().find(|p| p.row == route.0) else { return };
         let resolver = Resolver {
             objects: input.objects,
             topology: input.topology,
@@ -205,7 +205,7 @@ impl Made {
 
     /// The object of a route is another one, and says nothing else.
     pub(super) fn retell(&mut self, objects: &Objects, route: &RouteName) {
-        let provider = PROVIDERS.iter().find(|p| p.row == route.0);
+        let provider = KINDS.iter().find(|p| p.row == route.0);
         let object = provider.and_then(|p| (p.object)(objects, &route.1));
         if let (Some(attached), Some(object)) = (self.routes.get_mut(route), object) {
             attached.verdicts.object = object;
@@ -306,7 +306,7 @@ impl Touched {
 
 /// A route as rules call it.
 fn label(route: &RouteName) -> String {
-    let kind = PROVIDERS.iter().find(|p| p.row == route.0).map_or("", |p| p.kind);
+    let kind = KINDS.iter().find(|p| p.row == route.0).map_or("", |p| p.kind);
     format!("{kind} {}/{}", route.1.0, route.1.1)
 }
 

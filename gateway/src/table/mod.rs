@@ -41,12 +41,13 @@ use atoll_api::routing::Chain;
 use atoll_api::topology::{ClusterFacts, Topology};
 
 pub(crate) use backend::{
-    IMPORT_GROUP, OwnTls, Problem, Resolver, Scope, Wants, member_targets, pick_port, service_port, slice_targets,
+    IMPORT_GROUP, OwnTls, Problem, Resolver, Scope, Wants, import_parts, local_parts, member_targets, pick_port,
+    service_port, slice_targets,
 };
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
 pub(crate) use entry::{GatewayDraft, SetDraft};
 pub(crate) use front::{CLASS_NAME, Front, GATEWAY_NAME, MANAGER, is_front};
-pub(crate) use grant::From;
+pub(crate) use grant::{From, To, permits};
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::{ListenerDraft, validation};
 pub(crate) use made::{Draft, RouteName, Spot};

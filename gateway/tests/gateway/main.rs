@@ -37,6 +37,7 @@ mod policy_process;
 mod policy_rate;
 mod policy_streams;
 mod ports;
+mod providers;
 mod proxied;
 mod relay;
 mod route;

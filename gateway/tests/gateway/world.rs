@@ -55,6 +55,8 @@ pub(crate) struct Made<'a> {
     pub(crate) service: bool,
     /// The GatewayClasses of its fleet; none: all.
     pub(crate) classes: &'a [&'a str],
+    /// Balancers that others own.
+    pub(crate) providers: Vec<atoll_gateway::ProviderSettings>,
     /// IngressClasses beside our own.
     pub(crate) ingress_classes: Vec<String>,
     /// The ConfigMaps of ports of TCP, and of UDP.
@@ -79,6 +81,7 @@ impl Default for Made<'_> {
             http3: true,
             service: false,
             classes: &[],
+            providers: Vec::new(),
             ingress_classes: Vec::new(),
             ingress_services: [None, None],
         }
@@ -190,6 +193,7 @@ impl World {
             own: vec!["127.0.0.1".parse().unwrap(), "fd00::7".parse().unwrap()],
             node: Some("node-1".to_owned()),
             classes: made.classes.iter().map(|class| (*class).to_owned()).collect(),
+            providers: made.providers,
             ingress_classes: made.ingress_classes,
             ingress_services: made.ingress_services,
             ..Config::default()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use atoll_api::topology::Standing;
-use atoll_gateway::{ACCESS_FIELDS, Limits, TracesTo, Trusted};
+use atoll_gateway::{ACCESS_FIELDS, Limits, ProviderSettings, TracesTo, Trusted};
 use atoll_reach::host_and_port;
 use serde::Deserialize;
 
@@ -33,6 +33,7 @@ pub(super) struct FileGateway {
     access_log: Option<FileAccessLog>,
     metrics: FileMetrics,
     traces: Option<FileTraces>,
+    providers: Vec<FileProvider>,
     ingress_classes: Vec<String>,
     ingress_default_certificate: Option<String>,
     ingress_tcp_services: Option<String>,
@@ -46,6 +47,16 @@ struct FileAccessLog {
     path: String,
     #[serde(default)]
     fields: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileProvider {
+    name: String,
+    driver: String,
+    classes: Vec<String>,
+    #[serde(default)]
+    settings: serde_json::Value,
 }
 
 #[derive(Default, Deserialize)]
@@ -108,6 +119,7 @@ impl FileGateway {
             access_log: self.access_log.map(FileAccessLog::check).transpose()?,
             count_routes: self.metrics.per_route,
             traces: self.traces.map(FileTraces::check).transpose()?,
+            providers: providers(self.providers)?,
             ingress_classes: self.ingress_classes,
             default_certificate: self
                 .ingress_default_certificate
@@ -125,6 +137,31 @@ impl FileGateway {
             handover: self.handover,
         })
     }
+}
+
+/// Each class belongs to one.
+fn providers(said: Vec<FileProvider>) -> anyhow::Result<Vec<ProviderSettings>> {
+    let mut all: Vec<ProviderSettings> = Vec::new();
+    for FileProvider { name, driver, classes, settings } in said {
+        let at = format!("gateway.providers: `{name}`");
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let label = |word: &str| (1..=49).contains(&word.len()) && word.bytes().all(fits);
+        if !label(&name) || all.iter().any(|other| other.name == name) {
+            bail!("{at}: a name of its own, letters, digits and `-`, at most 49");
+        }
+        if classes.is_empty() {
+            bail!("{at}: classes: name the GatewayClasses that it serves");
+        }
+        if let Some(taken) =
+            classes.iter().find(|c| *c == "gateway" || all.iter().any(|other| other.classes.contains(c)))
+        {
+            bail!("{at}: classes: `{taken}` is served by another");
+        }
+        let provider = ProviderSettings { name, driver, classes, settings };
+        provider.check().map_err(|why| anyhow::anyhow!("{at}: {why}"))?;
+        all.push(provider);
+    }
+    Ok(all)
 }
 
 impl FileAccessLog {
