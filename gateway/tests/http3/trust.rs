@@ -89,10 +89,7 @@ async fn clients_show_the_certificate_that_the_listener_asks_for_from_the_next_c
     let began = Instant::now();
     // The handshake of TLS 1.3 is over for the client before its certificate is looked at: the request tells.
     let served = async |identity: Option<(CertificateDer<'static>, Vec<u8>)>| {
-        let mut client = match (Caller { identity, ..stage.caller() }).open(at).await {
-            Ok(client) => client,
-            Err(_) => return None,
-        };
+        let mut client = (Caller { identity, ..stage.caller() }).open(at).await.ok()?;
         client.get("a.test", "/").await.ok().map(|answer| answer.status)
     };
     while served(None).await.is_some() {
