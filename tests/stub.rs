@@ -9,11 +9,14 @@ mod world;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RecordType};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::time::sleep;
 use world::{FREE, Place, Up, ask, until};
 
 /// Below the member, federated, and as the multi-cluster specification names it.
@@ -96,10 +99,15 @@ const CONSUL: Case = Case {
     searched: None,
 };
 
-/// A port of loopback that nobody has.
+/// A port of loopback that nobody has, by UDP or TCP.
 fn free() -> SocketAddr {
-    let found = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    found.expect("loopback has a free port")
+    loop {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
+        let at = socket.local_addr().expect("it is bound");
+        if std::net::TcpListener::bind(at).is_ok() {
+            return at;
+        }
+    }
 }
 
 /// The remedies for search paths that a page holds in comments: what is indented there.
@@ -130,14 +138,35 @@ async fn start(case: &Case, programs: Option<&Path>, config: &Path, at: SocketAd
     command.spawn().with_context(|| format!("{} is missing: install {}", case.name, case.package))
 }
 
+/// Whether a resolver has its port; if not, it ended.
+async fn is_up(resolver: &mut Child, at: SocketAddr) -> Result<bool> {
+    loop {
+        if resolver.try_wait()?.is_some() {
+            return Ok(false);
+        }
+        if TcpStream::connect(at).await.is_ok() {
+            return Ok(true);
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn answers_as_atoll_does(place: &Place, up: &Up, case: &Case, programs: Option<&Path>) -> Result<()> {
     let atoll: SocketAddr = up.text("dns").parse()?;
     let printed = place.ended(&["dns", "stub", "--for", case.name]).await?;
     printed.says(case.name, 0, &["Search paths:"]);
-    let at = free();
-    let config = (case.config)(&printed.out, &remedy(&printed.out), at);
-    let file = place.file(&format!("{}.conf", case.name), &config)?;
-    let mut resolver = start(case, programs, &file, at).await?;
+    let remedy = remedy(&printed.out);
+    let (mut resolver, at, file) = loop {
+        let at = free();
+        let file = place.file(&format!("{}.conf", case.name), &(case.config)(&printed.out, &remedy, at))?;
+        let mut resolver = start(case, programs, &file, at).await?;
+        if is_up(&mut resolver, at).await? {
+            break (resolver, at, file);
+        }
+        // Somebody took its port meanwhile; all else is a failure.
+        let log = std::fs::read_to_string(file.with_extension("log"))?;
+        ensure!(log.to_lowercase().contains("address already in use"), "{} ended: {log}", case.name);
+    };
     let mut questions: Vec<(String, RecordType)> = NAMES.map(|name| (name.to_owned(), RecordType::A)).into();
     questions.push(("_http._tcp.web.shop.svc.prod-eu.atoll.internal.".into(), RecordType::SRV));
     questions.push(("nothing.shop.svc.prod-eu.atoll.internal.".into(), RecordType::A));
@@ -148,9 +177,10 @@ async fn answers_as_atoll_does(place: &Place, up: &Up, case: &Case, programs: Op
         questions.push((Name::from(address).to_ascii(), RecordType::PTR));
     }
     for (name, kind) in questions {
-        until(&format!("{} asks Atoll for {name} {kind}\n{config}", case.name), async || {
-            let (theirs, ours) = (ask(at, &name, kind).await?, ask(atoll, &name, kind).await?);
+        until(&format!("{} asks Atoll for {name} {kind}\n{}", case.name, printed.out), async || {
             let log = std::fs::read_to_string(file.with_extension("log"))?;
+            let theirs = ask(at, &name, kind).await.with_context(|| log.clone())?;
+            let ours = ask(atoll, &name, kind).await?;
             ensure!(theirs == ours, "{theirs:?}, Atoll {ours:?}\n{log}");
             ensure!(kind != RecordType::A || name.starts_with("nothing") || !ours.1.is_empty(), "{ours:?}");
             Ok(())
