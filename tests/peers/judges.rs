@@ -87,7 +87,9 @@ async fn a_processor_of_envoys_own_types_changes_requests_and_answers() -> Resul
         .await;
         let page = shop.browse(&["/cart?item=7", "--data", "hello"]).await?;
         ensure!(page.body.contains("x-seen: POST http shop.test /cart?item=7"), "{mode}: {page:?}");
-        ensure!(page.body.contains("HELLO"), "{mode}: {page:?}");
+        // The backend shows what it read, chunks and all: here the processor's own pieces.
+        let body = if mode == "FullDuplexStreamed" { "2\r\nHE\r\n3\r\nLLO\r\n0\r\n" } else { "HELLO" };
+        ensure!(page.body.contains(body), "{mode}: {page:?}");
         ensure!(page.body.contains("x-attributes: /cart?item=7 127.0.0.1"), "{mode}: {page:?}");
         ensure!(page.head.contains("x-metadata: full") && page.head.contains("x-code: 200"), "{mode}: {page:?}");
         let page = shop.browse(&["/refused"]).await?;
