@@ -67,6 +67,12 @@ async fn open_policy_agent_judges_requests() -> Result<()> {
     shop.close().await
 }
 
+/// The body that a backend read, which shows what it read: without its chunks, where it came in some (RFC 9112 §7.1).
+fn read(shown: &str) -> String {
+    let chunks = shown.split_once("transfer-encoding: chunked\r\n\r\n");
+    chunks.map_or_else(|| shown.to_owned(), |(_, chunks)| chunks.split("\r\n").skip(1).step_by(2).collect())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs programs of the testbed's: ./check has a step for it"]
 async fn a_processor_of_envoys_own_types_changes_requests_and_answers() -> Result<()> {
@@ -87,9 +93,7 @@ async fn a_processor_of_envoys_own_types_changes_requests_and_answers() -> Resul
         .await;
         let page = shop.browse(&["/cart?item=7", "--data", "hello"]).await?;
         ensure!(page.body.contains("x-seen: POST http shop.test /cart?item=7"), "{mode}: {page:?}");
-        // The backend shows what it read, chunks and all: here the processor's own pieces.
-        let body = if mode == "FullDuplexStreamed" { "2\r\nHE\r\n3\r\nLLO\r\n0\r\n" } else { "HELLO" };
-        ensure!(page.body.contains(body), "{mode}: {page:?}");
+        ensure!(read(&page.body).contains("HELLO"), "{mode}: {page:?}");
         ensure!(page.body.contains("x-attributes: /cart?item=7 127.0.0.1"), "{mode}: {page:?}");
         ensure!(page.head.contains("x-metadata: full") && page.head.contains("x-code: 200"), "{mode}: {page:?}");
         let page = shop.browse(&["/refused"]).await?;
@@ -102,7 +106,7 @@ async fn a_processor_of_envoys_own_types_changes_requests_and_answers() -> Resul
         .await?;
     until("the rest goes on as it is", async || {
         let page = shop.browse(&["/cart", "--data", "hello"]).await?;
-        ensure!(page.body.contains("HELLo"), "{page:?}");
+        ensure!(read(&page.body) == "HELLo", "{page:?}");
         Ok(())
     })
     .await;
