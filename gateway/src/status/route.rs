@@ -18,10 +18,14 @@ use crate::table::Input;
 pub(crate) trait RouteObject: std::fmt::Debug + Send + Sync {
     /// Its metadata.
     fn meta(&self) -> &ObjectMeta;
-    /// The status that it bears.
-    fn status(&self) -> Option<&RouteStatus>;
+    /// The status that it bears, where that speaks of parents.
+    fn status(&self) -> Option<&RouteStatus> {
+        None
+    }
     /// The same with another status.
-    fn update(&self, status: &RouteStatus) -> Option<Update>;
+    fn update(&self, _: &RouteStatus) -> Option<Update> {
+        None
+    }
 }
 
 macro_rules! route_objects {
@@ -49,28 +53,12 @@ impl RouteObject for Ingress {
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
     }
-
-    fn status(&self) -> Option<&RouteStatus> {
-        None
-    }
-
-    fn update(&self, _: &RouteStatus) -> Option<Update> {
-        None
-    }
 }
 
 /// It stands for a Service, whose status says where it is reached.
 impl RouteObject for Gateway {
     fn meta(&self) -> &ObjectMeta {
         &self.metadata
-    }
-
-    fn status(&self) -> Option<&RouteStatus> {
-        None
-    }
-
-    fn update(&self, _: &RouteStatus) -> Option<Update> {
-        None
     }
 }
 
