@@ -24,6 +24,7 @@ use crate::last_good;
 use crate::listen::OpenPorts;
 use crate::objects::{Edit, Objects};
 use crate::plane::Plane;
+use crate::quota::Quota;
 use crate::status::Statuses;
 use crate::table::{Built, Certified, Input, Memory, Ports, rebuild};
 use crate::watch::Watches;
@@ -64,6 +65,7 @@ pub(crate) struct Builder {
     pub(crate) own: Vec<IpAddr>,
     pub(crate) node: Option<String>,
     pub(crate) fleet: Fleet,
+    pub(crate) quota: Quota,
     pub(crate) memory: Memory,
     pub(crate) statuses: watch::Sender<Statuses>,
     pub(crate) dir: Option<PathBuf>,
@@ -103,6 +105,7 @@ impl Builder {
             if listed || self.has_last_good {
                 let mut edits = self.watches.update(&mut self.objects, built != Some(listed));
                 edits.extend(balancer::derive(&mut self.objects, &topology, &self.fleet, &edits));
+                edits.extend(self.quota.derive(&mut self.objects, &edits));
                 if listed && self.seen.receiver_count() > 0 {
                     self.seen.send_replace(Some(self.objects.clone()));
                 }
@@ -148,6 +151,7 @@ impl Builder {
             self.plane.metrics.routes.set(i64::try_from(objects.routes_len()).unwrap_or(i64::MAX));
             self.count_certificates(&certified);
             self.count_refused();
+            self.count_over();
             self.plane.swap(table, !listed);
             self.doors.give_way(&wanted).await;
             let failed = self.open.settle(&wanted).await;
@@ -201,6 +205,13 @@ impl Builder {
         for ((annotation, closes), count) in self.counted.refused() {
             gauge.with_label_values(&[annotation, if closes { "true" } else { "false" }]).set(count);
         }
+    }
+
+    fn count_over(&self) {
+        let (over, gauge) = (&self.objects.over, &self.plane.metrics.over_limit);
+        let set = |what, count| gauge.with_label_values(&[what]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        set("routes", over.routes.len());
+        set("certificates", over.certificates.len());
     }
 
     /// Where Gateways are served: here, and at all other replicas of the fleet, so that each writes the same status.

@@ -113,6 +113,25 @@ pub struct Limits {
     pub streams_max: u32,
     /// How long open requests may take at the end.
     pub drain: Duration,
+    /// What one namespace may have.
+    pub namespace: NamespaceLimits,
+}
+
+/// Bounds on what one namespace may have of what all share; 0: as much as it likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamespaceLimits {
+    /// Routes of every kind, Ingresses among them.
+    pub routes: usize,
+    /// Bytes of all regular expressions of its routes, compiled: each counts as the power of two in which it fits, at least 4 KiB.
+    pub regex_bytes: usize,
+    /// Secrets that listeners show.
+    pub certificates: usize,
+}
+
+impl Default for NamespaceLimits {
+    fn default() -> Self {
+        Self { routes: 10_000, regex_bytes: 64 * 1024 * 1024, certificates: 10_000 }
+    }
 }
 
 impl Default for Limits {
@@ -130,6 +149,7 @@ impl Default for Limits {
             uri_bytes_max: 16 * 1024,
             streams_max: 128,
             drain: Duration::from_secs(30),
+            namespace: NamespaceLimits::default(),
         }
     }
 }

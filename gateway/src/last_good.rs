@@ -100,6 +100,7 @@ pub(crate) fn decode(file: &[u8], hub: &str) -> Result<Objects, Unusable> {
         ingress_classes: take(&mut all, "ingressClasses")?,
         derived: Arc::default(),
         balancers: Arc::default(),
+        over: Arc::default(),
     })
 }
 

@@ -24,6 +24,7 @@ mod fleet;
 mod ingress;
 mod last_good;
 mod objects;
+mod quota;
 mod watch;
 
 mod attach;
@@ -71,7 +72,7 @@ pub mod fuzzing;
 pub mod shadow;
 
 pub use access::ACCESS_FIELDS;
-pub use config::{Config, Limits, Resources};
+pub use config::{Config, Limits, NamespaceLimits, Resources};
 pub use error::Error;
 pub use policy::Trusted;
 pub use provider::Settings as ProviderSettings;

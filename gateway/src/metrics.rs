@@ -73,6 +73,7 @@ pub(crate) struct Metrics {
     pub(crate) routes: IntGauge,
     pub(crate) certificates_not_after: IntGaugeVec,
     pub(crate) ingress_refused: IntGaugeVec,
+    pub(crate) over_limit: IntGaugeVec,
 }
 
 impl Metrics {
@@ -129,6 +130,11 @@ impl Metrics {
                 "atoll_gateway_ingress_refused",
                 "What of Ingresses isn't carried out, by annotation (ports of ConfigMaps by tcp-services, udp-services), and whether it closes",
                 &["annotation", "closes"],
+            )?,
+            over_limit: gauges(
+                "atoll_gateway_over_namespace_limit",
+                "What is refused because its namespace has as much as it may have: routes, certificates",
+                &["what"],
             )?,
             clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,
             cuts: counters(

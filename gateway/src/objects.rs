@@ -21,6 +21,7 @@ use kube::ResourceExt as _;
 
 use crate::balancer::{self, Balancers};
 use crate::ingress::{self, Derived};
+use crate::quota::Over;
 use crate::table::is_front;
 pub(crate) use edit::{Edit, Kept, Kind};
 pub(crate) use shelf::{Name, Shelf, Slices, name_of, service_of};
@@ -66,6 +67,8 @@ pub(crate) struct Objects {
     pub(crate) derived: Arc<Derived>,
     /// The Services of type LoadBalancer that are served; their Gateways stand among the others.
     pub(crate) balancers: Arc<Balancers>,
+    /// What is over the bounds of its namespace.
+    pub(crate) over: Arc<Over>,
 }
 
 impl Objects {

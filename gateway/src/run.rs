@@ -28,6 +28,7 @@ use crate::policy::shares::Shares;
 use crate::policy::{self, Follow};
 use crate::pool::Pool;
 use crate::provider::Links;
+use crate::quota::Quota;
 use crate::retry::Budget;
 use crate::table::{Memory, Ports, Slot};
 use crate::tls::Keys;
@@ -235,6 +236,7 @@ async fn start(
         own: config.own,
         node: config.node,
         fleet,
+        quota: Quota::new(config.limits.namespace),
         memory: Memory::new(Keys::new(resources.roots)),
         statuses,
         dir: resources.dir,

@@ -147,7 +147,8 @@ pub(crate) fn told(config: &Config) -> Value {
         "bodySeconds": limits.body_timeout.as_secs(), "writeSeconds": limits.write_timeout.as_secs(),
         "idleSeconds": limits.idle_timeout.as_secs(), "handshakeSeconds": limits.handshake_timeout.as_secs(),
         "headerBytes": limits.header_bytes_max, "headers": limits.headers_max, "targetBytes": limits.uri_bytes_max,
-        "streams": limits.streams_max, "drainSeconds": limits.drain.as_secs(),
+        "streams": limits.streams_max, "drainSeconds": limits.drain.as_secs(), "namespaceRoutes": limits.namespace.routes,
+        "namespaceRegexKiB": limits.namespace.regex_bytes / 1024, "namespaceCertificates": limits.namespace.certificates,
     });
     let clients: BTreeMap<String, &Standing> =
         clients.iter().map(|(range, standing)| (range.to_string(), standing)).collect();

@@ -256,6 +256,7 @@ impl Watches {
             ingress_classes: self.ingress_classes.objects(&self.before.ingress_classes),
             derived: Arc::default(),
             balancers: Arc::default(),
+            over: Arc::default(),
         }
     }
 }

@@ -3,6 +3,8 @@
 pub(crate) mod rules;
 pub(crate) mod streams;
 
+use std::borrow::Cow;
+
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
 
 use crate::balancer;
@@ -28,7 +30,7 @@ pub(crate) struct Place {
     /// Listeners that take the route, by their place in the Gateway.
     pub(crate) listeners: Vec<(usize, Hosts)>,
     /// Why none does.
-    why: (&'static str, &'static str),
+    why: (&'static str, Cow<'static, str>),
 }
 
 /// What became of a route's rules.
@@ -58,7 +60,7 @@ pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReferenc
         return None;
     }
     let mut place =
-        Place { gateway, listeners: Vec::new(), why: ("NoMatchingParent", "the parent has no such listener") };
+        Place { gateway, listeners: Vec::new(), why: ("NoMatchingParent", "the parent has no such listener".into()) };
     for (at, listener) in owner.listeners.iter().enumerate().filter(|(_, l)| l.set == set && is_meant(parent, l)) {
         let from = listener.spec.allowed_routes.as_ref().and_then(|a| a.namespaces.as_ref());
         let namespaces = &draft.objects.namespaces;
@@ -66,16 +68,20 @@ pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReferenc
             || !allows(from, "Same", &listener.namespace, route.namespace, namespaces)
         {
             if place.why.0 == "NoMatchingParent" {
-                place.why = ("NotAllowedByListeners", "no listener takes routes of this kind and namespace");
+                place.why = ("NotAllowedByListeners", "no listener takes routes of this kind and namespace".into());
             }
             continue;
         }
         let hosts = hosts(listener.host.as_ref(), route.hostnames);
         if hosts.is_empty() {
-            place.why = ("NoMatchingListenerHostname", "no host name of the route is one of a listener's");
+            place.why = ("NoMatchingListenerHostname", "no host name of the route is one of a listener's".into());
             continue;
         }
         place.listeners.push((at, hosts));
+    }
+    if let Some(over) = &draft.over {
+        place.listeners.clear();
+        place.why = ("NamespaceLimit", over.to_string().into());
     }
     Some(place)
 }
@@ -130,7 +136,7 @@ fn hosts(listener: Option<&Host>, route: &[String]) -> Hosts {
 pub(crate) fn verdict<T>(parent: &ParentReference, place: &Place, compiled: &Compiled<T>) -> ParentVerdict {
     let attached = !place.listeners.is_empty();
     let accepted = match &compiled.refused {
-        _ if !attached => Verdict::new("Accepted", false, place.why.0, place.why.1),
+        _ if !attached => Verdict::new("Accepted", false, place.why.0, place.why.1.clone()),
         Some(problem) if compiled.whole == 0 => {
             Verdict::new("Accepted", false, problem.reason, problem.message.as_str())
         }

@@ -14,7 +14,7 @@ pub(super) const KIND: &str = "GRPCRoute";
 pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     let Some(object) = draft.objects.grpc.at(name).cloned() else { return };
     let object_of_status = Arc::clone(&object);
-    let rules = object.spec.rules.iter().map(rule).collect();
+    let rules = draft.rules(&object.spec.rules, rule);
     let spec = &object.spec;
     let route = Route {
         kind: KIND,

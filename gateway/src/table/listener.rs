@@ -289,6 +289,9 @@ pub(super) fn certificate(
         let why = format!("Secret `{at}/{}`: no ReferenceGrant there permits it", reference.name);
         return Err(Problem::new("RefNotPermitted", why));
     }
+    if let Some(over) = input.objects.over.certificates.get(&(at.to_owned(), reference.name.clone())) {
+        return Err(invalid(over.to_string()));
+    }
     let secret = input.objects.secrets.get(at, &reference.name);
     let secret = secret.ok_or_else(|| invalid("does not exist, or is not of type kubernetes.io/tls".to_owned()))?;
     match keys.load(secret) {

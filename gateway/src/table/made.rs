@@ -75,10 +75,17 @@ pub(crate) struct Draft<'a> {
     pub(crate) resolver: Resolver<'a>,
     /// Oldest first.
     pub(crate) gateways: &'a mut Vec<GatewayDraft>,
+    /// Why the route is not attached anywhere: its namespace has as many as it may have. Nothing of it is compiled then.
+    pub(crate) over: Option<Arc<str>>,
     made: Option<Attached>,
 }
 
 impl Draft<'_> {
+    /// The rules of the route, which are made only where it may be served.
+    pub(crate) fn rules<'r, W, R>(&self, written: &'r [W], make: impl FnMut(&'r W) -> R) -> Vec<R> {
+        if self.over.is_some() { Vec::new() } else { written.iter().map(make).collect() }
+    }
+
     /// Says what became of the route, and where it stands.
     pub(crate) fn attached(&mut self, verdicts: RouteVerdicts, spots: Vec<Spot>) {
         let RouteVerdicts { object, mut parents } = verdicts;
@@ -137,7 +144,8 @@ impl Made {
             upstreams: &mut self.upstreams,
             noted: Noted::default(),
         };
-        let mut draft = Draft { objects: input.objects, resolver, gateways: &mut self.gateways, made: None };
+        let over = input.objects.over.routes.get(route).cloned();
+        let mut draft = Draft { objects: input.objects, resolver, gateways: &mut self.gateways, over, made: None };
         (provider.provide)(&mut draft, &route.1);
         let Some(attached) = draft.made else { return };
         touched.stood(&attached);

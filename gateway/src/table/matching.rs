@@ -14,6 +14,8 @@ use regex::{Regex, RegexBuilder};
 
 /// A compiled expression is at most this large.
 const REGEX_BYTES_MAX: usize = 256 * 1024;
+/// And counts for at least so much.
+const REGEX_BYTES_LEAST: usize = 4 * 1024;
 
 /// What a path must be.
 #[derive(Debug)]
@@ -235,6 +237,14 @@ fn regex(written: &str) -> Result<Regex, String> {
     let whole = format!("^(?:{written})$");
     let built = RegexBuilder::new(&whole).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build();
     built.map_err(|error| format!("regular expression `{written}`: {error}"))
+}
+
+/// What an expression takes compiled, in bytes: the least power of two in which it can be; nothing where it is refused.
+pub(crate) fn regex_bytes(written: &str) -> usize {
+    let whole = format!("^(?:{written})$");
+    let sizes = std::iter::successors(Some(REGEX_BYTES_LEAST), |size| Some(size * 2));
+    let mut sizes = sizes.take_while(|size| *size <= REGEX_BYTES_MAX);
+    sizes.find(|size| RegexBuilder::new(&whole).size_limit(*size).build().is_ok()).unwrap_or_default()
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {

@@ -51,7 +51,7 @@ pub(crate) use grant::{From, To, permits};
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::{ListenerDraft, validation};
 pub(crate) use made::{Draft, RouteName, Spot};
-pub(crate) use matching::{Asking, Match, PathMatch};
+pub(crate) use matching::{Asking, Match, PathMatch, regex_bytes};
 pub(crate) use policy::{Judged, Policies};
 pub(crate) use rebuild::rebuild;
 pub(crate) use served::behind;

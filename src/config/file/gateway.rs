@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use atoll_api::topology::Standing;
-use atoll_gateway::{ACCESS_FIELDS, Limits, ProviderSettings, TracesTo, Trusted};
+use atoll_gateway::{ACCESS_FIELDS, Limits, NamespaceLimits, ProviderSettings, TracesTo, Trusted};
 use atoll_reach::host_and_port;
 use serde::Deserialize;
 
@@ -94,6 +94,10 @@ struct FileLimits {
     write_seconds: Option<u64>,
     idle_seconds: Option<u64>,
     drain_seconds: Option<u64>,
+    namespace_routes: Option<usize>,
+    #[serde(rename = "namespaceRegexKiB")]
+    namespace_regex_kib: Option<usize>,
+    namespace_certificates: Option<usize>,
 }
 
 impl FileGateway {
@@ -237,6 +241,13 @@ impl FileLimits {
             write_timeout: time("writeSeconds", self.write_seconds, default.write_timeout)?,
             idle_timeout: time("idleSeconds", self.idle_seconds, default.idle_timeout)?,
             drain: time("drainSeconds", self.drain_seconds, default.drain)?,
+            namespace: NamespaceLimits {
+                routes: self.namespace_routes.unwrap_or(default.namespace.routes),
+                regex_bytes: self
+                    .namespace_regex_kib
+                    .map_or(default.namespace.regex_bytes, |kib| kib.saturating_mul(1024)),
+                certificates: self.namespace_certificates.unwrap_or(default.namespace.certificates),
+            },
             ..default
         })
     }

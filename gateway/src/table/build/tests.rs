@@ -36,6 +36,7 @@ fn objects(all: &[Value]) -> Objects {
         ingress_classes: of(all, "IngressClass"),
         derived: Arc::default(),
         balancers: Arc::default(),
+        over: Arc::default(),
     }
 }
 
@@ -45,9 +46,15 @@ fn built(all: &[Value]) -> Built {
 
 /// The same with addresses for each Gateway.
 fn built_of(all: &[Value], pool: &[IpNet]) -> Built {
+    built_with(all, pool, |_| {})
+}
+
+/// The same with what is derived of the objects.
+fn built_with(all: &[Value], pool: &[IpNet], derive: impl FnOnce(&mut Objects)) -> Built {
     let class =
         json!({"kind": "GatewayClass", "metadata": {"name": "atoll"}, "spec": {"controllerName": "atoll.dev/gateway"}});
-    let objects = objects(&[all, &[class]].concat());
+    let mut objects = objects(&[all, &[class]].concat());
+    derive(&mut objects);
     let taken = Unopened { foreign: false, why: "taken".to_owned() };
     let ports =
         Ports { http: 8080, https: 8443, failed: BTreeMap::from([(Slot::Tcp(None, 99), taken)]), ..Ports::default() };
@@ -365,4 +372,31 @@ fn what_is_stated_of_a_gateway_is_where_it_is_reached_and_for_whom() {
     assert_eq!(said("infra/nobody"), None, "nothing of it is served");
     let shared = built_of(&objects[..1], &[]);
     assert!(shared.served["infra/g"].addresses.is_empty(), "it shares the replica's");
+}
+
+#[test]
+fn what_is_over_the_bounds_of_its_namespace_is_refused_alone_and_says_why() {
+    use crate::config::NamespaceLimits;
+    use crate::objects::Edit;
+    use crate::quota::Quota;
+    let old = "2026-01-01T00:00:00Z";
+    let all = [
+        gateway("g", old, json!([http("any", 80, None)])),
+        route("first", old, json!(["a.test"]), json!([path("PathPrefix", "/")])),
+        route("second", "2026-01-02T00:00:00Z", json!(["b.test"]), json!([path("RegularExpression", "/x+")])),
+    ];
+    let built = built_with(&all, &[], |objects| {
+        Quota::new(NamespaceLimits { routes: 1, ..NamespaceLimits::default() }).derive(objects, &[Edit::Whole]);
+    });
+    assert_eq!(taken(&built, Slot::Http, "a.test", "/"), "first 0");
+    assert_eq!(taken(&built, Slot::Http, "b.test", "/xx"), "no route");
+    let statuses = built.statuses.of("HTTPRoute");
+    let said: Vec<&Value> = statuses.iter().map(|s: &Value| &s["parents"][0]["conditions"][0]).collect();
+    assert_eq!(
+        (&said[0]["status"], &said[1]["status"], &said[1]["reason"]),
+        (&json!("True"), &json!("False"), &json!("NamespaceLimit"))
+    );
+    assert!(said[1]["message"].as_str().unwrap().contains("gateway.limits.namespaceRoutes"), "{said:?}");
+    let gateways: Vec<Value> = built.statuses.of("Gateway");
+    assert_eq!(gateways[0]["listeners"][0]["attachedRoutes"], 1);
 }
