@@ -83,6 +83,25 @@ async fn what_is_no_longer_applied_goes() -> Result<()> {
         ],
     )
     .await?;
+    // As a Gateway's spec.tls: what is required there is gone, so what is there by default can't stay.
+    let trust = |mode: &str| json!({"trust": {"check": {"names": ["a"], "mode": mode}}});
+    check(
+        "with what was there by default only",
+        vec![
+            ("me", false, json!({"size": 1, "trust": {"check": {"names": ["a"]}}}), 201, spec(trust("All"))),
+            ("me", false, json!({"size": 1}), 200, spec(json!({}))),
+        ],
+    )
+    .await?;
+    check(
+        "what somebody else wrote beside it stays",
+        vec![
+            ("me", false, json!({"size": 1, "trust": {"check": {"names": ["a"]}}}), 201, spec(trust("All"))),
+            ("update:you", false, trust("Some"), 200, spec(trust("Some"))),
+            ("me", false, json!({"size": 1}), 422, spec(trust("Some"))),
+        ],
+    )
+    .await?;
     check(
         "members of a set",
         vec![
@@ -223,5 +242,29 @@ async fn an_apply_without_a_manager_is_refused() -> Result<()> {
     let mut body = config_map("a", json!({}));
     body["metadata"]["managedFields"] = json!([{"manager": "x"}]);
     assert_eq!(apply(&client, &format!("{MAPS}/a"), "me", &body).await?.0, 400);
+    bed.down().await
+}
+
+#[tokio::test]
+async fn a_label_that_is_no_longer_applied_goes_and_nothing_else_of_the_object() -> Result<()> {
+    let bed = Bed::up().await?;
+    let client = bed.server.client();
+    post(&client, DEFINITIONS, &things(thing_spec())).await?;
+    for (path, object) in [
+        (format!("{THINGS}/a"), thing("a", json!({"size": 1}))),
+        (format!("{MAPS}/a"), config_map("a", json!({"k": "v"}))),
+    ] {
+        let mut labelled = object.clone();
+        labelled["metadata"]["labels"] = json!({"x": "1"});
+        let (code, made) = apply(&client, &path, "me&force=false", &labelled).await?;
+        assert_eq!((code, &made["metadata"]["labels"]), (201, &json!({"x": "1"})), "{made}");
+        let (code, left) = apply(&client, &path, "me&force=false", &object).await?;
+        assert_eq!(code, 200, "{left}");
+        for field in ["name", "uid", "creationTimestamp", "namespace"] {
+            assert_eq!(left["metadata"][field], made["metadata"][field], "{field}");
+        }
+        assert_eq!(left["metadata"]["labels"], Value::Null);
+        assert_eq!((&left["spec"], &left["data"]), (&made["spec"], &made["data"]));
+    }
     bed.down().await
 }

@@ -204,8 +204,10 @@ pub(crate) fn apply(
     // Fields that this manager applied before and does not any more go, unless somebody else owns them.
     let at = managers.iter().position(|m| m.is(author, "Apply"));
     if let Some(at) = at {
-        let keep =
+        let mut keep =
             managers.iter().enumerate().filter(|(i, _)| *i != at).fold(wanted.clone(), |k, (_, m)| k.union(&m.fields));
+        // An object's identity is nobody's field.
+        keep.children.entry("f:metadata".to_owned()).or_default().owned = true;
         let gone = managers[at].fields.minus(&wanted);
         remove(&mut merged, &gone, &keep, Some(schema));
     }

@@ -14,6 +14,11 @@ fn field<'a>(shape: Shape<'a>, name: &str) -> Shape<'a> {
     shape.and_then(|schema| schema.field(name)).map(|schema| &**schema)
 }
 
+/// Whether a field has fields of its own that the schema names; a map that holds any names does not.
+fn is_struct(shape: Shape<'_>, name: &str) -> bool {
+    shape.and_then(|schema| schema.properties.get(name)).is_some_and(|schema| !schema.properties.is_empty())
+}
+
 fn items(shape: Shape<'_>) -> Shape<'_> {
     shape.and_then(|schema| schema.items.as_deref())
 }
@@ -210,7 +215,9 @@ pub(super) fn remove(value: &mut Value, gone: &FieldSet, keep: &FieldSet, shape:
                 let Some(name) = element.strip_prefix("f:") else { continue };
                 let kept = keep.children.get(element).unwrap_or(&nothing);
                 let Some(child) = map.get_mut(name) else { continue };
-                if takes_away(child, below, kept, field(shape, name)) {
+                // What only defaults put beside it goes with it: nobody owns those, and without it they may make no sense.
+                let is_bare = is_struct(shape, name) && !below.is_empty() && kept.is_empty();
+                if is_bare || takes_away(child, below, kept, field(shape, name)) {
                     map.shift_remove(name);
                 }
             }

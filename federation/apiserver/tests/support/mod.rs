@@ -141,6 +141,9 @@ pub(crate) fn thing_spec() -> Value {
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
             "port": {"x-kubernetes-int-or-string": true},
             "tags": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+            "trust": {"type": "object", "properties": {"check": {
+                "type": "object", "required": ["names"],
+                "properties": {"names": {"type": "array", "items": {"type": "string"}}, "mode": {"type": "string", "default": "All"}}}}},
             "parts": {
                 "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
                 "items": {"type": "object", "required": ["name"], "properties": {
