@@ -122,8 +122,9 @@ impl Objects {
 
     /// Those that say whom to trust: as clients of a listener, or as backends of an Ingress.
     fn vouching_secrets(&self) -> impl Iterator<Item = (String, String)> {
-        let named = self.gateways.iter().flat_map(|g| g.spec.listeners.iter().map(move |l| (g.namespace(), l)));
-        let clients = named.filter_map(|(own, listener)| {
+        let own = self.gateways.iter().flat_map(|g| g.spec.listeners.iter().map(move |l| (g.namespace(), l)));
+        let added = self.sets.iter().flat_map(|s| s.spec.listeners.iter().map(move |l| (s.namespace(), l)));
+        let clients = own.chain(added).filter_map(|(own, listener)| {
             let named = listener.tls.as_ref()?.options.get(option::CLIENT_CA)?;
             let (at, name) = named
                 .split_once('/')
@@ -215,8 +216,11 @@ mod tests {
         let route = json!({"metadata": {"namespace": "a", "name": "r"}, "spec": {"rules": [
             {"filters": mirror, "backendRefs": [{"name": "own"}]}]}});
         let here = [named("a", "own"), named("a", "far"), named("b", "far"), named("b", "own"), named("b", "mirror")];
+        let set = json!({"metadata": {"namespace": "b", "name": "s"}, "spec": {"parentRef": {"name": "g", "namespace": "a"},
+            "listeners": [{"name": "l", "port": 444, "protocol": "HTTPS", "tls": {"options": {"atoll.dev/client-ca": "own"}}}]}});
         let objects = Objects {
             gateways: all(&[gateway]),
+            sets: all(&[set]),
             routes: all(&[route]),
             secrets: all(&here),
             services: all(&here),
@@ -227,7 +231,7 @@ mod tests {
         let names = |all: Vec<(Option<String>, String)>| {
             all.into_iter().map(|(at, name)| format!("{}/{name}", at.unwrap())).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(names(used.secrets.iter().map(|s| (s.namespace(), s.name_any())).collect()), "a/own b/far");
+        assert_eq!(names(used.secrets.iter().map(|s| (s.namespace(), s.name_any())).collect()), "a/own b/far b/own");
         assert_eq!(names(used.services.iter().map(|s| (s.namespace(), s.name_any())).collect()), "a/own b/mirror");
         assert_eq!(names(used.slices.iter().map(|s| (s.namespace(), s.name_any())).collect()), "a/1");
         assert_eq!(used.gateways.len(), 1);

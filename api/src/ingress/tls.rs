@@ -9,8 +9,14 @@ use super::read::Reader;
 use super::steps::step;
 use crate::kinds::route_policy::FilterStep;
 
-/// Options of a listener by which it asks clients for certificates.
+/// Options of a listener: by which it asks clients for certificates, and which TLS it speaks.
 pub mod option {
+    /// What all of them begin with.
+    pub const OURS: &str = "atoll.dev/";
+    /// The oldest version that is spoken: 1.2 or 1.3.
+    pub const MIN_VERSION: &str = "atoll.dev/min-version";
+    /// The ciphers that are spoken, and no others.
+    pub const CIPHERS: &str = "atoll.dev/ciphers";
     /// A Secret of the listener's namespace, or NAMESPACE/NAME, whose `ca.crt` vouches for clients.
     pub const CLIENT_CA: &str = "atoll.dev/client-ca";
     /// `optional`: whoever shows none comes in, too; `unchecked`: whatever is shown.

@@ -39,6 +39,7 @@ pub(super) struct Names {
     slot: Slot,
     /// Knows what is the same for all names: how first packets are protected.
     base: Arc<QuicServerConfig>,
+    initial: rustls::quic::Suite,
 }
 
 /// What was agreed on in a handshake.
@@ -59,8 +60,10 @@ impl Names {
             .map_err(|error| error.to_string())?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
-        let base = QuicServerConfig::try_from(nobody).map_err(|error| error.to_string())?;
-        Ok(Self { plane, slot, base: Arc::new(base) })
+        let first = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13();
+        let initial = first.and_then(rustls::Tls13CipherSuite::quic_suite).ok_or("first packets can't be protected")?;
+        let base = QuicServerConfig::with_initial(Arc::new(nobody), initial).map_err(|error| error.to_string())?;
+        Ok(Self { plane, slot, base: Arc::new(base), initial })
     }
 
     /// TLS of the listener of a name, and whether it vouches for clients' certificates; nothing where none takes requests.
@@ -71,8 +74,9 @@ impl Names {
             rustls::ServerConfig::clone(listener.server.as_ref().filter(|_| listener.mode == Mode::Requests)?);
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.max_early_data_size = 0;
-        // Where TLS 1.3 is not spoken QUIC can't be.
-        Some((Arc::new(QuicServerConfig::try_from(config).ok()?), listener.verifies))
+        // First packets are protected in the same way, whichever ciphers the listener speaks later (RFC 9001 §5.2).
+        let config = QuicServerConfig::with_initial(Arc::new(config), self.initial).ok()?;
+        Some((Arc::new(config), listener.verifies))
     }
 }
 

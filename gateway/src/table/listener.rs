@@ -1,29 +1,24 @@
 //! One listener: where it is served, what it takes, with which certificates, whom it trusts. Pure.
 //!
 //! In: a listener as a Gateway or a ListenerSet writes it. Out: a draft that routes attach to, with its conditions. Source: Gateway API
-//! (Listener), GEP-91 (client certificates).
+//! (Listener).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use atoll_api::ingress::option;
-use atoll_api::kinds::gateway::{
-    FrontendTlsValidation, GATEWAY_GROUP, Gateway, Listener, ObjectReference, RouteGroupKind, SecretObjectReference,
-};
-use kube::ResourceExt as _;
+use atoll_api::kinds::gateway::{GATEWAY_GROUP, Gateway, Listener, RouteGroupKind, SecretObjectReference};
 
 use super::backend::Problem;
 use super::build::{Input, Ports};
+use super::clients::{NO_AUTHORITY, check_clients};
 use super::front::{Front, Port};
 use super::grant::{From, To, permits};
 use super::{Host, HostMap, Level, Mode, Protocol, Slot, StreamRule};
 use crate::kinds::KINDS;
 use crate::status::Verdict;
-use crate::tls::{Asks, Authorities, Certificate, ClientCheck, Keys};
-
-/// Nobody's certificate could be checked.
-const NO_AUTHORITY: &str = "NoValidCACertificate";
+use crate::tls::{Certificate, ClientCheck, Keys, Spoken};
 
 /// A listener of a Gateway or of one of its sets.
 #[derive(Debug)]
@@ -49,6 +44,8 @@ pub(crate) struct ListenerDraft {
     pub(crate) mode: Mode,
     pub(crate) kinds: Vec<RouteGroupKind>,
     pub(crate) certificates: Vec<Arc<Certificate>>,
+    /// Which TLS is spoken.
+    spoken: Spoken,
     /// How certificates of clients are checked.
     pub(crate) clients: Option<ClientCheck>,
     pub(crate) accepted: Verdict,
@@ -93,7 +90,14 @@ impl ListenerDraft {
     /// How TLS is spoken, where it ends here.
     pub(super) fn server(&self, keys: &mut Keys) -> Option<Arc<rustls::ServerConfig>> {
         let http = self.mode == Mode::Requests;
-        self.ends_tls().then(|| keys.server(&self.certificates, http, self.clients.as_ref())).flatten()
+        let clients = self.clients.as_ref();
+        self.ends_tls().then(|| keys.server(&self.certificates, &self.spoken, http, clients)).flatten()
+    }
+
+    /// Whether it may ask clients for certificates: what a Gateway says of that is for HTTPS.
+    fn checks(&self) -> bool {
+        let named = self.spec.tls.as_ref().is_some_and(|tls| tls.options.contains_key(option::CLIENT_CA));
+        self.mode == Mode::Requests || named
     }
 }
 
@@ -122,6 +126,7 @@ pub(super) fn draft(
         mode: Mode::Requests,
         kinds: Vec::new(),
         certificates: Vec::new(),
+        spoken: Spoken::default(),
         clients: None,
         accepted: Verdict::new("Accepted", true, "Accepted", "the listener is served"),
         resolved: fine("ResolvedRefs"),
@@ -134,7 +139,7 @@ pub(super) fn draft(
     };
     let refuse = |problem: Problem| Verdict::new("Accepted", false, problem.reason, problem.message);
     match meaning(spec) {
-        Ok((protocol, mode)) => (listener.protocol, listener.mode) = (protocol, mode),
+        Ok((protocol, mode, spoken)) => (listener.protocol, listener.mode, listener.spoken) = (protocol, mode, spoken),
         Err(problem) => {
             listener.accepted = refuse(problem);
             return listener;
@@ -160,7 +165,7 @@ pub(super) fn draft(
     }
     if listener.ends_tls() && listener.accepted.status {
         certify(input, owner, &mut listener, keys);
-        if listener.mode == Mode::Requests {
+        if listener.checks() {
             check_clients(input, owner, &mut listener, keys);
         }
     }
@@ -179,13 +184,27 @@ pub(super) fn recertify(input: &Input<'_>, gateway: &Gateway, listener: &mut Lis
     let namespace = listener.namespace.clone();
     let owner = Owner { gateway, kind, namespace: &namespace, name: "", addresses: &[], front: None };
     certify(input, owner, listener, keys);
-    if listener.mode == Mode::Requests {
+    if listener.checks() {
         check_clients(input, owner, listener, keys);
     }
 }
 
-/// What the protocol and its TLS mode mean.
-fn meaning(spec: &Listener) -> Result<(Protocol, Mode), Problem> {
+/// What the protocol, its TLS mode and options mean.
+fn meaning(spec: &Listener) -> Result<(Protocol, Mode, Spoken), Problem> {
+    let (protocol, mode) = spoken_as(spec)?;
+    let refused = |why| Problem::new("UnsupportedValue", format!("tls.options: {why}"));
+    let Some(options) = spec.tls.as_ref().map(|tls| &tls.options).filter(|_| protocol == Protocol::Tls) else {
+        return Ok((protocol, mode, Spoken::default()));
+    };
+    if mode == Mode::Pass
+        && let Some(name) = options.keys().find(|name| name.starts_with(option::OURS))
+    {
+        return Err(refused(format!("`{name}`: TLS that is passed on as it comes is not spoken here")));
+    }
+    Ok((protocol, mode, Spoken::read(options).map_err(refused)?))
+}
+
+fn spoken_as(spec: &Listener) -> Result<(Protocol, Mode), Problem> {
     let mode = spec.tls.as_ref().and_then(|t| t.mode.as_deref()).unwrap_or("Terminate");
     match (spec.protocol.as_str(), mode) {
         ("HTTP", _) => Ok((Protocol::Http, Mode::Requests)),
@@ -299,92 +318,4 @@ pub(super) fn certificate(
         Err((why, Some(before))) => Ok((before, Some(invalid(format!("{why}; the one before is served"))))),
         Err((why, None)) => Err(invalid(why)),
     }
-}
-
-/// How the Gateway wants certificates of clients checked at a port.
-pub(crate) fn validation(gateway: &Gateway, port: i32) -> Option<&FrontendTlsValidation> {
-    let frontend = gateway.spec.tls.as_ref()?.frontend.as_ref()?;
-    let own = frontend.per_port.iter().find(|p| p.port == port);
-    own.map_or(&frontend.default, |p| &p.tls).validation.as_ref()
-}
-
-/// Finds the authorities whose certificates clients must have. A listener without any of them is not served.
-fn check_clients(input: &Input<'_>, owner: Owner<'_>, listener: &mut ListenerDraft, keys: &mut Keys) {
-    if let Some(named) = listener.spec.tls.as_ref().and_then(|tls| tls.options.get(option::CLIENT_CA)).cloned() {
-        return check_named(input, owner, listener, keys, &named);
-    }
-    let Some(said) = validation(owner.gateway, listener.spec.port) else { return };
-    let namespace = owner.gateway.namespace().unwrap_or_default();
-    let found = said.ca_certificate_refs.iter().map(|r| authorities(input, &namespace, r, keys));
-    let (mut trusted, mut first) = (Vec::new(), None);
-    for one in found {
-        match one {
-            Ok(one) => trusted.push(one),
-            Err(problem) => drop(first.get_or_insert(problem)),
-        }
-    }
-    if let Some(problem) = first {
-        listener.resolved = Verdict::new("ResolvedRefs", false, problem.reason, problem.message);
-    }
-    if trusted.is_empty() {
-        let why = "no authority that certificates of clients are checked against can be used";
-        listener.accepted = Verdict::new("Accepted", false, NO_AUTHORITY, why);
-        return;
-    }
-    let asks = if said.mode.as_deref() == Some("AllowInsecureFallback") { Asks::Never } else { Asks::Always };
-    listener.clients = Some(ClientCheck { trusted, asks, depth: None });
-}
-
-/// The same, of a listener that names a Secret itself, by its options.
-fn check_named(input: &Input<'_>, owner: Owner<'_>, listener: &mut ListenerDraft, keys: &Keys, named: &str) {
-    let options = listener.spec.tls.as_ref().map(|tls| tls.options.clone()).unwrap_or_default();
-    match vouching(input, owner, keys, named).and_then(|trusted| asked(&options).map(|asks| (trusted, asks))) {
-        Ok((trusted, (asks, depth))) => listener.clients = Some(ClientCheck { trusted: vec![trusted], asks, depth }),
-        Err(why) => listener.accepted = Verdict::new("Accepted", false, NO_AUTHORITY, why),
-    }
-}
-
-fn asked(options: &BTreeMap<String, String>) -> Result<(Asks, Option<usize>), String> {
-    let asks = match options.get(option::CLIENT_VERIFY).map(String::as_str) {
-        None => Asks::Always,
-        Some("optional") => Asks::IfShown,
-        Some("unchecked") => Asks::Never,
-        Some(other) => return Err(format!("{}: `{other}` is neither optional nor unchecked", option::CLIENT_VERIFY)),
-    };
-    let depth = options
-        .get(option::CLIENT_DEPTH)
-        .map(|depth| depth.parse().map_err(|_| format!("{}: `{depth}` is no number", option::CLIENT_DEPTH)));
-    Ok((asks, depth.transpose()?))
-}
-
-/// The authorities in a Secret, as `name` or `namespace/name`.
-fn vouching(input: &Input<'_>, owner: Owner<'_>, keys: &Keys, named: &str) -> Result<Arc<Authorities>, String> {
-    let (at, name) = named.split_once('/').unwrap_or((owner.namespace, named));
-    let from = From { kind: owner.kind, namespace: owner.namespace };
-    if !permits(&input.objects.grants, from, To { group: "", kind: "Secret", namespace: at, name }) {
-        return Err(format!("Secret `{at}/{name}`: no ReferenceGrant there permits it"));
-    }
-    let secret = input.objects.secrets.get(at, name).ok_or_else(|| format!("Secret `{at}/{name}`: does not exist"))?;
-    keys.vouching(secret).map_err(|why| format!("Secret `{at}/{name}`: {why}"))
-}
-
-fn authorities(
-    input: &Input<'_>,
-    namespace: &str,
-    reference: &ObjectReference,
-    keys: &mut Keys,
-) -> Result<Arc<Authorities>, Problem> {
-    let ObjectReference { group, kind, name, .. } = reference;
-    let at = reference.namespace.as_deref().unwrap_or(namespace);
-    if !(group.is_empty() && kind == "ConfigMap") {
-        return Err(Problem::new("InvalidCACertificateKind", format!("{kind} `{at}/{name}` is no ConfigMap")));
-    }
-    let from = From { kind: "Gateway", namespace };
-    if !permits(&input.objects.grants, from, To { group, kind, namespace: at, name }) {
-        let why = format!("ConfigMap `{at}/{name}`: no ReferenceGrant there permits it");
-        return Err(Problem::new("RefNotPermitted", why));
-    }
-    let invalid = |why: String| Problem::new("InvalidCACertificateRef", format!("ConfigMap `{at}/{name}`: {why}"));
-    let map = input.objects.config(at, name).ok_or_else(|| invalid("does not exist".to_owned()))?;
-    keys.authorities(map).map_err(invalid)
 }

@@ -14,6 +14,7 @@ mod backend;
 mod balanced;
 mod build;
 mod claim;
+mod clients;
 mod differ;
 mod entry;
 mod front;
@@ -45,11 +46,12 @@ pub(crate) use backend::{
     service_port, slice_targets,
 };
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
+pub(crate) use clients::validation;
 pub(crate) use entry::{GatewayDraft, SetDraft};
 pub(crate) use front::{CLASS_NAME, Front, GATEWAY_NAME, MANAGER, is_front};
 pub(crate) use grant::{From, To, permits};
 pub(crate) use host::{Host, HostMap};
-pub(crate) use listener::{ListenerDraft, validation};
+pub(crate) use listener::ListenerDraft;
 pub(crate) use made::{Draft, RouteName, Spot};
 pub(crate) use matching::{Asking, Match, PathMatch, regex_bytes};
 pub(crate) use policy::{Judged, Policies};

@@ -7,6 +7,7 @@ mod backend;
 mod certificate;
 mod server;
 mod shown;
+mod spoken;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -21,6 +22,7 @@ pub(crate) use backend::{BackendCheck, BackendTls};
 pub(crate) use certificate::{Authorities, Certificate};
 pub(crate) use server::{Asks, ClientCheck};
 pub(crate) use shown::Shown;
+pub(crate) use spoken::Spoken;
 
 /// Under which a ConfigMap holds authorities.
 pub(crate) const AUTHORITY_KEY: &str = "ca.crt";
@@ -145,12 +147,13 @@ impl Keys {
     pub(crate) fn server(
         &mut self,
         certificates: &[Arc<Certificate>],
+        spoken: &Spoken,
         http: bool,
         clients: Option<&ClientCheck>,
     ) -> Option<Arc<ServerConfig>> {
-        let (provider, tickets) = (&self.provider, &self.tickets);
-        let make = || server::make(provider, tickets.clone(), certificates, http, clients);
-        self.servers.get(server::key(certificates, http, clients), make).ok()
+        let (provider, tickets) = (spoken.provider(&self.provider), &self.tickets);
+        let make = || server::make((&provider, spoken), tickets.clone(), certificates, http, clients);
+        self.servers.get(server::key(certificates, spoken, http, clients), make).ok()
     }
 
     /// How TLS is spoken to endpoints; `protocol` as ALPN has it.

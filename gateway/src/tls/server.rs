@@ -13,6 +13,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::certificate::{Authorities, Certificate};
+use super::spoken::Spoken;
 
 /// How certificates of clients are checked.
 #[derive(Debug, Clone)]
@@ -35,21 +36,26 @@ pub(crate) enum Asks {
 }
 
 /// What makes settings other ones.
-pub(super) fn key(certificates: &[Arc<Certificate>], http: bool, clients: Option<&ClientCheck>) -> String {
+pub(super) fn key(
+    certificates: &[Arc<Certificate>],
+    spoken: &Spoken,
+    http: bool,
+    clients: Option<&ClientCheck>,
+) -> String {
     let ids: Vec<&str> = certificates.iter().map(|c| c.id.as_str()).collect();
     let trusted = clients.map(|c| (c.asks, c.depth, c.trusted.iter().map(|a| a.id.as_str()).collect::<Vec<_>>()));
-    format!("{http} {} {trusted:?}", ids.join(" "))
+    format!("{http} {spoken:?} {} {trusted:?}", ids.join(" "))
 }
 
 pub(super) fn make(
-    provider: &Arc<CryptoProvider>,
+    (provider, spoken): (&Arc<CryptoProvider>, &Spoken),
     tickets: Option<Arc<dyn ProducesTickets>>,
     certificates: &[Arc<Certificate>],
     http: bool,
     clients: Option<&ClientCheck>,
 ) -> Result<ServerConfig, String> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(spoken.versions())
         .map_err(|e| e.to_string())?;
     let builder = match clients {
         None => builder.with_no_client_auth(),

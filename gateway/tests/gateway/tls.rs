@@ -2,7 +2,8 @@
 
 use base64::Engine as _;
 use rcgen::{CertificateParams, KeyPair};
-use rustls_pki_types::CertificateDer;
+use rustls::{CipherSuite, ProtocolVersion, SupportedProtocolVersion, version};
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 
 use crate::backend::Pod;
@@ -131,5 +132,80 @@ async fn certificates_that_cannot_be_used_are_refused_alone() {
             (&json!(resolved), &json!(reason), &json!(programmed)),
             "{index}: {said:#}"
         );
+    }
+}
+
+/// What a client that speaks these versions and no others agrees on with the listener of a name.
+async fn agreed(
+    world: &World,
+    name: &str,
+    root: &CertificateDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> std::io::Result<(ProtocolVersion, CipherSuite)> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(world.https).await?;
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let stream = connector.connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await?;
+    let (_, session) = stream.get_ref();
+    Ok((session.protocol_version().unwrap(), session.negotiated_cipher_suite().unwrap().suite()))
+}
+
+#[tokio::test]
+async fn a_listener_speaks_the_versions_and_ciphers_that_its_options_name() {
+    let (world, _web) = world().await;
+    let (root, secret) = certificate("web", "*.test");
+    world.apply(secret).await;
+    let with = |name: &str, options: Value| {
+        let mut listener = https(name, &format!("{name}.test"), "web");
+        listener["tls"]["options"] = options;
+        listener
+    };
+    let few = "ECDHE-ECDSA-AES256-GCM-SHA384, TLS_AES_128_GCM_SHA256";
+    let mut private = with("private", json!({"atoll.dev/client-ca": "nobody"}));
+    private["protocol"] = json!("TLS");
+    let mut passed = with("passed", json!({"atoll.dev/min-version": "1.3"}));
+    passed["protocol"] = json!("TLS");
+    passed["tls"] = json!({"mode": "Passthrough", "options": passed["tls"]["options"]});
+    let listeners = |newest: Value| {
+        json!([
+            with("few", json!({"atoll.dev/ciphers": few})),
+            with("newest", newest),
+            with("odd", json!({"atoll.dev/min-version": "1.1"})),
+            private,
+            passed
+        ])
+    };
+    world.apply(gateway("main", listeners(json!({"atoll.dev/min-version": "1.3"})))).await;
+    until_served(&world, "newest.test", &root).await;
+    let (old, new) = (&[&version::TLS12][..], &[&version::TLS13][..]);
+    let said = agreed(&world, "few.test", &root, old).await.unwrap();
+    assert_eq!(said, (ProtocolVersion::TLSv1_2, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384));
+    let said = agreed(&world, "few.test", &root, new).await.unwrap();
+    assert_eq!(said, (ProtocolVersion::TLSv1_3, CipherSuite::TLS13_AES_128_GCM_SHA256));
+    let refused = agreed(&world, "newest.test", &root, old).await.unwrap_err();
+    assert!(refused.to_string().contains("ProtocolVersion"), "{refused}");
+    for name in ["odd.test", "private.test", "passed.test"] {
+        assert!(agreed(&world, name, &root, new).await.is_err(), "{name}");
+    }
+    let said =
+        world.until_status(gateway("main", json!([])), |s| s["listeners"].as_array().map(Vec::len) == Some(5)).await;
+    for (at, why) in [
+        (2, "tls.options: atoll.dev/min-version: `1.1` is neither 1.2 nor 1.3"),
+        (3, "Secret `infra/nobody`: does not exist"),
+        (4, "tls.options: `atoll.dev/min-version`: TLS that is passed on as it comes is not spoken here"),
+    ] {
+        let conditions = said["listeners"][at]["conditions"].as_array().unwrap();
+        let accepted = conditions.iter().find(|c| c["type"] == "Accepted").unwrap();
+        assert_eq!((&accepted["status"], &accepted["message"]), (&json!("False"), &json!(why)));
+    }
+    world.apply(gateway("main", listeners(json!({})))).await;
+    let began = std::time::Instant::now();
+    while agreed(&world, "newest.test", &root, old).await.is_err() {
+        assert!(began.elapsed().as_secs() < 20, "what is no longer asked for still counts");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
