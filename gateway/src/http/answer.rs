@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::body::Reply;
+use super::early::Early;
 use super::forward::{Ask, Forward, Trace};
 use super::grpc_web::Web;
 use super::refusal::Refusal;
@@ -359,7 +360,11 @@ fn prepare(plane: &Plane, head: &mut Parts, client: &Client, scheme: &'static st
 }
 
 /// A target with its slash, which only an authority may stand for (RFC 9112 §3.2.1).
+    let early = head.extensions.remove::<Arc<Early>>();
 fn begun(target: PathAndQuery) -> Option<PathAndQuery> {
+    if let Some(early) = early {
+        head.extensions.insert(early);
+    }
     if target.as_str().starts_with('?') { target.to_string().parse().ok() } else { Some(target) }
 }
 

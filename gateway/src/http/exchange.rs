@@ -94,6 +94,7 @@ impl Attempt<'_> {
     }
 
     async fn h1(&mut self, stream: BoxStream, reused: bool, ask: Ask<'_>, body: Outgoing) -> Sent {
+        let early = ask.early();
         let mut exchange = match ask {
             Ask::Plain(plain) => Exchange::new(stream, plain.octets, body, plain.chunked, plain.is_head),
             Ask::Whole(head) => {
@@ -102,7 +103,7 @@ impl Attempt<'_> {
                 Exchange::new(stream, &octets, body, length.is_none(), head.method == Method::HEAD)
             }
         };
-        let mut answer = poll_fn(|cx| exchange.poll(cx));
+        let mut answer = poll_fn(|cx| exchange.poll(early, cx));
         match self.wait(&mut answer).await {
             Ok(Ok(answer)) => Sent::Answer(Answer::H1(Box::new(answer))),
             Ok(Err(Failed::Unsent(body))) => Sent::Unsent(body, reused),

@@ -17,6 +17,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use super::body::{FromEndpoint, InFlight, Reply};
+use super::early::Early;
 use super::exchange::{Answer, Attempt, Sent};
 use super::headers;
 use super::refusal::Refusal;
@@ -111,6 +112,8 @@ pub(crate) struct Plain<'a> {
     pub(crate) chunked: bool,
     pub(crate) is_head: bool,
     pub(crate) idempotent: bool,
+    /// Where what comes before the answer is put.
+    pub(crate) early: Option<&'a Early>,
 }
 
 impl Ask<'_> {
@@ -118,6 +121,14 @@ impl Ask<'_> {
         match self {
             Self::Plain(plain) => plain.idempotent,
             Self::Whole(head) => is_idempotent(&head.method),
+        }
+    }
+
+    /// Where what comes before the answer is put; nowhere: the client can't be told.
+    pub(super) fn early(&self) -> Option<&Early> {
+        match self {
+            Self::Plain(plain) => plain.early,
+            Self::Whole(head) => head.extensions.get::<Arc<Early>>().map(|early| &**early),
         }
     }
 }

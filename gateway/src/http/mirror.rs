@@ -58,7 +58,9 @@ fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) 
     };
     let (host, standing, place, client) =
         (forward.host.to_owned(), forward.standing.clone(), forward.place, forward.client);
-    let (head, timeout) = (head.clone(), forward.request_timeout);
+    let (mut head, timeout) = (head.clone(), forward.request_timeout);
+    // What is said to a copy is nothing to the client.
+    head.extensions.clear();
     let (tracker, end) = (plane.tracker.clone(), plane.end.clone());
     let copy = async move {
         let forward = Forward {

@@ -14,6 +14,7 @@ mod answer;
 mod behind;
 mod body;
 pub(crate) mod cookie;
+mod early;
 mod exchange;
 mod extended;
 mod forward;
@@ -28,6 +29,7 @@ mod upload;
 
 pub(crate) use answer::{Line, answer, is_grpc, listener, passes, told};
 pub(crate) use body::{BodyError, InFlight, Outgoing, Reply};
+pub(crate) use early::Early;
 pub(crate) use extended::{Key, is_websocket};
 pub(crate) use forward::{Ask, Forward, Plain, Trace, frames};
 pub(crate) use headers::{is_port, strip};

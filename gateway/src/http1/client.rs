@@ -19,16 +19,13 @@ use tokio::net::TcpStream;
 use super::buffer::{Buffer, LARGE, SMALL};
 use super::head::{Framing, Head};
 use super::reading::{Broken, Reading};
-use super::render::{self, After};
-use crate::http::Outgoing;
+use super::render;
+use crate::http::{Early, Outgoing};
 
 /// An answer's head is at most this long.
 const HEAD_BYTES_MAX: usize = 128 * 1024;
 /// So much of a body is made ready before it is written.
 const READY_BYTES: usize = 32 * 1024;
-/// Answers of status 1xx before the answer.
-const INFORMED_MAX: usize = 8;
-
 /// What is on its way to the endpoint.
 struct Sending {
     out: Vec<u8>,
@@ -117,8 +114,6 @@ pub(crate) struct Exchange {
     sending: Sending,
     buffer: Buffer,
     head: Head,
-    informed: Vec<u8>,
-    informed_len: usize,
     is_head: bool,
     /// The endpoint takes nothing any more, but may have answered before.
     deaf: bool,
@@ -137,20 +132,11 @@ impl Exchange {
     pub(crate) fn new(stream: BoxStream, octets: &[u8], body: Outgoing, chunked: bool, is_head: bool) -> Self {
         let whole = body.is_end_stream() && !chunked;
         let sending = Sending { out: octets.to_vec(), written: 0, begun: false, body, chunked, whole };
-        Self {
-            stream: Some(stream),
-            sending,
-            buffer: Buffer::default(),
-            head: Head::default(),
-            informed: Vec::new(),
-            informed_len: 0,
-            is_head,
-            deaf: false,
-        }
+        Self { stream: Some(stream), sending, buffer: Buffer::default(), head: Head::default(), is_head, deaf: false }
     }
 
-    /// Sends, and waits until an answer begins. Not to be polled again after that.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Failed>> {
+    /// Sends, and waits until an answer begins; what comes before it goes to `early`. Not to be polled again after that.
+    pub(crate) fn poll(&mut self, early: Option<&Early>, cx: &mut Context<'_>) -> Poll<Result<Answer, Failed>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(Failed::Lost)) };
         if !(self.deaf || self.sending.is_over()) {
             match self.sending.poll(stream, cx) {
@@ -175,10 +161,7 @@ impl Exchange {
                     Ok(None) => break,
                     Ok(Some(())) if self.head.status == 101 || self.head.status >= 200 => return self.answer(),
                     Ok(Some(())) => {
-                        self.informed_len += 1;
-                        if self.informed_len <= INFORMED_MAX {
-                            inform(&mut self.informed, &self.head, self.buffer.bytes());
-                        }
+                        inform(early, &self.head, self.buffer.bytes());
                         self.buffer.used(self.head.len);
                     }
                 }
@@ -204,7 +187,6 @@ impl Exchange {
         Poll::Ready(Ok(Answer {
             head: std::mem::take(&mut self.head),
             framing,
-            informed: std::mem::take(&mut self.informed),
             body: Incoming {
                 stream: Some(stream),
                 buffer: std::mem::take(&mut self.buffer),
@@ -217,9 +199,12 @@ impl Exchange {
 }
 
 /// "A proxy MUST forward 1xx responses unless the proxy itself requested the generation" (RFC 9110 §15.2): we ask for 100 ourselves.
-fn inform(informed: &mut Vec<u8>, head: &Head, bytes: &[u8]) {
-    if head.status != 100 {
-        render::pass_answer(informed, head, bytes, Framing::None, After::Keep, None);
+fn inform(early: Option<&Early>, head: &Head, bytes: &[u8]) {
+    let (Some(early), Ok(status)) = (early, http::StatusCode::from_u16(head.status)) else { return };
+    if let Ok(headers) = head.to_map(bytes)
+        && status != http::StatusCode::CONTINUE
+    {
+        early.put(status, headers);
     }
 }
 
@@ -227,8 +212,6 @@ fn inform(informed: &mut Vec<u8>, head: &Head, bytes: &[u8]) {
 pub(crate) struct Answer {
     pub(crate) head: Head,
     pub(crate) framing: Framing,
-    /// Heads of answers that came before it, as the client gets them.
-    pub(crate) informed: Vec<u8>,
     pub(crate) body: Incoming,
 }
 

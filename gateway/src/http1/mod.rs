@@ -8,6 +8,7 @@
 //! Memory is lent while something is read and given back as soon as nothing is. Nothing that could be read in two ways is let through: what
 //! is forwarded was framed by us. Source: RFC 9110, 9112.
 
+mod before;
 mod body;
 mod buffer;
 mod chunked;

@@ -12,11 +12,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::before::Before;
 use super::body::{ClientBody, Rest};
 use super::client::{Answer, Incoming, octets};
 use super::head::{Framing, Head};
 use super::render::{self, After, Asker};
-use super::serve::{Asked, Connection, Next, continued};
+use super::serve::{Asked, Connection, Next};
 use super::splice::{Pipe, Stopped};
 use crate::balance::draw;
 use crate::http::{
@@ -116,10 +117,13 @@ impl Connection {
             chunked: asked.framing == Framing::Chunked,
             is_head: asked.is_head,
             idempotent,
+            early: (asked.minor == 1).then_some(&*self.early),
         });
         let wanted = wanted.as_deref().filter(|_| asked.expects);
-        let sent = continued(&mut self.writer, wanted, forward.run(ask, payload, &mut trace, &mut self.alarm)).await;
+        let before = Before { said: &mut self.said, early: &self.early, wanted };
+        let sent = before.tell(&mut self.writer, forward.run(ask, payload, &mut trace, &mut self.alarm)).await;
         self.out.clear();
+        self.out.append(&mut self.said);
         let code = sent.as_ref().map_or_else(|refusal| refusal.status.as_u16(), |answered| answered.status());
         let time = began.elapsed();
         plane.metrics.tallied(&mut self.tally, &way.route, code, trace.cluster(), time);
@@ -211,9 +215,6 @@ impl Connection {
             return Box::pin(self.write(response, asked)).await;
         }
         let then = self.after(asked);
-        if asked.minor == 1 {
-            self.out.extend_from_slice(&answer.informed);
-        }
         render::pass_answer(&mut self.out, &answer.head, answer.bytes(), framing, then, alternative.as_ref());
         answer.begin();
         let mut body = answer.body;

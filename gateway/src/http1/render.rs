@@ -225,6 +225,13 @@ pub(super) fn pass_answer(
     out.extend_from_slice(b"\r\n");
 }
 
+/// An answer of status 1xx.
+pub(super) fn early(out: &mut Vec<u8>, code: StatusCode, headers: &HeaderMap) {
+    status(out, code.as_u16());
+    fields(out, headers);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// An answer by its parts, framed as `framing` says; nothing: as the parts say.
 pub(super) fn answer(out: &mut Vec<u8>, head: &http::response::Parts, framing: Option<Framing>, then: After) {
     status(out, head.status.as_u16());

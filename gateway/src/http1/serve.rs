@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::halves::{Writes, halves, join};
 use super::head::{Bad, Framing, Head};
 use super::plain::Taken;
 use super::render::After;
-use crate::http::{Client, Refusal};
+use crate::http::{Client, Early, Refusal};
 use crate::metrics::{Cut, Tally};
 use crate::plane::Plane;
 use crate::progress::{Alarm, Patience};
@@ -48,6 +48,9 @@ pub(super) struct Connection {
     /// What is to be written, and the host asked for: their memory is used again.
     pub(super) out: Vec<u8>,
     pub(super) host: String,
+    /// What came before the answer, and what of it could not be written yet.
+    pub(super) early: Arc<Early>,
+    pub(super) said: Vec<u8>,
 }
 
 /// What a request is as far as its connection is concerned.
@@ -91,6 +94,8 @@ pub(crate) async fn serve(
         tally: Tally::default(),
         out: Vec::new(),
         host: String::new(),
+        early: Arc::default(),
+        said: Vec::new(),
         plane,
     };
     let end = connection.plane.end.clone();
@@ -309,30 +314,4 @@ enum Ended {
     Bad(Bad),
     Stream(io::Error),
     Late,
-}
-
-/// Tells a client that waits before it sends its body to go on, once somebody wants it.
-pub(super) async fn continued<T>(
-    writer: &mut Writes,
-    wanted: Option<&std::sync::atomic::AtomicBool>,
-    answer: impl Future<Output = T>,
-) -> T {
-    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-    let (mut answer, mut left) = (pin!(answer), CONTINUE);
-    poll_fn(|cx| {
-        let polled = answer.as_mut().poll(cx);
-        let wanted = wanted.is_some_and(|wanted| wanted.load(std::sync::atomic::Ordering::Relaxed));
-        while polled.is_pending() && wanted && !left.is_empty() {
-            match tokio::io::AsyncWrite::poll_write(Pin::new(&mut *writer), cx, left) {
-                Poll::Ready(Ok(n)) if n > 0 => left = &left[n..],
-                Poll::Ready(_) => left = &[],
-                Poll::Pending => break,
-            }
-        }
-        if polled.is_pending() && wanted {
-            let _ = tokio::io::AsyncWrite::poll_flush(Pin::new(&mut *writer), cx);
-        }
-        polled
-    })
-    .await
 }

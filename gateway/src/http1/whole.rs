@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -10,10 +11,11 @@ use http::{Request, Response, Uri, Version};
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWriteExt as _;
 
+use super::before::Before;
 use super::body::ClientBody;
 use super::head::{Bad, Framing, Head};
 use super::render::{self, After};
-use super::serve::{Asked, Connection, Next, continued};
+use super::serve::{Asked, Connection, Next};
 use crate::http::{BodyError, FromClient, Reply, answer};
 
 /// So much is gathered before it is written.
@@ -25,7 +27,7 @@ impl Connection {
         let Some(mut reader) = self.reader.take() else { return Ok(Next::Close) };
         let request = parts(&self.head, reader.buffer.bytes());
         reader.buffer.used(self.head.len);
-        let head = match request {
+        let mut head = match request {
             Ok(head) => head,
             Err(bad) => {
                 self.reader = Some(reader);
@@ -43,8 +45,13 @@ impl Connection {
             }
         };
         let wanted = wanted.as_deref().filter(|_| asked.expects);
+        if asked.minor == 1 {
+            head.extensions.insert(Arc::clone(&self.early));
+        }
         let answered = answer(&self.plane, &self.client, Request::from_parts(head, body));
-        let response = continued(&mut self.writer, wanted, answered).await;
+        let before = Before { said: &mut self.said, early: &self.early, wanted };
+        let response = before.tell(&mut self.writer, answered).await;
+        self.out.append(&mut self.said);
         let next = self.write(response, asked).await;
         self.settle(next, back).await
     }

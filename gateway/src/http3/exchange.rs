@@ -12,7 +12,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use super::head::{self, Bad, Head};
 use super::qpack::Bounds;
 use super::tunnel::Tunnel;
 use super::upload::{ClientBody, Incoming, Signals};
-use crate::http::{Client, FromClient, Key, Refusal, Reply, Streams, answer, is_websocket};
+use crate::http::{Client, Early, FromClient, Key, Refusal, Reply, Streams, answer, is_websocket};
 use crate::metrics::Cut;
 use crate::plane::Plane;
 
@@ -79,6 +79,7 @@ pub(super) async fn exchange(talk: Arc<Talk>, outgoing: SendStream, incoming: Re
     let asks = head.protocol.as_deref().is_some_and(is_websocket);
     let length = head.length;
     let mut request = Request::from_parts(head.parts, ());
+    request.extensions_mut().insert(Arc::clone(&signals.early));
     let key = if asks { Key::ask(&talk.plane, &mut request) } else { None };
     let (body, tunnel) = match &key {
         Some(_) => (FromClient::Nothing, Some(incoming)),
@@ -188,6 +189,15 @@ impl Talk {
     }
 }
 
+/// The answer, or nothing: something came before it.
+fn early<T>(answering: &mut (impl Future<Output = T> + Unpin), early: &Early, cx: &mut Context<'_>) -> Poll<Option<T>> {
+    match Pin::new(answering).poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Pending if early.are_some() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
 /// The answer's length, which is ours to say, and its date (RFC 9110 §6.6.1).
 fn frame_length(head: &mut response::Parts, body: &Reply, is_head: bool, silent: bool) {
     if !(is_head || head.status == StatusCode::NOT_MODIFIED) {
@@ -215,7 +225,7 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    /// Waits for an answer, and tells the client to go on where it waits for that. Nothing: the client gave its request up.
+    /// Waits for an answer, and tells the client what comes before it, and to go on where it waits for that. Nothing: the client gave its request up.
     async fn until(
         &mut self,
         mut answering: impl Future<Output = Response<Reply>> + Unpin,
@@ -228,7 +238,15 @@ impl Outgoing {
                 biased;
                 _ = &mut stopped => return None,
                 () = signals.taken_back.notified() => return None,
-                response = &mut answering => return Some(response),
+                response = poll_fn(|cx| early(&mut answering, &signals.early, cx)) => {
+                    for (status, headers) in signals.early.take() {
+                        self.push(HEADERS, head::answer(status, &headers).0);
+                    }
+                    match response {
+                        Some(response) => return Some(response),
+                        None => self.flush().await?,
+                    }
+                }
                 () = signals.wanted.notified(), if expects => {
                     expects = false;
                     self.push(HEADERS, head::answer(StatusCode::CONTINUE, &HeaderMap::new()).0);

@@ -17,6 +17,7 @@ use super::frames::{
 };
 use super::head::{self, Bad};
 use super::qpack::Bounds;
+use crate::http::Early;
 
 /// What a body tells whoever answers its request.
 #[derive(Debug, Default)]
@@ -25,6 +26,8 @@ pub(super) struct Signals {
     pub(super) wanted: Notify,
     /// The client takes its request back.
     pub(super) taken_back: Notify,
+    /// What comes before the answer.
+    pub(super) early: Arc<Early>,
 }
 
 /// Where a stream stands.

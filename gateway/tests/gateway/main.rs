@@ -15,6 +15,7 @@ mod bodies;
 mod capacity;
 mod client_address;
 mod doors;
+mod early;
 mod failover;
 mod failures;
 mod filters;

@@ -9,10 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend::Pod;
-use crate::peer::{Became, HEADERS, frame, read, section};
+use crate::peer::{Became, HEADERS, frame, get, read, section};
 use crate::quic::{LONG, asks};
 use crate::stage::Stage;
 use crate::world::{Made, route, service};
@@ -204,4 +205,45 @@ async fn who_waits_to_be_told_to_go_on_is_told() {
     let (status, body) = read(&octets);
     assert_eq!(status, 200);
     assert!(String::from_utf8_lossy(&body).contains("hello"));
+}
+
+#[tokio::test]
+async fn hints_come_before_the_answer() {
+    let listener = TcpListener::bind("127.50.5.1:0").await.unwrap();
+    let pod = Pod::named(listener.local_addr().unwrap());
+    let may = Arc::new(Notify::new());
+    let let_go = Arc::clone(&may);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let may = Arc::clone(&may);
+            tokio::spawn(async move {
+                let mut octets = [0; 4096];
+                while let Ok(n @ 1..) = stream.read(&mut octets).await {
+                    if octets[..n].starts_with(b"OPTIONS") {
+                        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+                        continue;
+                    }
+                    let hint = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n";
+                    stream.write_all(hint).await.unwrap();
+                    may.notified().await;
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                }
+            });
+        }
+    });
+    let stage = Stage::before(pod, Made::default()).await;
+    let peer = stage.peer().await;
+    let (mut send, mut recv) = peer.connection.open_bi().await.unwrap();
+    send.write_all(&frame(HEADERS, &section(&get("/")))).await.unwrap();
+    send.finish().unwrap();
+    let mut first = [0; 2];
+    timeout(LONG, recv.read_exact(&mut first)).await.expect("it is told").unwrap();
+    let mut hint = vec![0; first[1].into()];
+    timeout(LONG, recv.read_exact(&mut hint)).await.expect("it is told").unwrap();
+    // Index 24 of the static table: :status 103.
+    assert_eq!((first[0], &hint[..3]), (1, &[0, 0, 0xd8][..]));
+    assert!(String::from_utf8_lossy(&hint).contains("</style.css>; rel=preload"), "{hint:?}");
+    let_go.notify_one();
+    let Became::Answered(octets) = peer.hear(recv).await else { panic!("no answer") };
+    assert_eq!(read(&octets), (200, Bytes::from_static(b"ok")));
 }
