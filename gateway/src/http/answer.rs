@@ -194,6 +194,10 @@ async fn serve(
         && let Some(answer) = pass(&chain.guards, &mut asked).await
     {
         behind::begin(&mut asked, &chain, &matched);
+        if let Some((refusal, told)) = Refusal::grpc_of(&answer).filter(|_| grpc) {
+            trace.refused = Some(refusal);
+            return Ok(policy::back(asked.backs, told).await);
+        }
         return Ok(policy::back(asked.backs, answer.map(Reply::own)).await);
     }
     match routed(rule, &mut asked, &matched, upgrade, trace).await {
@@ -356,15 +360,15 @@ fn prepare(plane: &Plane, head: &mut Parts, client: &Client, scheme: &'static st
     }
     let target = head.uri.path_and_query().cloned();
     head.uri = target.and_then(begun).map_or_else(|| Uri::from_static("/"), Uri::from);
-    head.extensions.clear();
-}
-
-/// A target with its slash, which only an authority may stand for (RFC 9112 §3.2.1).
     let early = head.extensions.remove::<Arc<Early>>();
-fn begun(target: PathAndQuery) -> Option<PathAndQuery> {
+    head.extensions.clear();
     if let Some(early) = early {
         head.extensions.insert(early);
     }
+}
+
+/// A target with its slash, which only an authority may stand for (RFC 9112 §3.2.1).
+fn begun(target: PathAndQuery) -> Option<PathAndQuery> {
     if target.as_str().starts_with('?') { target.to_string().parse().ok() } else { Some(target) }
 }
 

@@ -1,9 +1,13 @@
 //! Answers of our own when a request can't be served: a status, and one line that says why.
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::body::Reply;
 use crate::filter::said;
+
+/// A client of gRPC is told so much of why.
+const WHY_MAX: usize = 256;
 
 /// Why a request is not served.
 #[derive(Debug, Clone)]
@@ -54,6 +58,21 @@ impl Refusal {
             headers.insert("grpc-message", said);
         }
         answer
+    }
+
+    /// What a filter answered, as gRPC says it; nothing: it is no error, or is said so already.
+    pub(crate) fn grpc_of(answer: &Response<Bytes>) -> Option<(Self, Response<Reply>)> {
+        let kind = answer.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if answer.status().as_u16() < 400 || kind.starts_with(b"application/grpc") {
+            return None;
+        }
+        let said = String::from_utf8_lossy(answer.body());
+        let line: String = said.lines().next().unwrap_or_default().chars().take(WHY_MAX).collect();
+        let refusal = Self::new(answer.status(), line);
+        let mut told = refusal.answer_grpc();
+        let others = answer.headers().iter().filter(|(name, _)| !name.as_str().starts_with("content-"));
+        told.headers_mut().extend(others.map(|(name, value)| (name.clone(), value.clone())));
+        Some((refusal, told))
     }
 
     pub(crate) fn answer(&self) -> Response<Reply> {

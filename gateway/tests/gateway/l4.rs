@@ -185,4 +185,22 @@ async fn a_grpc_client_is_told_in_its_own_words() {
         let answer = tokio::time::timeout(Duration::from_secs(20), told).await.expect(host);
         assert_eq!((answer.header("content-type"), answer.body.as_str()), ("application/grpc", ""));
     }
+    world
+        .apply(json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "RoutePolicy", "metadata": {"name": "closed", "namespace": "shop"},
+            "spec": {"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "none"}],
+                "filters": [{"filter": "deny", "cidrs": ["0.0.0.0/0"]}]}}))
+        .await;
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+    let began = std::time::Instant::now();
+    loop {
+        let answer = send(world.http, request("nobody.test", "POST /a.B/C", &grpc, "")).await;
+        if (answer.status, answer.header("grpc-status")) == (200, "7") {
+            assert_eq!(answer.header("grpc-message"), "this address may not come here");
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "what a policy refuses is told otherwise: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let answer = send(world.http, request("nobody.test", "GET /", &[], "")).await;
+    assert_eq!(answer.status, 403, "and anybody else as before");
 }
