@@ -123,7 +123,7 @@ impl Builder {
                         if changed.is_err() { return }
                         if !Arc::ptr_eq(&self.topology.borrow_and_update().topology, &topology) { break }
                     }
-                    () = sleep(PORTS_AGAIN), if !self.ports.failed.is_empty() || self.doors.is_lacking() => break,
+                    () = sleep(PORTS_AGAIN), if !self.ports.failed.is_empty() || !self.doors.lacking().is_empty() => break,
                     () = tokio::time::sleep_until(save_at), if unsaved => {
                         let began = Instant::now();
                         unsaved = !self.save(&topology).await;
@@ -158,7 +158,7 @@ impl Builder {
             if let Some(snapshot) = self.plane.snapshots.load_full() {
                 self.doors.settle(&snapshot.table, &wanted).await;
             }
-            if failed == self.ports.failed {
+            if failed == self.ports.failed && *self.doors.lacking() == self.ports.unanswered {
                 self.state(served, balanced);
                 if listed {
                     self.statuses.send_replace(statuses);
@@ -166,6 +166,7 @@ impl Builder {
                 return;
             }
             self.ports.failed = failed;
+            self.ports.unanswered.clone_from(self.doors.lacking());
             edits = vec![Edit::Whole];
         }
     }

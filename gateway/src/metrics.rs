@@ -74,6 +74,7 @@ pub(crate) struct Metrics {
     pub(crate) certificates_not_after: IntGaugeVec,
     pub(crate) ingress_refused: IntGaugeVec,
     pub(crate) over_limit: IntGaugeVec,
+    pub(crate) http3_lacking: IntGaugeVec,
 }
 
 impl Metrics {
@@ -135,6 +136,11 @@ impl Metrics {
                 "atoll_gateway_over_namespace_limit",
                 "What is refused because its namespace has as much as it may have: routes, certificates",
                 &["what"],
+            )?,
+            http3_lacking: gauges(
+                "atoll_gateway_http3_lacking",
+                "1 while a port of HTTPS is not answered by HTTP/3 although it is to be",
+                &["port"],
             )?,
             clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,
             cuts: counters(

@@ -1,7 +1,8 @@
 //! Where HTTP/3 is served: beside every port of HTTPS, where nobody else has the UDP port of that number.
 //!
 //! In: the table, and the UDP ports that its listeners want. Out: endpoints of QUIC, opened and closed as those change, and the slots where one
-//! listens, so that clients are told of no other. A port that can't be opened is said once, and tried again.
+//! listens, so that clients are told of no other. A port that can't be opened is said (in the log, a metric, by listeners' condition
+//! `atoll.dev/HTTP3`), and tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -46,9 +47,9 @@ impl Doors {
         Self { listening, https, enabled, open: BTreeMap::new(), closing: Vec::new(), lacking: BTreeMap::new() }
     }
 
-    /// Whether a port could not be opened that is to be tried again.
-    pub(crate) fn is_lacking(&self) -> bool {
-        !self.lacking.is_empty()
+    /// Those that could not be opened and are to be tried again, and why.
+    pub(crate) fn lacking(&self) -> &BTreeMap<Slot, String> {
+        &self.lacking
     }
 
     /// Closes what UDP listeners want, before they open it.
@@ -82,7 +83,7 @@ impl Doors {
             }
             let Some(at) = self.at(slot) else { continue };
             let opened = if is_taken(&takers, at) {
-                Err("a UDP listener has that port".to_owned())
+                Err(format!("a UDP listener has port {}", at.port()))
             } else {
                 self.open(slot, at).await.map_err(|error| error.to_string())
             };
@@ -93,7 +94,12 @@ impl Doors {
                 lacking.insert(slot, why);
             }
         }
-        self.lacking = lacking;
+        if self.lacking != lacking {
+            let gauge = &self.listening.plane.metrics.http3_lacking;
+            gauge.reset();
+            lacking.keys().for_each(|slot| gauge.with_label_values(&[&slot.to_string()]).set(1));
+            self.lacking = lacking;
+        }
     }
 
     async fn open(&mut self, slot: Slot, at: SocketAddr) -> std::io::Result<()> {

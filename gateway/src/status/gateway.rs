@@ -7,10 +7,13 @@ use kube::ResourceExt as _;
 use super::Update;
 use super::condition::{Verdict, merge};
 use crate::objects::{Kind, Name, name_of};
-use crate::table::{GatewayDraft, Input, ListenerDraft, SetDraft, behind, validation};
+use crate::table::{GatewayDraft, Input, ListenerDraft, Mode, Protocol, SetDraft, behind, validation};
 
 /// The condition that warns of clients that are let in without a certificate.
 const INSECURE: &str = "InsecureFrontendValidationMode";
+
+/// The condition that says that a listener is not answered by HTTP/3; absent where it is, or need not be.
+const HTTP3: &str = "atoll.dev/HTTP3";
 
 /// Why a listener behind a Service waits.
 const UNPLACED: &str = "the Gateway's Service does not have the port yet";
@@ -193,13 +196,17 @@ fn listener(
     } else {
         draft.accepted.clone()
     };
-    let verdicts = [accepted, programmed, draft.resolved.clone(), draft.conflicted.clone()];
+    let unanswered = draft.slots.iter().find_map(|slot| input.ports.unanswered.get(slot));
+    let unanswered = unanswered.filter(|_| draft.mode == Mode::Requests && draft.protocol == Protocol::Tls);
+    let http3 = unanswered.map(|why| Verdict::new(HTTP3, false, "PortUnavailable", format!("no HTTP/3: {why}")));
+    let verdicts = [accepted, programmed, draft.resolved.clone(), draft.conflicted.clone()].into_iter().chain(http3);
     let before = before.iter().find(|b| b.name == draft.spec.name);
     let old = before.map(|b| b.conditions.as_slice()).unwrap_or_default();
+    let old: Vec<Condition> = old.iter().filter(|c| c.type_ != HTTP3 || unanswered.is_some()).cloned().collect();
     ListenerStatus {
         name: draft.spec.name.clone(),
         supported_kinds: draft.kinds.clone(),
         attached_routes: draft.attached,
-        conditions: merge(old, verdicts, generation, input.now),
+        conditions: merge(&old, verdicts, generation, input.now),
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Ports {
     pub(crate) http3: bool,
     /// Further ports that could not be opened, and why.
     pub(crate) failed: BTreeMap<Slot, Unopened>,
+    /// Ports of HTTPS that are not answered by HTTP/3 although they were to be, and why.
+    pub(crate) unanswered: BTreeMap<Slot, String>,
 }
 
 /// Why a port could not be opened.

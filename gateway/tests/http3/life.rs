@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use atoll_gateway::Limits;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -132,12 +132,24 @@ async fn a_udp_listener_on_the_port_wins_and_gives_it_back() {
     }
     let answer = get_tls(stage.world.https, "a.test", &stage.roots, "h2", "a.test", "/").await.unwrap();
     assert_eq!((answer.status, answer.header("alt-svc")), (200, ""), "HTTPS goes on, and names no HTTP/3");
+    let said = |status: &Value| {
+        let conditions = status["listeners"][0]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|c| c["type"] == "atoll.dev/HTTP3")
+    };
+    let status = stage.world.until_status(gateway("main", json!([])), |status| said(status).is_some()).await;
+    let condition = said(&status).unwrap();
+    let why = format!("no HTTP/3: a UDP listener has port {port}");
+    assert_eq!((&condition["status"], &condition["message"]), (&json!("False"), &json!(why)));
+    let lacking = || stage.world.gauge("atoll_gateway_http3_lacking", &["https"]);
+    assert_eq!(lacking(), Some(1.0));
     stage.world.apply(gateway("main", json!([https("a", "a.test", "a")]))).await;
     let began = Instant::now();
     while let Err(error) = Caller::new("a.test", &stage.roots).connect(stage.world.https).await {
         assert!(began.elapsed() < 2 * LONG, "{error}");
         sleep(Duration::from_millis(50)).await;
     }
+    stage.world.until_status(gateway("main", json!([])), |status| said(status).is_none()).await;
+    assert_eq!(lacking(), None);
     let peer: Peer = stage.peer().await;
     assert!(matches!(peer.ask(&get("/")).await, Became::Answered(_)));
 }
