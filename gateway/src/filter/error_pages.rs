@@ -68,7 +68,7 @@ fn statuses(written: &str) -> Result<RangeInclusive<u16>, String> {
         return Ok(first..=first + 99);
     }
     match written.split_once('-') {
-        Some((first, last)) => Ok(number(first)?..=number(last)?),
+        Some((first, last)) => Some(number(first)?..=number(last)?).filter(|range| !range.is_empty()).ok_or_else(bad),
         None => number(written).map(|status| status..=status),
     }
 }
