@@ -200,9 +200,12 @@ impl Builder {
         if Arc::ptr_eq(&self.counted, &self.objects.derived) {
             return;
         }
-        self.counted = Arc::clone(&self.objects.derived);
+        let before = std::mem::replace(&mut self.counted, Arc::clone(&self.objects.derived));
         let gauge = &self.plane.metrics.ingress_refused;
-        gauge.reset();
+        // Filters that can't be made are counted there, too.
+        for (annotation, closes) in before.refused().into_keys() {
+            let _ = gauge.remove_label_values(&[annotation, if closes { "true" } else { "false" }]);
+        }
         for ((annotation, closes), count) in self.counted.refused() {
             gauge.with_label_values(&[annotation, if closes { "true" } else { "false" }]).set(count);
         }

@@ -28,7 +28,7 @@ const OURS: &str = "ingress:";
 /// Stands before the stamp in names of rules.
 const STAMP: char = '@';
 /// A filter that there is none of: its rules are refused.
-const CLOSED: &str = "ingress";
+pub(crate) const CLOSED: &str = "ingress";
 
 /// Whether an object is made of Ingresses.
 pub(crate) fn is_ours(object: &impl ResourceExt) -> bool {

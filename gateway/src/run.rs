@@ -191,7 +191,7 @@ async fn start(
         (site.classes, site.own, site.node) = (fleet.told(), config.own.clone(), config.node.clone());
     });
     let (statuses, newest) = watch::channel(status::Statuses::default());
-    let (of_policies, newest_policies) = watch::channel(Vec::new());
+    let (of_policies, newest_policies) = watch::channel(status::policies::Told::default());
     let follow = Follow {
         plane: Arc::clone(plane),
         client: resources.client.clone(),

@@ -2,6 +2,9 @@
 //!
 //! In: annotations. Out: filters for all paths of the Ingress. Where nginx and the filters differ: a limit answers 429, not 503.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::{Map, Value, json};
 
@@ -65,16 +68,30 @@ pub(super) fn custom_errors(
     Some(step("errorPages", json!({"pages": [page]})))
 }
 
-fn lists(reader: &Reader, steps: &mut Vec<FilterStep>) {
-    let denied = reader.list("denylist-source-range");
+fn lists(reader: &mut Reader, steps: &mut Vec<FilterStep>) {
+    let denied = ranges(reader, "denylist-source-range");
     if !denied.is_empty() {
         steps.push(step("deny", json!({"cidrs": denied})));
     }
-    let mut allowed = reader.list("whitelist-source-range");
-    allowed.extend(reader.list("allowlist-source-range"));
+    let mut allowed = ranges(reader, "whitelist-source-range");
+    allowed.extend(ranges(reader, "allowlist-source-range"));
     if !allowed.is_empty() {
         steps.push(step("allow", json!({"cidrs": allowed})));
     }
+}
+
+/// The addresses and ranges of a list.
+fn ranges(reader: &mut Reader, name: &str) -> Vec<String> {
+    let written = reader.list(name);
+    let is_none = |one: &&String| one.parse::<IpNet>().is_err() && one.parse::<IpAddr>().is_err();
+    if let Some(odd) = written.iter().find(is_none) {
+        reader.refuse(name, format!("`{odd}` is neither an address nor a range"));
+        return Vec::new();
+    }
+    if written.is_empty() && reader.text(name).is_some() {
+        reader.refuse(name, "it names nobody");
+    }
+    written
 }
 
 fn limits(reader: &mut Reader, steps: &mut Vec<FilterStep>) {

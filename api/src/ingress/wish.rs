@@ -108,7 +108,7 @@ impl Wish {
         let mut wish = Self {
             name: object.metadata.name.clone().unwrap_or_default(),
             paths: paths(object, &mut reader),
-            aliases: reader.list("server-alias").iter().map(|host| host.to_ascii_lowercase()).collect(),
+            aliases: aliases(&mut reader),
             canary: canary(&mut reader),
             regex: reader.flag("use-regex").unwrap_or(false),
             app_root: reader.text("app-root"),
@@ -212,6 +212,25 @@ fn canary(reader: &mut Reader) -> Option<Canary> {
     })
 }
 
+fn aliases(reader: &mut Reader) -> Vec<String> {
+    let written = reader.list("server-alias").into_iter().map(|host| host.to_ascii_lowercase());
+    let (hosts, odd): (Vec<String>, Vec<String>) = written.partition(|host| is_host(host));
+    for odd in odd {
+        reader.refuse("server-alias", format!("`{odd}` is no host name"));
+    }
+    hosts
+}
+
+/// Whether it is a host name, or a wildcard, as listeners have them (RFC 1123 §2.1).
+fn is_host(written: &str) -> bool {
+    let is_label = |label: &str| {
+        let letters = label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+        letters && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let name = written.strip_prefix("*.").unwrap_or(written);
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
 /// permanent-redirect goes before temporal-redirect.
 fn moved(reader: &mut Reader) -> Option<HTTPRequestRedirect> {
     let all =
@@ -282,7 +301,11 @@ fn filters(reader: &mut Reader, namespace: &str) -> Vec<HTTPRouteFilter> {
                 .refuse("mirror-target", format!("`{target}` is no Service of the namespace with the request's path")),
         }
     }
-    if let Some(value) = reader.text("x-forwarded-prefix") {
+    let prefix = reader.text("x-forwarded-prefix");
+    if let Some(odd) = prefix.as_ref().filter(|prefix| !is_value(prefix)) {
+        reader.refuse("x-forwarded-prefix", format!("`{odd}` is no value of a header"));
+    }
+    if let Some(value) = prefix.filter(|prefix| is_value(prefix)) {
         let set = vec![HTTPHeader { name: "X-Forwarded-Prefix".to_owned(), value }];
         filters.push(HTTPRouteFilter {
             filter_type: "RequestHeaderModifier".to_owned(),
@@ -290,7 +313,12 @@ fn filters(reader: &mut Reader, namespace: &str) -> Vec<HTTPRouteFilter> {
             ..HTTPRouteFilter::default()
         });
     }
-    if let Some(host) = reader.text("upstream-vhost") {
+    let host = reader.text("upstream-vhost");
+    let is_name = |host: &str| host.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._:[]".contains(&octet));
+    if let Some(odd) = host.as_ref().filter(|host| !is_name(host)) {
+        reader.refuse("upstream-vhost", format!("`{odd}` is no host name"));
+    }
+    if let Some(host) = host.filter(|host| is_name(host)) {
         filters.push(HTTPRouteFilter {
             filter_type: "URLRewrite".to_owned(),
             url_rewrite: Some(HTTPUrlRewrite { hostname: Some(host), path: None }),
@@ -298,6 +326,10 @@ fn filters(reader: &mut Reader, namespace: &str) -> Vec<HTTPRouteFilter> {
         });
     }
     filters
+}
+
+fn is_value(text: &str) -> bool {
+    text.bytes().all(|octet| octet == b' ' || octet.is_ascii_graphic())
 }
 
 fn mirror(name: String, port: u16) -> HTTPRouteFilter {
@@ -342,12 +374,17 @@ fn session(reader: &mut Reader) -> Option<SessionPersistence> {
         reader.refuse("affinity", format!("`{kind}` is not cookie"));
         return None;
     }
+    let name = reader.text("session-cookie-name").unwrap_or_else(|| "INGRESSCOOKIE".to_owned());
+    if !name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)) {
+        reader.refuse("session-cookie-name", format!("`{name}` is no name of a cookie"));
+        return None;
+    }
     let life = reader
         .seconds("session-cookie-max-age")
         .or_else(|| reader.seconds("session-cookie-expires"))
         .filter(|n| *n > 0);
     Some(SessionPersistence {
-        session_name: Some(reader.text("session-cookie-name").unwrap_or_else(|| "INGRESSCOOKIE".to_owned())),
+        session_name: Some(name),
         absolute_timeout: life.map(|seconds| format!("{seconds}s")),
         persistence_type: Some("Cookie".to_owned()),
         cookie_config: life.map(|_| CookieConfig { lifetime_type: Some("Permanent".to_owned()) }),

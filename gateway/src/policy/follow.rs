@@ -4,7 +4,7 @@
 //! file. A policy or Secret that changed is in force at once; an endpoint of a filter's backend within a second. With the API server dead what
 //! was last good stays, through restarts, too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use atoll_wire::follow::{Report, Snapshot as Followed};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector;
 use kube::runtime::watcher;
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,7 +31,7 @@ use super::stores::Stores;
 use crate::ingress::Derived;
 use crate::objects::age;
 use crate::plane::Plane;
-use crate::status::{Update, policies};
+use crate::status::{Warning, policies};
 use crate::watch::{Watched, Watches};
 
 /// So often replicas tell one another what they are asked for, and the topology is looked at.
@@ -47,7 +47,7 @@ pub(crate) struct Follow {
     pub(crate) client: Client,
     pub(crate) watches: Arc<Watches>,
     pub(crate) topology: watch::Receiver<Followed>,
-    pub(crate) statuses: watch::Sender<Vec<Update>>,
+    pub(crate) statuses: watch::Sender<policies::Told>,
     /// This replica's name.
     pub(crate) instance: String,
     /// What the hub is told of this replica.
@@ -77,6 +77,7 @@ pub(crate) async fn follow(given: Follow, shutdown: CancellationToken) {
         before: None,
         said: Vec::new(),
         derived: Default::default(),
+        counted: BTreeMap::new(),
     };
     let _ = shutdown.run_until_cancelled(following.go(changes)).await;
     tasks.shutdown().await;
@@ -113,6 +114,8 @@ struct Following {
     said: Vec<Judged>,
     /// What Ingresses became before, and what they are now.
     derived: [Arc<Derived>; 2],
+    /// What of their filters stands in the metrics.
+    counted: BTreeMap<String, i64>,
 }
 
 impl Following {
@@ -250,6 +253,7 @@ impl Following {
         let (policies, judged) = judge(objects, &world);
         self.given.plane.policies.store(Some(Arc::new(policies)));
         self.said = judged;
+        self.count();
     }
 
     /// What the policies refer to, as it is now.
@@ -284,14 +288,34 @@ impl Following {
             let others = self.given.watches.others(owners, judged);
             policies::update(&newest, judged, &gateways(judged), missing, &others, now)
         });
-        let updates: Vec<Update> = each.collect();
-        let differ = |held: &[Update]| {
-            held.len() != updates.len()
-                || held.iter().zip(&updates).any(|(a, b)| a.version != b.version || a.status != b.status)
-        };
-        if differ(&self.given.statuses.borrow()) {
-            self.given.statuses.send_replace(updates);
+        let told = policies::Told { updates: each.collect(), warnings: self.warnings() };
+        if told.differs(&self.given.statuses.borrow()) {
+            self.given.statuses.send_replace(told);
         }
+    }
+
+    /// What is to be told of Ingresses whose filters can't be made: a Secret that is not there, a value that is none.
+    fn warnings(&self) -> Vec<Warning> {
+        let [_, derived] = &self.derived;
+        let of_now: BTreeSet<_> =
+            derived.policies.iter().map(|policy| (policy.namespace(), policy.name_any())).collect();
+        let is_now = |judged: &&Judged| of_now.contains(&(judged.object.namespace(), judged.object.name_any()));
+        let said = self.said.iter().filter(|judged| !judged.problems.is_empty()).filter(is_now);
+        said.flat_map(|judged| policies::warnings(judged, derived)).collect()
+    }
+
+    /// Counts them, by filter.
+    fn count(&mut self) {
+        let gauge = &self.given.plane.metrics.ingress_refused;
+        let mut counted: BTreeMap<String, i64> = BTreeMap::new();
+        for warning in self.warnings() {
+            *counted.entry(policies::filter_of(&warning.problem.message).to_owned()).or_default() += 1;
+        }
+        for gone in self.counted.keys().filter(|filter| !counted.contains_key(*filter)) {
+            let _ = gauge.remove_label_values(&[gone.as_str(), "true"]);
+        }
+        counted.iter().for_each(|(filter, count)| gauge.with_label_values(&[filter.as_str(), "true"]).set(*count));
+        self.counted = counted;
     }
 
     async fn save(&self, materials: &Materials) {

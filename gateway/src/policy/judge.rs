@@ -41,6 +41,8 @@ pub(crate) struct Judged {
     pub(crate) object: Arc<RoutePolicy>,
     pub(crate) targets: Vec<Target>,
     pub(crate) accepted: Verdict,
+    /// What of it can't be carried out.
+    pub(crate) problems: Vec<String>,
 }
 
 /// Judges all policies, the oldest first.
@@ -88,7 +90,7 @@ pub(crate) fn judge(objects: &[Arc<RoutePolicy>], world: &World<'_>) -> (Policie
         } else {
             Verdict::new("Accepted", true, "Accepted", "the policy is in force")
         };
-        Judged { object, targets, accepted }
+        Judged { object, targets, accepted, problems }
     });
     let judged = judged.collect();
     (Policies::new(index, guards, names), judged)

@@ -18,9 +18,11 @@ use crate::ingress::mark;
 use crate::objects::{Objects, name_of};
 use crate::table::{GatewayDraft, Input, ListenerDraft};
 
-/// What is to be told of a Service of the hub's API, by a Warning Event.
+/// What is to be told of an object of the hub's API, by a Warning Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Warning {
+    /// Version and kind.
+    pub(crate) kind: (&'static str, &'static str),
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: Option<String>,
@@ -96,8 +98,11 @@ fn lags(topology: &Topology, fleet: &Fleet, instance: &str, place: &str, mark: &
 pub(super) fn warnings(draft: &GatewayDraft, object: &Service, objects: &Objects) -> Vec<Warning> {
     let problems = state(draft, objects).map(|(_, state)| state.problems).unwrap_or_default();
     let (namespace, name) = name_of(object);
-    let warning = |problem| Warning { namespace: namespace.clone(), name: name.clone(), uid: object.uid(), problem };
-    problems.into_iter().map(warning).collect()
+    let of = |problem| {
+        let (kind, namespace, name) = (("v1", "Service"), namespace.clone(), name.clone());
+        Warning { kind, namespace, name, uid: object.uid(), problem }
+    };
+    problems.into_iter().map(of).collect()
 }
 
 /// Takes addresses of the pool out of a status, where its Service asks for none.

@@ -1,5 +1,5 @@
-//! Warning Events about what of Ingresses and of the ConfigMaps of ports isn't carried out, and about Services of type LoadBalancer that are not
-//! served as they ask, each once: its name is made of what it says.
+//! Warning Events about what of Ingresses and of the ConfigMaps of ports isn't carried out, and about Services of type LoadBalancer and
+//! Ingresses that are not served as they ask, each once: its name is made of what it says.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ const TOLD_MAX: usize = 16_384;
 
 /// What was told in this life.
 #[derive(Default)]
-pub(super) struct Told(BTreeSet<String>);
+pub(super) struct Events(BTreeSet<String>);
 
-impl Told {
+impl Events {
     /// Tells what wasn't yet. Returns whether all of it is told.
     pub(super) async fn tell(&mut self, client: &Client, derived: &Arc<Derived>) -> bool {
         if self.0.len() > TOLD_MAX {
@@ -46,11 +46,11 @@ impl Told {
         whole
     }
 
-    /// Tells what is wrong with Services, where it wasn't yet. Returns whether all of it is told.
+    /// Tells what is wrong with Services and Ingresses, where it wasn't yet. Returns whether all of it is told.
     pub(super) async fn warn(&mut self, client: &Client, warnings: &[Warning]) -> bool {
         let mut whole = true;
-        for Warning { namespace, name, uid, problem } in warnings {
-            let about = About { kind: ("v1", "Service"), namespace, name, uid: uid.clone() };
+        for Warning { kind, namespace, name, uid, problem } in warnings {
+            let about = About { kind: *kind, namespace, name, uid: uid.clone() };
             whole &= self.one(client, &about, &problem.reason, &problem.message).await;
         }
         whole

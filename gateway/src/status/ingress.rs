@@ -1,12 +1,17 @@
-//! The status of Ingresses: where they are reached. Pure.
+//! The status of Ingresses: where they are reached; and what is to be told of those that are not served as they are written. Pure.
 
 use std::net::IpAddr;
 
 use atoll_api::kinds::gateway::GatewayAddress;
+use atoll_api::topology::BalancerProblem;
 use k8s_openapi::api::networking::v1::{Ingress, IngressLoadBalancerIngress};
 use serde_json::json;
 
-use super::Update;
+use super::{RouteVerdicts, Update, Verdict, Warning};
+use crate::table::ListenerDraft;
+
+/// Version and kind of an Ingress, as Events name them.
+pub(crate) const KIND: (&str, &str) = ("networking.k8s.io/v1", "Ingress");
 
 /// The status of an Ingress, where it says something else than before.
 pub(super) fn update(object: &Ingress, addresses: &[GatewayAddress]) -> Option<Update> {
@@ -20,4 +25,29 @@ pub(super) fn update(object: &Ingress, addresses: &[GatewayAddress]) -> Option<U
     let borne = object.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.clone()).unwrap_or_default();
     let said = if wanted.is_empty() { json!(null) } else { json!(wanted) };
     (wanted != borne).then(|| Update::of(object, &json!({"loadBalancer": {"ingress": said}}))).flatten()
+}
+
+/// What of an Ingress does not stand as it is written: backends that are not there, values that mean nothing, hosts that are somebody else's or
+/// lack their certificate.
+pub(super) fn warnings(verdicts: &RouteVerdicts, unserved: &[&ListenerDraft]) -> Vec<Warning> {
+    let is_wrong = |verdict: &&Verdict| verdict.status == (verdict.kind == "PartiallyInvalid");
+    let routes = verdicts.parents.iter().flat_map(|parent| &parent.verdicts).filter(is_wrong);
+    let mut problems: Vec<(&str, String)> = routes.map(|v| (v.reason, v.message.clone())).collect();
+    for listener in unserved {
+        let verdicts = [&listener.accepted, &listener.resolved].into_iter().filter(|verdict| !verdict.status);
+        let wrong = verdicts.chain([&listener.conflicted].into_iter().filter(|verdict| verdict.status));
+        let host = listener.spec.hostname.as_deref().unwrap_or("any host");
+        problems.extend(wrong.map(|v| (v.reason, format!("{host} at port {}: {}", listener.port, v.message))));
+    }
+    problems.sort_unstable();
+    problems.dedup();
+    let meta = verdicts.object.meta();
+    let of = |(reason, message): (&str, String)| Warning {
+        kind: KIND,
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone(),
+        problem: BalancerProblem { reason: reason.to_owned(), message },
+    };
+    problems.into_iter().map(of).collect()
 }

@@ -33,12 +33,13 @@ pub(crate) use balancers::{Warning, state as balancer_state};
 pub(crate) use condition::Verdict;
 use condition::merge;
 pub(crate) use condition::replace;
+pub(crate) use ingress::KIND as INGRESS;
 pub(crate) use made::Made;
 pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
 
 use crate::balancer::Balanced;
 use crate::objects::{Kind, Name, name_of};
-use crate::table::{GatewayDraft, Input, Policies, RouteName};
+use crate::table::{GatewayDraft, Input, ListenerDraft, Policies, RouteName};
 
 /// A status to be written.
 #[derive(Debug, Clone)]
@@ -71,7 +72,7 @@ pub(crate) struct Statuses {
     pub(crate) made: Vec<Made>,
     /// Services that stood before Gateways and are to go.
     pub(crate) unmade: Vec<Name>,
-    /// What is to be told of Services that are not served as they ask.
+    /// What is to be told of Services and Ingresses that are not served as they ask.
     pub(crate) warnings: Vec<Warning>,
 }
 
@@ -80,7 +81,7 @@ pub(crate) struct Statuses {
 pub(crate) struct Sheet {
     updates: BTreeMap<(Kind, Name), Arc<Update>>,
     made: BTreeMap<Name, Vec<Made>>,
-    warnings: BTreeMap<Name, Vec<Warning>>,
+    warnings: BTreeMap<(Kind, Name), Vec<Warning>>,
     pub(crate) unmade: Vec<Name>,
 }
 
@@ -117,7 +118,7 @@ impl Sheet {
     fn balancer(&mut self, draft: &GatewayDraft, balanced: &Balanced, input: &Input<'_>) {
         let Some(object) = &balanced.object else { return };
         self.put(Kind::Service, name_of(&**object), balancers::update(draft, balanced, object, input));
-        self.warnings.insert(name_of(&**object), balancers::warnings(draft, object, input.objects));
+        self.warnings.insert((Kind::Service, name_of(&**object)), balancers::warnings(draft, object, input.objects));
     }
 
     /// Takes addresses of the pool out of statuses whose Services ask for none any more.
@@ -140,6 +141,22 @@ impl Sheet {
     pub(crate) fn ingress(&mut self, object: &Arc<Ingress>, draft: Option<&GatewayDraft>, input: &Input<'_>) {
         let addresses = draft.map(|draft| gateway::addresses(draft, input)).unwrap_or_default();
         self.put(Kind::Ingress, name_of(&**object), ingress::update(object, &addresses));
+    }
+
+    /// What is to be told of an Ingress; nothing: it is gone. `unserved`: listeners of its hosts that are not served.
+    pub(crate) fn ingress_warnings(
+        &mut self,
+        name: &Name,
+        verdicts: Option<&RouteVerdicts>,
+        unserved: &[&ListenerDraft],
+    ) {
+        let warnings = verdicts.map(|verdicts| ingress::warnings(verdicts, unserved)).unwrap_or_default();
+        let key = (Kind::Ingress, name.clone());
+        if warnings.is_empty() {
+            self.warnings.remove(&key)
+        } else {
+            self.warnings.insert(key, warnings)
+        };
     }
 
     /// Judges a BackendTLSPolicy. `ancestors`: which policies have to do with which Gateways, both by their places.

@@ -6,11 +6,13 @@ use atoll_api::kinds::RoutePolicy;
 use atoll_api::kinds::gateway::{
     GATEWAY_CONTROLLER, GATEWAY_GROUP, ParentReference, PolicyAncestorStatus, PolicyStatus,
 };
+use atoll_api::topology::BalancerProblem;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::Update;
 use super::condition::{Verdict, alike, replace};
+use super::{INGRESS, Update, Warning};
+use crate::ingress::{CLOSED, Derived};
 use crate::policy::{Judged, Target};
 use crate::table::{ListenerTable, Table};
 
@@ -23,6 +25,47 @@ pub(crate) struct Others<'a> {
     pub(crate) leaves: Box<dyn Fn(&ParentReference) -> bool + 'a>,
     /// Whether they say what became of the policy where we serve nothing of it.
     pub(crate) left: bool,
+}
+
+/// What is to be told of policies.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    pub(crate) updates: Vec<Update>,
+    /// Of Ingresses, whose policies are nobody's objects.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+impl Told {
+    /// Whether it says something else.
+    pub(crate) fn differs(&self, other: &Self) -> bool {
+        let is_other = |(a, b): (&Update, &Update)| a.version != b.version || a.status != b.status;
+        self.updates.len() != other.updates.len()
+            || self.updates.iter().zip(&other.updates).any(is_other)
+            || self.warnings != other.warnings
+    }
+}
+
+/// What is to be told of an Ingress whose filters can't be made; what its words say already is told with these.
+pub(crate) fn warnings(judged: &Judged, derived: &Derived) -> Vec<Warning> {
+    let Some(target) = judged.object.spec.target_refs.first() else { return Vec::new() };
+    let namespace = judged.object.namespace().unwrap_or_default();
+    let uid = derived.live.get(&(namespace.clone(), target.name.clone())).and_then(|live| live.uid.clone());
+    let of = |why: &String| Warning {
+        kind: INGRESS,
+        namespace: namespace.clone(),
+        name: target.name.clone(),
+        uid: uid.clone(),
+        problem: BalancerProblem {
+            reason: "Closed".to_owned(),
+            message: format!("{why}; it protects, so its paths answer 503"),
+        },
+    };
+    judged.problems.iter().filter(|why| filter_of(why) != CLOSED).map(of).collect()
+}
+
+/// The filter that a problem names.
+pub(crate) fn filter_of(problem: &str) -> &str {
+    problem.split('`').nth(1).unwrap_or_default()
 }
 
 /// The Gateways, as namespace and name, on which anything of `targets` is served.

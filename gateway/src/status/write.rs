@@ -19,9 +19,10 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::events::Told;
+use super::events::Events;
 use super::lead::{Lead, RENEW_EVERY};
 use super::made::place;
+use super::policies::Told;
 use super::{Made, Statuses, Update};
 use crate::fleet::Fleet;
 use crate::ingress::Derived;
@@ -37,7 +38,7 @@ const ROUND: usize = 64;
 /// Where what is to be written comes from.
 pub(crate) struct Sources {
     pub(crate) statuses: watch::Receiver<Statuses>,
-    pub(crate) policies: watch::Receiver<Vec<Update>>,
+    pub(crate) policies: watch::Receiver<Told>,
     pub(crate) ingresses: watch::Receiver<Arc<Derived>>,
 }
 
@@ -55,7 +56,7 @@ pub(crate) async fn run(
 }
 
 async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, Sources { statuses, policies, ingresses }: &mut Sources) {
-    let mut told = Told::default();
+    let mut told = Events::default();
     let (mut again, mut class_is_there) = (AGAIN_MIN, false);
     let mut made = BTreeMap::new();
     loop {
@@ -78,11 +79,12 @@ async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, Sources { statuses,
                     break;
                 }
             }
-            for update in of_policies {
+            for update in of_policies.updates {
                 whole &= write(client.clone(), Arc::new(update)).await;
             }
             whole &= told.tell(client, &derived).await;
             whole &= told.warn(client, &newest.warnings).await;
+            whole &= told.warn(client, &of_policies.warnings).await;
             whole &= make_all(client, &newest.made, &mut made).await;
             whole &= unmake(client, &newest.unmade).await;
         }

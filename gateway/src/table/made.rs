@@ -18,7 +18,7 @@ use super::entry::GatewayDraft;
 use super::policy::Policies;
 use super::served::served;
 use super::upstreams::Upstreams;
-use super::{Entry, Host, ListenerTable, Policy, Slot, SlotTable, Table};
+use super::{Entry, Host, ListenerDraft, ListenerTable, Policy, Slot, SlotTable, Table};
 use crate::attach::Hosts;
 use crate::ingress;
 use crate::kinds::KINDS;
@@ -296,6 +296,12 @@ impl Made {
                 let stands = attached.is_some_and(|attached| !attached.spots.is_empty());
                 let mut gateways = self.gateways.iter().filter(|draft| stands && ingress::is_ours(&*draft.object));
                 self.sheet.ingress(object, gateways.next(), input);
+            }
+            if route.0 == Kind::Ingress {
+                let spots = attached.iter().flat_map(|attached| &attached.spots);
+                let of_hosts = spots.map(|spot| &self.gateways[spot.gateway].listeners[spot.listener]);
+                let unserved: Vec<&ListenerDraft> = of_hosts.filter(|listener| !listener.is_programmed()).collect();
+                self.sheet.ingress_warnings(&route.1, attached.map(|attached| &attached.verdicts), &unserved);
             }
         }
         for at in &touched.policies {

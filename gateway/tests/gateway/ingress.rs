@@ -204,3 +204,44 @@ async fn what_is_not_carried_out_is_told() {
     assert_eq!(world.gauge(refused, &["configuration-snippet", "false"]), Some(1.0));
     assert_eq!(world.gauge(refused, &["auth-tls-secret", "true"]), Some(1.0));
 }
+
+#[tokio::test]
+async fn what_an_ingress_names_and_is_not_there_is_told_until_it_is() {
+    let (world, _pods) = world(["127.41.6.1", "127.41.6.2", "127.41.6.3"]).await;
+    let wishes = [("auth-type", "basic"), ("auth-secret", "users")];
+    let mut asking = ingress("web", "a.test", "old", &wishes, ROOT);
+    asking["spec"]["tls"] = json!([{"hosts": ["a.test"], "secretName": "lost"}]);
+    world.apply(asking).await;
+    world.apply(ingress("none", "b.test", "nobody", &[], ROOT)).await;
+    let api: Api<Event> = Api::namespaced(world.client.clone(), "shop");
+    let began = std::time::Instant::now();
+    for (name, reason, words) in [
+        ("web", "Closed", "filter `basic`: secretRef: Secret `users` does not exist"),
+        ("web", "InvalidCertificateRef", "a.test at port 443: Secret `shop/lost`: does not exist"),
+        ("none", "BackendNotFound", "nobody"),
+    ] {
+        loop {
+            let events = api.list(&Default::default()).await.unwrap().items;
+            let is_it = |e: &Event| {
+                e.involved_object.name.as_deref() == Some(name)
+                    && e.reason.as_deref() == Some(reason)
+                    && e.message.as_deref().is_some_and(|said| said.contains(words))
+            };
+            if events.iter().any(is_it) {
+                break;
+            }
+            let said: Vec<_> = events.iter().map(|e| (&e.involved_object.name, &e.reason, &e.message)).collect();
+            assert!(began.elapsed().as_secs() < 20, "{name} {reason}: {said:#?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    let counted = || world.gauge("atoll_gateway_ingress_refused", &["basic", "true"]);
+    assert_eq!(counted(), Some(1.0));
+    let users = json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": "users", "namespace": "shop"},
+        "data": {"username": "bWU=", "password": "bWU="}});
+    world.apply(users).await;
+    while counted().is_some() {
+        assert!(began.elapsed().as_secs() < 40, "it is there, and counted still");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
