@@ -140,6 +140,8 @@ pub(crate) struct Gateway {
     pub(crate) ingress_services: [Option<(String, String)>; 2],
     /// The Unix socket where the next process asks for the listening sockets; absent: in the data directory.
     pub(crate) handover: Option<PathBuf>,
+    /// The file whose content last good files are sealed with; absent: the site's own secret.
+    pub(crate) seal_key: Option<PathBuf>,
 }
 
 /// An access log.

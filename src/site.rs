@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::certificate::Current;
+pub(crate) use self::certificate::{Current, Secrecy};
 use self::certificate::Whose;
 pub(crate) use self::node::{Followed, Node, follow_only};
 
@@ -60,6 +60,9 @@ pub(crate) struct Setup {
 pub(crate) struct Common {
     /// The site's certificate, once there is one.
     pub(crate) identity: Current,
+    /// With what it seals its files, and the id of the hub that they are of, where known.
+    pub(crate) secrecy: Secrecy,
+    pub(crate) hub_id: Option<String>,
     pub(crate) topology: watch::Receiver<Snapshot>,
     pub(crate) dialer: Dialer,
     pub(crate) report: watch::Sender<Report>,
@@ -84,7 +87,7 @@ pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &Canc
     let revocations = Revocations::none();
     let keeper =
         certificate::Keeper::new(Whose::Site(setup.kind), setup.client, setup.dir.clone(), revocations.clone());
-    let (keeper, identity) = keeper.load().await;
+    let (keeper, identity, secrecy) = keeper.load().await;
     let hub_id = identity.borrow().as_ref().map(|tls| tls.bearer().hub);
     tasks.spawn(keeper.run(shutdown.clone()));
 
@@ -108,7 +111,7 @@ pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &Canc
         async move { way.channel().await }
     };
     let (topology, line, following) =
-        follow(Follow { hub_id, dir: setup.dir }, dial, reports, setup.follow_until).await;
+        follow(Follow { hub_id: hub_id.clone(), dir: setup.dir }, dial, reports, setup.follow_until).await;
     tasks.spawn(following);
     tasks.spawn(revoke(topology.clone(), revocations, shutdown.clone()));
 
@@ -116,7 +119,7 @@ pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &Canc
     tasks.spawn(relay::serve(setup.relay, identity.clone(), relays.clone(), shutdown.clone()));
     let of = |snapshot: &Snapshot| Some(Arc::clone(&snapshot.topology));
     tasks.spawn(probe_members(Arc::clone(&setup.connect), topology.clone(), of, routes.clone(), shutdown.clone()));
-    Common { identity, topology, dialer: Dialer::new(setup.connect, relays, routes), report, line }
+    Common { identity, secrecy, hub_id, topology, dialer: Dialer::new(setup.connect, relays, routes), report, line }
 }
 
 /// Takes the hub's list of revoked certificates as ours.

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use atoll_api::topology::{BalancerState, ServedGateway, Topology, Version};
@@ -16,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::LastGood;
 use crate::balancer;
 use crate::fleet::Fleet;
 use crate::http3::Doors;
@@ -68,7 +68,7 @@ pub(crate) struct Builder {
     pub(crate) quota: Quota,
     pub(crate) memory: Memory,
     pub(crate) statuses: watch::Sender<Statuses>,
-    pub(crate) dir: Option<PathBuf>,
+    pub(crate) kept: Option<Arc<LastGood>>,
     pub(crate) has_last_good: bool,
     /// The objects as they were looked at last.
     pub(crate) objects: Objects,
@@ -112,7 +112,7 @@ impl Builder {
                 self.watches.until_guarded().await;
                 self.build(&edits, &topology, listed).await;
                 built = Some(listed);
-                unsaved = listed && self.dir.is_some();
+                unsaved = listed && self.kept.is_some();
             }
             let rest = Instant::now() + GATHER;
             // Saves what there is, then waits until something that tables are made of is another.
@@ -227,18 +227,19 @@ impl Builder {
 
     /// Writes the objects that are used, where they differ from what is on disk. Returns whether that went well.
     async fn save(&mut self, topology: &Topology) -> bool {
-        let Some(dir) = self.dir.clone() else { return true };
+        let Some(kept) = self.kept.clone() else { return true };
         let (objects, hub) = (self.objects.clone(), topology.settings.hub_id.clone());
         // What is there may be much: it is gathered beside everything else.
         let encode = move || {
-            let file = last_good::encode(&hub, &objects.used());
-            (Sha256::digest(&file).into(), Arc::new(file))
+            let body = last_good::encode(&objects.used());
+            let digest = Sha256::new().chain_update(hub.len().to_be_bytes()).chain_update(&hub).chain_update(&body);
+            (digest.finalize().into(), hub, body)
         };
-        let Ok((digest, file)) = tokio::task::spawn_blocking(encode).await else { return false };
+        let Ok((digest, hub, body)) = tokio::task::spawn_blocking(encode).await else { return false };
         if self.saved == Some(digest) {
             return true;
         }
-        let written = last_good::save(dir, file).await;
+        let written = last_good::save(kept, hub, body).await;
         if written {
             self.saved = Some(digest);
         }

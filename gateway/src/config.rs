@@ -8,6 +8,7 @@ use std::time::Duration;
 use atoll_api::topology::Standing;
 use atoll_reach::{Accept, Connect, Dialer, Listen};
 use atoll_wire::follow::{Report, Snapshot};
+use atoll_wire::kept::Seal;
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 
@@ -154,6 +155,17 @@ impl Default for Limits {
     }
 }
 
+/// Where last good objects and policies are kept, with the Secrets that they name.
+#[derive(Debug)]
+pub struct LastGood {
+    /// A directory of the gateway's own.
+    pub dir: PathBuf,
+    /// What closes and opens the files.
+    pub seal: Seal,
+    /// The id of the hub that is ours, where known at the start: files of another are not used.
+    pub hub: Option<String>,
+}
+
 /// What a gateway is given.
 pub struct Resources {
     /// The topology, as followed from the hub.
@@ -176,8 +188,8 @@ pub struct Resources {
     pub roots: Arc<rustls::RootCertStore>,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
-    /// A directory of its own, for the last good objects; `None`: kept nowhere.
-    pub dir: Option<PathBuf>,
+    /// Where the last good objects are kept; `None`: nowhere.
+    pub last_good: Option<LastGood>,
     /// Where the access log is written; `None`: there is none.
     pub access: Option<Box<dyn std::io::Write + Send>>,
     /// Gets the handle once the gateway runs.

@@ -1,8 +1,6 @@
-//! The last good objects on disk: a file as [`kept`] makes them, readable by its owner alone, for it holds TLS keys. It holds the objects
-//! as JSON.
+//! The last good objects on disk: a file as [`kept`] makes them, sealed, for it holds TLS keys. It holds the objects as JSON.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use atoll_wire::kept::{self, Unusable};
@@ -12,17 +10,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::LastGood;
 use crate::objects::{Objects, Shelf};
 
 const FILE: &str = "objects.last-good";
-const FORM: &str = "atoll-gateway-objects-2";
+const FORM: &str = "atoll-gateway-objects-3";
 
-/// The last good objects, where there are some that can be used. `hub` is the id of the hub that is ours, where known.
-pub(crate) async fn load(dir: Option<&Path>, hub: &str) -> Option<Objects> {
-    let path = dir?.join(FILE);
-    let hub = hub.to_owned();
+/// The last good objects, where there are some that can be used.
+pub(crate) async fn load(kept: Option<&Arc<LastGood>>) -> Option<Objects> {
+    let kept = Arc::clone(kept?);
+    let path = kept.dir.join(FILE);
     let (path, read) = tokio::task::spawn_blocking(move || {
-        let read = std::fs::read(&path).map_err(Unusable::Read).and_then(|file| decode(&file, &hub));
+        let read = std::fs::read(&path).map_err(Unusable::Read).and_then(|file| decode(file, &kept));
         (path, read)
     })
     .await
@@ -34,15 +33,17 @@ pub(crate) async fn load(dir: Option<&Path>, hub: &str) -> Option<Objects> {
         }
         Err(Unusable::Read(e)) if e.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
-            tracing::warn!(file = %path.display(), %error, "last good objects not used");
+            let without = "not ready until the hub's API answers";
+            tracing::warn!(file = %path.display(), %error, without, "last good objects not used");
             None
         }
     }
 }
 
-/// Writes what [`encode`] made; a failure is said and changes nothing. Returns whether it is on disk.
-pub(crate) async fn save(dir: PathBuf, file: Arc<Vec<u8>>) -> bool {
-    match tokio::task::spawn_blocking(move || kept::write(&dir, FILE, &file)).await {
+/// Writes what [`encode`] made, for that hub; a failure is said and changes nothing. Returns whether it is on disk.
+pub(crate) async fn save(kept: Arc<LastGood>, hub: String, body: Vec<u8>) -> bool {
+    let write = move || kept::write(&kept.dir, FILE, &kept.seal.encode(FORM, &hub, body));
+    match tokio::task::spawn_blocking(write).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             tracing::warn!(%error, "last good objects not written");
@@ -52,8 +53,8 @@ pub(crate) async fn save(dir: PathBuf, file: Arc<Vec<u8>>) -> bool {
     }
 }
 
-/// The file's bytes; the same objects give the same bytes.
-pub(crate) fn encode(hub: &str, objects: &Objects) -> Vec<u8> {
+/// What the file holds; the same objects give the same bytes.
+pub(crate) fn encode(objects: &Objects) -> Vec<u8> {
     let mut all = Map::new();
     put(&mut all, "classes", objects.classes.iter());
     put(&mut all, "gateways", objects.gateways.iter());
@@ -72,13 +73,12 @@ pub(crate) fn encode(hub: &str, objects: &Objects) -> Vec<u8> {
     put(&mut all, "namespaces", objects.namespaces.iter());
     put(&mut all, "ingresses", objects.ingresses.iter());
     put(&mut all, "ingressClasses", objects.ingress_classes.iter());
-    let body = Value::Object(all).to_string();
-    kept::encode(FORM, hub, &Value::Null, body.as_bytes())
+    Value::Object(all).to_string().into_bytes()
 }
 
-pub(crate) fn decode(file: &[u8], hub: &str) -> Result<Objects, Unusable> {
-    let (_, body) = kept::decode(FORM, file, (!hub.is_empty()).then_some(hub))?;
-    let mut all: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Unusable::Form(FORM))?;
+fn decode(file: Vec<u8>, kept: &LastGood) -> Result<Objects, Unusable> {
+    let body = kept.seal.decode(FORM, file, kept.hub.as_deref())?;
+    let mut all: Map<String, Value> = serde_json::from_slice(&body).map_err(|_| Unusable::Form(FORM))?;
     Ok(Objects {
         definitions: Shelf::default(),
         classes: take(&mut all, "classes")?,
@@ -128,6 +128,8 @@ fn take<K: DeserializeOwned, A: FromIterator<Arc<K>>>(all: &mut Map<String, Valu
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use serde_json::json;
 
     use super::*;
@@ -139,27 +141,33 @@ mod tests {
         Objects { routes: routes.into_iter().collect(), ..Objects::default() }
     }
 
-    #[test]
-    fn objects_are_read_as_they_were_written_for_their_hub_alone() {
-        let file = encode("hub-1", &objects());
-        for (hub, wrong) in [("hub-1", ""), ("", ""), ("hub-2", "is of hub `hub-1`")] {
-            let read = decode(&file, hub);
-            assert_eq!(read.as_ref().err().map(ToString::to_string).unwrap_or_default(), wrong, "{hub}");
-            if let Ok(found) = read {
-                assert_eq!(found.routes.get("shop", "web").unwrap().spec.hostnames, ["a.example"], "{hub}");
-                assert!(
-                    found.routes.get("shop", "web").unwrap().metadata.resource_version.is_none(),
-                    "the same objects give the same bytes"
-                );
-            }
-        }
+    fn kept(dir: PathBuf, secret: &str, hub: Option<&str>) -> Arc<LastGood> {
+        Arc::new(LastGood { dir, seal: kept::Seal::new(secret.as_bytes()), hub: hub.map(Into::into) })
     }
 
     #[tokio::test]
-    async fn the_file_is_found_again() {
+    async fn objects_are_read_as_they_were_written_for_their_hub_and_site_alone() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(save(dir.path().to_owned(), Arc::new(encode("hub-1", &objects()))).await);
-        assert_eq!(load(Some(dir.path()), "hub-1").await.unwrap().routes.len(), 1);
-        assert!(load(Some(&dir.path().join("none")), "hub-1").await.is_none());
+        let ours = kept(dir.path().to_owned(), "ours", Some("hub-1"));
+        assert!(save(ours, "hub-1".into(), encode(&objects())).await);
+        let file = std::fs::read(dir.path().join(FILE)).unwrap();
+        assert!(!String::from_utf8_lossy(&file).contains("a.example"), "it can't be read without the key");
+        let cases = [
+            ("ours", "ours", Some("hub-1"), ""),
+            ("hub not known yet", "ours", None, ""),
+            ("another hub", "ours", Some("hub-2"), "is of hub `hub-1`"),
+            ("another site", "theirs", None, "is not sealed with this site's key"),
+        ];
+        for (name, secret, hub, wrong) in cases {
+            let read = decode(file.clone(), &kept(dir.path().to_owned(), secret, hub));
+            assert_eq!(read.as_ref().err().map(ToString::to_string).unwrap_or_default(), wrong, "{name}");
+            if let Ok(found) = read {
+                let route = found.routes.get("shop", "web").unwrap();
+                assert_eq!(route.spec.hostnames, ["a.example"], "{name}");
+                assert!(route.metadata.resource_version.is_none(), "the same objects give the same bytes");
+            }
+        }
+        assert_eq!(load(Some(&kept(dir.path().to_owned(), "ours", None))).await.unwrap().routes.len(), 1);
+        assert!(load(Some(&kept(dir.path().join("none"), "ours", None))).await.is_none());
     }
 }

@@ -72,7 +72,7 @@ pub mod fuzzing;
 pub mod shadow;
 
 pub use access::ACCESS_FIELDS;
-pub use config::{Config, Limits, NamespaceLimits, Resources};
+pub use config::{Config, LastGood, Limits, NamespaceLimits, Resources};
 pub use error::Error;
 pub use policy::Trusted;
 pub use provider::Settings as ProviderSettings;

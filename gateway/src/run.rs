@@ -173,8 +173,8 @@ async fn start(
     // Listening everywhere says nothing of where we are reached.
     let here = Some(at.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
     let addresses = if config.addresses.is_empty() { here.into_iter().collect() } else { config.addresses };
-    let hub = resources.topology.borrow().topology.settings.hub_id.clone();
-    let before = last_good::load(resources.dir.as_deref(), &hub).await;
+    let kept = resources.last_good.map(Arc::new);
+    let before = last_good::load(kept.as_ref()).await;
 
     let fleet = Fleet::new(config.classes);
     let services = config.ingress_services;
@@ -200,7 +200,7 @@ async fn start(
         statuses: of_policies,
         instance: config.instance.clone(),
         report: resources.report.clone(),
-        dir: resources.dir.clone(),
+        kept: kept.clone(),
     };
     tasks.spawn(policy::follow(follow, shutdown.clone()));
     let name = config.instance.clone();
@@ -239,7 +239,7 @@ async fn start(
         quota: Quota::new(config.limits.namespace),
         memory: Memory::new(Keys::new(resources.roots)),
         statuses,
-        dir: resources.dir,
+        kept,
         has_last_good: before.is_some(),
         objects: Objects::default(),
         saved: None,

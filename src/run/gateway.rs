@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use atoll_gateway::LastGood;
 use atoll_reach::{Accept, Connect, Listen, RelayTable, System, host_and_port};
+use atoll_wire::kept::Seal;
 use kube::Client;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -22,6 +24,9 @@ use crate::handover::{self, Place};
 use crate::site::{self, Setup};
 use crate::telemetry::Metrics;
 use crate::{signals, telemetry};
+
+/// A key is made of at least so much.
+const SEAL_KEY_BYTES_MIN: usize = 32;
 
 /// With what a gateway is started, alone or in `atoll up`.
 pub(crate) struct GatewayParts {
@@ -69,6 +74,7 @@ pub(crate) async fn run_gateway(
     let site_end = CancellationToken::new();
     let _ends = site_end.clone().drop_guard();
     let common = site::start(setup, &mut tasks, &site_end).await;
+    let seal = seal(config.gateway.seal_key.as_deref(), &common.secrecy)?;
     let (started, server) = oneshot::channel();
     let service = config.gateway.service;
     let said = atoll_gateway::Config {
@@ -104,7 +110,7 @@ pub(crate) async fn run_gateway(
         client: parts.client,
         roots: roots(),
         metrics: parts.metrics.of("gateway"),
-        dir: parts.dir,
+        last_good: parts.dir.map(|dir| LastGood { dir, seal, hub: common.hub_id }),
         access: config.gateway.access_log.as_ref().map(|log| access(&log.path)).transpose()?,
         started: Some(started),
     };
@@ -119,6 +125,17 @@ pub(crate) async fn run_gateway(
     site_end.cancel();
     while tasks.join_next().await.is_some() {}
     Ok(ended?)
+}
+
+/// With what last good files are sealed: the operator's key, else the site's own.
+fn seal(path: Option<&Path>, own: &[u8]) -> anyhow::Result<Seal> {
+    let Some(path) = path else { return Ok(Seal::new(own)) };
+    let at = || format!("gateway.sealKeyFile: `{}`", path.display());
+    let key = std::fs::read(path).with_context(at)?;
+    if key.len() < SEAL_KEY_BYTES_MIN {
+        return Err(anyhow!("{}: {} octets, at least {SEAL_KEY_BYTES_MIN} are needed", at(), key.len()));
+    }
+    Ok(Seal::new(&key))
 }
 
 /// What the access log is written to: the end of a file, or stdout.
@@ -230,7 +247,21 @@ pub(crate) async fn leave(file: Option<PathBuf>, wait: Duration) -> anyhow::Resu
 
 #[cfg(test)]
 mod tests {
-    use super::pod_addresses;
+    use super::{pod_addresses, seal};
+
+    #[test]
+    fn files_are_sealed_with_the_key_of_a_file_of_32_octets_or_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let said = || seal(Some(&path), b"own").map_err(|e| format!("{e:#}"));
+        assert!(said().unwrap_err().contains("gateway.sealKeyFile: `"));
+        std::fs::write(&path, "short").unwrap();
+        assert!(said().unwrap_err().ends_with("5 octets, at least 32 are needed"));
+        std::fs::write(&path, [7; 32]).unwrap();
+        let file = said().unwrap().encode("x-1", "hub", b"body".to_vec());
+        assert_eq!(said().unwrap().decode("x-1", file.clone(), None).unwrap(), b"body");
+        assert!(seal(None, b"own").unwrap().decode("x-1", file, None).is_err());
+    }
 
     #[test]
     fn services_find_the_pod_by_what_it_is_told_else_by_where_it_listens() {

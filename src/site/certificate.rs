@@ -2,7 +2,8 @@
 //!
 //! In: Secret `atoll-system/atoll-site-<kind>`, which the hub fills and renews; of a node-local DNS, Secret `atoll-system/atoll-names` of the
 //! member's API, which its agent does. Out: a TLS identity, swapped when the Secret changes. The
-//! file is readable by its owner alone and replaced by rename. Never asks for a certificate: who may read the Secret is RBAC's matter.
+//! file is readable by its owner alone and replaced by rename; beside the key it holds a secret of this site's own, with which its other files are
+//! sealed, for as long as it is a site of the same hub. Never asks for a certificate: who may read the Secret is RBAC's matter.
 //!
 //! A Secret of another hub (made anew, under another CA) is kept for the next start and not followed: what is served was said by the old
 //! hub, and members that have joined neither would be gone at once. Somebody has to want that.
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 use atoll_api::kinds::SYSTEM_NAMESPACE;
 use atoll_reach::{Identity, Revocations, Role, TlsIdentity};
-use atoll_wire::kept;
+use atoll_wire::kept::{self, Seal};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
@@ -35,6 +38,19 @@ struct Held {
     key: String,
     ca: String,
 }
+
+/// What the file holds.
+#[derive(Serialize, Deserialize)]
+struct InFile {
+    #[serde(flatten)]
+    held: Held,
+    /// In Base64; files that older versions wrote have none.
+    #[serde(default)]
+    seal: String,
+}
+
+/// With which a site seals its files.
+pub(crate) type Secrecy = [u8; 32];
 
 /// The identity that is in use, once there is one.
 pub(crate) type Current = watch::Receiver<Option<TlsIdentity>>;
@@ -78,6 +94,8 @@ pub(super) struct Keeper {
     dir: Option<PathBuf>,
     revocations: Revocations,
     held: Option<Held>,
+    /// Kept with what is held.
+    secrecy: Secrecy,
     /// Whether the file holds it, too.
     is_kept: bool,
     out: watch::Sender<Option<TlsIdentity>>,
@@ -85,25 +103,28 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(whose: Whose, client: Client, dir: Option<PathBuf>, revocations: Revocations) -> Self {
-        Self { whose, client, dir, revocations, held: None, is_kept: false, out: watch::Sender::new(None) }
+        let (held, secrecy, out) = (None, Seal::fresh_secret(), watch::Sender::new(None));
+        Self { whose, client, dir, revocations, held, secrecy, is_kept: false, out }
     }
 
     /// Takes the identity of the file, if there is a good one.
-    pub(super) async fn load(mut self) -> (Self, Current) {
+    pub(super) async fn load(mut self) -> (Self, Current, Secrecy) {
         if let Some(file) = self.dir.as_ref().map(|dir| dir.join(FILE)) {
             // One that can't be read was not kept, or this is the first start.
             if let Ok(Ok(bytes)) = tokio::task::spawn_blocking(move || std::fs::read(&file)).await {
                 match serde_json::from_slice(&bytes) {
-                    Ok(held) => {
+                    Ok(InFile { held, seal }) => {
                         self.take(held);
-                        self.is_kept = true;
+                        let secrecy = BASE64_STANDARD.decode(&seal).ok().and_then(|octets| octets.try_into().ok());
+                        self.is_kept = secrecy.is_some();
+                        self.secrecy = secrecy.unwrap_or(self.secrecy);
                     }
                     Err(error) => tracing::warn!(%error, "kept certificate not used"),
                 }
             }
         }
-        let current = self.out.subscribe();
-        (self, current)
+        let (current, secrecy) = (self.out.subscribe(), self.secrecy);
+        (self, current, secrecy)
     }
 
     /// Follows the Secret until `shutdown`.
@@ -172,6 +193,8 @@ impl Keeper {
                 "the certificate in the hub's API is of another hub, `{theirs}`: going on with what hub `{ours}` said; restart to follow the new one"
             );
             self.held = Some(held);
+            // What was sealed for the old hub is not to be opened for the new one.
+            self.secrecy = Seal::fresh_secret();
             return;
         }
         let shown = match current {
@@ -190,7 +213,8 @@ impl Keeper {
 
     async fn keep(&mut self) {
         let (Some(dir), Some(held)) = (self.dir.clone(), self.held.clone()) else { return };
-        let write = move || kept::write(&dir, FILE, &serde_json::to_vec(&held)?);
+        let file = InFile { held, seal: BASE64_STANDARD.encode(self.secrecy) };
+        let write = move || kept::write(&dir, FILE, &serde_json::to_vec(&file)?);
         let written = tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other).flatten();
         self.is_kept = written.is_ok();
         if let Err(error) = written {
@@ -201,6 +225,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 
     use super::*;
@@ -218,25 +244,40 @@ mod tests {
         Held { chain: leaf.signed_by(&key, &issuer).unwrap().pem(), key: key.serialize_pem(), ca }
     }
 
-    #[tokio::test]
-    async fn a_hub_made_anew_is_followed_from_the_next_start_on() {
-        let dir = tempfile::tempdir().unwrap();
+    /// One whose hub's API is nowhere.
+    fn keeper(dir: &Path) -> Keeper {
         let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("nobody is there"))
         });
-        let keeper = || {
-            let client = Client::new(nobody, "default");
-            Keeper::new(Whose::Site("dns"), client, Some(dir.path().to_owned()), Revocations::none()).load()
-        };
+        Keeper::new(Whose::Site("dns"), Client::new(nobody, "default"), Some(dir.to_owned()), Revocations::none())
+    }
+
+    #[tokio::test]
+    async fn a_hub_made_anew_is_followed_from_the_next_start_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let keeper = || keeper(dir.path()).load();
         let bearer = |current: &Current| current.borrow().as_ref().map(|tls| tls.bearer().hub);
-        let (mut first, current) = keeper().await;
+        let (mut first, current, secrecy) = keeper().await;
         assert_eq!(bearer(&current), None);
         for secret in ["old", "old", "new"] {
             first.take(held(secret));
             first.keep().await;
             assert_eq!(bearer(&current).as_deref(), Some("old"));
+            let is_ours = keeper().await.2 == secrecy;
+            assert_eq!(is_ours, secret == "old", "sealed files outlive renewals, and no change of the hub");
         }
-        let (_second, current) = keeper().await;
+        let (_second, current, _) = keeper().await;
         assert_eq!(bearer(&current).as_deref(), Some("new"));
+    }
+
+    #[tokio::test]
+    async fn a_file_without_a_secret_of_the_site_is_written_anew_with_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = serde_json::to_vec(&held("hub")).unwrap();
+        std::fs::write(dir.path().join(FILE), before).unwrap();
+        let (mut first, current, secrecy) = keeper(dir.path()).load().await;
+        assert!(current.borrow().is_some() && !first.is_kept);
+        first.keep().await;
+        assert_eq!(keeper(dir.path()).load().await.2, secrecy);
     }
 }

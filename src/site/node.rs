@@ -52,7 +52,7 @@ pub(crate) async fn follow_only(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<Followed>> {
     let keeper = Keeper::new(Whose::Names, node.client.clone(), node.dir.clone(), Revocations::none());
-    let (keeper, mut identity) = keeper.load().await;
+    let (keeper, mut identity, _) = keeper.load().await;
     let hub_id = identity.borrow().as_ref().map(|tls| tls.bearer().hub);
     tasks.spawn(keeper.run(shutdown.clone()));
     let named = async {

@@ -2,7 +2,9 @@
 //! alone.
 //!
 //! Form: a line of JSON (what it is, of which hub, length and SHA-256 of the rest, and what the writer adds), then the rest. A file that
-//! is damaged or of another hub is said and ignored, never deleted before a better one replaces it.
+//! is damaged or of another hub is said and ignored, never deleted before a better one replaces it. Files that hold keys are sealed.
+
+mod seal;
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,6 +12,8 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
+
+pub use seal::Seal;
 
 /// Why a file was not used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +30,9 @@ pub enum Unusable {
     /// Of a hub that is not ours.
     #[error("is of hub `{0}`")]
     Foreign(String),
+    /// Another site's, or not sealed at all.
+    #[error("is not sealed with this site's key")]
+    Sealed,
 }
 
 /// A file's bytes; the same content gives the same bytes. `about`: what else the head holds.

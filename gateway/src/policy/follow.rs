@@ -5,7 +5,6 @@
 //! was last good stays, through restarts, too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use super::judge::{Judged, World, judge};
 use super::materials::{Found, Good, Materials, Secrets, Sources, key, load};
 use super::shares::{Demand, Shares};
 use super::stores::Stores;
+use crate::LastGood;
 use crate::ingress::Derived;
 use crate::objects::age;
 use crate::plane::Plane;
@@ -52,7 +52,7 @@ pub(crate) struct Follow {
     pub(crate) instance: String,
     /// What the hub is told of this replica.
     pub(crate) report: watch::Sender<Report>,
-    pub(crate) dir: Option<PathBuf>,
+    pub(crate) kept: Option<Arc<LastGood>>,
 }
 
 /// Follows until `shutdown`.
@@ -63,7 +63,7 @@ pub(crate) async fn follow(given: Follow, shutdown: CancellationToken) {
     let secret = |kind: &str| watcher::Config::default().fields(&format!("type={kind}"));
     let opaque = start(&given.client, secret("Opaque"), &changed, &mut tasks);
     let users = start(&given.client, secret("kubernetes.io/basic-auth"), &changed, &mut tasks);
-    let good = load(given.dir.clone()).await;
+    let good = load(given.kept.clone()).await;
     let backends = given.watches.backends();
     let following = Following {
         given,
@@ -319,8 +319,8 @@ impl Following {
     }
 
     async fn save(&self, materials: &Materials) {
-        let Some(dir) = self.given.dir.clone() else { return };
+        let Some(kept) = self.given.kept.clone() else { return };
         let hub = self.given.topology.borrow().topology.settings.hub_id.clone();
-        materials.save(dir, &hub).await;
+        materials.save(kept, hub).await;
     }
 }

@@ -4,13 +4,13 @@
 //! is found again nothing is made anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
 
 use atoll_api::kinds::route_policy::filters::BackendRef;
 use atoll_api::kinds::{CLUSTER_SET_LABEL, FilterStep, RoutePolicy};
 use atoll_api::topology::Topology;
-use atoll_wire::kept;
+use atoll_wire::kept::{self, Unusable};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use super::backends::Backends;
 use super::peer::At;
+use crate::LastGood;
 use crate::ingress;
 
 const FILE: &str = "policies.last-good";
-const FORM: &str = "atoll-gateway-policies-1";
+const FORM: &str = "atoll-gateway-policies-2";
 
 /// The data of Secrets, by `namespace/name`.
 pub(super) type Secrets = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
@@ -113,8 +114,8 @@ impl Materials {
             && self.backends == other.backends
     }
 
-    /// Writes them into a directory, for that hub.
-    pub(super) async fn save(&self, dir: PathBuf, hub: &str) {
+    /// Writes them, sealed, for that hub.
+    pub(super) async fn save(&self, to: Arc<LastGood>, hub: String) {
         let plain = |policy: &Arc<RoutePolicy>| {
             let mut policy = RoutePolicy::clone(policy);
             policy.metadata.managed_fields = None;
@@ -127,8 +128,8 @@ impl Materials {
         let policies = objects.map(plain).collect();
         let good = Good { policies, secrets: self.secrets.clone(), backends: found.collect() };
         let Ok(body) = serde_json::to_vec(&good) else { return };
-        let file = kept::encode(FORM, hub, &serde_json::Value::Null, &body);
-        match tokio::task::spawn_blocking(move || kept::write(&dir, FILE, &file)).await {
+        let write = move || kept::write(&to.dir, FILE, &to.seal.encode(FORM, &hub, body));
+        match tokio::task::spawn_blocking(write).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "last good policies not written"),
             Err(broken) => tracing::warn!(%broken, "last good policies not written"),
@@ -137,11 +138,15 @@ impl Materials {
 }
 
 /// Reads what was last good.
-pub(super) async fn load(dir: Option<PathBuf>) -> Option<Good> {
-    let path = dir?.join(FILE);
-    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await.ok()?.ok()?;
-    match kept::decode(FORM, &read, None) {
-        Ok((_, body)) => serde_json::from_slice(body).ok(),
+pub(super) async fn load(from: Option<Arc<LastGood>>) -> Option<Good> {
+    let from = from?;
+    let read = tokio::task::spawn_blocking(move || {
+        let body = from.seal.decode(FORM, std::fs::read(from.dir.join(FILE))?, from.hub.as_deref())?;
+        serde_json::from_slice(&body).map_err(|_| Unusable::Form(FORM))
+    });
+    match read.await.ok()? {
+        Ok(good) => Some(good),
+        Err(Unusable::Read(e)) if e.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             tracing::warn!(file = FILE, %error, "last good policies not used");
             None

@@ -12,9 +12,10 @@ use atoll_api::topology::{
     ClusterFacts, Endpoint, EndpointPort, Endpoints, ServiceFacts, ServicePort, Standing, Topology,
 };
 use atoll_apiserver::{ApiServer, Storage};
-use atoll_gateway::{Config, Limits, Resources, Server, Trusted, run};
+use atoll_gateway::{Config, LastGood, Limits, Resources, Server, Trusted, run};
 use atoll_reach::{Connect, Dialer, Listen as _, RelayTable, Route, Routes, System};
 use atoll_wire::follow::{Report, Snapshot};
+use atoll_wire::kept::Seal;
 use ipnet::IpNet;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -102,6 +103,14 @@ pub(crate) struct World {
     task: Option<JoinHandle<()>>,
 }
 
+/// The hub of every test.
+const HUB: &str = "hub-1";
+
+/// Files of that directory, sealed by a key that all gateways of the tests have.
+pub(crate) fn last_good(dir: &Path) -> LastGood {
+    LastGood { dir: dir.to_owned(), seal: Seal::new(b"the site's own secret"), hub: Some(HUB.to_owned()) }
+}
+
 impl World {
     /// A gateway in region `eu` on a new API server with a Gateway `main` in `infra` for everybody: HTTP, no host name.
     pub(crate) async fn start() -> Self {
@@ -175,7 +184,7 @@ impl World {
             client: client.clone(),
             roots: Arc::new(rustls::RootCertStore::empty()),
             metrics: metrics.clone(),
-            dir: made.dir.map(Path::to_owned),
+            last_good: made.dir.map(last_good),
             access: made.access,
             started: Some(started),
         };
@@ -368,7 +377,7 @@ pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
     let mut topology = Topology::default();
     topology.version.epoch = 1;
     topology.settings.default_set = "prod".to_owned();
-    topology.settings.hub_id = "hub-1".to_owned();
+    topology.settings.hub_id = HUB.to_owned();
     let web = ServiceName::new("shop", "web");
     for (name, pods) in clusters {
         let environment = if *name == "dr" { "dr" } else { "prod" };

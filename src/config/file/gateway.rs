@@ -39,6 +39,7 @@ pub(super) struct FileGateway {
     ingress_tcp_services: Option<String>,
     ingress_udp_services: Option<String>,
     handover: Option<PathBuf>,
+    seal_key_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -139,6 +140,7 @@ impl FileGateway {
             .try_into()
             .unwrap_or_default(),
             handover: self.handover,
+            seal_key: self.seal_key_file,
         })
     }
 }
