@@ -149,11 +149,18 @@ pub(crate) fn known(snapshot: &Snapshot, part: &LivePart) -> Option<Value> {
     let facts = part.facts.as_ref()?;
     let out = part.state.as_ref().is_some_and(|s| s.is_out());
     let newest = snapshot.table.topology.clusters.get(facts.name.as_str());
-    Some(json!({
+    let mut said = json!({
         "cluster": facts.name.as_str(), "set": facts.set(), "role": format!("{:?}", facts.role()),
         "hubSays": if newest.is_some_and(|c| c.ready) { "ready" } else { "not ready" },
         "weSee": if out { "out" } else { "well" }, "endpoints": part.endpoints.len(),
-    }))
+    });
+    // Its endpoints are not among those that there are.
+    let taken: serde_json::Map<String, Value> =
+        newest.into_iter().flat_map(|c| c.taken_out()).map(|(whose, word)| (whose, word.into())).collect();
+    if !taken.is_empty() {
+        said["takenOut"] = taken.into();
+    }
+    Some(said)
 }
 
 fn cluster(plane: &Plane, live: &Live, policy: Option<&Policy>, part: usize) -> Value {

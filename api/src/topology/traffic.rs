@@ -50,6 +50,18 @@ impl ClusterFacts {
             _ => Traffic::On,
         }
     }
+
+    /// What people took out, for people: `cluster` or an address, and the word of its label.
+    pub fn taken_out(&self) -> impl Iterator<Item = (String, &str)> {
+        self.labels.iter().filter(|(_, word)| Traffic::parse(word) != Traffic::On).filter_map(|(label, word)| {
+            let whose = match label.strip_prefix(ENDPOINT_TRAFFIC) {
+                Some(endpoint) => endpoint.strip_prefix("ip-")?.replace('_', ":"),
+                None if label == CLUSTER_TRAFFIC => "cluster".to_owned(),
+                None => return None,
+            };
+            Some((whose, word.as_str()))
+        })
+    }
 }
 
 #[cfg(test)]

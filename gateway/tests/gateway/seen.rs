@@ -186,6 +186,10 @@ async fn views_show_what_there_is_and_what_people_take_out_is_out_at_once() {
     world.until("a.test", "/", |a| a.pod() == "us").await;
     let ended = under_way.await.unwrap();
     assert_eq!((ended.status, ended.pod()), (200, "eu"), "what was under way ended in its time");
+    let explained = world.server.explain("a.test", "/", None).await;
+    let clusters = &explained["listeners"][0]["backends"][0]["clusters"];
+    assert_eq!(clusters[0]["takenOut"], json!({"cluster": "drain"}), "{explained:#}");
+    assert_eq!(world.server.upstreams()["upstreams"][0]["clusters"][0]["takenOut"], json!({"cluster": "drain"}));
     world.publish(known.clone(), true);
     world.until("a.test", "/", |a| a.pod() == "eu").await;
     // One endpoint: a tunnel that is open there is ended.
