@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use atoll_api::names::ServiceName;
-use atoll_api::topology::{BALANCER_CLASS, BalancerFacts, ServicePort};
+use atoll_api::topology::{BALANCER_CLASS, BalancerFacts, BalancerState, ServicePort, Site};
 use atoll_reach::{RelayTable, proxy};
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
@@ -313,6 +313,41 @@ async fn a_members_service_is_served_with_that_members_endpoints_alone_directly_
     assert_eq!(get(at_relayed, "x", "/").await.pod(), "us");
     assert!(!world.report.borrow().site.balancers.contains_key("eu/shop/web"));
     end.cancel();
+}
+
+#[tokio::test]
+async fn an_address_is_said_once_every_live_replica_serves_the_service() {
+    let world = world("127.23.8.0/30").await;
+    let pod = Pod::start("a", "127.23.0.10").await;
+    let beside = |state: Option<BalancerState>, silent: bool| {
+        let mut known = topology(&[]);
+        let balancers = state.map(|state| ("/shop/web".to_owned(), state)).into_iter().collect();
+        let (instance, kind) = ("gateway-2".to_owned(), "gateway".to_owned());
+        let site = Site { instance, kind, gateways: Some(Default::default()), balancers, silent, ..Site::default() };
+        known.sites.insert("gateway-2".to_owned(), Arc::new(site));
+        known
+    };
+    world.publish(beside(None, false), true);
+    let port = free_port().await;
+    let service = apply(&world, balancer("web", port, &[pod.address], json!({}))).await;
+    let stated = || world.report.borrow().site.balancers.get("/shop/web").cloned();
+    let served = async {
+        while stated().is_none_or(|state| state.addresses.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, served).await.expect("it is served here");
+    until_pod(format!("127.23.8.1:{port}").parse().unwrap(), "a").await;
+    assert!(world.read(service.clone()).await["status"]["loadBalancer"]["ingress"].is_null(), "the other lags");
+    world.publish(beside(stated(), false), true);
+    assert_eq!(given(&world, &service).await, "127.23.8.1");
+    // What is said stays while one lags with a change, and a silent one is waited for by nobody.
+    world.publish(beside(None, false), true);
+    let late = apply(&world, balancer("late", port, &[pod.address], json!({}))).await;
+    assert!(world.read(late.clone()).await["status"]["loadBalancer"]["ingress"].is_null());
+    world.publish(beside(None, true), true);
+    assert_eq!(given(&world, &late).await, "127.23.8.2");
+    assert_eq!(given(&world, &service).await, "127.23.8.1");
 }
 
 #[tokio::test]
