@@ -5,6 +5,7 @@
 //!   hello (protocol, version) ────────────► same user? same protocol?
 //!   takes the sockets ◄──────────────────── names and descriptors (SCM_RIGHTS)
 //!   has its table: accepts, says ready ───► accepts no more; drains; ends with 0
+//!   hands back packets of QUIC ───────────► of connections that end there
 //!   opens the Unix socket for the one after it ◄── drains
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 mod gate;
 mod give;
+mod packets;
 mod place;
 mod sockets;
 mod take;
@@ -26,13 +28,14 @@ use tokio::sync::watch;
 
 use gate::Gate;
 use give::Giver;
+use packets::Packets;
 pub(crate) use place::Place;
 use sockets::{Opened, Sockets};
 pub(crate) use take::leave;
 use take::{Taken, take};
 
 /// Raised where a message or its meaning changes: programs that differ in it refuse each other.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 /// Whose turn it is: that of this process, or not.
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 //! In: the Unix socket. One after the other: a second one waits, and finds the first. Whatever goes wrong before `ready` changes nothing.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{ANSWER_MAX, DESCRIPTORS_MAX, Door, Message, Peer};
-use super::{PROTOCOL, Sockets, Turns};
+use super::{PROTOCOL, Packets, Sockets, Turns};
 
 /// The next process has its table within this time.
 const READY_MAX: Duration = Duration::from_secs(90);
@@ -26,13 +27,15 @@ pub(crate) struct Giver {
     /// Whether we say that we are not ready any more.
     leaves: Arc<AtomicBool>,
     turns: Turns,
+    packets: Arc<Packets>,
     /// Relay connections of agents, which are to come to the next process, too.
     relays: RelayTable,
 }
 
 /// What came of one who knocked.
 enum Came {
-    Served,
+    /// The next process serves, and hands packets back there.
+    Served(Option<OwnedFd>),
     Nothing,
 }
 
@@ -46,19 +49,20 @@ impl Giver {
         sockets: Arc<Sockets>,
         leaves: Arc<AtomicBool>,
         turns: Turns,
+        packets: Arc<Packets>,
         relays: RelayTable,
     ) -> io::Result<Self> {
-        Ok(Self { door: Door::open(path)?, path: path.to_owned(), sockets, leaves, turns, relays })
+        Ok(Self { door: Door::open(path)?, path: path.to_owned(), sockets, leaves, turns, packets, relays })
     }
 
-    /// Waits for the next process until `shutdown`, or until it serves: then that is cancelled.
-    pub(crate) async fn serve(self, shutdown: CancellationToken) {
+    /// Waits for the next process until `shutdown`, or until it serves: then that is cancelled. Where the next process hands packets back.
+    pub(crate) async fn serve(self, shutdown: CancellationToken) -> Option<OwnedFd> {
         while let Some(came) = shutdown.run_until_cancelled(self.one()).await {
             match came {
-                Ok(Came::Served) => {
+                Ok(Came::Served(packets)) => {
                     self.turns.set(false);
                     shutdown.cancel();
-                    return;
+                    return packets;
                 }
                 Ok(Came::Nothing) => {}
                 Err(error) => tracing::warn!(%error, "handover: the next gateway broke off; this one goes on"),
@@ -67,6 +71,7 @@ impl Giver {
         }
         // Nobody comes after us: who knocks is to find nobody.
         let _ = std::fs::remove_file(&self.path);
+        None
     }
 
     async fn one(&self) -> io::Result<Came> {
@@ -110,22 +115,24 @@ impl Giver {
         tracing::info!(pid, version, sockets = open.len(), "handover: the next gateway gets the sockets");
         while !open.is_empty() {
             let (names, descriptors): (Vec<_>, Vec<_>) = open.drain(..open.len().min(DESCRIPTORS_MAX)).unzip();
-            peer.send(&Message::Sockets { names, more: !open.is_empty() }, &descriptors).await?;
+            let (more, keys) = (!open.is_empty(), self.packets.keys());
+            peer.send(&Message::Sockets { names, more, keys }, &descriptors).await?;
         }
-        loop {
-            match timeout(READY_MAX, peer.receive()).await??.0 {
+        let packets = loop {
+            let (said, descriptors) = timeout(READY_MAX, peer.receive()).await??;
+            match said {
                 Message::Relays => {
                     self.turns.relay.send_replace(false);
                     self.relays.ask_again().await;
                     peer.send(&Message::Relayed { clusters: self.relays.clusters() }, &[]).await?;
                 }
-                Message::Ready => break,
+                Message::Ready => break descriptors.into_iter().next(),
                 other => return Err(io::Error::other(format!("`{other:?}` where it was to be ready"))),
             }
-        }
+        };
         // It serves already; whether it hears that we drain makes no difference to that.
         let _ = peer.send(&Message::Drains, &[]).await;
         tracing::info!(pid, "handover: the next gateway serves; this one ends what it has");
-        Ok(Came::Served)
+        Ok(Came::Served(packets))
     }
 }

@@ -3,6 +3,7 @@
 //! In: where the Unix socket is, whether somebody may be there. Out: listeners that accept from when this process is ready until the next one is.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use atoll_reach::{Accept, Listen, RelayTable};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Gate, Giver, Opened, Sockets, Taken, Turns, take};
+use super::{Gate, Giver, Opened, Packets, Sockets, Taken, Turns, take};
 use crate::config;
 use crate::error::Exit;
 
@@ -31,6 +32,9 @@ pub(crate) struct Place {
     path: Option<PathBuf>,
     taken: Option<Taken>,
     turns: Turns,
+    packets: Arc<Packets>,
+    /// For the process before: where packets are handed back to it.
+    back: Option<OwnedFd>,
     leaves: Arc<AtomicBool>,
 }
 
@@ -53,7 +57,11 @@ impl Place {
         }
         let turns = Turns::new(taken.is_none());
         let sockets = taken.as_mut().map(|taken| std::mem::take(&mut taken.sockets)).unwrap_or_default();
-        Ok(Self { sockets: Sockets::new(sockets), path, taken, turns, leaves: Arc::default() })
+        let packets = Arc::new(Packets::new(turns.ports.clone()));
+        let keys = taken.as_mut().map(|taken| std::mem::take(&mut taken.keys));
+        let back = keys.map(|keys| packets.follow(keys)).transpose()?;
+        let (sockets, leaves) = (Sockets::new(sockets), Arc::default());
+        Ok(Self { sockets, path, taken, turns, packets, back, leaves })
     }
 
     /// A port of the configuration, served while it is our turn.
@@ -70,7 +78,7 @@ impl Place {
 
     /// What opens the ports of Gateways.
     pub(crate) fn ports(&self) -> Arc<dyn Listen> {
-        Arc::new(Opened(Arc::clone(&self.sockets)))
+        Arc::new(Opened { sockets: Arc::clone(&self.sockets), packets: Arc::clone(&self.packets) })
     }
 
     /// Whether this process is to say that it is ready, once it is.
@@ -79,16 +87,19 @@ impl Place {
         move || !leaves.load(Ordering::Acquire)
     }
 
-    /// Steps in once `ready`, and holds the place until `shutdown`, which it cancels when the next process serves.
+    /// Steps in once `ready`, and holds the place until `shutdown`, which it cancels when the next process serves; what that one hands back
+    /// is taken until `end`.
     ///
     /// # Errors
     /// There is no table in time: the running gateway goes on.
     pub(crate) async fn hold(
-        self,
+        mut self,
         ready: impl Fn() -> bool,
         relays: RelayTable,
         shutdown: CancellationToken,
+        end: CancellationToken,
     ) -> anyhow::Result<()> {
+        let back = self.back.take();
         if let Some(taken) = &self.taken {
             let table = timeout(TABLE_MAX, async {
                 while !ready() {
@@ -113,12 +124,12 @@ impl Place {
             }
             // Both accept from the same queues for a moment, so that nobody waits.
             self.turns.ports.send_replace(true);
-            match taken.ready().await {
+            match taken.ready(back).await {
                 Ok(()) => tracing::info!("serves in the place of the gateway that ran here"),
                 Err(error) => tracing::warn!(%error, "handover: the gateway that ran here does not say that it ends"),
             }
         }
-        let (sockets, giver) = (Arc::clone(&self.sockets), self.giver(relays));
+        let (sockets, packets, giver) = (Arc::clone(&self.sockets), Arc::clone(&self.packets), self.giver(relays));
         let tidy = async {
             sleep(WANTED_MAX).await;
             let closed = sockets.close_unwanted();
@@ -127,7 +138,12 @@ impl Place {
             }
         };
         match giver {
-            Some(giver) => drop(tokio::join!(giver.serve(shutdown.clone()), shutdown.run_until_cancelled(tidy))),
+            Some(giver) => {
+                let (back, _) = tokio::join!(giver.serve(shutdown.clone()), shutdown.run_until_cancelled(tidy));
+                if let Some(back) = back {
+                    packets.receive(back, end).await;
+                }
+            }
             None => drop(shutdown.run_until_cancelled(tidy).await),
         }
         Ok(())
@@ -137,7 +153,8 @@ impl Place {
     fn giver(&self, relays: RelayTable) -> Option<Giver> {
         let path = self.path.as_deref()?;
         let opened = made(path).and_then(|()| {
-            Giver::open(path, Arc::clone(&self.sockets), Arc::clone(&self.leaves), self.turns.clone(), relays)
+            let (sockets, leaves) = (Arc::clone(&self.sockets), Arc::clone(&self.leaves));
+            Giver::open(path, sockets, leaves, self.turns.clone(), Arc::clone(&self.packets), relays)
         });
         match opened {
             Ok(giver) => Some(giver),

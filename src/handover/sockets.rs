@@ -1,7 +1,7 @@
 //! Listening sockets by name: those that were handed to us until somebody wants them, and those in use, to be handed on.
 //!
 //! In: names and addresses. Out: listeners, taken over where there is one of that name at that address, else bound anew. What nobody wants any
-//! more is closed. UDP sockets of Gateways' ports go along; what their flows lead to does not.
+//! more is closed. UDP sockets of Gateways' ports go along; what their flows lead to does not. Of QUIC's connections see [`super::packets`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,9 +10,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use atoll_reach::{Accept, BoxStream, Listen, listener};
+use atoll_reach::{Accept, BoxStream, Listen, Succession, listener};
 use tokio::net::UdpSocket;
 
+use super::Packets;
 use crate::bind::{self, Strict};
 use crate::config;
 
@@ -79,23 +80,26 @@ impl Sockets {
 }
 
 /// Ports that Gateways open and close.
-pub(crate) struct Opened(pub(crate) Arc<Sockets>);
+pub(crate) struct Opened {
+    pub(super) sockets: Arc<Sockets>,
+    pub(super) packets: Arc<Packets>,
+}
 
 #[async_trait]
 impl Listen for Opened {
     async fn tcp(&self, addr: SocketAddr) -> io::Result<Box<dyn Accept>> {
         let name = format!("tcp {addr}");
-        let bound = match self.0.tcp_of(&name, addr) {
+        let bound = match self.sockets.tcp_of(&name, addr) {
             Some(bound) => bound,
             None => tokio::net::TcpListener::bind(addr).await?.into_std()?,
         };
-        let serial = self.0.keep(&name, bound.as_fd().try_clone_to_owned()?);
-        Ok(Box::new(Kept { inner: listener(bound)?, sockets: Arc::clone(&self.0), name, serial }))
+        let serial = self.sockets.keep(&name, bound.as_fd().try_clone_to_owned()?);
+        Ok(Box::new(Kept { inner: listener(bound)?, sockets: Arc::clone(&self.sockets), name, serial }))
     }
 
     async fn udp(&self, addr: SocketAddr) -> io::Result<UdpSocket> {
         let name = format!("udp {addr}");
-        let taken = self.0.held().taken.remove(&name).map(std::net::UdpSocket::from);
+        let taken = self.sockets.held().taken.remove(&name).map(std::net::UdpSocket::from);
         let bound = match taken {
             Some(taken) => {
                 taken.set_nonblocking(true)?;
@@ -105,13 +109,17 @@ impl Listen for Opened {
         };
         // Others ask for a port of their own for questions of theirs, which is nobody else's.
         if addr.port() != 0 {
-            self.0.keep(&name, bound.as_fd().try_clone_to_owned()?);
+            self.sockets.keep(&name, bound.as_fd().try_clone_to_owned()?);
         }
         Ok(bound)
     }
 
     fn closed_udp(&self, addr: SocketAddr) {
-        self.0.held().open.remove(&format!("udp {addr}"));
+        self.sockets.held().open.remove(&format!("udp {addr}"));
+    }
+
+    fn succession(&self) -> Option<Arc<dyn Succession>> {
+        Some(Arc::clone(&self.packets) as _)
     }
 }
 

@@ -20,6 +20,8 @@ const RELAYS_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Taken {
     peer: Peer,
     pub(super) sockets: BTreeMap<String, OwnedFd>,
+    /// With what it makes connection ids, and those before it.
+    pub(super) keys: Vec<u64>,
 }
 
 /// Takes the sockets of the gateway that has `path`; nothing where none has.
@@ -43,10 +45,10 @@ pub(super) async fn take(path: &Path) -> anyhow::Result<Option<Taken>> {
             .flatten()
             .with_context(|| format!("handover `{shown}`: the running gateway does not answer; it goes on"))?;
         match said {
-            Message::Sockets { names, more } if names.len() == descriptors.len() => {
+            Message::Sockets { names, more, keys } if names.len() == descriptors.len() => {
                 sockets.extend(names.into_iter().zip(descriptors));
                 if !more {
-                    return Ok(Some(Taken { peer, sockets }));
+                    return Ok(Some(Taken { peer, sockets, keys }));
                 }
             }
             Message::Refused { why } => {
@@ -78,12 +80,12 @@ impl Taken {
         }
     }
 
-    /// Says that we serve; comes back once the running gateway takes no more connections.
+    /// Says that we serve, and where packets are handed back; comes back once the running gateway takes no more connections.
     ///
     /// # Errors
     /// It is gone, or says nothing: it may go on beside us, on the same sockets.
-    pub(super) async fn ready(&self) -> io::Result<()> {
-        self.peer.send(&Message::Ready, &[]).await?;
+    pub(super) async fn ready(&self, packets: Option<OwnedFd>) -> io::Result<()> {
+        self.peer.send(&Message::Ready, packets.as_slice()).await?;
         match timeout(ANSWER_MAX, self.peer.receive()).await??.0 {
             Message::Drains => Ok(()),
             other => Err(io::Error::other(format!("`{other:?}` where it was to drain"))),

@@ -17,10 +17,16 @@ fn any() -> Listen {
     Listen { key: "listen.http", at: "127.0.0.1:0".parse().unwrap(), chosen: true }
 }
 
+fn opened(sockets: &Arc<Sockets>) -> Opened {
+    Opened { sockets: Arc::clone(sockets), packets: Arc::new(Packets::new(Turns::new(true).ports)) }
+}
+
 /// A gateway's side that gives, its sockets, and what tells that it gave.
 fn giving(path: &Path, sockets: &Arc<Sockets>) -> (Turns, CancellationToken, Arc<AtomicBool>) {
     let (turns, shutdown, leaves) = (Turns::new(true), CancellationToken::new(), Arc::<AtomicBool>::default());
-    let giver = Giver::open(path, Arc::clone(sockets), Arc::clone(&leaves), turns.clone(), RelayTable::default());
+    let packets = Arc::new(Packets::new(turns.ports.clone()));
+    let giver =
+        Giver::open(path, Arc::clone(sockets), Arc::clone(&leaves), turns.clone(), packets, RelayTable::default());
     tokio::spawn(giver.unwrap().serve(shutdown.clone()));
     (turns, shutdown, leaves)
 }
@@ -30,7 +36,7 @@ async fn sockets_go_to_the_next_process_by_name_and_clients_notice_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("handover.sock");
     let old = Sockets::new(BTreeMap::new());
-    let (http, ports) = (old.accept(any()).unwrap(), Opened(Arc::clone(&old)));
+    let (http, ports) = (old.accept(any()).unwrap(), opened(&old));
     let at = http.local_addr();
     // More than fit one message, one that is closed again, and one by UDP.
     let local = "127.0.0.1:0".parse().unwrap();
@@ -57,13 +63,13 @@ async fn sockets_go_to_the_next_process_by_name_and_clients_notice_nothing() {
     let waiting = System::default().connect("127.0.0.1", at.port()).await.unwrap();
     assert!(taken.relays().await.unwrap().is_empty());
     assert!(*turns.ports.borrow() && !*turns.relay.borrow(), "agents come to the next one first");
-    taken.ready().await.unwrap();
+    taken.ready(None).await.unwrap();
     shutdown.cancelled().await;
     assert!(!*turns.ports.borrow());
     drop((http, old));
     again.accept().await.unwrap();
     drop(waiting);
-    let ports = Opened(Arc::clone(&new));
+    let ports = opened(&new);
     let first = opened[0].local_addr();
     assert!(tokio::net::TcpListener::bind(first).await.is_err());
     assert_eq!(ports.tcp(first).await.unwrap().local_addr(), first);

@@ -33,13 +33,14 @@ pub(super) enum Message {
     Hello { protocol: u32, version: String, pid: u32 },
     /// It does not get them.
     Refused { why: String },
-    /// Some of them, in the order of their descriptors. `more`: others follow.
-    Sockets { names: Vec<String>, more: bool },
+    /// Some of them, in the order of their descriptors. `more`: others follow. `keys`: of connection ids, this process's and those of the ones
+    /// before it.
+    Sockets { names: Vec<String>, more: bool, keys: Vec<u64> },
     /// The next process takes relay connections, which agents are to open there.
     Relays,
     /// They were asked to; these are they.
     Relayed { clusters: Vec<String> },
-    /// The next process serves.
+    /// The next process serves. Beside it: where it hands packets back.
     Ready,
     /// The running one takes no more connections.
     Drains,

@@ -218,7 +218,9 @@ pub(crate) async fn gateway(file: Option<PathBuf>, take_over: bool) -> anyhow::R
     let instance = site::instance("gateway", config.site.as_deref());
     let dir = own(dir.as_deref(), "gateway");
     let (listen, relays) = (place.ports(), RelayTable::default());
-    let place = Part::start("handover", &shutdown, |_| place.hold(has_table, relays.clone(), shutdown.clone()));
+    // It takes what the next process hands back for as long as this one drains.
+    let (agents, told) = (relays.clone(), shutdown.clone());
+    let place = Part::start("handover", &CancellationToken::new(), |end| place.hold(has_table, agents, told, end));
     let parts = GatewayParts { instance, hub, client, http, https, relay, relays, listen, dir, metrics, slot };
     let ended = run_gateway(&config, parts, shutdown.child_token()).await;
     shutdown.cancel();

@@ -48,6 +48,8 @@ mod serve;
 
 mod dial;
 
+mod packets;
+
 mod probe;
 
 mod check;
@@ -66,6 +68,7 @@ pub use error::IdentityError;
 pub use http::serve_http;
 pub use identity::{Identity, ca_pin};
 pub use keepalive::Keepalive;
+pub use packets::{Packet, Succession};
 pub use probe::{Prober, Route, Routes, Target, Want};
 pub use relay::{AGAIN, RELAY_ALPN, RelayError, RelayTable, accept_relay};
 pub use revoke::{Cut, Revocations};

@@ -6,11 +6,14 @@ use std::any::Any;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
+
+use crate::packets::Succession;
 
 /// A connected byte stream.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + Any {}
@@ -67,6 +70,11 @@ pub trait Listen: Send + Sync {
     /// A UDP socket that was bound there is not wanted any more. Who keeps an account of sockets hears so; others need not.
     fn closed_udp(&self, addr: SocketAddr) {
         let _ = addr;
+    }
+
+    /// This process's place among those that have these sockets one after the other; `None`: it is alone with them.
+    fn succession(&self) -> Option<Arc<dyn Succession>> {
+        None
     }
 }
 

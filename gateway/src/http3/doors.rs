@@ -9,12 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Runtime as _, TokioRuntime};
+use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::serve;
+use super::socket::Socket;
 use crate::listen::Listening;
 use crate::table::{Mode, Protocol, Slot, Table};
 
@@ -104,15 +105,19 @@ impl Doors {
 
     async fn open(&mut self, slot: Slot, at: SocketAddr) -> std::io::Result<()> {
         let socket = self.listening.listen.udp(at).await?.into_std()?;
-        // Its connections can't be moved: another process that takes our place opens the port once they have ended here.
-        self.listening.listen.closed_udp(at);
-        let socket = TokioRuntime.wrap_udp_socket(socket)?;
+        let mut socket: Arc<dyn AsyncUdpSocket> = TokioRuntime.wrap_udp_socket(socket)?;
+        // Its connections can't be moved: where another process takes our place they end here, by the packets that it hands back.
+        let place = self.listening.listen.succession();
+        let key = place.as_ref().map(|place| place.key());
+        if let Some(place) = place {
+            socket = Socket::new(socket, at, place);
+        }
         let (stop, now) = (self.listening.plane.drain.child_token(), CancellationToken::new());
         let (listening, stopped, hurried) = (self.listening.clone(), stop.clone(), now.clone());
         // It ends after the connections, which have the drain time.
         let task = self.listening.plane.tracker.spawn(async move {
             let held = Arc::downgrade(&socket);
-            serve(listening, socket, slot, stopped, hurried).await;
+            serve(listening, socket, key, slot, stopped, hurried).await;
             // The port is free once the library's own task let it go.
             let closed = async {
                 while held.strong_count() > 0 {
@@ -131,6 +136,7 @@ impl Doors {
         let Some(door) = self.open.remove(&slot) else { return };
         self.listening.plane.http3.put(slot, false);
         tracing::info!(%slot, udp = %door.at, "HTTP/3 closed");
+        self.listening.listen.closed_udp(door.at);
         door.stop.cancel();
         self.closing.push(door);
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use quinn::{
     AsyncUdpSocket, Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -41,10 +42,12 @@ const UNPROVEN_MAX: usize = 64;
 /// What was said last has so long to go out.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Serves a port until `stop`; then those who are there finish what they do. `now`: they end at once.
+/// Serves a port until `stop`; then those who are there finish what they do. `now`: they end at once. `key`: with what connection ids are made,
+/// where other processes are to know them.
 pub(super) async fn serve(
     listening: Listening,
     socket: Arc<dyn AsyncUdpSocket>,
+    key: Option<u64>,
     slot: Slot,
     stop: CancellationToken,
     now: CancellationToken,
@@ -52,7 +55,10 @@ pub(super) async fn serve(
     let plane = Arc::clone(&listening.plane);
     let started = Names::new(Arc::clone(&plane), slot).and_then(|names| {
         let config = Some(server(names, &plane.limits));
-        let endpoint = EndpointConfig::default();
+        let mut endpoint = EndpointConfig::default();
+        if let Some(key) = key {
+            endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
+        }
         Endpoint::new_with_abstract_socket(endpoint, config, socket, Arc::new(TokioRuntime)).map_err(|e| e.to_string())
     });
     let endpoint = match started {

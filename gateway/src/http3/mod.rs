@@ -22,6 +22,7 @@ mod head;
 mod hello;
 mod huffman;
 mod qpack;
+mod socket;
 mod talk;
 mod tunnel;
 mod upload;

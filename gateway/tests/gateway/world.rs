@@ -13,7 +13,7 @@ use atoll_api::topology::{
 };
 use atoll_apiserver::{ApiServer, Storage};
 use atoll_gateway::{Config, LastGood, Limits, Resources, Server, Trusted, run};
-use atoll_reach::{Connect, Dialer, Listen as _, RelayTable, Route, Routes, System};
+use atoll_reach::{Connect, Dialer, Listen, RelayTable, Route, Routes, System};
 use atoll_wire::follow::{Report, Snapshot};
 use atoll_wire::kept::Seal;
 use ipnet::IpNet;
@@ -36,6 +36,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Made<'a> {
     /// Where its files are.
     pub(crate) dir: Option<&'a Path>,
+    /// Who opens its ports of Gateways; nothing: the system.
+    pub(crate) listen: Option<Arc<dyn Listen>>,
     /// Relay connections to the member `relayed`.
     pub(crate) relays: RelayTable,
     /// From which each Gateway gets addresses of its own.
@@ -71,6 +73,7 @@ impl Default for Made<'_> {
         let (relays, trusted) = (RelayTable::default(), Trusted::default());
         Self {
             dir: None,
+            listen: None,
             relays,
             pool: Vec::new(),
             limits,
@@ -178,7 +181,7 @@ impl World {
             dialer: Dialer::new(Arc::clone(&connect), made.relays, routes),
             report,
             connect,
-            listen: Arc::new(system),
+            listen: made.listen.unwrap_or_else(|| Arc::new(system)),
             http,
             https,
             client: client.clone(),

@@ -24,6 +24,7 @@ mod bounds;
 mod life;
 mod refused;
 mod requests;
+mod succession;
 mod told;
 mod trust;
 mod websocket;
