@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::certificate::{Current, Secrecy};
 use self::certificate::Whose;
+pub(crate) use self::certificate::{Current, Secrecy};
 pub(crate) use self::node::{Followed, Node, follow_only};
 
 use crate::config::host_name;

@@ -1,11 +1,11 @@
-//! Statuses of the member's Services of type LoadBalancer of the gateways' class: where they are served, as the hub says.
+//! Statuses of the member's Services of type LoadBalancer, of the class of gateways or of a balancer that others own: where they are served, as
+//! the hub says.
 //!
 //! In: the hub's word, the Services as they are watched. Out: `status.loadBalancer` and Warning Events. What the hub says no more is taken away
 //! after a while, at once where this is no member any more; what is no longer of the class, where this agent wrote it. Never: touches the
 //! status of a Service of another class, or anything while the hub can't be heard.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ pub(crate) struct Balancers {
 /// A Service as it is.
 struct Row {
     name: String,
-    has: Vec<IpAddr>,
-    /// It is of the gateways' class.
+    has: Vec<String>,
+    /// It is of a class of ours.
     ours: bool,
 }
 
@@ -114,7 +114,7 @@ impl Balancers {
         let services = self.seen.services.rows();
         let each = services.iter().filter_map(|(name, service)| {
             let (ours, mine) = (service.balancer.is_some(), self.written.contains_key(name));
-            let has = service.load_balancer.iter().filter_map(|ip| ip.parse().ok()).collect();
+            let has = service.load_balancer.clone();
             (ours || mine).then(|| Row { name: name.clone(), has, ours })
         });
         each.collect()
@@ -124,8 +124,8 @@ impl Balancers {
     async fn put(&mut self, row: &Row, state: &BalancerState) {
         let ingress = state.ingress();
         let said = if ingress.is_empty() { Value::Null } else { json!(ingress) };
-        let same = row.has == state.addresses;
-        if same && (state.addresses.is_empty() || self.written.get(&row.name) == Some(&said)) {
+        let same = row.has == state.reached();
+        if same && (row.has.is_empty() || self.written.get(&row.name) == Some(&said)) {
             return;
         }
         let Some((namespace, name)) = row.name.split_once('/') else { return };
@@ -133,7 +133,7 @@ impl Balancers {
         let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": said}}}));
         match services.patch_status(name, &PatchParams::apply(FIELD_MANAGER), &patch).await {
             Ok(_) => {
-                tracing::info!(service = row.name, addresses = ?state.addresses, "status of a Service written");
+                tracing::info!(service = row.name, addresses = ?state.reached(), "status of a Service written");
                 self.written.insert(row.name.clone(), said);
             }
             // It went meanwhile.

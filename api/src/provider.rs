@@ -12,21 +12,28 @@ use serde::{Deserialize, Serialize};
 /// The controller of GatewayClasses whose Gateways balancers of others serve.
 pub const PROVIDER_CONTROLLER: &str = "atoll.dev/provider";
 
-/// An object of the hub's API.
+/// An object of the hub's API, or a Service of a member.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Owner {
-    /// Gateway, HTTPRoute, TCPRoute, UDPRoute or Service.
+    /// Gateway, ListenerSet, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute or Service.
     pub kind: String,
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// The member whose Service it is; none: it is of the hub's API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
 }
 
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        let Self { kind, namespace, name, cluster } = self;
+        match cluster {
+            Some(cluster) => write!(f, "{kind} {namespace}/{name} of {cluster}"),
+            None => write!(f, "{kind} {namespace}/{name}"),
+        }
     }
 }
 
@@ -58,8 +65,11 @@ pub struct Frontend {
     pub field: String,
     /// The listener's or the port's name.
     pub name: String,
-    /// HTTP, HTTPS, TCP or UDP.
+    /// HTTP, HTTPS, TLS, TCP or UDP.
     pub protocol: String,
+    /// Of TLS: Terminate or Passthrough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_mode: Option<String>,
     /// Its port.
     pub port: u16,
     /// The host name that it is for.
@@ -82,7 +92,7 @@ pub struct Frontend {
     pub routes: Vec<Route>,
 }
 
-/// A rule of a route; of TCP and UDP one without conditions.
+/// A rule of a route; of TLS, TCP and UDP one without conditions but host names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
@@ -90,13 +100,13 @@ pub struct Route {
     pub owner: Owner,
     /// The field: `spec.rules[0]`.
     pub field: String,
-    /// Host names; none: any.
+    /// Host names (of a TLSRoute server names); none: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
-    /// Any of these must match, as HTTPRouteMatch of the Gateway API; none: everything does.
+    /// Any of these must match, as HTTPRouteMatch (of a GRPCRoute GRPCRouteMatch) of the Gateway API; none: everything does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<serde_json::Value>,
-    /// HTTPRouteFilters of the Gateway API, in order.
+    /// HTTPRouteFilters (GRPCRouteFilters) of the Gateway API, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<serde_json::Value>,
     /// Other fields of the rule that ask for something: `timeouts`, `retry`, `sessionPersistence`.
@@ -110,13 +120,13 @@ pub struct Route {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Backend {
-    /// `NAMESPACE_ROUTE_RULE`, of a Service `NAMESPACE_SERVICE_PORT`.
+    /// `NAMESPACE_ROUTE_RULE`, of a Service `NAMESPACE_SERVICE_PORT`, of a member's `CLUSTER_NAMESPACE_SERVICE_PORT`.
     pub name: String,
     /// Whose it is.
     pub owner: Owner,
     /// The field: `spec.rules[0].backendRefs`.
     pub field: String,
-    /// HTTP, TCP or UDP.
+    /// HTTP, GRPC (HTTP/2 without TLS), TCP or UDP.
     pub protocol: String,
     /// Those that are ready; whoever is not among them any more is to be drained.
     pub servers: Vec<Server>,

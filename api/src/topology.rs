@@ -27,8 +27,8 @@ mod traffic;
 mod zones;
 
 pub use balancer::{
-    BALANCER_CLASS, BalancerFacts, BalancerPort, BalancerProblem, BalancerState, Family, PROXY_PROTOCOL,
-    addresses as balancer_addresses, is_balancer, is_balancer_of,
+    BALANCER_CLASS, BALANCER_CLASS_PREFIX, BalancerFacts, BalancerPort, BalancerProblem, BalancerState, Family,
+    PROXY_PROTOCOL, addresses as balancer_addresses, is_balancer, is_balancer_of,
 };
 pub use by_service::ByService;
 pub use member::{BundleReport, DesiredBundle, MemberFacts, StubFacts, StubReport};

@@ -215,8 +215,8 @@ async fn start(
             roots: Arc::clone(&resources.roots),
         };
         let (objects, topology) = (objects.clone(), resources.topology.clone());
-        let (client, instance) = (client.clone(), config.instance.clone());
-        let foreign = Foreign { settings, links, client, instance, objects, topology };
+        let (client, instance, report) = (client.clone(), config.instance.clone(), resources.report.clone());
+        let foreign = Foreign { settings, links, client, instance, objects, topology, report };
         tasks.spawn(foreign.run(shutdown.clone()));
     }
     drop(objects);

@@ -117,7 +117,7 @@ pub(super) fn pod(pod: Pod) -> Option<PodRow> {
 }
 
 pub(super) fn service(service: Service) -> Option<ServiceRow> {
-    let balancer = BalancerFacts::of(&service);
+    let balancer = BalancerFacts::of_member(&service);
     let (spec, status) = (service.spec?, service.status.unwrap_or_default());
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;

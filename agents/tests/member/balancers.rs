@@ -76,6 +76,22 @@ async fn a_service_is_told_and_its_status_is_what_the_hub_says() {
     })
     .await;
 
+    // One of a balancer that others own is told with its class, and may be reached by name.
+    let edge = "balancer/default/edge";
+    services.create(&PostParams::default(), &service("edge", "atoll.dev/edge")).await.unwrap();
+    until(&hub.facts, "its class is told", |f| {
+        f.get::<BalancerFacts>(edge).is_some_and(|b| b.class.as_deref() == Some("edge"))
+    })
+    .await;
+    let named = BalancerState { hostnames: vec!["lb.example".into()], ..state("192.0.2.9") };
+    hub.desired.send_modify(|facts| {
+        facts.put(edge, &named);
+    });
+    let ports = json!([{"port": 80, "protocol": "TCP"}]);
+    let both =
+        json!([{"ip": "192.0.2.9", "ipMode": "Proxy", "ports": ports}, {"hostname": "lb.example", "ports": ports}]);
+    eventually("address and name are there", async || ingress("edge").await == both).await;
+
     // One that is of the class no more.
     hub.desired.send_replace(said(&state("192.0.2.8")));
     eventually("another address", async || ingress("web").await[0]["ip"] == "192.0.2.8").await;

@@ -15,6 +15,8 @@ use super::ServicePort;
 
 /// The `loadBalancerClass` of Services that gateways serve.
 pub const BALANCER_CLASS: &str = "atoll.dev/gateway";
+/// What the classes of balancers that others own begin with; `gateway` is none of theirs.
+pub const BALANCER_CLASS_PREFIX: &str = "atoll.dev/";
 /// Which version of the PROXY protocol endpoints are told of clients by: `v1` or `v2`.
 pub const PROXY_PROTOCOL: &str = "atoll.dev/proxy-protocol";
 /// The addresses wished for, with commas between; the first annotation that is there counts.
@@ -41,6 +43,9 @@ const SHOWN_MAX: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BalancerFacts {
+    /// The class of a balancer that others own, which is to serve it; none: gateways do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// Its ports; others than TCP and UDP can't be served.
     pub ports: Vec<ServicePort>,
     /// The addresses wished for; none: any.
@@ -97,6 +102,9 @@ pub struct BalancerState {
     /// Where it is served.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    /// The same by name, where a balancer that others own says so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
     /// Its ports there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<BalancerPort>,
@@ -145,6 +153,14 @@ impl BalancerFacts {
         Self::read(service).filter(|_| is_balancer(service))
     }
 
+    /// What a Service of a member asks for: of gateways, or of a balancer that others own, by its class.
+    pub fn of_member(service: &Service) -> Option<Self> {
+        let spec = service.spec.as_ref()?;
+        let class = spec.load_balancer_class.as_deref()?;
+        let of = class.strip_prefix(BALANCER_CLASS_PREFIX).filter(|_| is_balancer_of(service, class))?;
+        Some(Self { class: (class != BALANCER_CLASS).then(|| of.to_owned()), ..Self::read(service)? })
+    }
+
     /// The same, of whatever class; nothing where it is going.
     pub fn read(service: &Service) -> Option<Self> {
         let spec = service.spec.as_ref()?;
@@ -186,14 +202,25 @@ impl BalancerState {
             protocol: p.protocol.clone(),
             error: p.error.as_ref().map(|word| format!("atoll.dev/{word}")),
         };
+        let ports = || Some(self.ports.iter().map(port).collect());
         let each = self.addresses.iter().map(|ip| LoadBalancerIngress {
             ip: Some(ip.to_string()),
             // What comes is the gateway's own connection: nodes must not take a short cut.
             ip_mode: Some("Proxy".to_owned()),
-            ports: Some(self.ports.iter().map(port).collect()),
+            ports: ports(),
             ..LoadBalancerIngress::default()
         });
-        each.collect()
+        let named = self.hostnames.iter().map(|name| LoadBalancerIngress {
+            hostname: Some(name.clone()),
+            ports: ports(),
+            ..LoadBalancerIngress::default()
+        });
+        each.chain(named).collect()
+    }
+
+    /// Every address and name, as statuses give them.
+    pub fn reached(&self) -> Vec<String> {
+        self.addresses.iter().map(ToString::to_string).chain(self.hostnames.iter().cloned()).collect()
     }
 }
 
@@ -307,6 +334,20 @@ mod tests {
         ] {
             let found = read(Value::Null, json!({"type": kind, "loadBalancerClass": class}));
             assert_eq!(found.is_some(), ours, "{kind} {class}");
+        }
+    }
+
+    #[test]
+    fn of_a_member_the_class_says_whose_it_is() {
+        for (kind, class, of) in [
+            ("LoadBalancer", "atoll.dev/gateway", Some(None)),
+            ("LoadBalancer", "atoll.dev/edge", Some(Some("edge"))),
+            ("LoadBalancer", "metallb.io/x", None),
+            ("ClusterIP", "atoll.dev/edge", None),
+        ] {
+            let service = json!({"metadata": {"name": "web"}, "spec": {"type": kind, "loadBalancerClass": class}});
+            let facts = BalancerFacts::of_member(&serde_json::from_value(service).unwrap());
+            assert_eq!(facts.as_ref().map(|facts| facts.class.as_deref()), of, "{kind} {class}");
         }
     }
 

@@ -48,6 +48,9 @@ pub struct Site {
     /// The Services of type LoadBalancer that it serves or can't, by `cluster/namespace/name`; without a cluster those of the hub's API.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub balancers: BTreeMap<String, BalancerState>,
+    /// Members' Services that balancers of others serve, which this replica tells; by `cluster/namespace/name`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub provided: BTreeMap<String, BalancerState>,
     /// What is asked for there of limits that all gateways keep together: limit, key, requests in the last while. The busiest only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<(u64, u64, u32)>,
@@ -107,6 +110,7 @@ impl Site {
             node,
             gateways,
             balancers,
+            provided,
             asked: _,
             silent,
         } = self;
@@ -120,6 +124,7 @@ impl Site {
         (instance, kind, relay, addresses, cluster) == theirs
             && (region, zone, cluster_set, silent) == (&other.region, &other.zone, &other.cluster_set, &other.silent)
             && (classes, own, node, balancers) == (&other.classes, &other.own, &other.node, &other.balancers)
+            && *provided == other.provided
             && (*gateways == other.gateways || places(gateways) == places(&other.gateways))
     }
 }

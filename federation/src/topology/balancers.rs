@@ -1,6 +1,6 @@
 //! What gateways state of members' Services of type LoadBalancer, by member: each agent is told what its Services' statuses are to say. Pure.
 //!
-//! Where replicas differ the one that gives addresses counts, then the first by name. Those that are silent count while nobody else states
+//! Those of balancers that others own are stated by the replica that tells these. Where replicas differ the one that gives addresses counts, then the first by name. Those that are silent count while nobody else states
 //! anything: a gateway that starts anew takes no address away.
 
 use std::collections::BTreeMap;
@@ -12,16 +12,16 @@ pub(super) type Stated<'a> = BTreeMap<&'a str, BTreeMap<&'a str, &'a BalancerSta
 
 /// Gathers what the sites state.
 pub(super) fn stated(sites: &[Site]) -> Stated<'_> {
-    let states = |site: &&Site| site.kind == "gateway" && !site.balancers.is_empty();
+    let states = |site: &&Site| site.kind == "gateway" && !(site.balancers.is_empty() && site.provided.is_empty());
     let live = sites.iter().filter(states).any(|site| !site.silent);
     let counts = sites.iter().filter(states).filter(|site| !live || !site.silent);
     let mut all = Stated::new();
-    for (name, state) in counts.flat_map(|site| &site.balancers) {
+    for (name, state) in counts.flat_map(|site| site.balancers.iter().chain(&site.provided)) {
         let Some((cluster, service)) = name.split_once('/').filter(|(cluster, _)| !cluster.is_empty()) else {
             continue;
         };
         let known = all.entry(cluster).or_default().entry(service).or_insert(state);
-        if known.addresses.is_empty() && !state.addresses.is_empty() {
+        if known.reached().is_empty() && !state.reached().is_empty() {
             *known = state;
         }
     }
@@ -63,6 +63,14 @@ mod tests {
                 "all silent",
                 vec![site("a", true, &[("eu/shop/web", "10.0.0.1")]), site("b", false, &[])],
                 "eu shop/web 10.0.0.1",
+            ),
+            (
+                "a balancer of others",
+                vec![
+                    site("a", false, &[("eu/shop/web", "10.0.0.1")]),
+                    Site { provided: [("eu/shop/db".to_owned(), state("192.0.2.1"))].into(), ..site("b", false, &[]) },
+                ],
+                "eu shop/db 192.0.2.1, eu shop/web 10.0.0.1",
             ),
             ("nobody", vec![], ""),
         ] {

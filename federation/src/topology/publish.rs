@@ -249,8 +249,8 @@ impl Publisher {
         let mut facts = Facts::default();
         for site in sites.iter().chain([&hub]).filter(|s| !s.relay.is_empty()) {
             // What it serves is nothing to an agent.
-            let (gateways, balancers) = (None, BTreeMap::new());
-            let site = Site { gateways, balancers, asked: Vec::new(), silent: false, ..site.clone() };
+            let (gateways, balancers, provided) = (None, BTreeMap::new(), BTreeMap::new());
+            let site = Site { gateways, balancers, provided, asked: Vec::new(), silent: false, ..site.clone() };
             facts.put(format!("{}/{}", key::SITE, site.instance), &site);
         }
         let balancers = balancers::stated(sites);

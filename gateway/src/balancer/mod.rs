@@ -102,7 +102,8 @@ pub(crate) fn derive(objects: &mut Objects, topology: &Topology, fleet: &Fleet, 
         Some(Balanced { cluster: None, service: ServiceName::new(&namespace, &name), facts, object })
     });
     let theirs = members.iter().flat_map(|(cluster, services)| {
-        services.into_iter().map(|(service, facts)| {
+        // Those of balancers that others own are theirs.
+        services.into_iter().filter(|(_, facts)| facts.class.is_none()).map(|(service, facts)| {
             let (cluster, facts) = (Some(cluster.clone()), Arc::clone(facts));
             Balanced { cluster, service: service.clone(), facts, object: None }
         })

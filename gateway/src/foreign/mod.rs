@@ -10,11 +10,13 @@
 mod said;
 mod wanted;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::provider::Push;
-use atoll_wire::follow::Snapshot;
+use atoll_api::topology::BalancerState;
+use atoll_wire::follow::{Report, Snapshot};
 use kube::Client;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -43,6 +45,8 @@ pub(crate) struct Foreign {
     /// The objects as they were looked at last; nothing before they are known.
     pub(crate) objects: watch::Receiver<Option<Objects>>,
     pub(crate) topology: watch::Receiver<Snapshot>,
+    /// What the hub is told of this replica: members' Services among it.
+    pub(crate) report: watch::Sender<Report>,
 }
 
 impl Foreign {
@@ -59,6 +63,7 @@ impl Foreign {
 
     async fn go(&mut self, drive: &mut dyn Drive, lead: &mut Lead) {
         let mut said = Said::new(self.client.clone());
+        let mut stated = BTreeSet::new();
         let (mut last, mut failures, mut due) = (Push::default(), 0_u32, Instant::now());
         if self.objects.wait_for(Option::is_some).await.is_err() {
             return;
@@ -84,10 +89,14 @@ impl Foreign {
                         (SOON * 2_u32.pow(failures)).min(LATE)
                     }
                 };
+                self.state(&mut stated, said::of_members(&wanted, &told));
                 if !said.say(&objects, &wanted, &told).await {
                     pause = pause.min(SOON);
                 }
                 due = Instant::now() + pause;
+            } else if Instant::now() >= due {
+                // Another replica tells it, and states what became of that.
+                self.state(&mut stated, Some(BTreeMap::new()));
             }
             let wake = if due > Instant::now() { due } else { Instant::now() + pause };
             tokio::select! {
@@ -97,6 +106,20 @@ impl Foreign {
             }
             tokio::time::sleep(GATHER).await;
         }
+    }
+
+    /// States what became of members' Services; nothing: what was said stays. `stated`: what this provider said before.
+    fn state(&self, stated: &mut BTreeSet<String>, said: Option<BTreeMap<String, BalancerState>>) {
+        let Some(said) = said else { return };
+        self.report.send_if_modified(|report| {
+            let provided = &mut report.site.provided;
+            let gone: Vec<&String> = stated.iter().filter(|name| !said.contains_key(*name)).collect();
+            let is_other = !gone.is_empty() || said.iter().any(|(name, state)| provided.get(name) != Some(state));
+            gone.into_iter().for_each(|name| drop(provided.remove(name)));
+            provided.extend(said.iter().map(|(name, state)| (name.clone(), state.clone())));
+            is_other
+        });
+        *stated = said.into_keys().collect();
     }
 
     /// What is wanted now, with another generation where it is not what was told last.

@@ -1,33 +1,33 @@
-//! What objects are told of the balancer that serves them: conditions by field, where they are reached, Warning Events of what is refused.
+//! What objects are told of the balancer that serves them: conditions by field, where they are reached, how servers do, Warning Events of what is
+//! refused. Of members' Services the state is stated for the hub, which hands it to their agents.
 //!
 //! In: what was wanted, the answer or why there is none. Out: statuses, written where they say something else, and Events, each once. Nothing is said
 //! to be served that the balancer has not taken.
 
-use std::collections::BTreeSet;
+mod event;
+mod verdicts;
 
-use atoll_api::kinds::gateway::{
-    GATEWAY_GROUP, Gateway, GatewayAddress, GatewayClassStatus, GatewayStatus, ListenerStatus, RouteGroupKind,
-    RouteParentStatus, RouteStatus,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use atoll_api::kinds::gateway::{GatewayClassStatus, RouteParentStatus, RouteStatus};
 use atoll_api::kinds::{Condition, FIELD_MANAGER};
 use atoll_api::provider::{Answer, Owner, PROVIDER_CONTROLLER, Refused};
+use atoll_api::topology::BalancerState;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Event;
-use k8s_openapi::api::core::v1::{EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::api::core::v1::{Event, Service};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
-use super::wanted::Wanted;
-use crate::ingress::mark;
-use crate::objects::Objects;
-use crate::status::{Verdict, replace};
+use super::wanted::{Wanted, owner};
+use crate::kinds::KINDS;
+use crate::objects::{Name, Objects};
+use crate::status::{RouteObject, Verdict, replace};
 
 /// Events are remembered up to so many; then they may be told again.
 const TOLD_MAX: usize = 4096;
-const MESSAGE_MAX: usize = 1024;
 
 /// Writes what is said.
 pub(super) struct Said {
@@ -58,37 +58,22 @@ impl Said {
         }
         for name in &wanted.gateways {
             let Some(gateway) = objects.gateways.at(name) else { continue };
-            let status = gateway_status(gateway, wanted, told, now);
+            let status = verdicts::gateway(gateway, wanted, told, now);
             whole &= gateway.status.as_ref() == Some(&status) || self.write(&**gateway, json!(status)).await;
         }
-        for (kind, name) in wanted.routes.keys() {
-            whole &= match *kind {
-                "HTTPRoute" => {
-                    self.route(objects.routes.at(name).map(|r| (&**r, r.status.as_ref())), kind, wanted, told, now)
-                        .await
-                }
-                "TCPRoute" => {
-                    self.route(objects.tcp.at(name).map(|r| (&**r, r.status.as_ref())), kind, wanted, told, now).await
-                }
-                _ => self.route(objects.udp.at(name).map(|r| (&**r, r.status.as_ref())), kind, wanted, told, now).await,
-            };
+        for (name, _) in &wanted.sets {
+            let Some(set) = objects.sets.at(name) else { continue };
+            let status = verdicts::set(set, wanted, told, now);
+            whole &= set.status.as_ref() == Some(&status) || self.write(&**set, json!(status)).await;
         }
-        for name in &wanted.services {
-            let Some(service) = objects.services.at(name) else { continue };
-            let Ok(answer) = told else { continue };
-            let owner = owner("Service", &**service);
-            let served = !answer.refused.iter().any(|r| r.owner == owner);
-            let reached = answer.addresses.iter().filter(|r| served && r.owner == owner).flat_map(|r| &r.addresses);
-            let ingress = reached.map(|at| match at.parse::<std::net::IpAddr>() {
-                Ok(_) => json!({"ip": at, "ipMode": "Proxy"}),
-                Err(_) => json!({"hostname": at}),
-            });
-            let ingress: Vec<Value> = ingress.collect();
-            let is =
-                service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.clone()).unwrap_or_default();
-            if serde_json::to_value(&is).ok() != Some(json!(ingress)) {
-                let said = if ingress.is_empty() { Value::Null } else { json!(ingress) };
-                whole &= self.write(&**service, json!({"loadBalancer": {"ingress": said}})).await;
+        for (kind, name) in wanted.routes.keys() {
+            let row = KINDS.iter().find(|row| row.kind == *kind);
+            let Some(object) = row.and_then(|row| (row.object)(objects, name)) else { continue };
+            whole &= self.route(&*object, kind, name, wanted, told, now).await;
+        }
+        if told.is_ok() {
+            for service in wanted.services.iter().filter_map(|name| objects.services.at(name)) {
+                whole &= self.service(service, wanted, told, now).await;
             }
         }
         let refused = told.as_ref().map_or(wanted.refused.as_slice(), |answer| answer.refused.as_slice());
@@ -96,48 +81,79 @@ impl Said {
         whole
     }
 
-    async fn route<K>(
+    async fn route(
         &self,
-        route: Option<(&K, Option<&RouteStatus>)>,
-        kind: &str,
+        object: &dyn RouteObject,
+        kind: &'static str,
+        name: &Name,
         wanted: &Wanted,
         told: &Told,
         now: Timestamp,
-    ) -> bool
-    where
-        K: Resource<DynamicType = ()>,
-    {
-        let Some((object, status)) = route else { return true };
-        let owner = owner(kind, object);
-        let old = status.map(|s| s.parents.as_slice()).unwrap_or_default();
+    ) -> bool {
+        let (namespace, plain) = name.clone();
+        let owner = Owner { kind: kind.to_owned(), namespace, name: plain, cluster: None };
+        let old = object.status().map(|s| s.parents.as_slice()).unwrap_or_default();
         let mut parents: Vec<RouteParentStatus> =
             old.iter().filter(|p| p.controller_name != PROVIDER_CONTROLLER).cloned().collect();
-        let key =
-            wanted.routes.keys().find(|(k, name)| *k == kind && name.0 == owner.namespace && name.1 == owner.name);
-        for parent in key.into_iter().flat_map(|key| &wanted.routes[key]) {
+        for (parent, unattached) in &wanted.routes[&(kind, name.clone())] {
             let before = old.iter().find(|p| p.controller_name == PROVIDER_CONTROLLER && p.parent_ref == *parent);
             let kept: &[Condition] = before.map(|p| p.conditions.as_slice()).unwrap_or_default();
+            let said = verdicts::route(&owner, *unattached, wanted, told);
             parents.push(RouteParentStatus {
                 parent_ref: parent.clone(),
                 controller_name: PROVIDER_CONTROLLER.to_owned(),
-                conditions: replace(kept, route_verdicts(&owner, wanted, told), object.meta().generation, now),
+                conditions: replace(kept, said, object.meta().generation, now),
             });
         }
-        old == parents || self.write(object, json!({"parents": parents})).await
+        if old == parents {
+            return true;
+        }
+        let Some(update) = object.update(&RouteStatus { parents }) else { return true };
+        self.patch(&update.resource, update.namespace.as_deref(), &update.name, update.status).await
+    }
+
+    async fn service(&self, service: &Service, wanted: &Wanted, told: &Told, now: Timestamp) -> bool {
+        let Ok(answer) = told else { return true };
+        let owner = owner("Service", service);
+        let ingress: Vec<Value> = reached(&owner, answer)
+            .map(|at| match at.parse::<IpAddr>() {
+                Ok(_) => json!({"ip": at, "ipMode": "Proxy"}),
+                Err(_) => json!({"hostname": at}),
+            })
+            .collect();
+        let status = service.status.as_ref();
+        let is = status.and_then(|s| s.load_balancer.as_ref()?.ingress.clone()).unwrap_or_default();
+        let mut patch = json!({});
+        if serde_json::to_value(&is).ok() != Some(json!(ingress)) {
+            patch["loadBalancer"] = json!({"ingress": if ingress.is_empty() { Value::Null } else { json!(ingress) }});
+        }
+        let held: Vec<Condition> = status
+            .and_then(|s| s.conditions.as_ref())
+            .and_then(|all| serde_json::from_value(json!(all)).ok())
+            .unwrap_or_default();
+        let conditions = verdicts::with_servers(&held, &owner, wanted, answer, service.metadata.generation, now);
+        if conditions != held {
+            patch["conditions"] = json!(conditions);
+        }
+        patch == json!({}) || self.write(service, patch).await
     }
 
     async fn write<K: Resource<DynamicType = ()>>(&self, object: &K, status: Value) -> bool {
-        let resource = ApiResource::erase::<K>(&());
-        let api: Api<DynamicObject> = match object.meta().namespace.as_deref() {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            None => Api::all_with(self.client.clone(), &resource),
-        };
-        let mut patch = json!({"status": status});
-        if K::kind(&()) == "Gateway" && patch["status"]["addresses"].is_null() {
-            patch["status"]["addresses"] = Value::Null;
+        let mut status = status;
+        if K::kind(&()) == "Gateway" && status["addresses"].is_null() {
+            status["addresses"] = Value::Null;
         }
-        let name = object.meta().name.clone().unwrap_or_default();
-        match api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(&patch)).await {
+        let (namespace, name) = (object.meta().namespace.as_deref(), object.meta().name.as_deref());
+        self.patch(&ApiResource::erase::<K>(&()), namespace, name.unwrap_or_default(), status).await
+    }
+
+    async fn patch(&self, resource: &ApiResource, namespace: Option<&str>, name: &str, status: Value) -> bool {
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+            None => Api::all_with(self.client.clone(), resource),
+        };
+        let patch = Patch::Merge(json!({"status": status}));
+        match api.patch_status(name, &PatchParams::apply(FIELD_MANAGER), &patch).await {
             Ok(_) => true,
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
             Err(error) => {
@@ -147,166 +163,37 @@ impl Said {
         }
     }
 
-    /// Tells what is refused, each once.
+    /// Tells what is refused of the hub's objects, each once; members hear it from their agents.
     async fn events(&mut self, refused: &[Refused]) {
         if self.told.len() > TOLD_MAX {
             self.told.clear();
         }
-        for one in refused {
+        for one in refused.iter().filter(|one| one.owner.cluster.is_none()) {
             let said = format!("{}: {}", one.field, one.message);
             if !self.told.insert(format!("{} {said}", one.owner)) {
                 continue;
             }
             let api: Api<Event> = Api::namespaced(self.client.clone(), &one.owner.namespace);
             // One that can't be written is no reason for anything.
-            if let Err(error) = api.create(&PostParams::default(), &event(&one.owner, &said)).await {
+            if let Err(error) = api.create(&PostParams::default(), &event::refused(&one.owner, &said)).await {
                 tracing::debug!(owner = %one.owner, %error, "no event written");
             }
         }
     }
 }
 
-fn owner(kind: &str, object: &impl Resource) -> Owner {
-    let (namespace, name) = (object.meta().namespace.clone(), object.meta().name.clone());
-    Owner { kind: kind.to_owned(), namespace: namespace.unwrap_or_default(), name: name.unwrap_or_default() }
+/// What is stated of members' Services, by `cluster/namespace/name`; nothing while the balancer is not told.
+pub(super) fn of_members(wanted: &Wanted, told: &Told) -> Option<BTreeMap<String, BalancerState>> {
+    let answer = told.as_ref().ok()?;
+    let each = wanted.members.iter().map(|(cluster, service, facts)| {
+        let owner = super::wanted::member_owner(cluster, service);
+        (format!("{cluster}/{service}"), verdicts::member(&owner, facts, wanted, answer))
+    });
+    Some(each.collect())
 }
 
-/// What of an owner's fields below `prefix` is refused.
-fn refused<'a>(
-    owner: &'a Owner,
-    prefix: &'a str,
-    wanted: &'a Wanted,
-    told: &'a Told,
-) -> impl Iterator<Item = &'a Refused> {
-    let all = told.as_ref().map_or(wanted.refused.as_slice(), |answer| answer.refused.as_slice());
-    all.iter().filter(move |r| r.owner == *owner && r.field.starts_with(prefix))
-}
-
-fn listed<'a>(all: impl Iterator<Item = &'a Refused>) -> String {
-    all.map(|r| format!("{}: {}", r.field, r.message)).collect::<Vec<_>>().join("; ")
-}
-
-fn route_verdicts(owner: &Owner, wanted: &Wanted, told: &Told) -> Vec<Verdict> {
-    let why = listed(refused(owner, "", wanted, told));
-    let accepted = match told {
-        Err(why) => Verdict::new("Accepted", false, "Pending", why.as_str()),
-        Ok(_) if why.is_empty() => Verdict::new("Accepted", true, "Accepted", "the balancer serves the route"),
-        Ok(_) => Verdict::new("Accepted", false, "UnsupportedValue", why),
-    };
-    let unresolved = listed(wanted.refused.iter().filter(|r| r.owner == *owner));
-    let resolved = match unresolved.is_empty() {
-        true => Verdict::resolved(),
-        false => Verdict::new("ResolvedRefs", false, "BackendNotFound", unresolved),
-    };
-    vec![accepted, resolved]
-}
-
-fn gateway_status(gateway: &Gateway, wanted: &Wanted, told: &Told, now: Timestamp) -> GatewayStatus {
-    let owner = owner("Gateway", gateway);
-    let (old, generation) = (gateway.status.clone().unwrap_or_default(), gateway.metadata.generation);
-    let mut served = 0;
-    let mut listeners = Vec::new();
-    for (at, listener) in gateway.spec.listeners.iter().enumerate() {
-        let field = format!("spec.listeners[{at}]");
-        let why = listed(refused(&owner, &field, wanted, told));
-        let (accepted, programmed) = match told {
-            Err(why) => (
-                Verdict::new("Accepted", true, "Accepted", "the balancer is to be told"),
-                Verdict::new("Programmed", false, "Pending", why.as_str()),
-            ),
-            Ok(_) if why.is_empty() => {
-                served += 1;
-                (
-                    Verdict::new("Accepted", true, "Accepted", "the balancer has the listener"),
-                    Verdict::new("Programmed", true, "Programmed", "the balancer serves it"),
-                )
-            }
-            Ok(_) => (
-                Verdict::new("Accepted", false, "UnsupportedValue", why.as_str()),
-                Verdict::new("Programmed", false, "Invalid", why.as_str()),
-            ),
-        };
-        let missing = listed(wanted.refused.iter().filter(|r| r.owner == owner && r.field.starts_with(&field)));
-        let resolved = match missing.is_empty() {
-            true => Verdict::resolved(),
-            false => Verdict::new("ResolvedRefs", false, "InvalidCertificateRef", missing),
-        };
-        let conflicted =
-            Verdict::new("Conflicted", false, "NoConflicts", "no other listener of the Gateway is like it");
-        let kinds: &[&str] = match listener.protocol.as_str() {
-            "HTTP" | "HTTPS" => &["HTTPRoute"],
-            "TCP" => &["TCPRoute"],
-            "UDP" => &["UDPRoute"],
-            _ => &[],
-        };
-        let kind = |kind: &&str| RouteGroupKind { group: Some(GATEWAY_GROUP.to_owned()), kind: (*kind).to_owned() };
-        let frontend = wanted.push.frontends.iter().find(|f| f.owner == owner && f.field == field);
-        let routes: BTreeSet<&Owner> = frontend.iter().flat_map(|f| &f.routes).map(|r| &r.owner).collect();
-        let before = old.listeners.iter().find(|l| l.name == listener.name);
-        let kept = before.map(|l| l.conditions.as_slice()).unwrap_or_default();
-        listeners.push(ListenerStatus {
-            name: listener.name.clone(),
-            supported_kinds: kinds.iter().map(kind).collect(),
-            attached_routes: i32::try_from(routes.len()).unwrap_or(i32::MAX),
-            conditions: replace(kept, vec![accepted, programmed, resolved, conflicted], generation, now),
-        });
-    }
-    let count = listeners.len();
-    let message = format!("the balancer serves {served} of {count} listeners");
-    let verdicts = match told {
-        Err(why) => vec![
-            Verdict::new("Accepted", true, "Accepted", "the balancer is to be told"),
-            Verdict::new("Programmed", false, "Pending", why.as_str()),
-        ],
-        Ok(_) => {
-            let reason = if served == count { "Accepted" } else { "ListenersNotValid" };
-            vec![
-                Verdict::new("Accepted", served > 0, reason, message.as_str()),
-                Verdict::new("Programmed", served > 0, if served > 0 { "Programmed" } else { "Invalid" }, message),
-            ]
-        }
-    };
-    let reached =
-        told.iter().flat_map(|answer| &answer.addresses).filter(|r| r.owner == owner).flat_map(|r| &r.addresses);
-    let address = |at: &String| {
-        let kind = if at.parse::<std::net::IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
-        GatewayAddress { address_type: Some(kind.to_owned()), value: at.clone() }
-    };
-    GatewayStatus {
-        addresses: reached.filter(|_| served > 0).map(address).collect(),
-        conditions: replace(&old.conditions, verdicts, generation, now),
-        listeners,
-        attached_listener_sets: None,
-    }
-}
-
-fn event(owner: &Owner, said: &str) -> Event {
-    let now = Time(Timestamp::now());
-    let gateway_api = owner.kind != "Service";
-    Event {
-        metadata: ObjectMeta {
-            name: Some(format!(
-                "{}.{}",
-                owner.name.chars().take(200).collect::<String>(),
-                mark(&format!("{owner} {said} {now:?}"))
-            )),
-            namespace: Some(owner.namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
-            api_version: Some(if gateway_api { format!("{GATEWAY_GROUP}/v1") } else { "v1".to_owned() }),
-            kind: Some(owner.kind.clone()),
-            namespace: Some(owner.namespace.clone()),
-            name: Some(owner.name.clone()),
-            ..ObjectReference::default()
-        },
-        type_: Some("Warning".to_owned()),
-        reason: Some("RefusedByBalancer".to_owned()),
-        message: Some(said.chars().take(MESSAGE_MAX).collect()),
-        source: Some(EventSource { component: Some(PROVIDER_CONTROLLER.to_owned()), host: None }),
-        first_timestamp: Some(now.clone()),
-        last_timestamp: Some(now),
-        count: Some(1),
-        ..Event::default()
-    }
+/// Where a Service is reached: nowhere, where anything of it is refused.
+fn reached<'a>(owner: &'a Owner, answer: &'a Answer) -> impl Iterator<Item = &'a String> {
+    let served = !answer.refused.iter().any(|r| r.owner == *owner);
+    answer.addresses.iter().filter(move |r| served && r.owner == *owner).flat_map(|r| &r.addresses)
 }

@@ -4,30 +4,28 @@
 //! In: the desired state. Out: commands over its stats socket, and what there is. Its state is read at each push, so one that began anew is told
 //! everything. Source: HAProxy, "Management Guide", §9.3.
 
+mod certificates;
+mod maps;
 mod plan;
+mod socket;
+mod stat;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use atoll_api::provider::{Answer, Certificate, Frontend, Health, Owner, Push, Reached, Refused};
-use atoll_reach::{BoxStream, Connect, host_and_port};
+use atoll_api::provider::{Answer, Frontend, Health, Owner, Push, Reached, Refused, Route};
+use atoll_reach::{Connect, host_and_port};
 use serde::Deserialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
 
 use super::{Drive, Links, Settings};
+use maps::Maps;
+use socket::failed;
+use stat::Stat;
 
 pub(super) const DRIVER: &str = "haproxy";
-
-/// One command and its answer.
-const COMMAND_MAX: Duration = Duration::from_secs(5);
-const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What the configuration says of one.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,9 +55,9 @@ fn certs() -> String {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ToldFrontend {
     port: u16,
-    /// HTTP, HTTPS or TCP.
+    /// HTTP, HTTPS, TLS (passed on by server name) or TCP.
     protocol: String,
-    /// The file of its map of host names to backends.
+    /// The file of its map of host names, or server names, to backends.
     map: Option<String>,
     /// The backend that it sends everything to.
     backend: Option<String>,
@@ -88,12 +86,12 @@ fn told(settings: &Value) -> Result<Told, String> {
     for frontend in &told.frontends {
         let (port, protocol) = (frontend.port, frontend.protocol.as_str());
         let fits = match protocol {
-            "HTTP" | "HTTPS" => frontend.map.is_some(),
+            "HTTP" | "HTTPS" | "TLS" => frontend.map.is_some(),
             "TCP" => frontend.backend.is_some(),
-            _ => return Err(format!("frontends: port {port}: `{protocol}` is none of HTTP, HTTPS and TCP")),
+            _ => return Err(format!("frontends: port {port}: `{protocol}` is none of HTTP, HTTPS, TLS and TCP")),
         };
         if !fits {
-            return Err(format!("frontends: port {port}: HTTP and HTTPS have a map, TCP a backend"));
+            return Err(format!("frontends: port {port}: HTTP, HTTPS and TLS have a map, TCP a backend"));
         }
     }
     Ok(told)
@@ -123,70 +121,11 @@ impl Haproxy {
             (self.process, self.given) = (process, BTreeMap::new());
         }
         let mut answer = Answer { generation: push.generation, ..Answer::default() };
-        let has = plan::servers(&self.ask("show servers state").await?);
-        let stat = self.ask("show stat").await?;
-        let (known, busy) = backends(&stat);
         self.certificates(push, &mut answer.refused).await?;
-        let mut maps: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
-        for frontend in self.told.frontends.iter().filter_map(|f| f.map.as_deref()) {
-            maps.entry(frontend).or_default();
-        }
-        let mut used: BTreeMap<String, &str> = BTreeMap::new();
-        for frontend in &push.frontends {
-            let Some(own) = self.frontend(frontend, &mut answer.refused) else { continue };
-            for route in &frontend.routes {
-                let target = own.backend.clone().unwrap_or_else(|| route.backend.clone());
-                if !known.contains(&target) {
-                    let message = format!(
-                        "HAProxy's configuration has no backend `{target}`, and none can be made while it runs: add it there"
-                    );
-                    let field = format!("{}.backendRefs", route.field);
-                    answer.refused.push(Refused { owner: route.owner.clone(), field, message });
-                    continue;
-                }
-                let entries = own.map.as_deref().map(|map| (map, hosts(route, &mut answer.refused)));
-                match entries {
-                    Some((_, None)) => continue,
-                    Some((map, Some(hosts))) => {
-                        let entries = maps.entry(map).or_default();
-                        for host in hosts {
-                            entries.entry(host).or_insert_with(|| target.clone());
-                        }
-                    }
-                    None => {}
-                }
-                used.insert(target, route.backend.as_str());
-            }
-            self.reached(&frontend.owner, &mut answer.addresses);
-        }
-        for (target, backend) in &used {
-            let wanted =
-                push.backends.iter().find(|b| b.name == *backend).map(|b| b.servers.as_slice()).unwrap_or_default();
-            let none = BTreeMap::new();
-            let said = plan::commands(
-                target,
-                wanted,
-                has.get(target).unwrap_or(&none),
-                self.told.checks,
-                &busy.get(target).cloned().unwrap_or_default(),
-            );
-            let owner = push.backends.iter().find(|b| b.name == *backend).map(|b| (b.owner.clone(), b.field.clone()));
-            for command in said {
-                let heard = self.ask(&command).await?;
-                if let (Some(why), Some((owner, field))) = (failed(&command, &heard), &owner) {
-                    answer.refused.push(Refused { owner: owner.clone(), field: field.clone(), message: why });
-                }
-            }
-        }
-        // Who leads to a backend no more is drained there, too.
-        for (target, servers) in has.iter().filter(|(target, _)| !used.contains_key(*target)) {
-            for command in
-                plan::commands(target, &[], servers, self.told.checks, &busy.get(target).cloned().unwrap_or_default())
-            {
-                self.ask(&command).await?;
-            }
-        }
-        for (file, wanted) in &maps {
+        let stat = Stat::read(&self.ask("show stat").await?);
+        let (used, maps) = self.lead(push, &stat, &mut answer);
+        self.servers(push, &used, &stat, &mut answer.refused).await?;
+        for (file, wanted) in &maps.0 {
             let held = self.ask(&format!("show map {file}")).await?;
             if held.contains("Unknown map") {
                 let owners: BTreeSet<&Owner> = push.frontends.iter().map(|f| &f.owner).collect();
@@ -205,12 +144,87 @@ impl Haproxy {
         Ok(answer)
     }
 
+    /// Where frontends lead: HAProxy's backends with those of the state that stand there, and maps. What can't be is refused.
+    fn lead<'a>(&'a self, push: &'a Push, stat: &Stat, answer: &mut Answer) -> (BTreeMap<String, &'a str>, Maps<'a>) {
+        let (mut used, mut maps) = (BTreeMap::<String, &str>::new(), Maps::default());
+        for file in self.told.frontends.iter().filter_map(|f| f.map.as_deref()) {
+            maps.0.entry(file).or_default();
+        }
+        for frontend in &push.frontends {
+            let Some(own) = self.frontend(frontend, &mut answer.refused) else { continue };
+            for route in &frontend.routes {
+                let target = own.backend.clone().unwrap_or_else(|| route.backend.clone());
+                let mut refuse = |message: String| {
+                    let (owner, field) = (route.owner.clone(), backend_field(route));
+                    answer.refused.push(Refused { owner, field, message });
+                };
+                if !stat.backends.contains(&target) {
+                    refuse(format!(
+                        "HAProxy's configuration has no backend `{target}`, and none can be made while it runs: add it there"
+                    ));
+                    continue;
+                }
+                if used.get(&target).is_some_and(|held| *held != route.backend) {
+                    refuse(format!(
+                        "HAProxy's frontend at port {} leads to one backend, `{target}`, which an older object has",
+                        frontend.port
+                    ));
+                    continue;
+                }
+                if let Some(file) = own.map.as_deref()
+                    && !maps.enter(file, route, &target, &mut answer.refused)
+                {
+                    continue;
+                }
+                used.insert(target, route.backend.as_str());
+            }
+            self.reached(&frontend.owner, &mut answer.addresses);
+        }
+        (used, maps)
+    }
+
+    /// Makes the servers of each backend what they are to be, and drains those where nothing leads any more.
+    async fn servers(
+        &self,
+        push: &Push,
+        used: &BTreeMap<String, &str>,
+        stat: &Stat,
+        refused: &mut Vec<Refused>,
+    ) -> io::Result<()> {
+        let has = plan::servers(&self.ask("show servers state").await?);
+        let (none, nobody) = (BTreeMap::new(), BTreeSet::new());
+        let busy = |target: &String| stat.busy.get(target).unwrap_or(&nobody);
+        for (target, backend) in used {
+            let Some(backend) = push.backends.iter().find(|b| b.name == *backend) else { continue };
+            let how = plan::How { checks: self.told.checks, h2: backend.protocol == "GRPC" };
+            for command in plan::commands(target, &backend.servers, has.get(target).unwrap_or(&none), how, busy(target))
+            {
+                let heard = self.ask(&command).await?;
+                if let Some(message) = failed(&command, &heard) {
+                    refused.push(Refused { owner: backend.owner.clone(), field: backend.field.clone(), message });
+                }
+            }
+        }
+        for (target, servers) in has.iter().filter(|(target, _)| !used.contains_key(*target)) {
+            for command in plan::commands(target, &[], servers, plan::How::default(), busy(target)) {
+                self.ask(&command).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// HAProxy's own frontend for one that is wanted; what it can't do is refused.
     fn frontend(&self, wanted: &Frontend, refused: &mut Vec<Refused>) -> Option<&ToldFrontend> {
         let mut refuse = |field: String, message: String| {
             refused.push(Refused { owner: wanted.owner.clone(), field, message });
         };
         let found = self.told.frontends.iter().find(|f| f.port == wanted.port && f.protocol == wanted.protocol);
+        if wanted.tls_mode.as_deref().is_some_and(|mode| mode != "Passthrough") {
+            let why =
+                "HAProxy passes TLS on by server name and ends it for HTTPS alone: Passthrough, or protocol HTTPS";
+            refuse(format!("{}.tls.mode", wanted.field), why.to_owned());
+            return None;
+        }
         if found.is_none() {
             let why = format!(
                 "HAProxy has no frontend for {} at port {}, and none can be made while it runs: add it to its configuration and to the provider's `frontends`",
@@ -244,148 +258,28 @@ impl Haproxy {
         }
     }
 
-    /// Certificates in the place of those that it has; each once for a process.
-    async fn certificates(&mut self, push: &Push, refused: &mut Vec<Refused>) -> io::Result<()> {
-        if push.certificates.is_empty() {
-            return Ok(());
-        }
-        let held = self.ask("show ssl cert").await?;
-        let held: BTreeSet<&str> = held.lines().map(|line| line.trim_start_matches('*').trim()).collect();
-        for certificate in &push.certificates {
-            let file = file(&self.told.certificates, certificate);
-            let mut refuse = |message: String| {
-                refused.push(Refused { owner: certificate.owner.clone(), field: certificate.field.clone(), message });
-            };
-            if !held.contains(file.as_str()) {
-                refuse(format!(
-                    "HAProxy has loaded no certificate `{file}`: put one there that its frontend names, which is replaced"
-                ));
-                continue;
-            }
-            let pem = format!("{}\n{}", certificate.chain.trim(), certificate.key.trim());
-            let mark: [u8; 32] = Sha256::digest(pem.as_bytes()).into();
-            if self.given.get(&file) == Some(&mark) {
-                continue;
-            }
-            // An empty line ends the payload.
-            let pem: String =
-                pem.lines().filter(|line| !line.trim().is_empty()).map(|line| format!("{line}\n")).collect();
-            let set = self.ask(&format!("set ssl cert {file} <<\n{pem}")).await?;
-            let done = if set.contains("Transaction created") || set.contains("Transaction updated") {
-                self.ask(&format!("commit ssl cert {file}")).await?
-            } else {
-                set
-            };
-            if done.contains("Success!") {
-                self.given.insert(file, mark);
-            } else {
-                let _ = self.ask(&format!("abort ssl cert {file}")).await?;
-                refuse(format!("HAProxy does not take it: {}", done.trim().replace('\n', " ")));
-            }
-        }
-        Ok(())
-    }
-
+    /// How the servers do, by the names of the state.
     async fn health(&self, push: &Push, used: &BTreeMap<String, &str>) -> io::Result<Vec<Health>> {
-        let has = plan::servers(&self.ask("show servers state").await?);
+        let stat = Stat::read(&self.ask("show stat").await?);
         let mut health = Vec::new();
         for (target, backend) in used {
             let servers = push.backends.iter().filter(|b| b.name == *backend).flat_map(|b| &b.servers);
             for server in servers {
-                let found = has.get(target).and_then(|servers| servers.get(&plan::name(server)));
-                let healthy = found.is_some_and(|found| found.up && !found.maint);
-                let reason = if found.is_none() { "HAProxy has no such server" } else { "" };
+                let seen = stat.server(target, &plan::name(server));
+                let (healthy, reason) = seen.map_or((false, "HAProxy has no such server".to_owned()), |seen| {
+                    (seen.healthy, seen.reason.clone())
+                });
                 let at = std::net::SocketAddr::new(server.address, server.port).to_string();
-                health.push(Health { backend: target.clone(), server: at, healthy, reason: reason.to_owned() });
+                health.push(Health { backend: (*backend).to_owned(), server: at, healthy, reason });
             }
         }
         Ok(health)
     }
-
-    /// Says one command and hears its answer.
-    async fn ask(&self, command: &str) -> io::Result<String> {
-        let asked = async {
-            let mut stream: BoxStream = match host_and_port(&self.told.socket) {
-                Some((host, port)) if !self.told.socket.starts_with('/') => self.connect.connect(host, port).await?,
-                _ => self.connect.unix(&PathBuf::from(&self.told.socket)).await?,
-            };
-            stream.write_all(format!("{command}\n").as_bytes()).await?;
-            let mut heard = Vec::new();
-            (&mut stream).take(ANSWER_BYTES_MAX).read_to_end(&mut heard).await?;
-            Ok::<_, io::Error>(String::from_utf8_lossy(&heard).into_owned())
-        };
-        let heard: String =
-            timeout(COMMAND_MAX, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        if heard.contains("Permission denied") {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket needs `level admin`"));
-        }
-        Ok(heard)
-    }
 }
 
-fn file(directory: &str, certificate: &Certificate) -> String {
-    format!("{}/{}.pem", directory.trim_end_matches('/'), certificate.name.replace('/', "_"))
-}
-
-/// The backends that there are, and the servers with sessions.
-fn backends(stat: &str) -> (BTreeSet<String>, BTreeMap<String, BTreeSet<String>>) {
-    let (mut known, mut busy) = (BTreeSet::new(), BTreeMap::<String, BTreeSet<String>>::new());
-    for line in stat.lines().filter(|line| !line.starts_with('#')) {
-        let fields: Vec<&str> = line.split(',').collect();
-        let &[proxy, server, _, _, sessions, ..] = fields.as_slice() else { continue };
-        match server {
-            "BACKEND" => drop(known.insert(proxy.to_owned())),
-            "FRONTEND" => {}
-            _ if sessions != "0" => drop(busy.entry(proxy.to_owned()).or_default().insert(server.to_owned())),
-            _ => {}
-        }
-    }
-    (known, busy)
-}
-
-/// Why a command did nothing; it is heard in words only.
-fn failed(command: &str, heard: &str) -> Option<String> {
-    let heard = heard.trim();
-    // One with connections is deleted later.
-    let fine = heard.is_empty()
-        || heard.contains("New server registered")
-        || heard.contains("Server deleted")
-        || command.starts_with("del server");
-    (!fine).then(|| format!("HAProxy answers `{command}` with: {}", heard.replace('\n', " ")))
-}
-
-/// The host names of a rule, if it asks for nothing but these.
-fn hosts(route: &atoll_api::provider::Route, refused: &mut Vec<Refused>) -> Option<Vec<String>> {
-    let before = refused.len();
-    let mut refuse = |field: String, message: &str| {
-        refused.push(Refused { owner: route.owner.clone(), field, message: message.to_owned() });
-    };
-    for (at, one) in route.matches.iter().enumerate() {
-        for (name, value) in one.as_object().into_iter().flatten() {
-            let whole = name == "path"
-                && value["value"] == "/"
-                && value["type"].as_str().unwrap_or("PathPrefix") == "PathPrefix";
-            if !whole {
-                refuse(
-                    format!("{}.matches[{at}].{name}", route.field),
-                    "HAProxy's map knows host names alone: leave it out, or serve the route by Atoll",
-                );
-            }
-        }
-    }
-    if !route.filters.is_empty() {
-        refuse(format!("{}.filters", route.field), "filters can't be made while HAProxy runs");
-    }
-    for name in route.settings.keys() {
-        refuse(format!("{}.{name}", route.field), "it can't be set while HAProxy runs");
-    }
-    if route.hostnames.is_empty() {
-        refuse("spec.hostnames".to_owned(), "HAProxy's map needs host names");
-    }
-    for host in route.hostnames.iter().filter(|host| host.starts_with('*')) {
-        refuse("spec.hostnames".to_owned(), &format!("`{host}`: HAProxy's map has whole names only"));
-    }
-    (refused.len() == before).then(|| route.hostnames.iter().map(|host| host.to_ascii_lowercase()).collect())
+/// The field that names the backend of a rule.
+fn backend_field(route: &Route) -> String {
+    if route.owner.kind == "Service" { route.field.clone() } else { format!("{}.backendRefs", route.field) }
 }
 
 #[cfg(test)]
@@ -393,33 +287,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn what_a_map_cannot_say_is_refused_by_field() {
-        for (case, route, fields) in [
-            ("plain", json!({"hostnames": ["A.example"]}), ""),
-            ("root", json!({"hostnames": ["a"], "matches": [{"path": {"type": "PathPrefix", "value": "/"}}]}), ""),
-            (
-                "path",
-                json!({"hostnames": ["a"], "matches": [{"path": {"value": "/x"}}]}),
-                "spec.rules[0].matches[0].path",
-            ),
-            ("header", json!({"hostnames": ["a"], "matches": [{"headers": []}]}), "spec.rules[0].matches[0].headers"),
-            ("filter", json!({"hostnames": ["a"], "filters": [{}]}), "spec.rules[0].filters"),
-            ("timeouts", json!({"hostnames": ["a"], "settings": {"timeouts": {}}}), "spec.rules[0].timeouts"),
-            ("no host", json!({}), "spec.hostnames"),
-            ("wildcard", json!({"hostnames": ["*.a"]}), "spec.hostnames"),
-        ] {
-            let mut route = route;
-            route["owner"] = json!({"kind": "HTTPRoute", "namespace": "shop", "name": "web"});
-            (route["field"], route["backend"]) = (json!("spec.rules[0]"), json!("b"));
-            let mut refused = Vec::new();
-            let hosts = hosts(&serde_json::from_value(route).unwrap(), &mut refused);
-            let said: Vec<&str> = refused.iter().map(|r| r.field.as_str()).collect();
-            assert_eq!(said.join(" "), fields, "{case}");
-            assert_eq!(hosts.is_some(), fields.is_empty(), "{case}");
-        }
-    }
 
     #[test]
     fn settings_that_make_no_sense_are_said() {

@@ -118,10 +118,10 @@ impl Webhook {
         }
         let request = request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())?;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let response = sender.send_request(request).await.map_err(|error| whole(&error))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            Ok::<_, String>((status, body.map_err(|error| error.to_string())?.to_bytes()))
+            Ok::<_, String>((status, body.map_err(|error| whole(&*error))?.to_bytes()))
         };
         // The connection lives as long as the exchange, and no longer.
         let driven = async {
@@ -170,6 +170,12 @@ impl Webhook {
         let token = data.get("token").and_then(|token| String::from_utf8(token.0.clone()).ok());
         Ok(Keys { token: token.map(|token| token.trim().to_owned()), tls })
     }
+}
+
+/// An error with its causes: that a certificate is asked for stands in the last of them.
+fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// What an answer means.

@@ -30,7 +30,7 @@ impl Resolver<'_> {
 }
 
 /// What one member offers of a service; of one that is no member nothing.
-pub(super) fn member_parts(
+pub(crate) fn member_parts(
     topology: &Topology,
     cluster: &ClusterName,
     service: &ServiceName,

@@ -45,6 +45,7 @@ pub(crate) use backend::{
     IMPORT_GROUP, OwnTls, Problem, Resolver, Scope, Wants, import_parts, local_parts, member_targets, pick_port,
     service_port, slice_targets,
 };
+pub(crate) use balanced::member_parts;
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
 pub(crate) use clients::validation;
 pub(crate) use entry::{GatewayDraft, SetDraft};
@@ -57,7 +58,7 @@ pub(crate) use matching::{Asking, Match, PathMatch, regex_bytes};
 pub(crate) use policy::{Judged, Policies};
 pub(crate) use rebuild::rebuild;
 pub(crate) use served::behind;
-pub(crate) use set::allows;
+pub(crate) use set::{allows, sets};
 
 use crate::balance::Balance;
 use crate::balancer::Terms;

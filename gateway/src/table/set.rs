@@ -12,7 +12,7 @@ use super::entry::SetDraft;
 use crate::objects::{Objects, Shelf, age};
 
 /// The ListenerSets that name a Gateway, the oldest first, each with why it is not taken.
-pub(super) fn sets(objects: &Objects, gateway: &Gateway) -> Vec<SetDraft> {
+pub(crate) fn sets(objects: &Objects, gateway: &Gateway) -> Vec<SetDraft> {
     let own = gateway.namespace().unwrap_or_default();
     let meant = objects.sets.iter().filter(|set| is_meant(set, &own, &gateway.name_any()));
     let mut meant: Vec<&Arc<ListenerSet>> = meant.collect();

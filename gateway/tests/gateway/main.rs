@@ -38,6 +38,7 @@ mod policy_process;
 mod policy_rate;
 mod policy_streams;
 mod ports;
+mod provided;
 mod providers;
 mod proxied;
 mod relay;

@@ -26,7 +26,7 @@ use crate::world::{Made, World, service};
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A HAProxy that is ended with the test.
-struct Haproxy(Child);
+pub(crate) struct Haproxy(Child);
 
 impl Drop for Haproxy {
     fn drop(&mut self) {
@@ -35,7 +35,7 @@ impl Drop for Haproxy {
     }
 }
 
-fn haproxy(dir: &Path) -> Haproxy {
+pub(crate) fn haproxy(dir: &Path) -> Haproxy {
     let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("haproxy");
     command.env("PATH", path).arg("-db").arg("-f").arg(dir.join("haproxy.cfg"));
@@ -49,7 +49,7 @@ fn haproxy(dir: &Path) -> Haproxy {
 }
 
 /// What HAProxy says to a command.
-async fn asked(dir: &Path, command: &str) -> String {
+pub(crate) async fn asked(dir: &Path, command: &str) -> String {
     let Ok(mut stream) = UnixStream::connect(dir.join("admin.sock")).await else { return String::new() };
     let _ = stream.write_all(format!("{command}\n").as_bytes()).await;
     let mut heard = String::new();
@@ -58,19 +58,19 @@ async fn asked(dir: &Path, command: &str) -> String {
 }
 
 /// A self-signed certificate and its key.
-fn certificate(name: &str) -> (Vec<u8>, String, String) {
+pub(crate) fn certificate(name: &str) -> (Vec<u8>, String, String) {
     let key = KeyPair::generate().unwrap();
     let made = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
     (made.der().to_vec(), made.pem(), key.serialize_pem())
 }
 
-fn tls_secret(name: &str, chain: &str, key: &str) -> Value {
+pub(crate) fn tls_secret(name: &str, chain: &str, key: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name, "namespace": "shop"},
         "stringData": {"tls.crt": chain, "tls.key": key}})
 }
 
 /// Waits until it is so.
-async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
     let looked = async {
         while !is().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -80,7 +80,7 @@ async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
 }
 
 /// The certificate that is shown at `at`.
-async fn shown(at: SocketAddr) -> Option<Vec<u8>> {
+pub(crate) async fn shown(at: SocketAddr) -> Option<Vec<u8>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -93,12 +93,12 @@ async fn shown(at: SocketAddr) -> Option<Vec<u8>> {
     Some(stream.get_ref().1.peer_certificates()?.first()?.to_vec())
 }
 
-fn class() -> Value {
+pub(crate) fn class() -> Value {
     json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "edge"},
         "spec": {"controllerName": "atoll.dev/provider"}})
 }
 
-fn edge(listeners: Value) -> Value {
+pub(crate) fn edge(listeners: Value) -> Value {
     json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "edge", "namespace": "shop"},
         "spec": {"gatewayClassName": "edge", "listeners": listeners}})
 }
@@ -108,7 +108,7 @@ fn web(rule: Value) -> Value {
         "spec": {"parentRefs": [{"name": "edge"}], "hostnames": ["shop.example"], "rules": [rule]}})
 }
 
-fn condition<'a>(status: &'a Value, kind: &str) -> (&'a str, &'a str) {
+pub(crate) fn condition<'a>(status: &'a Value, kind: &str) -> (&'a str, &'a str) {
     let found = status["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind);
     found.map_or(("", ""), |c| (c["status"].as_str().unwrap_or(""), c["message"].as_str().unwrap_or("")))
 }

@@ -46,7 +46,8 @@ impl Seal {
     /// A file's bytes. The same content never gives the same bytes.
     #[must_use]
     pub fn encode(&self, form: &'static str, hub: &str, body: Vec<u8>) -> Vec<u8> {
-        let mut file = json!({"form": form, "hub": hub, "sealed": "AES-256-GCM", "key": self.id}).to_string().into_bytes();
+        let mut file =
+            json!({"form": form, "hub": hub, "sealed": "AES-256-GCM", "key": self.id}).to_string().into_bytes();
         let mut body = body;
         // It fails for more than 64 GiB only, which is more than a body has.
         let nonce = self.key.seal_in_place_append_tag(Aad::from(&file), &mut body).expect("a body of less than 64 GiB");

@@ -18,8 +18,6 @@ pub(crate) struct Has {
     pub(crate) draining: bool,
     /// Is out, by our word or somebody's.
     pub(crate) maint: bool,
-    /// Passes its checks.
-    pub(crate) up: bool,
 }
 
 /// Servers by backend and name.
@@ -36,18 +34,26 @@ pub(crate) fn servers(said: &str) -> Servers {
     let mut all = Servers::new();
     for line in said.lines().filter(|line| !line.starts_with('#')) {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let &[_, backend, _, server, _, operational, administrative, weight, ..] = fields.as_slice() else { continue };
+        let &[_, backend, _, server, _, _, administrative, weight, ..] = fields.as_slice() else { continue };
         let bits: u32 = administrative.parse().unwrap_or_default();
         let has = Has {
             weight: weight.parse().unwrap_or_default(),
             // SRV_ADMF_FDRAIN and its inherited twin; SRV_ADMF_FMAINT, …IMAINT, …CMAINT, …RMAINT.
             draining: bits & 0x18 != 0,
             maint: bits & 0x67 != 0,
-            up: operational == "2",
         };
         all.entry(backend.to_owned()).or_default().insert(server.to_owned(), has);
     }
     all
+}
+
+/// How servers are made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct How {
+    /// They are checked as the backend's `default-server` says.
+    pub(crate) checks: bool,
+    /// HTTP/2 is spoken to them.
+    pub(crate) h2: bool,
 }
 
 /// What is to be said of the servers of a backend. `busy`: those with sessions. A server that is wanted no more is drained first, and deleted
@@ -56,7 +62,7 @@ pub(crate) fn commands(
     backend: &str,
     wanted: &[Server],
     has: &BTreeMap<String, Has>,
-    checks: bool,
+    how: How,
     busy: &BTreeSet<String>,
 ) -> Vec<String> {
     let mut said = Vec::new();
@@ -66,12 +72,13 @@ pub(crate) fn commands(
         let at = format!("{backend}/{name}");
         match has.get(&name) {
             None => {
-                let check = if checks { " check" } else { "" };
+                let check = if how.checks { " check" } else { "" };
+                let proto = if how.h2 { " proto h2" } else { "" };
                 let ip = server.address;
                 let address =
                     if ip.is_ipv4() { format!("{ip}:{}", server.port) } else { format!("[{ip}]:{}", server.port) };
-                said.push(format!("add server {at} {address} weight {weight}{check}"));
-                if checks {
+                said.push(format!("add server {at} {address} weight {weight}{proto}{check}"));
+                if how.checks {
                     said.push(format!("enable health {at}"));
                 }
                 said.push(format!("set server {at} state ready"));
@@ -149,7 +156,7 @@ mod tests {
         let wanted = [server(1, 256), server(3, 256), server(5, 128)];
         let busy = ["atoll-10-0-0-2-80".to_owned()].into();
         assert_eq!(
-            commands("web", &wanted, has, true, &busy),
+            commands("web", &wanted, has, How { checks: true, h2: false }, &busy),
             [
                 "set server web/atoll-10-0-0-1-80 weight 256",
                 "set server web/atoll-10-0-0-3-80 state ready",
@@ -161,7 +168,7 @@ mod tests {
             ]
         );
         let same = [server(1, 100), server(2, 256), server(3, 256), server(4, 256)];
-        let again: Vec<String> = commands("web", &same[..2], has, true, &BTreeSet::new());
+        let again: Vec<String> = commands("web", &same[..2], has, How { checks: true, h2: false }, &BTreeSet::new());
         assert!(again.iter().all(|command| !command.contains("-1-80") && !command.contains("-2-80")), "{again:?}");
     }
 
@@ -171,7 +178,7 @@ mod tests {
         for (busy, last) in [(true, "state drain"), (false, "del server web/atoll-10-0-0-3-80")] {
             let busy = if busy { ["atoll-10-0-0-3-80".to_owned()].into() } else { BTreeSet::new() };
             let wanted = [server(1, 100), server(4, 256)];
-            let said = commands("web", &wanted, has, false, &busy);
+            let said = commands("web", &wanted, has, How { checks: false, h2: true }, &busy);
             assert!(said.last().unwrap().ends_with(last), "{said:?}");
         }
     }
