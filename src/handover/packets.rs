@@ -186,7 +186,7 @@ mod tests {
         let mut door = old.handed(packet(b"").at);
         let pipe = new.follow(old.keys()).unwrap();
         assert_eq!((Succession::before(&new), new.keys().len()), (vec![old.key()], 2));
-        let (ours, end) = (Arc::clone(&old), tokio_util::sync::CancellationToken::new());
+        let (ours, end) = (Arc::clone(&old), CancellationToken::new());
         let (ended, receiving) = (end.clone(), tokio::spawn(async move { ours.receive(pipe, end).await }));
         for octets in [&b"one"[..], b"two"] {
             assert!(new.hand_back(&packet(octets)));

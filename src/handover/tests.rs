@@ -17,7 +17,7 @@ fn any() -> Listen {
     Listen { key: "listen.http", at: "127.0.0.1:0".parse().unwrap(), chosen: true }
 }
 
-fn opened(sockets: &Arc<Sockets>) -> Opened {
+fn ports_of(sockets: &Arc<Sockets>) -> Opened {
     Opened { sockets: Arc::clone(sockets), packets: Arc::new(Packets::new(Turns::new(true).ports)) }
 }
 
@@ -36,7 +36,7 @@ async fn sockets_go_to_the_next_process_by_name_and_clients_notice_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("handover.sock");
     let old = Sockets::new(BTreeMap::new());
-    let (http, ports) = (old.accept(any()).unwrap(), opened(&old));
+    let (http, ports) = (old.accept(any()).unwrap(), ports_of(&old));
     let at = http.local_addr();
     // More than fit one message, one that is closed again, and one by UDP.
     let local = "127.0.0.1:0".parse().unwrap();
@@ -69,7 +69,7 @@ async fn sockets_go_to_the_next_process_by_name_and_clients_notice_nothing() {
     drop((http, old));
     again.accept().await.unwrap();
     drop(waiting);
-    let ports = opened(&new);
+    let ports = ports_of(&new);
     let first = opened[0].local_addr();
     assert!(tokio::net::TcpListener::bind(first).await.is_err());
     assert_eq!(ports.tcp(first).await.unwrap().local_addr(), first);
