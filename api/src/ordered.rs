@@ -160,6 +160,7 @@ impl<K: Ord + Clone, V: Clone> Ordered<K, V> {
             // What comes in order fills its leaves.
             let cut = if is_last && place == LEAF_LEN_MAX { LEAF_LEN_MAX } else { LEAF_LEN_MAX / 2 };
             let rest = leaf.split_off(cut);
+            leaf.shrink_to(LEAF_LEN_MAX);
             leaves.insert(at + 1, Arc::new(rest));
         }
         None

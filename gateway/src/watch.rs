@@ -4,6 +4,7 @@
 //! listed in this life yet stands as it was last good; an API server that is dead changes nothing. Never writes.
 
 mod kind;
+mod known;
 mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::kind::Watched;
 use self::kind::{Touched, only_authorities, only_authority};
+pub(crate) use self::known::Known;
 use crate::ingress::{self, Derived, Settings};
-use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, name_of};
+use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, Slices, name_of};
 
 /// Which definition is looked at.
 const HTTP_ROUTES: &str = "metadata.name=httproutes.gateway.networking.k8s.io";
@@ -206,10 +207,7 @@ impl Watches {
             Kind::Udp => self.udp.take(name, objects),
             Kind::Policy => self.policies.take(name, objects),
             Kind::Grant => self.grants.take(name, objects),
-            Kind::Secret => {
-                let reference = ObjectRef::new(&name.1).within(&name.0);
-                objects.take(name, self.secrets.store.get(&reference).or_else(|| self.bundle(&reference)))
-            }
+            Kind::Secret => objects.take(name, self.secrets.known.at(name).or_else(|| self.bundle(name))),
             Kind::Config => self.configs.take(name, objects),
             Kind::Service => self.services.take(name, objects),
             Kind::Slice => self.slices.take(name, objects),
@@ -220,8 +218,8 @@ impl Watches {
     }
 
     /// One that holds authorities; of the others of its kind nothing is looked at.
-    fn bundle(&self, reference: &ObjectRef<Secret>) -> Option<Arc<Secret>> {
-        self.bundles.store.get(reference).filter(|secret| secret.data.is_some())
+    fn bundle(&self, name: &Name) -> Option<Arc<Secret>> {
+        self.bundles.known.at(name).filter(|secret| secret.data.is_some())
     }
 
     /// Those with certificates, and those with authorities.
@@ -229,8 +227,19 @@ impl Watches {
         if !self.secrets.is_listed() || !self.bundles.is_listed() {
             return self.before.secrets.clone();
         }
-        let bundles = self.bundles.store.state().into_iter().filter(|secret| secret.data.is_some());
-        bundles.chain(self.secrets.store.state()).collect()
+        let (bundles, mut all) = (self.bundles.known.all(), self.secrets.known.all());
+        for bundle in bundles.iter().filter(|secret| secret.data.is_some()) {
+            all.set(&name_of(&**bundle), Some(Arc::clone(bundle)));
+        }
+        all
+    }
+
+    fn all_slices(&self) -> Slices {
+        if self.slices.is_listed() {
+            self.slices.known.all().iter().cloned().collect()
+        } else {
+            self.before.slices.clone()
+        }
     }
 
     /// What is known now.
@@ -250,7 +259,7 @@ impl Watches {
             secrets: self.all_secrets(),
             configs: self.configs.objects(&self.before.configs),
             services: self.services.objects(&self.before.services),
-            slices: self.slices.objects(&self.before.slices),
+            slices: self.all_slices(),
             namespaces: self.namespaces.objects(&self.before.namespaces),
             ingresses: self.ingresses.objects(&self.before.ingresses),
             ingress_classes: self.ingress_classes.objects(&self.before.ingress_classes),

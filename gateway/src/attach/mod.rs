@@ -4,6 +4,7 @@ pub(crate) mod rules;
 pub(crate) mod streams;
 
 use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
 
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
 
@@ -132,15 +133,25 @@ fn hosts(listener: Option<&Host>, route: &[String]) -> Hosts {
         .collect()
 }
 
-/// What is said of a route at one parent.
-pub(crate) fn verdict<T>(parent: &ParentReference, place: &Place, compiled: &Compiled<T>) -> ParentVerdict {
+/// What is said of most routes.
+static SERVED: LazyLock<Arc<[Verdict]>> = LazyLock::new(|| [served(), Verdict::resolved()].into());
+
+fn served() -> Verdict {
+    Verdict::new("Accepted", true, "Accepted", "the route is served")
+}
+
+/// What is said of a route at its parent of that place.
+pub(crate) fn verdict<T>(parent: usize, place: &Place, compiled: &Compiled<T>) -> ParentVerdict {
     let attached = !place.listeners.is_empty();
+    if attached && compiled.refused.is_none() && compiled.unresolved.is_none() {
+        return ParentVerdict { parent, verdicts: Arc::clone(&SERVED) };
+    }
     let accepted = match &compiled.refused {
         _ if !attached => Verdict::new("Accepted", false, place.why.0, place.why.1.clone()),
         Some(problem) if compiled.whole == 0 => {
             Verdict::new("Accepted", false, problem.reason, problem.message.as_str())
         }
-        _ => Verdict::new("Accepted", true, "Accepted", "the route is served"),
+        _ => served(),
     };
     let mut verdicts = vec![accepted];
     verdicts.push(match &compiled.unresolved {
@@ -151,5 +162,5 @@ pub(crate) fn verdict<T>(parent: &ParentReference, place: &Place, compiled: &Com
         let why = format!("Dropped Rule: {}", problem.message);
         verdicts.push(Verdict::new("PartiallyInvalid", true, problem.reason, why));
     }
-    ParentVerdict { parent: parent.clone(), verdicts }
+    ParentVerdict { parent, verdicts: verdicts.into() }
 }

@@ -83,7 +83,7 @@ pub(crate) fn attach(
     let mut compiled: BTreeMap<usize, Compiled<Rules>> = BTreeMap::new();
     let meant =
         super::Route { kind: route.kind, namespace: route.namespace, hostnames: route.hostnames, is_ours: false };
-    for parent in route.parents {
+    for (nth, parent) in route.parents.iter().enumerate() {
         let Some(place) = find(draft, &meant, parent) else { continue };
         let scope = Scope { own: route.own_tls.cloned(), ..Scope::of(place.gateway, &draft.gateways[place.gateway]) };
         let compiled = compiled.entry(place.gateway).or_insert_with(|| compile(&mut draft.resolver, route, &scope));
@@ -95,14 +95,15 @@ pub(crate) fn attach(
                 spots.push(Spot::new(place.gateway, *at, hosts));
             }
         }
-        parents.push(verdict(parent, &place, compiled));
+        parents.push(verdict(nth, &place, compiled));
     }
 }
 
 fn put(listener: &mut ListenerDraft, hosts: &Hosts, rules: &Rules) {
+    let routes = Arc::make_mut(&mut listener.routes);
     for (host, host_rank) in hosts {
         listener.unsorted.insert(host.clone());
-        let entries = Arc::make_mut(listener.routes.entry(host.as_ref(), Arc::default));
+        let entries = Arc::make_mut(routes.entry(host.as_ref(), Arc::default));
         if entries.is_empty() {
             entries.reserve_exact(rules.iter().map(|(matches, _)| matches.len()).sum());
         }
@@ -184,17 +185,21 @@ fn rule(
             None
         }
     };
-    let retry = written.retry.map(|r| Retry {
-        codes: r.codes.clone(),
-        attempts: r.attempts.map_or(RETRIES, |n| usize::try_from(n).unwrap_or_default()).min(RETRIES_MAX),
-        counted: r.attempts.is_some(),
-        backoff: time(r.backoff.as_ref()).unwrap_or(Duration::ZERO),
+    let retry = written.retry.map(|r| {
+        Box::new(Retry {
+            codes: r.codes.clone(),
+            attempts: r.attempts.map_or(RETRIES, |n| usize::try_from(n).unwrap_or_default()).min(RETRIES_MAX),
+            counted: r.attempts.is_some(),
+            backoff: time(r.backoff.as_ref()).unwrap_or(Duration::ZERO),
+        })
     });
-    let stand_in = resolve.route.stand_in.map(|b| Backend {
-        weight: 1,
-        name: backend_name(&b.target),
-        target: resolve.backend(&b.target).map_err(|p| p.message),
-        filters: Vec::new(),
+    let stand_in = resolve.route.stand_in.map(|b| {
+        Box::new(Backend {
+            weight: 1,
+            name: backend_name(&b.target),
+            target: resolve.backend(&b.target).map_err(|p| p.message),
+            filters: Vec::new(),
+        })
     });
     let rule = Rule {
         stand_in,
@@ -208,7 +213,7 @@ fn rule(
         request_timeout: time(written.timeouts.and_then(|t| t.request.as_ref())),
         backend_timeout: time(written.timeouts.and_then(|t| t.backend_request.as_ref())),
         retry,
-        session: session.and_then(Result::ok),
+        session: session.and_then(Result::ok).map(Box::new),
         refused: None,
     };
     (Rule { refused: refused.as_ref().map(|p: &Problem| p.message.clone()), ..rule }, refused)

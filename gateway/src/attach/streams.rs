@@ -46,7 +46,7 @@ pub(crate) fn attach(
     let mut compiled: BTreeMap<usize, Compiled<Option<Arc<StreamRule>>>> = BTreeMap::new();
     let Route { kind, namespace, hostnames, is_ours, .. } = *route;
     let meant = super::Route { kind, namespace, hostnames, is_ours };
-    for parent in route.parents {
+    for (nth, parent) in route.parents.iter().enumerate() {
         let Some(place) = find(draft, &meant, parent) else { continue };
         let scope = Scope::of(place.gateway, &draft.gateways[place.gateway]);
         let compiled = compiled.entry(place.gateway).or_insert_with(|| compile(&mut draft.resolver, route, &scope));
@@ -60,7 +60,7 @@ pub(crate) fn attach(
             }
             spots.push(Spot::new(place.gateway, *at, hosts));
         }
-        parents.push(verdict(parent, &place, compiled));
+        parents.push(verdict(nth, &place, compiled));
     }
 }
 

@@ -109,7 +109,7 @@ impl Said {
             return true;
         }
         let Some(update) = object.update(&RouteStatus { parents }) else { return true };
-        self.patch(&update.resource, update.namespace.as_deref(), &update.name, update.status).await
+        self.patch(&(update.resource)(), update.namespace.as_deref(), &update.name, update.status()).await
     }
 
     async fn service(&self, service: &Service, wanted: &Wanted, told: &Told, now: Timestamp) -> bool {

@@ -235,7 +235,7 @@ pub(super) async fn routed(
         return Ok(back(rule, Some(backend), origin, answer.map(Reply::own)));
     }
     // Who stands in answers where nobody else is there.
-    let backend = rule.stand_in.as_ref().filter(|_| is_deserted(snapshot, backend)).unwrap_or(backend);
+    let backend = rule.stand_in.as_deref().filter(|_| is_deserted(snapshot, backend)).unwrap_or(backend);
     let (place, standing) = plane.clients.standing(asked.client);
     let upstream = *backend
         .target
@@ -251,7 +251,7 @@ pub(super) async fn routed(
         client: asked.client,
         request_timeout: rule.request_timeout,
         backend_timeout: rule.backend_timeout,
-        retry: rule.retry.as_ref(),
+        retry: rule.retry.as_deref(),
         session: kept.map(|(_, at)| at),
         key: rule.key.as_ref().map(|parts| {
             let looked = Looked { head: asked.head, host: asked.host, tls: asked.tls, client: asked.client };

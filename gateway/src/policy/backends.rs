@@ -1,6 +1,7 @@
 //! Where the backends of filters are: Services of the hub's own API, ServiceImports of a cluster set.
 //!
-//! In: a reference, the stores of Services and EndpointSlices, the topology. Out: addresses, in order, so that the same backend gives the same.
+//! In: a reference, what is known of Services and EndpointSlices, the topology. Out: addresses, in order, so that the same backend gives the
+//! same.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,17 +12,17 @@ use atoll_api::names::ServiceName;
 use atoll_api::topology::{ServicePort, Topology};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::reflector::{ObjectRef, Store};
 
 use super::peer::At;
 use crate::objects::{Name, Slices, service_of};
 use crate::table::{IMPORT_GROUP, Wants, member_targets, pick_port, service_port, slice_targets};
+use crate::watch::Known;
 
 /// What references are looked up in.
 #[derive(Clone)]
 pub(crate) struct Backends {
-    pub(crate) services: Store<Service>,
-    pub(crate) slices: Store<EndpointSlice>,
+    pub(crate) services: Known<Service>,
+    pub(crate) slices: Known<EndpointSlice>,
 }
 
 impl Backends {
@@ -31,7 +32,7 @@ impl Backends {
             return Slices::default();
         }
         let is_one = |slice: &Arc<EndpointSlice>| service_of(slice).is_some_and(|service| services.contains(&service));
-        self.slices.state().into_iter().filter(is_one).collect()
+        self.slices.all().iter().filter(|slice| is_one(slice)).cloned().collect()
     }
 
     /// The endpoints of a backend, which stand in `slices` where it is a Service.
@@ -49,7 +50,7 @@ impl Backends {
         let (group, kind) = (written.group.as_deref().unwrap_or(""), written.kind.as_deref().unwrap_or("Service"));
         let mut at = match (group, kind) {
             ("", "Service") => self.local(slices, written, namespace)?,
-            ("", SERVICE) if self.services.get(&ObjectRef::new(&written.name).within(namespace)).is_none() => {
+            ("", SERVICE) if self.services.get(namespace, &written.name).is_none() => {
                 import(written, namespace, set, topology)?
             }
             ("", SERVICE) => self.local(slices, written, namespace)?,
@@ -63,7 +64,7 @@ impl Backends {
 
     fn local(&self, slices: &Slices, written: &BackendRef, namespace: &str) -> Result<Vec<At>, String> {
         let missing = |why: &str| format!("backendRef: Service `{}`: {why}", written.name);
-        let service = self.services.get(&ObjectRef::new(&written.name).within(namespace));
+        let service = self.services.get(namespace, &written.name);
         let service = service.ok_or_else(|| missing("does not exist"))?;
         let ports: Vec<ServicePort> =
             service.spec.iter().flat_map(|s| s.ports.iter().flatten()).cloned().map(service_port).collect();

@@ -1,6 +1,6 @@
 //! Follows RoutePolicies and what they refer to ([`super::materials`]), and swaps in what became of them.
 //!
-//! In: a client, the topology, the stores of what routes are made of. Out: [`super::Newest`], statuses for the leader to write, a last good
+//! In: a client, the topology, what is known of what routes are made of. Out: [`super::Newest`], statuses for the leader to write, a last good
 //! file. A policy or Secret that changed is in force at once; an endpoint of a filter's backend within a second. With the API server dead what
 //! was last good stays, through restarts, too.
 
@@ -13,7 +13,6 @@ use atoll_api::kinds::route_policy::filters::BackendRef;
 use atoll_api::topology::{Site, Topology};
 use atoll_wire::follow::{Report, Snapshot as Followed};
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::reflector;
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -29,7 +28,7 @@ use super::shares::{Demand, Shares};
 use super::stores::Stores;
 use crate::LastGood;
 use crate::ingress::Derived;
-use crate::objects::age;
+use crate::objects::{age, name_of};
 use crate::plane::Plane;
 use crate::status::{Warning, policies};
 use crate::watch::{Watched, Watches};
@@ -208,7 +207,7 @@ impl Following {
         let derived = Arc::clone(&self.given.watches.derived().borrow());
         let mut objects: Vec<Arc<RoutePolicy>> = match &self.good {
             Some(good) if !listed => good.policies.iter().cloned().map(Arc::new).collect(),
-            _ => self.policies.store.state(),
+            _ => self.policies.known.all().iter().cloned().collect(),
         };
         objects.extend(self.of_ingresses(&derived));
         objects.sort_by_cached_key(|policy| age(&**policy));
@@ -260,8 +259,8 @@ impl Following {
     fn referred(&self, objects: &[Arc<RoutePolicy>], listed: bool) -> (Secrets, Found) {
         let topology = Arc::clone(&self.given.topology.borrow().topology);
         let world = Sources {
-            opaque: &self.opaque.store,
-            users: &self.users.store,
+            opaque: &self.opaque.known,
+            users: &self.users.known,
             backends: &self.backends,
             topology: &topology,
             good: self.good.as_ref().filter(|_| !listed),
@@ -280,7 +279,7 @@ impl Following {
         let owners = self.given.watches.owners();
         let owners = owners.as_ref();
         let each = self.said.iter().filter_map(|judged| {
-            let newest = self.policies.store.get(&reflector::ObjectRef::from_obj(&*judged.object))?;
+            let newest = self.policies.known.at(&name_of(&*judged.object))?;
             let missing = judged.targets.iter().find(|t| !self.given.watches.has(t)).map(|t| {
                 let section = t.section.as_ref().map(|s| format!("/{s}")).unwrap_or_default();
                 format!("targetRefs: {} `{}{section}` does not exist", t.kind, t.name)

@@ -1,7 +1,7 @@
 //! What policies are made of: the objects, the Secrets and backends that they refer to; and the file in which that is kept.
 //!
-//! In: RoutePolicies, the stores of Secrets, Services and EndpointSlices, the topology, what was last good. Out: [`Materials`]. Where the same
-//! is found again nothing is made anew.
+//! In: RoutePolicies, what is known of Secrets, Services and EndpointSlices, the topology, what was last good. Out: [`Materials`]. Where the
+//! same is found again nothing is made anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -13,13 +13,13 @@ use atoll_api::topology::Topology;
 use atoll_wire::kept::{self, Unusable};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use kube::runtime::reflector::{ObjectRef, Store};
 use serde::{Deserialize, Serialize};
 
 use super::backends::Backends;
 use super::peer::At;
 use crate::LastGood;
 use crate::ingress;
+use crate::watch::Known;
 
 const FILE: &str = "policies.last-good";
 const FORM: &str = "atoll-gateway-policies-2";
@@ -38,8 +38,8 @@ pub(super) struct Materials {
 
 /// Where that is looked up.
 pub(super) struct Sources<'a> {
-    pub(super) opaque: &'a Store<Secret>,
-    pub(super) users: &'a Store<Secret>,
+    pub(super) opaque: &'a Known<Secret>,
+    pub(super) users: &'a Known<Secret>,
     pub(super) backends: &'a Backends,
     pub(super) topology: &'a Topology,
     /// What was last good, where nothing was listed yet.
@@ -95,8 +95,7 @@ impl Sources<'_> {
         if let Some(good) = self.good {
             return good.secrets.get(&at).map(|data| (at, data.clone()));
         }
-        let reference = ObjectRef::new(name).within(namespace);
-        let secret = self.opaque.get(&reference).or_else(|| self.users.get(&reference))?;
+        let secret = self.opaque.get(namespace, name).or_else(|| self.users.get(namespace, name))?;
         Some((at, secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect()))
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use atoll_api::topology::{BalancerFacts, BalancerPort, BalancerProblem, BalancerState, Topology, balancer_addresses};
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt as _;
-use kube::core::ApiResource;
 use serde_json::{Value, json};
 
 use super::Update;
@@ -86,6 +85,7 @@ pub(super) fn update(
     let is = object.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.clone());
     (is.unwrap_or_default() != wanted)
         .then(|| written(object, if wanted.is_empty() { Value::Null } else { json!(wanted) }))
+        .flatten()
 }
 
 /// Whether a live replica does not serve a Service as it is now.
@@ -109,16 +109,11 @@ pub(super) fn warnings(draft: &GatewayDraft, object: &Service, objects: &Objects
 pub(super) fn left(object: &Arc<Service>, input: &Input<'_>) -> Option<Update> {
     let ours = |ip| input.pool.iter().any(|range| range.contains(ip));
     let takes = is_left(object) && balancer_addresses(object).iter().any(ours);
-    takes.then(|| written(object, Value::Null))
+    takes.then(|| written(object, Value::Null)).flatten()
 }
 
-fn written(object: &Arc<Service>, ingress: Value) -> Update {
-    Update {
-        resource: ApiResource::erase::<Service>(&()),
-        namespace: object.namespace(),
-        name: object.name_any(),
-        // Whatever else changed meanwhile has nothing to do with where it is served.
-        version: None,
-        status: json!({"loadBalancer": {"ingress": ingress}}),
-    }
+fn written(object: &Arc<Service>, ingress: Value) -> Option<Update> {
+    let update = Update::of(&**object, &json!({"loadBalancer": {"ingress": ingress}}));
+    // Whatever else changed meanwhile has nothing to do with where it is served.
+    update.map(|update| Update { version: None, ..update })
 }

@@ -41,26 +41,38 @@ use crate::balancer::Balanced;
 use crate::objects::{Kind, Name, name_of};
 use crate::table::{GatewayDraft, Input, ListenerDraft, Policies, RouteName};
 
-/// A status to be written.
+/// A status to be written. There may be thousands that wait.
 #[derive(Debug, Clone)]
 pub(crate) struct Update {
-    pub(crate) resource: ApiResource,
+    /// Of which kind.
+    pub(crate) resource: fn() -> ApiResource,
     pub(crate) namespace: Option<String>,
     pub(crate) name: String,
     /// The version of the object that it is about.
     pub(crate) version: Option<String>,
-    pub(crate) status: Value,
+    /// As JSON.
+    status: Box<str>,
 }
 
 impl Update {
     fn of<K: Resource<DynamicType = ()>>(object: &K, status: &impl Serialize) -> Option<Self> {
         Some(Self {
-            resource: ApiResource::erase::<K>(&()),
+            resource: || ApiResource::erase::<K>(&()),
             namespace: object.namespace(),
             name: object.name_any(),
             version: object.resource_version(),
-            status: serde_json::to_value(status).ok()?,
+            status: serde_json::to_string(status).ok()?.into(),
         })
+    }
+
+    /// What is to be written.
+    pub(crate) fn status(&self) -> Value {
+        serde_json::from_str(&self.status).unwrap_or_default()
+    }
+
+    /// Whether both say the same of the same version.
+    pub(crate) fn says(&self, other: &Self) -> bool {
+        self.version == other.version && self.status == other.status
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Told {
 impl Told {
     /// Whether it says something else.
     pub(crate) fn differs(&self, other: &Self) -> bool {
-        let is_other = |(a, b): (&Update, &Update)| a.version != b.version || a.status != b.status;
+        let is_other = |(a, b): (&Update, &Update)| !a.says(b);
         self.updates.len() != other.updates.len()
             || self.updates.iter().zip(&other.updates).any(is_other)
             || self.warnings != other.warnings

@@ -18,6 +18,10 @@ use crate::table::Input;
 pub(crate) trait RouteObject: std::fmt::Debug + Send + Sync {
     /// Its metadata.
     fn meta(&self) -> &ObjectMeta;
+    /// The parents that it names, where its status speaks of them.
+    fn parents(&self) -> &[ParentReference] {
+        &[]
+    }
     /// The status that it bears, where that speaks of parents.
     fn status(&self) -> Option<&RouteStatus> {
         None
@@ -33,6 +37,10 @@ macro_rules! route_objects {
         impl RouteObject for $kind {
             fn meta(&self) -> &ObjectMeta {
                 &self.metadata
+            }
+
+            fn parents(&self) -> &[ParentReference] {
+                &self.spec.parent_refs
             }
 
             fn status(&self) -> Option<&RouteStatus> {
@@ -65,8 +73,9 @@ impl RouteObject for Gateway {
 /// What became of a route at one parent.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ParentVerdict {
-    pub(crate) parent: ParentReference,
-    pub(crate) verdicts: Vec<Verdict>,
+    /// The parent's place among those that the route names.
+    pub(crate) parent: usize,
+    pub(crate) verdicts: Arc<[Verdict]>,
 }
 
 /// What became of a route.
@@ -84,13 +93,14 @@ pub(super) fn update(verdicts: &RouteVerdicts, input: &Input<'_>) -> Option<Upda
     let namespace = verdicts.object.meta().namespace.as_deref().unwrap_or_default();
     let ours = |p: &&RouteParentStatus| input.fleet.says(input.objects, namespace, &p.controller_name, &p.parent_ref);
     let mut parents: Vec<_> = old.iter().filter(|p| !ours(p)).cloned().collect();
-    for parent in &verdicts.parents {
-        let before = old.iter().filter(ours).find(|p| p.parent_ref == parent.parent);
+    for said in &verdicts.parents {
+        let Some(parent) = verdicts.object.parents().get(said.parent) else { continue };
+        let before = old.iter().filter(ours).find(|p| p.parent_ref == *parent);
         let kept: &[Condition] = before.map(|p| p.conditions.as_slice()).unwrap_or_default();
         parents.push(RouteParentStatus {
-            parent_ref: parent.parent.clone(),
+            parent_ref: parent.clone(),
             controller_name: GATEWAY_CONTROLLER.to_owned(),
-            conditions: replace(kept, parent.verdicts.clone(), generation, input.now),
+            conditions: replace(kept, said.verdicts.to_vec(), generation, input.now),
         });
     }
     (!alike(old, &parents)).then(|| verdicts.object.update(&RouteStatus { parents })).flatten()

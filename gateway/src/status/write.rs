@@ -197,26 +197,26 @@ async fn unmake(client: &Client, unwanted: &[Name]) -> bool {
 
 /// Writes one status. An object that changed meanwhile comes with the next build.
 async fn write(client: Client, update: Arc<Update>) -> bool {
-    let mut patch = json!({"status": update.status});
+    let (resource, mut patch) = ((update.resource)(), json!({"status": update.status()}));
     if let Some(version) = &update.version {
         patch["metadata"] = json!({"resourceVersion": version});
     }
     // A merge leaves what is absent: what we leave out because it is empty is to go.
     for field in ["addresses", "conditions", "listeners", "attachedListenerSets"] {
         // Of Services nothing but their balancer is ours.
-        if update.resource.kind != "Service" && patch["status"].get(field).is_none() {
+        if resource.kind != "Service" && patch["status"].get(field).is_none() {
             patch["status"][field] = Value::Null;
         }
     }
     let api: Api<DynamicObject> = match &update.namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, &update.resource),
-        None => Api::all_with(client, &update.resource),
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
     };
     match api.patch_status(&update.name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(&patch)).await {
         Ok(_) => true,
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
         Err(error) => {
-            tracing::warn!(kind = update.resource.kind, name = update.name, %error, "status not written yet");
+            tracing::warn!(kind = resource.kind, name = update.name, %error, "status not written yet");
             false
         }
     }

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A host name as listeners and routes write it, in lower case.
+/// A host name as listeners and routes write it, in lower case. A clone shares it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Host {
     /// This name.
-    Exact(String),
+    Exact(Arc<str>),
     /// All names below this suffix, however deep; not the suffix itself.
-    Below(String),
+    Below(Arc<str>),
 }
 
 impl Host {
@@ -18,15 +18,15 @@ impl Host {
     pub(crate) fn parse(name: &str) -> Self {
         let name = name.to_ascii_lowercase();
         match name.strip_prefix("*.") {
-            Some(suffix) => Self::Below(suffix.to_owned()),
-            None => Self::Exact(name),
+            Some(suffix) => Self::Below(suffix.into()),
+            None => Self::Exact(name.into()),
         }
     }
 
     /// Whether a request for `host` is meant.
     pub(crate) fn covers(&self, host: &str) -> bool {
         match self {
-            Self::Exact(name) => name == host,
+            Self::Exact(name) => **name == *host,
             Self::Below(suffix) => is_below(host, suffix),
         }
     }
@@ -84,8 +84,8 @@ impl<T> HostMap<T> {
     /// The value of exactly this name, made if absent; no name: of all others.
     pub(crate) fn entry(&mut self, host: Option<&Host>, make: impl FnOnce() -> T) -> &mut T {
         match host {
-            Some(Host::Exact(name)) => self.exact.entry(name.as_str().into()).or_insert_with(make),
-            Some(Host::Below(suffix)) => self.below.entry(suffix.as_str().into()).or_insert_with(make),
+            Some(Host::Exact(name)) => self.exact.entry(Arc::clone(name)).or_insert_with(make),
+            Some(Host::Below(suffix)) => self.below.entry(Arc::clone(suffix)).or_insert_with(make),
             None => self.any.get_or_insert_with(make),
         }
     }
@@ -93,8 +93,8 @@ impl<T> HostMap<T> {
     /// The value of exactly this name, to be changed.
     pub(crate) fn get_mut(&mut self, host: Option<&Host>) -> Option<&mut T> {
         match host {
-            Some(Host::Exact(name)) => self.exact.get_mut(name.as_str()),
-            Some(Host::Below(suffix)) => self.below.get_mut(suffix.as_str()),
+            Some(Host::Exact(name)) => self.exact.get_mut(name),
+            Some(Host::Below(suffix)) => self.below.get_mut(suffix),
             None => self.any.as_mut(),
         }
     }
@@ -102,8 +102,8 @@ impl<T> HostMap<T> {
     /// Takes the value of exactly this name away.
     pub(crate) fn remove(&mut self, host: Option<&Host>) -> Option<T> {
         match host {
-            Some(Host::Exact(name)) => self.exact.remove(name.as_str()),
-            Some(Host::Below(suffix)) => self.below.remove(suffix.as_str()),
+            Some(Host::Exact(name)) => self.exact.remove(name),
+            Some(Host::Below(suffix)) => self.below.remove(suffix),
             None => self.any.take(),
         }
     }

@@ -56,7 +56,7 @@ pub(crate) struct ListenerDraft {
     /// Where the table has it.
     pub(super) served: Vec<Slot>,
     /// Entries by host name; those of `unsorted` stand in no order yet.
-    pub(crate) routes: HostMap<Level>,
+    pub(crate) routes: Arc<HostMap<Level>>,
     pub(crate) unsorted: BTreeSet<Option<Host>>,
     /// Those that could take a host name, the oldest first.
     pub(crate) streams: HostMap<Vec<Arc<StreamRule>>>,
@@ -133,7 +133,7 @@ pub(super) fn draft(
         conflicted: Verdict::new("Conflicted", false, "NoConflicts", "no other listener claims its port and host name"),
         attached: 0,
         served: Vec::new(),
-        routes: HostMap::default(),
+        routes: Arc::default(),
         unsorted: BTreeSet::new(),
         streams: HostMap::default(),
     };

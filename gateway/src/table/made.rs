@@ -43,30 +43,15 @@ impl Spot {
     }
 }
 
-/// A route that was attached.
+/// A route that was attached. There may be thousands.
 #[derive(Debug)]
 pub(super) struct Attached {
     verdicts: RouteVerdicts,
     spots: Box<[Spot]>,
-    noted: Kept,
-}
-
-/// What stays of [`Noted`]: there may be thousands.
-#[derive(Debug)]
-struct Kept {
+    /// What stays of [`Noted`]; names are shared with [`Made::by_service`].
     upstreams: Box<[usize]>,
-    services: Box<[ServiceName]>,
+    services: Box<[Arc<ServiceName>]>,
     ancestors: Box<[(usize, usize)]>,
-}
-
-impl From<Noted> for Kept {
-    fn from(noted: Noted) -> Self {
-        Self {
-            upstreams: noted.upstreams.into(),
-            services: noted.services.into_iter().collect(),
-            ancestors: noted.ancestors.into_iter().collect(),
-        }
-    }
 }
 
 /// What providers work on.
@@ -77,7 +62,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) gateways: &'a mut Vec<GatewayDraft>,
     /// Why the route is not attached anywhere: its namespace has as many as it may have. Nothing of it is compiled then.
     pub(crate) over: Option<Arc<str>>,
-    made: Option<Attached>,
+    made: Option<(RouteVerdicts, Vec<Spot>)>,
 }
 
 impl Draft<'_> {
@@ -88,10 +73,7 @@ impl Draft<'_> {
 
     /// Says what became of the route, and where it stands.
     pub(crate) fn attached(&mut self, verdicts: RouteVerdicts, spots: Vec<Spot>) {
-        let RouteVerdicts { object, mut parents } = verdicts;
-        parents.shrink_to_fit();
-        let (verdicts, noted) = (RouteVerdicts { object, parents }, std::mem::take(&mut self.resolver.noted).into());
-        self.made = Some(Attached { verdicts, spots: spots.into(), noted });
+        self.made = Some((verdicts, spots));
     }
 }
 
@@ -116,9 +98,9 @@ pub(crate) struct Made {
     pub(super) upstreams: Upstreams,
     /// TrafficPolicies of services.
     pub(super) traffic: HashMap<ServiceName, Arc<Policy>>,
-    pub(super) routes: BTreeMap<RouteName, Attached>,
+    pub(super) routes: BTreeMap<Arc<RouteName>, Box<Attached>>,
     /// Routes by the services that they name.
-    pub(super) by_service: HashMap<ServiceName, BTreeSet<RouteName>>,
+    pub(super) by_service: HashMap<Arc<ServiceName>, BTreeSet<Arc<RouteName>>>,
     /// Which policies have to do with which Gateways, by their places, and how many routes say so.
     pub(super) ancestors: BTreeMap<(usize, usize), usize>,
     pub(super) table: Table,
@@ -147,16 +129,26 @@ impl Made {
         let over = input.objects.over.routes.get(route).cloned();
         let mut draft = Draft { objects: input.objects, resolver, gateways: &mut self.gateways, over, made: None };
         (provider.provide)(&mut draft, &route.1);
-        let Some(attached) = draft.made else { return };
-        touched.stood(&attached);
-        for service in &attached.noted.services {
-            self.by_service.entry(service.clone()).or_default().insert(route.clone());
-        }
-        for pair in &attached.noted.ancestors {
+        let Draft { resolver, made: Some((mut verdicts, spots)), .. } = draft else { return };
+        let Noted { upstreams, services, ancestors } = resolver.noted;
+        verdicts.parents.shrink_to_fit();
+        let name = Arc::new(route.clone());
+        let services = services.into_iter().map(|service| self.named(service, &name)).collect();
+        for pair in &ancestors {
             *self.ancestors.entry(*pair).or_default() += 1;
         }
+        let (upstreams, ancestors) = (upstreams.into(), ancestors.into_iter().collect());
+        let attached = Box::new(Attached { verdicts, spots: spots.into(), upstreams, services, ancestors });
+        touched.stood(&attached);
         touched.routes.insert(route.clone());
-        self.routes.insert(route.clone(), attached);
+        self.routes.insert(name, attached);
+    }
+
+    /// Notes that a route names a service.
+    fn named(&mut self, service: ServiceName, route: &Arc<RouteName>) -> Arc<ServiceName> {
+        let service = self.by_service.get_key_value(&service).map_or_else(|| Arc::new(service), |(k, _)| Arc::clone(k));
+        self.by_service.entry(Arc::clone(&service)).or_default().insert(Arc::clone(route));
+        service
     }
 
     /// Takes a route away from wherever it stands.
@@ -168,13 +160,14 @@ impl Made {
         for spot in &attached.spots {
             let listener = &mut self.gateways[spot.gateway].listeners[spot.listener];
             listener.attached -= 1;
+            let levels = Arc::make_mut(&mut listener.routes);
             for host in spot.hosts.iter().map(Option::as_ref) {
-                let level = listener.routes.get_mut(host).map(|level| {
+                let level = levels.get_mut(host).map(|level| {
                     Arc::make_mut(level).retain(|entry| *entry.rule.route != *name);
                     level.is_empty()
                 });
                 if level == Some(true) {
-                    listener.routes.remove(host);
+                    levels.remove(host);
                 }
                 let streams = listener.streams.get_mut(host).map(|waiting| {
                     waiting.retain(|rule| *rule.route != *name);
@@ -185,11 +178,11 @@ impl Made {
                 }
             }
         }
-        for at in attached.noted.upstreams {
+        for at in attached.upstreams {
             self.upstreams.release(at);
             touched.released.insert(at);
         }
-        for service in &attached.noted.services {
+        for service in &attached.services {
             if let Some(routes) = self.by_service.get_mut(service) {
                 routes.remove(route);
                 if routes.is_empty() {
@@ -197,7 +190,7 @@ impl Made {
                 }
             }
         }
-        for pair in &attached.noted.ancestors {
+        for pair in &attached.ancestors {
             let count = self.ancestors.entry(*pair).or_default();
             *count -= 1;
             if *count == 0 {
@@ -208,7 +201,7 @@ impl Made {
 
     /// The routes that name a service.
     pub(super) fn routes_of(&self, service: &ServiceName) -> impl Iterator<Item = &RouteName> {
-        self.by_service.get(service).into_iter().flatten()
+        self.by_service.get(service).into_iter().flatten().map(|route| &**route)
     }
 
     /// The object of a route is another one, and says nothing else.
@@ -248,9 +241,13 @@ impl Made {
         let set = gateway.listeners[at].set.and_then(|set| gateway.sets.get(set));
         let set = set.map(|set| format!("{}/{}", set.namespace, set.object.name_any()));
         let listener = &mut gateway.listeners[at];
-        for host in std::mem::take(&mut listener.unsorted) {
-            if let Some(level) = listener.routes.get_mut(host.as_ref()) {
-                Arc::make_mut(level).sort_by(precedence);
+        let unsorted = std::mem::take(&mut listener.unsorted);
+        if !unsorted.is_empty() {
+            let levels = Arc::make_mut(&mut listener.routes);
+            for host in &unsorted {
+                if let Some(level) = levels.get_mut(host.as_ref()) {
+                    Arc::make_mut(level).sort_by(precedence);
+                }
             }
         }
         let table = (!refused && listener.is_programmed()).then(|| {
@@ -264,7 +261,7 @@ impl Made {
                 mode: listener.mode,
                 server: listener.server(keys),
                 verifies: listener.clients.as_ref().is_some_and(|check| check.asks != Asks::Never),
-                routes: listener.routes.clone(),
+                routes: Arc::clone(&listener.routes),
                 streams: listener.streams.map(|waiting| Arc::clone(&waiting[0])),
             })
         });
@@ -314,7 +311,7 @@ impl Touched {
     /// A route stands there, or stood.
     fn stood(&mut self, attached: &Attached) {
         self.listeners.extend(attached.spots.iter().map(|spot| (spot.gateway, spot.listener)));
-        self.policies.extend(attached.noted.ancestors.iter().map(|(policy, _)| *policy));
+        self.policies.extend(attached.ancestors.iter().map(|(policy, _)| *policy));
     }
 }
 

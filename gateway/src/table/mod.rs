@@ -138,7 +138,7 @@ pub(crate) struct SlotTable {
     pub(crate) listeners: HostMap<Arc<ListenerTable>>,
 }
 
-/// One listener with its routes.
+/// One listener with its routes, which are shared with what the next table is made from.
 #[derive(Debug)]
 pub(crate) struct ListenerTable {
     /// namespace/name of its Gateway.
@@ -159,7 +159,7 @@ pub(crate) struct ListenerTable {
     /// A certificate that a client shows is vouched for.
     pub(crate) verifies: bool,
     /// Routes by host name, in order of precedence.
-    pub(crate) routes: HostMap<Level>,
+    pub(crate) routes: Arc<HostMap<Level>>,
     /// Where streams go, by server name.
     pub(crate) streams: HostMap<Arc<StreamRule>>,
 }
@@ -189,7 +189,7 @@ pub(crate) struct Entry {
     pub(crate) host_rank: (u8, usize),
 }
 
-/// What is done with a request that matches.
+/// What is done with a request that matches. There may be thousands: what few have is boxed.
 #[derive(Debug)]
 pub(crate) struct Rule {
     /// How old the route is.
@@ -209,11 +209,11 @@ pub(crate) struct Rule {
     /// The same for one attempt.
     pub(crate) backend_timeout: Option<Duration>,
     /// What is tried again beside what always is.
-    pub(crate) retry: Option<Retry>,
+    pub(crate) retry: Option<Box<Retry>>,
     /// How sessions are kept.
-    pub(crate) session: Option<Session>,
+    pub(crate) session: Option<Box<Session>>,
     /// Who answers where the backend has no endpoint.
-    pub(crate) stand_in: Option<Backend>,
+    pub(crate) stand_in: Option<Box<Backend>>,
     /// By what endpoints are chosen, where it is not as the policy says.
     pub(crate) key: Option<Vec<KeyPart>>,
     /// Why every request is answered with an error.

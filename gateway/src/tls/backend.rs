@@ -160,9 +160,9 @@ fn has_one(certificate: &[u8], names: &[SubjectAltName]) -> bool {
 fn is_host(held: &str, wanted: &str) -> bool {
     match (Host::parse(held), Host::parse(wanted)) {
         (held, wanted) if held == wanted => true,
-        (Host::Below(suffix), Host::Exact(name)) => name.split_once('.').is_some_and(|(_, rest)| rest == suffix),
+        (Host::Below(suffix), Host::Exact(name)) => name.split_once('.').is_some_and(|(_, rest)| *rest == *suffix),
         // `*.example.com` wanted: any one name right below it.
-        (Host::Exact(name), Host::Below(suffix)) => name.split_once('.').is_some_and(|(_, rest)| rest == suffix),
+        (Host::Exact(name), Host::Below(suffix)) => name.split_once('.').is_some_and(|(_, rest)| *rest == *suffix),
         _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! The watch of one kind: what is kept of it, and what is told of changes.
 //!
-//! In: a kind, what of its objects is looked at. Out: its store, whether it was listed in this life, each change. Never ends by itself: a watch
-//! that broke is opened again.
+//! In: a kind, what of its objects is looked at. Out: what is known of it, whether it was listed in this life, each change. Never ends by
+//! itself: a watch that broke is opened again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::objects::{Edit, Kept, Kind, Name, Objects};
+use super::known::{Known, fitting};
+use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, name_of};
 use crate::tls::AUTHORITY_KEY;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(300);
@@ -49,25 +49,19 @@ impl Touched {
     }
 }
 
-/// One kind: its store, and whether it was listed in this life.
-pub(crate) struct Watched<K: Resource + 'static>
-where
-    K::DynamicType: Eq + std::hash::Hash + Clone,
-{
-    pub(crate) store: Store<K>,
+/// One kind: what is known of it, and whether it was listed in this life.
+pub(crate) struct Watched<K> {
+    pub(crate) known: Known<K>,
     listed: Arc<AtomicBool>,
 }
 
-impl<K: Resource + Clone + 'static> Watched<K>
-where
-    K::DynamicType: Eq + std::hash::Hash + Clone,
-{
+impl<K> Watched<K> {
     pub(crate) fn is_listed(&self) -> bool {
         self.listed.load(Ordering::Acquire)
     }
 
-    pub(super) fn objects<A: FromIterator<Arc<K>> + Clone>(&self, before: &A) -> A {
-        if self.is_listed() { self.store.state().into_iter().collect() } else { before.clone() }
+    pub(super) fn objects(&self, before: &Shelf<K>) -> Shelf<K> {
+        if self.is_listed() { self.known.all() } else { before.clone() }
     }
 }
 
@@ -84,26 +78,35 @@ where
         trim: fn(&mut K),
         told: impl Fn(Option<&K>) + Send + Sync + 'static,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (store, writer) = reflector::store::<K>();
+        let known = Known::default();
         let listed = Arc::new(AtomicBool::new(false));
-        let (api, seen): (Api<K>, _) = (Api::all(client.clone()), Arc::clone(&listed));
+        let (api, kept, seen): (Api<K>, _, _) = (Api::all(client.clone()), Known::clone(&known), Arc::clone(&listed));
         let kind = K::kind(&K::DynamicType::default()).into_owned();
         let following = async move {
             let events = watcher(api, config).backoff(Again::default()).modify(|object| {
                 object.meta_mut().managed_fields = None;
                 trim(object);
             });
-            let events = reflector::reflector(writer, events);
             let mut events = std::pin::pin!(events);
+            // A list counts once it is complete.
+            let mut coming = Shelf::default();
             while let Some(event) = events.next().await {
                 match event {
-                    // The store swaps its content only once a list is complete.
-                    Ok(Event::Init | Event::InitApply(_)) => {}
+                    Ok(Event::Init) => coming = Shelf::default(),
+                    Ok(Event::InitApply(object)) => drop(coming.set(&name_of(&object), Some(fitting(&object)))),
                     Ok(Event::InitDone) => {
+                        kept.replace(std::mem::take(&mut coming));
                         seen.store(true, Ordering::Release);
                         told(None);
                     }
-                    Ok(Event::Apply(object) | Event::Delete(object)) => told(Some(&object)),
+                    Ok(Event::Apply(object)) => {
+                        kept.apply(&object);
+                        told(Some(&object));
+                    }
+                    Ok(Event::Delete(object)) => {
+                        kept.delete(&object);
+                        told(Some(&object));
+                    }
                     // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen. Definitions
                     // may be hidden from us: then all fields are thought to be there.
                     Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
@@ -118,21 +121,14 @@ where
                 }
             }
         };
-        (Self { store, listed }, following)
+        (Self { known, listed }, following)
     }
 }
 
-impl<K> Watched<K>
-where
-    K: Kept + Resource<DynamicType = ()> + Clone,
-{
+impl<K: Kept> Watched<K> {
     /// Takes over one object as it is now.
     pub(super) fn take(&self, name: &Name, objects: &mut Objects) -> Vec<Edit> {
-        let mut reference = ObjectRef::<K>::new(&name.1);
-        if !name.0.is_empty() {
-            reference = reference.within(&name.0);
-        }
-        objects.take(name, self.store.get(&reference))
+        objects.take(name, self.known.at(name))
     }
 }
 

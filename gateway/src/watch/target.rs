@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
-use kube::Resource;
-use kube::runtime::reflector::{ObjectRef, Store};
 
-use super::Watches;
+use super::{Known, Watches};
 use crate::objects::Objects;
 use crate::policy::{Backends, Judged, Target};
 use crate::status::policies::Others;
@@ -14,7 +12,7 @@ use crate::status::policies::Others;
 impl Watches {
     /// Where the backends of filters are looked up.
     pub(crate) fn backends(&self) -> Backends {
-        Backends { services: self.services.store.clone(), slices: self.slices.store.clone() }
+        Backends { services: self.services.known.clone(), slices: self.slices.known.clone() }
     }
 
     /// What tells whose a Gateway is; nothing where there are no other fleets.
@@ -50,11 +48,11 @@ impl Watches {
                 name: target.name.clone(),
                 ..ParentReference::default()
             }]),
-            "HTTPRoute" => at(&self.routes.store, target).map(|o| o.spec.parent_refs.clone()),
-            "GRPCRoute" => at(&self.grpc.store, target).map(|o| o.spec.parent_refs.clone()),
-            "TLSRoute" => at(&self.tls.store, target).map(|o| o.spec.parent_refs.clone()),
-            "TCPRoute" => at(&self.tcp.store, target).map(|o| o.spec.parent_refs.clone()),
-            "UDPRoute" => at(&self.udp.store, target).map(|o| o.spec.parent_refs.clone()),
+            "HTTPRoute" => at(&self.routes.known, target).map(|o| o.spec.parent_refs.clone()),
+            "GRPCRoute" => at(&self.grpc.known, target).map(|o| o.spec.parent_refs.clone()),
+            "TLSRoute" => at(&self.tls.known, target).map(|o| o.spec.parent_refs.clone()),
+            "TCPRoute" => at(&self.tcp.known, target).map(|o| o.spec.parent_refs.clone()),
+            "UDPRoute" => at(&self.udp.known, target).map(|o| o.spec.parent_refs.clone()),
             _ => None,
         };
         parents.into_iter().flatten().any(|parent| self.leaves(owners, &target.namespace, &parent))
@@ -63,19 +61,19 @@ impl Watches {
     /// Whether what a policy targets is there, its section included.
     pub(crate) fn has(&self, target: &Target) -> bool {
         let names = match target.kind.as_str() {
-            "Gateway" => at(&self.gateways.store, target)
+            "Gateway" => at(&self.gateways.known, target)
                 .map(|o| o.spec.listeners.iter().map(|l| Some(l.name.clone())).collect()),
             "ListenerSet" => {
-                at(&self.sets.store, target).map(|o| o.spec.listeners.iter().map(|l| Some(l.name.clone())).collect())
+                at(&self.sets.known, target).map(|o| o.spec.listeners.iter().map(|l| Some(l.name.clone())).collect())
             }
             "HTTPRoute" => {
-                at(&self.routes.store, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect())
+                at(&self.routes.known, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect())
             }
-            "GRPCRoute" => at(&self.grpc.store, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
-            "TLSRoute" => at(&self.tls.store, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
-            "TCPRoute" => at(&self.tcp.store, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
-            "UDPRoute" => at(&self.udp.store, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
-            "Ingress" => at(&self.ingresses.store, target).map(|_| Vec::new()),
+            "GRPCRoute" => at(&self.grpc.known, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
+            "TLSRoute" => at(&self.tls.known, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
+            "TCPRoute" => at(&self.tcp.known, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
+            "UDPRoute" => at(&self.udp.known, target).map(|o| o.spec.rules.iter().map(|r| r.name.clone()).collect()),
+            "Ingress" => at(&self.ingresses.known, target).map(|_| Vec::new()),
             _ => None,
         };
         let names: Option<Vec<Option<String>>> = names;
@@ -83,6 +81,6 @@ impl Watches {
     }
 }
 
-fn at<K: Resource<DynamicType = ()> + Clone>(store: &Store<K>, target: &Target) -> Option<Arc<K>> {
-    store.get(&ObjectRef::new(&target.name).within(&target.namespace))
+fn at<K>(known: &Known<K>, target: &Target) -> Option<Arc<K>> {
+    known.get(&target.namespace, &target.name)
 }

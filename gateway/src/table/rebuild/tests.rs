@@ -377,8 +377,8 @@ fn said(table: &Table) -> BTreeMap<String, String> {
 fn whole(built: &Built) -> BTreeMap<String, String> {
     let mut all = said(&built.table);
     for update in &built.statuses.updates {
-        let at = format!("status {} {:?}/{}", update.resource.kind, update.namespace, update.name);
-        all.insert(at, format!("{:#}", update.status));
+        let at = format!("status {} {:?}/{}", (update.resource)().kind, update.namespace, update.name);
+        all.insert(at, format!("{:#}", update.status()));
     }
     all.insert("served".to_owned(), format!("{:#?}", built.served));
     all.insert("wanted".to_owned(), format!("{:?}", built.wanted));
