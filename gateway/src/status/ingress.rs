@@ -31,7 +31,7 @@ pub(super) fn update(object: &Ingress, addresses: &[GatewayAddress]) -> Option<U
 /// lack their certificate.
 pub(super) fn warnings(verdicts: &RouteVerdicts, unserved: &[&ListenerDraft]) -> Vec<Warning> {
     let is_wrong = |verdict: &&Verdict| verdict.status == (verdict.kind == "PartiallyInvalid");
-    let routes = verdicts.parents.iter().flat_map(|parent| &parent.verdicts).filter(is_wrong);
+    let routes = verdicts.parents.iter().flat_map(|parent| parent.verdicts.iter()).filter(is_wrong);
     let mut problems: Vec<(&str, String)> = routes.map(|v| (v.reason, v.message.clone())).collect();
     for listener in unserved {
         let verdicts = [&listener.accepted, &listener.resolved].into_iter().filter(|verdict| !verdict.status);

@@ -105,6 +105,7 @@ async fn three_that_follow_one_another_serve_new_connections_at_once_and_end_the
         assert!(began.elapsed() < LONG, "they have no table");
         sleep(Duration::from_millis(20)).await;
     }
+    // Who is between hands on for as long as it is there, so the first ends before the second.
     // A request is under way at the first while the second takes its place, and one at the second while the third does.
     let mut open = of_one.sender.send_request(asks("a.test", "GET /?wait_ms=2500", &[])).await.unwrap();
     open.finish().await.unwrap();
@@ -121,7 +122,7 @@ async fn three_that_follow_one_another_serve_new_connections_at_once_and_end_the
     let mut of_two = caller.open(at).await.unwrap();
     assert_eq!(of_two.get("a.test", "/").await.unwrap().status, 200);
     assert_eq!(second.server.connections()["all"], 1, "{:#}", second.server.connections());
-    let mut slow = of_two.sender.send_request(asks("a.test", "GET /?wait_ms=1500", &[])).await.unwrap();
+    let mut slow = of_two.sender.send_request(asks("a.test", "GET /?wait_ms=5000", &[])).await.unwrap();
     slow.finish().await.unwrap();
     until_busy(2).await;
     three.turn.send_replace(true);
