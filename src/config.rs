@@ -142,6 +142,8 @@ pub(crate) struct Gateway {
     pub(crate) handover: Option<PathBuf>,
     /// The file whose content last good files are sealed with; absent: the site's own secret.
     pub(crate) seal_key: Option<PathBuf>,
+    /// The CA that certificates are ordered from.
+    pub(crate) acme: Option<atoll_gateway::AcmeSettings>,
 }
 
 /// An access log.

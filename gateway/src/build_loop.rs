@@ -16,13 +16,14 @@ use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::LastGood;
+use crate::acme::{Asker, Ordered, Proving, Standing, Wanted};
 use crate::balancer;
 use crate::fleet::Fleet;
 use crate::http3::Doors;
 use crate::ingress::Derived;
 use crate::last_good;
 use crate::listen::OpenPorts;
-use crate::objects::{Edit, Objects};
+use crate::objects::{Edit, Kind, Objects};
 use crate::plane::Plane;
 use crate::quota::Quota;
 use crate::status::Statuses;
@@ -68,6 +69,11 @@ pub(crate) struct Builder {
     pub(crate) quota: Quota,
     pub(crate) memory: Memory,
     pub(crate) statuses: watch::Sender<Statuses>,
+    /// Certificates that are to be ordered, and how their hosts are proven. Where none are, nobody is told.
+    pub(crate) ordered: Option<(Proving, watch::Sender<Ordered>)>,
+    /// What became of them, and as it was judged last.
+    pub(crate) certificates: watch::Receiver<Standing>,
+    pub(crate) standing: Standing,
     pub(crate) kept: Option<Arc<LastGood>>,
     pub(crate) has_last_good: bool,
     /// The objects as they were looked at last.
@@ -104,6 +110,7 @@ impl Builder {
             let listed = self.watches.are_listed();
             if listed || self.has_last_good {
                 let mut edits = self.watches.update(&mut self.objects, built != Some(listed));
+                edits.extend(self.certificates());
                 edits.extend(balancer::derive(&mut self.objects, &topology, &self.fleet, &edits));
                 edits.extend(self.quota.derive(&mut self.objects, &edits));
                 if listed && self.seen.receiver_count() > 0 {
@@ -119,6 +126,7 @@ impl Builder {
             loop {
                 tokio::select! {
                     changed = changes.changed() => if changed.is_err() { return } else { break },
+                    Ok(()) = self.certificates.changed() => break,
                     changed = self.topology.changed() => {
                         if changed.is_err() { return }
                         if !Arc::ptr_eq(&self.topology.borrow_and_update().topology, &topology) { break }
@@ -144,8 +152,23 @@ impl Builder {
             let (instance, objects) = (&self.instance, &self.objects);
             let (service, own, node, fleet) = (self.service, &self.own, self.node.as_deref(), &self.fleet);
             let addresses = &addresses;
-            let input = Input { objects, topology, instance, ports, addresses, pool, service, own, node, fleet, now };
-            let Built { table, statuses, served, balanced, wanted, certified } =
+            let (certificates, orders) = (&self.standing, self.ordered.as_ref().map(|(by, _)| *by));
+            let input = Input {
+                objects,
+                topology,
+                instance,
+                ports,
+                addresses,
+                pool,
+                service,
+                own,
+                node,
+                fleet,
+                certificates,
+                orders,
+                now,
+            };
+            let Built { table, statuses, served, balanced, wanted, certified, ordered } =
                 rebuild(&input, &mut self.memory, &edits);
             self.plane.metrics.builds.inc();
             self.plane.metrics.routes.set(i64::try_from(objects.routes_len()).unwrap_or(i64::MAX));
@@ -161,6 +184,7 @@ impl Builder {
             if failed == self.ports.failed && *self.doors.lacking() == self.ports.unanswered {
                 self.state(served, balanced);
                 if listed {
+                    self.order(ordered);
                     self.statuses.send_replace(statuses);
                 }
                 return;
@@ -169,6 +193,31 @@ impl Builder {
             self.ports.unanswered.clone_from(self.doors.lacking());
             edits = vec![Edit::Whole];
         }
+    }
+
+    /// What is to be said otherwise because of certificates that were ordered.
+    fn certificates(&mut self) -> Vec<Edit> {
+        let standing = self.certificates.borrow_and_update().clone();
+        let differ = standing.differs(&self.standing);
+        self.standing = standing;
+        let said = differ.into_iter().filter_map(|(kind, name)| match kind {
+            Asker::Gateway => self.objects.gateways.at(&name).is_some().then_some(Edit::Said(Kind::Gateway, name)),
+            Asker::Set => self.objects.sets.at(&name).is_some().then_some(Edit::Said(Kind::Set, name)),
+            Asker::Ingress => None,
+        });
+        said.collect()
+    }
+
+    /// Says which certificates are to be ordered.
+    fn order(&self, wanted: Vec<Wanted>) {
+        let Some((_, ordered)) = &self.ordered else { return };
+        ordered.send_if_modified(|known| {
+            let is_other = known.as_deref() != Some(&wanted);
+            if is_other {
+                *known = Some(Arc::new(wanted));
+            }
+            is_other
+        });
     }
 
     /// States what is served from now on.

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 
 use crate::policy::Trusted;
-use crate::{ProviderSettings, Server, TracesTo};
+use crate::{AcmeSettings, ProviderSettings, Server, TracesTo};
 
 /// What a gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub struct Config {
     pub traces: Option<TracesTo>,
     /// Balancers that others own.
     pub providers: Vec<ProviderSettings>,
+    /// The CA that certificates are ordered from; none: nothing is ordered.
+    pub acme: Option<AcmeSettings>,
     /// IngressClasses that are served beside `atoll` and those of our controller.
     pub ingress_classes: Vec<String>,
     /// Namespace and name of the Secret with the certificate of Ingresses' hosts that have none.
@@ -80,6 +82,7 @@ impl Default for Config {
             count_routes: false,
             traces: None,
             providers: Vec::new(),
+            acme: None,
             ingress_classes: Vec::new(),
             default_certificate: None,
             ingress_services: [None, None],

@@ -38,6 +38,8 @@ mod provider;
 mod session;
 mod status;
 
+mod acme;
+
 mod plane;
 
 mod connection;
@@ -72,6 +74,10 @@ pub mod fuzzing;
 pub mod shadow;
 
 pub use access::ACCESS_FIELDS;
+pub use acme::{
+    Binding as AcmeBinding, BindingKey as AcmeBindingKey, KeyType as AcmeKeyType, Proving as AcmeProving,
+    Settings as AcmeSettings,
+};
 pub use config::{Config, LastGood, Limits, NamespaceLimits, Resources};
 pub use error::Error;
 pub use policy::Trusted;

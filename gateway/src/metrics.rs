@@ -75,6 +75,8 @@ pub(crate) struct Metrics {
     pub(crate) ingress_refused: IntGaugeVec,
     pub(crate) over_limit: IntGaugeVec,
     pub(crate) http3_lacking: IntGaugeVec,
+    pub(crate) acme_orders: IntCounterVec,
+    pub(crate) acme_failing: IntGaugeVec,
 }
 
 impl Metrics {
@@ -141,6 +143,16 @@ impl Metrics {
                 "atoll_gateway_http3_lacking",
                 "1 while a port of HTTPS is not answered by HTTP/3 although it is to be",
                 &["port"],
+            )?,
+            acme_orders: counters(
+                "atoll_gateway_acme_orders_total",
+                "Orders of certificates that came to an end, by result: issued, failed",
+                &["result"],
+            )?,
+            acme_failing: gauges(
+                "atoll_gateway_acme_failing",
+                "1 for each Secret whose certificate can't be ordered or renewed; its objects' conditions and Events say why",
+                &["secret"],
             )?,
             clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,
             cuts: counters(

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
+use crate::acme::Answers;
 use crate::balance::Dice;
 use crate::balancer::Affinities;
 use crate::choose::{Clients, Remembered, Rooms};
@@ -82,6 +83,8 @@ pub(crate) struct Plane {
     pub(crate) tracker: TaskTracker,
     /// No new connections; those that are open finish what they do.
     pub(crate) drain: CancellationToken,
+    /// What CAs that look are answered.
+    pub(crate) answers: Answers,
     /// Where HTTP/3 is served.
     pub(crate) http3: Heard,
     /// Whether there is a table.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
+use crate::acme::{self, Acme, Answers, Standing};
 use crate::balance::Dice;
 use crate::balancer::Affinities;
 use crate::build_loop::Builder;
@@ -133,6 +134,7 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         copies: Arc::new(Semaphore::new(COPIES_MAX)),
         tracker: TaskTracker::new(),
         drain: shutdown.clone(),
+        answers: Answers::default(),
         http3: http3::Heard::default(),
         ready: watch::Sender::new(false),
         end,
@@ -204,9 +206,38 @@ async fn start(
     };
     tasks.spawn(policy::follow(follow, shutdown.clone()));
     let name = config.instance.clone();
-    let sources = status::write::Sources { statuses: newest, policies: newest_policies, ingresses: watches.derived() };
+    let (leading, leads) = watch::channel(None);
+    let standing = if config.acme.is_some() { Standing::default() } else { Standing::nothing() };
+    let (standing, certificates) = watch::channel(standing);
+    let sources = status::write::Sources {
+        statuses: newest,
+        policies: newest_policies,
+        ingresses: watches.derived(),
+        certificates: certificates.clone(),
+        leading,
+    };
     let client = resources.client.clone();
     tasks.spawn(status::write::run(resources.client, name, fleet.clone(), sources, shutdown.clone()));
+    let ordered = config.acme.map(|settings| {
+        let follow = acme::follow(client.clone(), Arc::clone(plane), resources.report.clone());
+        let end = shutdown.clone();
+        tasks.spawn(async move { drop(end.run_until_cancelled(follow).await) });
+        let (ordered, wanted) = watch::channel(None);
+        let proving = settings.proving;
+        let acme = Acme {
+            settings,
+            client: client.clone(),
+            plane: Arc::clone(plane),
+            fleet: fleet.clone(),
+            instance: config.instance.clone(),
+            topology: resources.topology.clone(),
+            wanted,
+            leading: leads,
+            standing,
+        };
+        tasks.spawn(acme::run(acme, shutdown.clone()));
+        (proving, ordered)
+    });
     let (seen, objects) = watch::channel(None);
     for settings in config.providers {
         let links = Links {
@@ -239,6 +270,9 @@ async fn start(
         quota: Quota::new(config.limits.namespace),
         memory: Memory::new(Keys::new(resources.roots)),
         statuses,
+        ordered,
+        certificates,
+        standing: Standing::default(),
         kept,
         has_last_good: before.is_some(),
         objects: Objects::default(),

@@ -139,6 +139,7 @@ pub(crate) fn told(config: &Config) -> Value {
         own,
         node,
         providers,
+        acme,
     } = config;
     let provider = |p: &ProviderSettings| json!({"name": p.name, "driver": p.driver, "classes": p.classes, "settings": p.settings});
     let providers: Value = providers.iter().map(provider).collect();
@@ -153,13 +154,18 @@ pub(crate) fn told(config: &Config) -> Value {
     let clients: BTreeMap<String, &Standing> =
         clients.iter().map(|(range, standing)| (range.to_string(), standing)).collect();
     let traces = traces.as_ref().map(|to| json!({"collector": to.collector, "sample": to.sample}));
+    let acme = acme.as_ref().map(|acme| {
+        let account = acme.binding.as_ref().map(|binding| &binding.key_id);
+        json!({"directory": acme.directory, "contact": acme.contact, "profile": acme.profile, "keyType": format!("{:?}", acme.key), "challenge": format!("{:?}", acme.proving),
+            "externalAccount": account})
+    });
     let named = |at: &Option<(String, String)>| at.as_ref().map(|(namespace, name)| format!("{namespace}/{name}"));
     let certificate = named(default_certificate);
     let [tcp, udp] = ingress_services;
     json!({
         "ingressClasses": ingress_classes, "ingressDefaultCertificate": certificate,
         "ingressTcpServices": named(tcp), "ingressUdpServices": named(udp),
-        "providers": providers, "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "classes": classes,
+        "acme": acme, "providers": providers, "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "classes": classes,
         "service": service, "http3": http3, "own": own, "node": node, "limits": limits,
         "trustedProxies": {"cidrs": trusted.cidrs, "hops": trusted.hops},
         "proxyProtocol": proxies, "accessLog": {"fields": access_fields}, "metrics": {"perRoute": count_routes}, "traces": traces,

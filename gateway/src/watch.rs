@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::kind::Watched;
+pub(crate) use self::kind::{Again, Watched};
 use self::kind::{Touched, only_authorities, only_authority};
 pub(crate) use self::known::Known;
 use crate::ingress::{self, Derived, Settings};

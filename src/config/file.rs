@@ -1,5 +1,6 @@
 //! The file as it is written: every key, nothing but these keys. Checked here, once.
 
+mod acme;
 mod dns;
 mod gateway;
 

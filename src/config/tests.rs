@@ -65,6 +65,39 @@ fn a_bad_value_is_named_with_its_key_and_what_fits() {
             vec!["classes", "`gateway`"],
         ),
         ("gateway: {service: maybe}", vec!["gateway.service", "maybe"]),
+        (
+            "gateway: {acme: {directory: \"http://ca/dir\"}}",
+            vec!["gateway.acme.directory", "http://ca/dir", "https://"],
+        ),
+        ("gateway: {acme: {directory: \"https://ca/dir\"}}", vec!["gateway.acme.agreeToTerms", "https://ca/dir"]),
+        (
+            "gateway: {acme: {directory: \"https://ca/dir\", agreeToTerms: true, contact: [ops]}}",
+            vec!["gateway.acme.contact", "`ops`"],
+        ),
+        (
+            "gateway: {acme: {directory: \"https://ca/dir\", agreeToTerms: true, keyType: RSA}}",
+            vec!["gateway.acme.keyType", "P-256, P-384"],
+        ),
+        (
+            "gateway: {acme: {directory: \"https://ca/dir\", agreeToTerms: true, challenge: tls-alpn-01}}",
+            vec!["gateway.acme.challenge", "http-01, dns-01"],
+        ),
+        (
+            "gateway: {acme: {directory: \"https://ca/dir\", agreeToTerms: true, dnsSpreadSeconds: 5}}",
+            vec!["gateway.acme.dnsSpreadSeconds", "dns-01"],
+        ),
+        (
+            "gateway: {acme: {directory: \"https://ca/dir\", agreeToTerms: true, caFile: /nowhere.pem}}",
+            vec!["gateway.acme.caFile", "/nowhere.pem"],
+        ),
+        (
+            "gateway: {acme: {directory: \"https://ca/dir\", agreeToTerms: true, ca: nothing}}",
+            vec!["gateway.acme.ca", "holds no certificate"],
+        ),
+        (
+            "gateway: {acme: {directory: \"https://ca/dir\", agreeToTerms: true, externalAccount: {keyId: k}}}",
+            vec!["gateway.acme.externalAccount", "`k`", "keySecret"],
+        ),
         ("gateway: {classes: [\"in side\"]}", vec!["gateway.classes", "in side"]),
         ("apx: a", vec!["apx", "apex"]),
         ("listen: {dns: 127.0.0.1:53, dnss: x}", vec!["dnss"]),

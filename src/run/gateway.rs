@@ -95,6 +95,7 @@ pub(crate) async fn run_gateway(
         count_routes: config.gateway.count_routes,
         traces: config.gateway.traces.clone(),
         providers: config.gateway.providers.clone(),
+        acme: config.gateway.acme.clone(),
         ingress_classes: config.gateway.ingress_classes.clone(),
         default_certificate: config.gateway.default_certificate.clone(),
         ingress_services: config.gateway.ingress_services.clone(),

@@ -112,6 +112,16 @@ const H2SPEC: Program = Program {
     tests: false,
 };
 
+/// The CA that the gateway orders certificates from.
+const PEBBLE: Program = Program {
+    name: "pebble",
+    module: "pebble",
+    package: "github.com/letsencrypt/pebble/v2/cmd/pebble",
+    ldflags: "",
+    links: &[],
+    tests: false,
+};
+
 /// Servers that filters of the gateway ask: a provider of logins, two that judge requests, one that changes them.
 const PEERS: &[Program] = &[
     Program {
@@ -237,6 +247,14 @@ pub async fn external_dns() -> Result<PathBuf> {
 /// As [`Programs::ensure`].
 pub async fn h2spec() -> Result<PathBuf> {
     Ok(Programs::of(std::iter::once(&H2SPEC), &mut |_| {}).await?.path(H2SPEC.name))
+}
+
+/// pebble alone.
+///
+/// # Errors
+/// As [`Programs::ensure`].
+pub async fn pebble() -> Result<PathBuf> {
+    Ok(Programs::of(std::iter::once(&PEBBLE), &mut |_| {}).await?.path(PEBBLE.name))
 }
 
 /// The servers that filters of the gateway ask: dex, oauth2-proxy, OPA with its Envoy plugin, a processor of go-control-plane's types.

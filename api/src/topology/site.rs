@@ -51,6 +51,9 @@ pub struct Site {
     /// Members' Services that balancers of others serve, which this replica tells; by `cluster/namespace/name`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub provided: BTreeMap<String, BalancerState>,
+    /// The ACME challenges that it answers, by token.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub challenges: BTreeSet<String>,
     /// What is asked for there of limits that all gateways keep together: limit, key, requests in the last while. The busiest only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<(u64, u64, u32)>,
@@ -111,6 +114,7 @@ impl Site {
             gateways,
             balancers,
             provided,
+            challenges: _,
             asked: _,
             silent,
         } = self;

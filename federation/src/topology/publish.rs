@@ -6,7 +6,7 @@
 //! After a start the hub keeps still until every member that it had Ready has reported, or the time to settle is over: a topology
 //! without their endpoints would take them out of DNS although they are well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -250,7 +250,15 @@ impl Publisher {
         for site in sites.iter().chain([&hub]).filter(|s| !s.relay.is_empty()) {
             // What it serves is nothing to an agent.
             let (gateways, balancers, provided) = (None, BTreeMap::new(), BTreeMap::new());
-            let site = Site { gateways, balancers, provided, asked: Vec::new(), silent: false, ..site.clone() };
+            let site = Site {
+                gateways,
+                balancers,
+                provided,
+                challenges: BTreeSet::new(),
+                asked: Vec::new(),
+                silent: false,
+                ..site.clone()
+            };
             facts.put(format!("{}/{}", key::SITE, site.instance), &site);
         }
         let balancers = balancers::stated(sites);

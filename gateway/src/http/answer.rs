@@ -17,6 +17,7 @@ use super::refusal::Refusal;
 use super::server::Client;
 use super::upload::{FromClient, Upload};
 use super::{behind, headers, mirror};
+use crate::acme;
 use crate::balance::{Looked, Picked, draw, find, spoken};
 use crate::filter::{Filter, Matched};
 use crate::http3;
@@ -150,6 +151,11 @@ async fn serve(
     trace.host.clone_from(&host);
     let address = plane.trusted.client(client.peer.ip(), &head.headers);
     trace.client = Some(address);
+    if !client.tls
+        && let Some(answer) = challenged(plane, &head)
+    {
+        return Ok(answer);
+    }
     let snapshot = plane.snapshots.load_full().ok_or_else(|| Refusal::unavailable("no routes are known yet"))?;
     let policies = plane.policies.load_full().ok_or_else(|| Refusal::unavailable("no policies are known yet"))?;
     let listener = listener(&snapshot, client, &host)?;
@@ -209,6 +215,17 @@ async fn serve(
         }
         Ok(response) => Ok(policy::back(asked.backs, response).await),
     }
+}
+
+/// What a CA that looks is answered, before any route (RFC 8555 §8.3).
+fn challenged(plane: &Plane, head: &Parts) -> Option<Response<Reply>> {
+    if !matches!(head.method, Method::GET | Method::HEAD) || !head.uri.path().starts_with(acme::PATH) {
+        return None;
+    }
+    let mut answer = Response::new(Reply::own(plane.answers.at(head.uri.path())?));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    Some(answer)
 }
 
 /// Filters of the route, backend, forward, and filters back.

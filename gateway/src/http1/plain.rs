@@ -19,6 +19,7 @@ use super::head::{Framing, Head};
 use super::render::{self, After, Asker};
 use super::serve::{Asked, Connection, Next};
 use super::splice::{Pipe, Stopped};
+use crate::acme;
 use crate::balance::draw;
 use crate::http::{
     Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, is_port, listener, passes, told,
@@ -164,6 +165,10 @@ impl Connection {
         let bytes = reader.as_ref()?.buffer.bytes();
         let target = std::str::from_utf8(head.target(bytes)).ok()?;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        // What CAs look for stands before routes.
+        if path.starts_with(acme::PATH) {
+            return None;
+        }
         let fits = path.starts_with('/') && target.len() <= plane.limits.uri_bytes_max && is_target(target);
         if !fits || head.values(bytes, "upgrade").next().is_some() || !name(head, bytes, host) {
             return None;

@@ -1,5 +1,5 @@
-//! Warning Events about what of Ingresses and of the ConfigMaps of ports isn't carried out, and about Services of type LoadBalancer and
-//! Ingresses that are not served as they ask, each once: its name is made of what it says.
+//! Warning Events about what of Ingresses and of the ConfigMaps of ports isn't carried out, about Services of type LoadBalancer and Ingresses
+//! that are not served as they ask, and about certificates that are not issued, each once: its name is made of what it says.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Events {
         whole
     }
 
-    /// Tells what is wrong with Services and Ingresses, where it wasn't yet. Returns whether all of it is told.
+    /// Tells what is wrong with other objects, where it wasn't yet. Returns whether all of it is told.
     pub(super) async fn warn(&mut self, client: &Client, warnings: &[Warning]) -> bool {
         let mut whole = true;
         for Warning { kind, namespace, name, uid, problem } in warnings {

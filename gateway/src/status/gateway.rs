@@ -6,6 +6,7 @@ use kube::ResourceExt as _;
 
 use super::Update;
 use super::condition::{Verdict, merge};
+use crate::acme::{self, Asker};
 use crate::objects::{Kind, Name, name_of};
 use crate::table::{GatewayDraft, Input, ListenerDraft, Mode, Protocol, SetDraft, behind, validation};
 
@@ -70,7 +71,11 @@ fn gateway(draft: &GatewayDraft, input: &Input<'_>) -> GatewayStatus {
         let why = "clients without a certificate that is trusted are let in at some ports";
         verdicts.push(Verdict::new(INSECURE, true, "ConfigurationChanged", why));
     }
-    let ours = |c: &&Condition| !matches!(c.type_.as_str(), INSECURE | "ResolvedRefs");
+    let ordered = certificates(input, Asker::Gateway, &name_of(&*draft.object), acme::asks(&*draft.object));
+    let unknown = ordered.is_err();
+    verdicts.extend(ordered.ok().flatten());
+    let leaves = |kind: &str| kind == acme::CONDITION && !unknown;
+    let ours = |c: &&Condition| !matches!(c.type_.as_str(), INSECURE | "ResolvedRefs") && !leaves(&c.type_);
     let said = |c: &&Condition| ours(c) || verdicts.iter().any(|v| v.kind == c.type_);
     let kept: Vec<Condition> = old.conditions.iter().filter(said).cloned().collect();
     let whole = draft.refused.is_none();
@@ -83,6 +88,14 @@ fn gateway(draft: &GatewayDraft, input: &Input<'_>) -> GatewayStatus {
         conditions: merge(&kept, verdicts, generation, input.now),
         attached_listener_sets: (!draft.sets.is_empty()).then(|| i32::try_from(added).unwrap_or(i32::MAX)),
     }
+}
+
+/// What is said of the certificates that an object has ordered.
+///
+/// # Errors
+/// It is for the replica that orders to say: what was said stays.
+fn certificates(input: &Input<'_>, kind: Asker, name: &Name, asks: bool) -> Result<Option<Verdict>, ()> {
+    if asks { input.certificates.verdict(kind, name) } else { Ok(None) }
 }
 
 /// Whether any port lets clients in without a certificate although others are asked for.
@@ -128,9 +141,13 @@ fn of_set(draft: &GatewayDraft, at: usize, set: &SetDraft, input: &Input<'_>) ->
     let pending = behind_set(draft, set, input);
     let programmed = wait(programmed, pending.as_deref());
     let listener = |l| listener(l, whole, pending.as_deref(), &old.listeners, generation, input);
+    let ordered = certificates(input, Asker::Set, &name_of(&*set.object), acme::asks(&*set.object));
+    let unknown = ordered.is_err();
+    let kept: Vec<Condition> = old.conditions.into_iter().filter(|c| c.type_ != acme::CONDITION || unknown).collect();
+    let verdicts = [accepted, programmed].into_iter().chain(ordered.ok().flatten());
     ListenerSetStatus {
         listeners: draft.listeners_of(Some(at)).map(listener).collect(),
-        conditions: merge(&old.conditions, [accepted, programmed], generation, input.now),
+        conditions: merge(&kept, verdicts, generation, input.now),
     }
 }
 

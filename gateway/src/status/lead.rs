@@ -48,6 +48,11 @@ impl Lead {
         self.until.is_some_and(|until| now < until)
     }
 
+    /// Until when it leads, if it does.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
     /// Gives it up, so that another replica needs not wait.
     pub(crate) async fn give_up(&mut self) {
         if self.until.take().is_none() {

@@ -17,6 +17,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
@@ -24,6 +25,7 @@ use super::lead::{Lead, RENEW_EVERY};
 use super::made::place;
 use super::policies::Told;
 use super::{Made, Statuses, Update};
+use crate::acme::Standing;
 use crate::fleet::Fleet;
 use crate::ingress::Derived;
 use crate::objects::Name;
@@ -40,6 +42,9 @@ pub(crate) struct Sources {
     pub(crate) statuses: watch::Receiver<Statuses>,
     pub(crate) policies: watch::Receiver<Told>,
     pub(crate) ingresses: watch::Receiver<Arc<Derived>>,
+    pub(crate) certificates: watch::Receiver<Standing>,
+    /// Is told until when this replica leads.
+    pub(crate) leading: watch::Sender<Option<Instant>>,
 }
 
 /// Writes whatever is newest until `shutdown`, while this replica leads.
@@ -52,10 +57,12 @@ pub(crate) async fn run(
 ) {
     let mut lead = Lead::new(client.clone(), fleet.lease(), &instance);
     let _ = shutdown.run_until_cancelled(go(&client, &fleet, &mut lead, &mut sources)).await;
+    sources.leading.send_replace(None);
     let _ = tokio::time::timeout(AGAIN_MIN, lead.give_up()).await;
 }
 
-async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, Sources { statuses, policies, ingresses }: &mut Sources) {
+async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, sources: &mut Sources) {
+    let Sources { statuses, policies, ingresses, certificates, leading } = sources;
     let mut told = Events::default();
     let (mut again, mut class_is_there) = (AGAIN_MIN, false);
     let mut made = BTreeMap::new();
@@ -63,8 +70,11 @@ async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, Sources { statuses,
         let newest = statuses.borrow_and_update().clone();
         let of_policies = policies.borrow_and_update().clone();
         let derived = Arc::clone(&ingresses.borrow_and_update());
+        let unissued = certificates.borrow_and_update().warnings.clone();
         let mut whole = true;
-        if lead.holds().await {
+        let leads = lead.holds().await;
+        leading.send_if_modified(|until| std::mem::replace(until, lead.until()) != lead.until());
+        if leads {
             if !class_is_there {
                 class_is_there = make_classes(client, fleet).await;
             }
@@ -85,6 +95,7 @@ async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, Sources { statuses,
             whole &= told.tell(client, &derived).await;
             whole &= told.warn(client, &newest.warnings).await;
             whole &= told.warn(client, &of_policies.warnings).await;
+            whole &= told.warn(client, &unissued).await;
             whole &= make_all(client, &newest.made, &mut made).await;
             whole &= unmake(client, &newest.unmade).await;
         }
@@ -94,6 +105,7 @@ async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, Sources { statuses,
             changed = statuses.changed() => if changed.is_err() { return },
             changed = policies.changed() => if changed.is_err() { return },
             changed = ingresses.changed() => if changed.is_err() { return },
+            Ok(()) = certificates.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }

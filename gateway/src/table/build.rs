@@ -16,6 +16,7 @@ use super::backend::{host_policies, service_policies};
 use super::front::{Targets, strays};
 use super::made::{Made, Touched, parts};
 use super::{GatewayDraft, Slot, Table, entry, policy};
+use crate::acme::{self, Proving, Standing, Wanted};
 use crate::fleet::Fleet;
 use crate::kinds::KINDS;
 use crate::objects::{Name, Objects};
@@ -63,6 +64,9 @@ pub(crate) struct Input<'a> {
     pub(crate) node: Option<&'a str>,
     /// What this replica and those beside it serve.
     pub(crate) fleet: &'a Fleet,
+    /// What became of certificates that were ordered; how their hosts are proven, where any are.
+    pub(crate) certificates: &'a Standing,
+    pub(crate) orders: Option<Proving>,
     pub(crate) now: Timestamp,
 }
 
@@ -94,6 +98,8 @@ pub(crate) struct Built {
     /// Ports beside the shared ones that are to be open, or to be tried again.
     pub(crate) wanted: BTreeSet<Slot>,
     pub(crate) certified: Certified,
+    /// Certificates that are to be ordered.
+    pub(crate) ordered: Vec<Wanted>,
 }
 
 /// When the certificates of listeners end, in seconds since 1970, by the listener's id.
@@ -171,6 +177,7 @@ pub(super) fn finish(input: &Input<'_>, memory: &mut Memory, touched: &Touched, 
         served: made.served.clone(),
         balanced: made.balanced.clone(),
         wanted: made.wanted.clone(),
+        ordered: input.orders.map(|by| acme::wanted(&made.gateways, input, by)).unwrap_or_default(),
     }
 }
 

@@ -83,7 +83,8 @@ impl ListenerDraft {
         self.accepted.status && !hindered
     }
 
-    fn ends_tls(&self) -> bool {
+    /// Whether TLS ends here.
+    pub(crate) fn ends_tls(&self) -> bool {
         self.protocol == Protocol::Tls && self.mode != Mode::Pass
     }
 

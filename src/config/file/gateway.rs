@@ -10,6 +10,7 @@ use atoll_gateway::{ACCESS_FIELDS, Limits, NamespaceLimits, ProviderSettings, Tr
 use atoll_reach::host_and_port;
 use serde::Deserialize;
 
+use super::acme::FileAcme;
 use crate::config::values::{clients, domain, range, yes_or_no};
 use crate::config::{AccessLog, Gateway};
 
@@ -40,6 +41,7 @@ pub(super) struct FileGateway {
     ingress_udp_services: Option<String>,
     handover: Option<PathBuf>,
     seal_key_file: Option<PathBuf>,
+    acme: Option<FileAcme>,
 }
 
 #[derive(Deserialize)]
@@ -141,6 +143,7 @@ impl FileGateway {
             .unwrap_or_default(),
             handover: self.handover,
             seal_key: self.seal_key_file,
+            acme: self.acme.map(FileAcme::check).transpose()?,
         })
     }
 }
@@ -200,7 +203,7 @@ fn class(said: String) -> anyhow::Result<String> {
 }
 
 /// `namespace/name`.
-fn named(key: &str, said: &str, kind: &str) -> anyhow::Result<(String, String)> {
+pub(super) fn named(key: &str, said: &str, kind: &str) -> anyhow::Result<(String, String)> {
     match said.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok((namespace.to_owned(), name.to_owned()))

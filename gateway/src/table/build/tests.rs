@@ -7,6 +7,8 @@ use super::*;
 use crate::fleet::Fleet;
 use crate::table::{ListenerTable, Slot};
 
+mod ordered;
+
 const NOW: &str = "2026-01-01T00:00:00Z";
 
 /// Objects by kind.
@@ -73,6 +75,8 @@ fn built_with(all: &[Value], pool: &[IpNet], derive: impl FnOnce(&mut Objects)) 
         own: &[],
         node: None,
         fleet: &Fleet::default(),
+        certificates: &Standing::nothing(),
+        orders: Some(Proving::Http),
         now: NOW.parse().unwrap(),
     };
     build(&input, &mut Memory::default())

@@ -14,6 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::acme::Standing;
 use crate::fleet::Fleet;
 use crate::objects::{Kept, Objects, name_of};
 use crate::table::build::Ports;
@@ -408,6 +409,8 @@ fn increments_give_what_building_everything_gives() {
                 own: &[],
                 node: None,
                 fleet: &Fleet::default(),
+                certificates: &Standing::nothing(),
+                orders: None,
                 now: "2026-01-01T00:00:00Z".parse().unwrap(),
             };
             increments += usize::from(plan(&input, &mut step_by_step.made, &edits).is_some());
