@@ -221,7 +221,9 @@ async fn start(
     let ordered = config.acme.map(|settings| {
         let follow = acme::follow(client.clone(), Arc::clone(plane), resources.report.clone());
         let end = shutdown.clone();
-        tasks.spawn(async move { drop(end.run_until_cancelled(follow).await) });
+        tasks.spawn(async move {
+            end.run_until_cancelled(follow).await;
+        });
         let (ordered, wanted) = watch::channel(None);
         let proving = settings.proving;
         let acme = Acme {

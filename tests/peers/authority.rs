@@ -16,10 +16,13 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::stage::{Stage, free_port, run};
 use crate::world::{Place, until};
+
+static BUILDING: Mutex<()> = Mutex::const_new(());
 
 /// Validations sleep, nonces are refused, machines are slow.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -53,9 +56,14 @@ impl Authority {
              gatewayRelay: {any}, admin: {any}}}\ngateway: {{classes: [other]}}\n"
         );
         let stage = Stage::at(place, "0", &listen).await?;
+        let pebble = {
+            // Two tests at once would build the same.
+            let _one = BUILDING.lock().await;
+            pebble().await?
+        };
         let mut authority = Self {
             stage,
-            pebble: pebble().await?,
+            pebble,
             told,
             port: free_port()?,
             management: free_port()?,

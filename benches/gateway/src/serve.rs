@@ -33,7 +33,7 @@ pub(crate) async fn serve(hub: &str, http: SocketAddr, https: SocketAddr) -> Res
         client: client(hub)?,
         roots: Arc::new(rustls::RootCertStore::empty()),
         metrics: prometheus::Registry::new(),
-        dir: None,
+        last_good: None,
         access: None,
         started: None,
     };

@@ -81,7 +81,7 @@ impl Stage {
             client: api.client(),
             roots: Arc::new(rustls::RootCertStore::empty()),
             metrics: prometheus::Registry::new(),
-            dir: None,
+            last_good: None,
             access: None,
             started: None,
         };

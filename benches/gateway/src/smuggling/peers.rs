@@ -213,7 +213,7 @@ async fn atoll(
         client: api.client(),
         roots: Arc::new(rustls::RootCertStore::empty()),
         metrics: prometheus::Registry::new(),
-        dir: None,
+        last_good: None,
         access: None,
         started: None,
     };
