@@ -5,8 +5,6 @@
 //! UDP and TCP of a DNS port go together, with a UDP socket for each address of this machine, so that an answer leaves from the address
 //! that was asked, and for each thread that answers. Where the port was not asked for, the next free one is taken and said.
 
-mod routes;
-
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -135,7 +133,7 @@ fn tcp_at(at: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier life in TIME_WAIT are no reason; one that listens still is.
     socket.set_reuse_address(true)?;
-    routes::bind(&socket, at)?;
+    socket.bind(&at.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -150,15 +148,14 @@ fn alone(at: SocketAddr) -> io::Result<UdpSocket> {
 fn udp_at(at: SocketAddr, sockets: usize) -> io::Result<Vec<UdpSocket>> {
     let first = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
     // Alone: this fails when anybody else has the port, whether they would share it or not.
-    routes::bind(&first, at)?;
+    first.bind(&at.into())?;
     let mut all = vec![first];
     for _ in 1..sockets {
         // From now on those of this user may join.
         all[0].set_reuse_port(true)?;
         let more = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
         more.set_reuse_port(true)?;
-        let same = all[0].local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        routes::bind(&more, same)?;
+        more.bind(&all[0].local_addr()?)?;
         all.push(more);
     }
     all.into_iter().map(|socket| socket.set_nonblocking(true).map(|()| socket.into())).collect()

@@ -33,10 +33,7 @@ const BINDING_KEY: &str = "key";
 pub(super) async fn open(acme: &Acme, way: &Way) -> Result<Account, Failure> {
     let (api, name) = (secrets(acme), name(acme));
     let read = api.get_opt(&name).await.map_err(|error| unread(&name, &error))?;
-    let secret = match read {
-        Some(secret) => secret,
-        None => return make(acme, way, &api, &name).await,
-    };
+    let Some(secret) = read else { return make(acme, way, &api, &name).await };
     let credentials = secret.data.as_ref().and_then(|data| data.get(CREDENTIALS));
     let credentials = credentials.and_then(|json| serde_json::from_slice::<AccountCredentials>(&json.0).ok());
     let credentials = credentials.ok_or_else(|| {

@@ -147,7 +147,7 @@ impl Inner {
         let after = answer.headers().get(header::RETRY_AFTER).and_then(|after| after.to_str().ok());
         let seconds = after.and_then(|after| match after.trim().parse() {
             Ok(seconds) => Some(Duration::from_secs(seconds)),
-            Err(_) => httpdate::parse_http_date(after).ok()?.duration_since(std::time::SystemTime::now()).ok(),
+            Err(_) => httpdate::parse_http_date(after).ok()?.duration_since(jiff::Timestamp::now().into()).ok(),
         });
         if let Some(seconds) = seconds {
             let until = Instant::now() + seconds.min(ALONE_MAX);

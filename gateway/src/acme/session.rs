@@ -121,7 +121,7 @@ impl Session {
         let directory = &self.acme.settings.directory;
         let is_over = |record: &&Record| {
             let same = |w: &&Wanted| w.hosts == record.hosts && record.directory == *directory;
-            !by_name.get(&record.secret).is_some_and(|w| same(&w))
+            !by_name.get(&record.secret).is_some_and(same)
         };
         let over: Vec<Name> = self.records.values().filter(is_over).map(|record| record.secret.clone()).collect();
         for secret in &over {
@@ -378,7 +378,8 @@ impl Session {
 fn is_other(held: &Arc<Secret>, known: &Arc<Secret>, unseen: bool) -> bool {
     let version = |secret: &Secret| secret.metadata.resource_version.as_ref().and_then(|v| v.parse::<u64>().ok());
     let is_older = version(held).zip(version(known)).is_some_and(|(held, known)| held < known);
-    !Arc::ptr_eq(held, known) && !(unseen && is_older)
+    let is_to_come = unseen && is_older;
+    !(Arc::ptr_eq(held, known) || is_to_come)
 }
 
 pub(super) fn after(pause: Duration) -> Timestamp {

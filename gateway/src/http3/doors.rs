@@ -110,7 +110,7 @@ impl Doors {
         let place = self.listening.listen.succession();
         let key = place.as_ref().map(|place| place.key());
         if let Some(place) = place {
-            socket = Socket::new(socket, at, place);
+            socket = Socket::succeeding(socket, at, place);
         }
         let (stop, now) = (self.listening.plane.drain.child_token(), CancellationToken::new());
         let (listening, stopped, hurried) = (self.listening.clone(), stop.clone(), now.clone());

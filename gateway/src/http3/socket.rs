@@ -40,7 +40,7 @@ impl std::fmt::Debug for Socket {
 }
 
 impl Socket {
-    pub(super) fn new(inner: Arc<dyn AsyncUdpSocket>, at: SocketAddr, place: Arc<dyn Succession>) -> Arc<Self> {
+    pub(super) fn succeeding(inner: Arc<dyn AsyncUdpSocket>, at: SocketAddr, place: Arc<dyn Succession>) -> Arc<Self> {
         let turns = stream::unfold(place.turn(), |mut turn| async move {
             turn.changed().await.ok()?;
             Some(((), turn))

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use atoll_api::kinds::RoutePolicy;
 use atoll_api::kinds::route_policy::filters::BackendRef;
-use atoll_api::topology::{Site, Topology};
+use atoll_api::topology::{Site, Topology, Version};
 use atoll_wire::follow::{Report, Snapshot as Followed};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher;
@@ -74,6 +74,7 @@ pub(crate) async fn follow(given: Follow, shutdown: CancellationToken) {
         stores: Stores::default(),
         told_at: Instant::now(),
         before: None,
+        saved: None,
         said: Vec::new(),
         derived: Default::default(),
         counted: BTreeMap::new(),
@@ -110,6 +111,8 @@ struct Following {
     told_at: Instant,
     /// Of what the policies in force were made.
     before: Option<Materials>,
+    /// For which hub these are on disk.
+    saved: Option<String>,
     said: Vec<Judged>,
     /// What Ingresses became before, and what they are now.
     derived: [Arc<Derived>; 2],
@@ -215,9 +218,10 @@ impl Following {
         let now = Materials { objects, secrets, backends };
         if self.before.as_ref().is_none_or(|before| !before.are(&now)) {
             self.make(&now);
-            if listed {
-                self.save(&now).await;
-            }
+            self.saved = None;
+        }
+        if listed {
+            self.save(&now).await;
         }
         self.before = Some(now);
         self.given.watches.guarded(derived.generation);
@@ -317,9 +321,17 @@ impl Following {
         self.counted = counted;
     }
 
-    async fn save(&self, materials: &Materials) {
+    /// Keeps them for the hub whose they are, which the first topology says.
+    async fn save(&mut self, materials: &Materials) {
         let Some(kept) = self.given.kept.clone() else { return };
-        let hub = self.given.topology.borrow().topology.settings.hub_id.clone();
-        materials.save(kept, hub).await;
+        let (known, hub) = {
+            let followed = self.given.topology.borrow();
+            let known = followed.heard.is_some() || followed.topology.version != Version::default();
+            (known, followed.topology.settings.hub_id.clone())
+        };
+        if known && self.saved.as_ref() != Some(&hub) {
+            materials.save(kept, hub.clone()).await;
+            self.saved = Some(hub);
+        }
     }
 }

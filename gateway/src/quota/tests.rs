@@ -1,3 +1,5 @@
+//! Routes, expressions and certificates of namespaces that are within their bounds, and over them.
+
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 

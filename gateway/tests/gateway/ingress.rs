@@ -214,7 +214,7 @@ async fn what_an_ingress_names_and_is_not_there_is_told_until_it_is() {
     world.apply(asking).await;
     world.apply(ingress("none", "b.test", "nobody", &[], ROOT)).await;
     let api: Api<Event> = Api::namespaced(world.client.clone(), "shop");
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     for (name, reason, words) in [
         ("web", "Closed", "filter `basic`: secretRef: Secret `users` does not exist"),
         ("web", "InvalidCertificateRef", "a.test at port 443: Secret `shop/lost`: does not exist"),

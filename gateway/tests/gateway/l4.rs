@@ -191,7 +191,7 @@ async fn a_grpc_client_is_told_in_its_own_words() {
                 "filters": [{"filter": "deny", "cidrs": ["0.0.0.0/0"]}]}}))
         .await;
     let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     loop {
         let answer = send(world.http, request("nobody.test", "POST /a.B/C", &grpc, "")).await;
         if (answer.status, answer.header("grpc-status")) == (200, "7") {

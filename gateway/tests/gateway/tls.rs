@@ -157,10 +157,10 @@ async fn agreed(
 #[tokio::test]
 async fn a_listener_speaks_the_versions_and_ciphers_that_its_options_name() {
     let (world, _web) = world().await;
-    let (root, secret) = certificate("web", "*.test");
+    let (root, secret) = certificate("web", "*.tls.test");
     world.apply(secret).await;
     let with = |name: &str, options: Value| {
-        let mut listener = https(name, &format!("{name}.test"), "web");
+        let mut listener = https(name, &format!("{name}.tls.test"), "web");
         listener["tls"]["options"] = options;
         listener
     };
@@ -180,15 +180,15 @@ async fn a_listener_speaks_the_versions_and_ciphers_that_its_options_name() {
         ])
     };
     world.apply(gateway("main", listeners(json!({"atoll.dev/min-version": "1.3"})))).await;
-    until_served(&world, "newest.test", &root).await;
+    until_served(&world, "newest.tls.test", &root).await;
     let (old, new) = (&[&version::TLS12][..], &[&version::TLS13][..]);
-    let said = agreed(&world, "few.test", &root, old).await.unwrap();
+    let said = agreed(&world, "few.tls.test", &root, old).await.unwrap();
     assert_eq!(said, (ProtocolVersion::TLSv1_2, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384));
-    let said = agreed(&world, "few.test", &root, new).await.unwrap();
+    let said = agreed(&world, "few.tls.test", &root, new).await.unwrap();
     assert_eq!(said, (ProtocolVersion::TLSv1_3, CipherSuite::TLS13_AES_128_GCM_SHA256));
-    let refused = agreed(&world, "newest.test", &root, old).await.unwrap_err();
+    let refused = agreed(&world, "newest.tls.test", &root, old).await.unwrap_err();
     assert!(refused.to_string().contains("ProtocolVersion"), "{refused}");
-    for name in ["odd.test", "private.test", "passed.test"] {
+    for name in ["odd.tls.test", "private.tls.test", "passed.tls.test"] {
         assert!(agreed(&world, name, &root, new).await.is_err(), "{name}");
     }
     let said =
@@ -203,8 +203,8 @@ async fn a_listener_speaks_the_versions_and_ciphers_that_its_options_name() {
         assert_eq!((&accepted["status"], &accepted["message"]), (&json!("False"), &json!(why)));
     }
     world.apply(gateway("main", listeners(json!({})))).await;
-    let began = std::time::Instant::now();
-    while agreed(&world, "newest.test", &root, old).await.is_err() {
+    let began = tokio::time::Instant::now();
+    while agreed(&world, "newest.tls.test", &root, old).await.is_err() {
         assert!(began.elapsed().as_secs() < 20, "what is no longer asked for still counts");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
