@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use atoll_api::topology::{BalancerState, ServedGateway, Topology, Version};
+use atoll_api::topology::{BalancerState, ServedGateway, Topology};
 use atoll_wire::follow::{Report, Snapshot as Followed};
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
@@ -100,8 +100,7 @@ impl Builder {
         let mut changes = self.watches.changes();
         let mut save_at = Instant::now();
         let mut unsaved = false;
-        let known = |s: &Followed| s.heard.is_some() || s.topology.version != Version::default();
-        let _ = tokio::time::timeout(FIRST_MAX, self.topology.wait_for(known)).await;
+        let _ = tokio::time::timeout(FIRST_MAX, self.topology.wait_for(Followed::is_known)).await;
         let _ = tokio::time::timeout(FIRST_MAX, self.watches.until_known()).await;
         let mut built = None;
         loop {

@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use atoll_api::ingress::option;
 use atoll_api::kinds::gateway::{
-    BackendObjectReference, BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant,
-    TCPRoute, TLSRoute, UDPRoute,
+    BackendObjectReference, BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, Listener, ListenerSet,
+    ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
 };
 use atoll_api::topology::is_balancer;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use crate::balancer::{self, Balancers};
@@ -37,7 +38,20 @@ pub(crate) type Age = (Option<jiff::Timestamp>, Option<String>, String);
 
 /// The age of an object.
 pub(crate) fn age(object: &impl kube::ResourceExt) -> Age {
-    (object.creation_timestamp().map(|time| time.0), object.namespace(), object.name_any())
+    age_by(object.meta())
+}
+
+/// The age of an object that is known by its metadata.
+pub(crate) fn age_by(meta: &ObjectMeta) -> Age {
+    let name = meta.name.clone().or_else(|| meta.generate_name.clone()).unwrap_or_default();
+    (meta.creation_timestamp.as_ref().map(|time| time.0), meta.namespace.clone(), name)
+}
+
+/// The Secrets that listeners show; `own`: the namespace of the object that they are of.
+pub(crate) fn shown(listeners: &[Listener], own: Option<String>) -> impl Iterator<Item = Name> {
+    let refs = listeners.iter().flat_map(|l| &l.tls).flat_map(|tls| &tls.certificate_refs);
+    let own = own.unwrap_or_default();
+    refs.map(move |r| (r.namespace.clone().unwrap_or_else(|| own.clone()), r.name.clone()))
 }
 
 /// Everything that routes are made of.
@@ -107,17 +121,13 @@ impl Objects {
     }
 
     fn named_secrets(&self) -> BTreeSet<(String, String)> {
-        let own = self.gateways.iter().flat_map(|g| g.spec.listeners.iter().map(move |l| (g.namespace(), l)));
-        let added = self.sets.iter().flat_map(|s| s.spec.listeners.iter().map(move |l| (s.namespace(), l)));
-        let refs = own.chain(added).flat_map(|(namespace, listener)| {
-            listener.tls.iter().flat_map(|tls| &tls.certificate_refs).map(move |r| (namespace.clone(), r))
-        });
+        let own = self.gateways.iter().flat_map(|g| shown(&g.spec.listeners, g.namespace()));
+        let added = self.sets.iter().flat_map(|s| shown(&s.spec.listeners, s.namespace()));
         let clients = self.gateways.iter().filter_map(|g| {
             Some((g.namespace(), g.spec.tls.as_ref()?.backend.as_ref()?.client_certificate_ref.as_ref()?))
         });
-        let all = refs.chain(clients);
-        let all = all.map(|(own, r)| (r.namespace.clone().or(own).unwrap_or_default(), r.name.clone()));
-        all.chain(self.vouching_secrets()).collect()
+        let clients = clients.map(|(own, r)| (r.namespace.clone().or(own).unwrap_or_default(), r.name.clone()));
+        own.chain(added).chain(clients).chain(self.vouching_secrets()).collect()
     }
 
     /// Those that say whom to trust: as clients of a listener, or as backends of an Ingress.

@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use atoll_api::kinds::gateway::{GRPCRouteRule, HTTPRouteRule, Listener, NamedMatch};
+use atoll_api::kinds::gateway::{GRPCRouteRule, HTTPRouteRule, NamedMatch};
 use kube::ResourceExt as _;
 
 use crate::balancer;
 use crate::config::NamespaceLimits;
-use crate::objects::{Age, Edit, Kind, Name, Objects, age};
+use crate::kinds::KINDS;
+use crate::objects::{Age, Edit, Kind, Name, Objects, age, age_by, shown};
 use crate::table::{RouteName, regex_bytes};
 
 /// A regular expression, by the type of a match.
@@ -43,8 +44,8 @@ impl Quota {
     pub(crate) fn derive(&mut self, objects: &mut Objects, edits: &[Edit]) -> Vec<Edit> {
         let is_whole = edits.contains(&Edit::Whole);
         if is_whole {
-            let rows = ROUTES.iter().flat_map(|(kind, ages)| ages(objects).into_iter().map(|(_, name)| (*kind, name)));
-            self.costs = rows.filter_map(|route| Some((cost(objects, &route)?, route))).map(|(c, r)| (r, c)).collect();
+            let costs = routes(objects).filter_map(|route| cost(objects, &route).map(|cost| (route, cost)));
+            self.costs = costs.collect();
         }
         for edit in edits {
             let Edit::Route(kind, name) = edit else { continue };
@@ -57,7 +58,7 @@ impl Quota {
         let before = Arc::clone(&objects.over);
         let certificates =
             if is_whole { certificates(objects, self.limits.certificates) } else { before.certificates.clone() };
-        let now = Over { routes: self.routes(objects), certificates };
+        let now = Over { routes: self.over(objects), certificates };
         if now == *before {
             return Vec::new();
         }
@@ -69,16 +70,15 @@ impl Quota {
     }
 
     /// Which routes are over.
-    fn routes(&self, objects: &Objects) -> BTreeMap<RouteName, Arc<str>> {
-        let NamespaceLimits { routes, regex_bytes, .. } = self.limits;
-        if within(objects.routes_len(), routes) && within(self.costs.values().sum(), regex_bytes) {
+    fn over(&self, objects: &Objects) -> BTreeMap<RouteName, Arc<str>> {
+        let NamespaceLimits { routes: bound, regex_bytes, .. } = self.limits;
+        if within(objects.routes_len(), bound) && within(self.costs.values().sum(), regex_bytes) {
             return BTreeMap::new();
         }
         let mut spaces: BTreeMap<String, Vec<(Age, RouteName)>> = BTreeMap::new();
-        for (kind, ages) in ROUTES {
-            for (age, name) in ages(objects) {
-                spaces.entry(name.0.clone()).or_default().push((age, (*kind, name)));
-            }
+        for route in routes(objects) {
+            let Some(age) = age_of(objects, &route) else { continue };
+            spaces.entry(route.1.0.clone()).or_default().push((age, route));
         }
         let mut over = BTreeMap::new();
         for (namespace, mut all) in spaces {
@@ -86,8 +86,8 @@ impl Quota {
             let (mut count, mut bytes) = (0, 0);
             for (_, route) in all {
                 let cost = self.costs.get(&route).copied().unwrap_or_default();
-                if !within(count + 1, routes) {
-                    over.insert(route, said(&namespace, routes, "routes", "namespaceRoutes"));
+                if !within(count + 1, bound) {
+                    over.insert(route, said(&namespace, bound, "routes", "namespaceRoutes"));
                 } else if cost > 0 && !within(bytes + cost, regex_bytes) {
                     let (kib, what) = (regex_bytes / 1024, "KiB of compiled regular expressions");
                     over.insert(route, said(&namespace, kib, what, "namespaceRegexKiB"));
@@ -112,19 +112,17 @@ fn said(namespace: &str, bound: usize, what: &str, key: &str) -> Arc<str> {
     .into()
 }
 
-/// The kinds that count, and the age and name of each object of them.
-type Ages = fn(&Objects) -> Vec<(Age, Name)>;
-const ROUTES: &[(Kind, Ages)] = &[
-    (Kind::Http, |o| o.routes.names().cloned().zip(o.routes.iter()).map(|(n, r)| (age(&**r), n)).collect()),
-    (Kind::Grpc, |o| o.grpc.names().cloned().zip(o.grpc.iter()).map(|(n, r)| (age(&**r), n)).collect()),
-    (Kind::Tls, |o| o.tls.names().cloned().zip(o.tls.iter()).map(|(n, r)| (age(&**r), n)).collect()),
-    (Kind::Tcp, |o| o.tcp.names().cloned().zip(o.tcp.iter()).map(|(n, r)| (age(&**r), n)).collect()),
-    (Kind::Udp, |o| o.udp.names().cloned().zip(o.udp.iter()).map(|(n, r)| (age(&**r), n)).collect()),
-    (Kind::Ingress, |o| {
-        let live = o.derived.live.keys();
-        live.filter_map(|name| Some((age(&**o.ingresses.at(name)?), name.clone()))).collect()
-    }),
-];
+/// Every route that counts. Services of type LoadBalancer have a bound of their own.
+fn routes(objects: &Objects) -> impl Iterator<Item = RouteName> {
+    let kinds = KINDS.iter().filter(|kind| kind.row != Kind::Service);
+    kinds.flat_map(|kind| (kind.names)(objects).into_iter().map(|name| (kind.row, name)))
+}
+
+/// The age of a route.
+fn age_of(objects: &Objects, (row, name): &RouteName) -> Option<Age> {
+    let kind = KINDS.iter().find(|kind| kind.row == *row)?;
+    Some(age_by((kind.object)(objects, name)?.meta()))
+}
 
 /// What the expressions of a route take compiled, in bytes; nothing where it has none.
 fn cost(objects: &Objects, (kind, name): &RouteName) -> Option<usize> {
@@ -163,17 +161,12 @@ fn named<'a>(all: impl Iterator<Item = &'a NamedMatch>, patterns: &mut Vec<&'a s
 
 /// Secrets that listeners show, of each namespace those that the oldest Gateways name; the others.
 fn certificates(objects: &Objects, bound: usize) -> BTreeMap<Name, Arc<str>> {
-    let shows = |listeners: &[Listener], own: &str| -> Vec<Name> {
-        let refs = listeners.iter().flat_map(|l| &l.tls).flat_map(|tls| &tls.certificate_refs);
-        refs.map(|r| (r.namespace.clone().unwrap_or_else(|| own.to_owned()), r.name.clone())).collect()
-    };
     let mut owners: Vec<(Age, Vec<Name>)> = Vec::new();
     for gateway in objects.gateways.iter().filter(|g| !balancer::is_ours(&***g)) {
-        let own = gateway.namespace().unwrap_or_default();
-        owners.push((age(&**gateway), shows(&gateway.spec.listeners, &own)));
+        owners.push((age(&**gateway), shown(&gateway.spec.listeners, gateway.namespace()).collect()));
     }
     for set in objects.sets.iter() {
-        owners.push((age(&**set), shows(&set.spec.listeners, &set.namespace().unwrap_or_default())));
+        owners.push((age(&**set), shown(&set.spec.listeners, set.namespace()).collect()));
     }
     owners.sort();
     let mut taken: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::facts::Facts;
-use atoll_api::topology::{Site, Topology};
+use atoll_api::topology::{Site, Topology, Version};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether there is any: the hub spoke, or there was a last good one.
+    pub fn is_known(&self) -> bool {
+        self.heard.is_some() || self.topology.version != Version::default()
+    }
+
     /// Whether the hub's view still counts.
     pub fn is_fresh(&self, now: Instant) -> bool {
         self.heard.is_some_and(|at| now.saturating_duration_since(at) <= FRESH)
@@ -231,7 +236,7 @@ impl Follower {
 async fn tell(
     mut client: FeedClient<Channel>,
     mut report: watch::Receiver<Report>,
-    have: Option<atoll_api::topology::Version>,
+    have: Option<Version>,
 ) -> Result<(), Lost> {
     loop {
         let site_report = {

@@ -59,11 +59,14 @@ pub fn decode<'a>(form: &'static str, file: &'a [u8], hub: Option<&str>) -> Resu
     if head["length"] != body.len() || head["sha256"] != sum(body) {
         return Err(Unusable::Damaged);
     }
-    let whose = head["hub"].as_str().unwrap_or_default();
-    if hub.is_some_and(|hub| hub != whose) {
-        return Err(Unusable::Foreign(whose.to_owned()));
-    }
+    of_hub(&head, hub)?;
     Ok((head["about"].take(), body))
+}
+
+/// Whether a file with that head may be of our hub.
+fn of_hub(head: &Value, hub: Option<&str>) -> Result<(), Unusable> {
+    let whose = head["hub"].as_str().unwrap_or_default();
+    if hub.is_some_and(|hub| hub != whose) { Err(Unusable::Foreign(whose.to_owned())) } else { Ok(()) }
 }
 
 /// A write goes on when whoever waited for it has ended; the next one must not meet it.

@@ -2,7 +2,7 @@
 //!
 //! It is made where there is none; one that the CA does not know any more is made anew. Source: RFC 8555 §7.3.
 
-use atoll_api::kinds::{FIELD_MANAGER, MANAGED_BY, SYSTEM_NAMESPACE};
+use atoll_api::kinds::{FIELD_MANAGER, SYSTEM_NAMESPACE};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
@@ -13,13 +13,13 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
+use super::DIRECTORY;
 use super::client::Way;
 use super::failure::Failure;
 use super::leader::Acme;
+use super::object::labels;
 use super::settings::BindingKey;
-use super::{DIRECTORY, LABEL};
 use crate::ingress::mark;
-use crate::table::MANAGER;
 
 /// What the label says of one, and its type.
 const ACCOUNT: &str = "account";
@@ -71,12 +71,11 @@ async fn make(acme: &Acme, way: &Way, api: &Api<Secret>, name: &str) -> Result<A
         other => other,
     })?;
     let json = serde_json::to_vec(&credentials).map_err(|error| Failure::Hub(error.to_string()))?;
-    let labels = [(LABEL, ACCOUNT), (MANAGED_BY, MANAGER)];
     let annotations = [(DIRECTORY, settings.directory.clone()), (CONTACT, settings.contact.join(","))];
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            labels: Some(labels(ACCOUNT, &[])),
             annotations: Some(annotations.map(|(key, value)| (key.to_owned(), value)).into()),
             ..ObjectMeta::default()
         },

@@ -5,18 +5,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use atoll_api::kinds::{FIELD_MANAGER, MANAGED_BY, SYSTEM_NAMESPACE};
+use atoll_api::kinds::{FIELD_MANAGER, SYSTEM_NAMESPACE};
 use atoll_api::topology::{Site, Topology};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::Api;
+use kube::api::PostParams;
 
 use super::failure::Failure;
 use super::leader::Acme;
-use super::{FLEET_LABEL, LABEL, ORDER_LABEL};
+use super::object::labels;
+use super::{FLEET_LABEL, ORDER_LABEL};
 use crate::ingress::mark;
-use crate::table::MANAGER;
 
 /// What the label says of one.
 pub(super) const CHALLENGE: &str = "challenge";
@@ -46,12 +46,11 @@ impl Challenge {
     }
 
     fn object(&self, fleet: &str, order: &str) -> ConfigMap {
-        let labels = [(LABEL, CHALLENGE), (MANAGED_BY, MANAGER), (FLEET_LABEL, fleet), (ORDER_LABEL, order)];
         let data = [("host", &self.host), ("token", &self.token), ("answer", &self.answer)];
         ConfigMap {
             metadata: ObjectMeta {
                 name: Some(format!("acme-challenge-{}", mark(&self.token))),
-                labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+                labels: Some(labels(CHALLENGE, &[(FLEET_LABEL, fleet), (ORDER_LABEL, order)])),
                 ..ObjectMeta::default()
             },
             data: Some(data.map(|(key, value)| (key.to_owned(), value.clone())).into()),
@@ -74,22 +73,6 @@ pub(super) async fn show(acme: &Acme, order: &str, challenges: &[Challenge]) -> 
         }
     }
     Ok(())
-}
-
-/// Takes away the challenges of an order; nothing: those of no order among `open`.
-pub(super) async fn remove(client: &Client, fleet: &str, open: impl Fn(&str) -> bool) {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let labels = format!("{LABEL}={CHALLENGE},{FLEET_LABEL}={fleet}");
-    let all = match api.list(&ListParams::default().labels(&labels)).await {
-        Ok(all) => all,
-        Err(error) => return tracing::debug!(%error, "challenges that are over stay for now"),
-    };
-    for map in all {
-        let is_open = map.labels().get(ORDER_LABEL).is_some_and(|order| open(order));
-        if !is_open && let Err(error) = api.delete(&map.name_any(), &DeleteParams::default()).await {
-            tracing::debug!(%error, challenge = map.name_any(), "a challenge that is over stays for now");
-        }
-    }
 }
 
 /// Waits until every live replica answers these.
@@ -117,7 +100,6 @@ fn silent(acme: &Acme, topology: &Topology, tokens: &BTreeSet<String>) -> BTreeS
     topology.sites.values().map(AsRef::as_ref).filter(lacks).map(|site| site.instance.clone()).collect()
 }
 
-/// The same object, whoever writes it.
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use atoll_api::kinds::{FIELD_MANAGER, MANAGED_BY, SYSTEM_NAMESPACE};
+use atoll_api::kinds::{FIELD_MANAGER, SYSTEM_NAMESPACE};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -15,10 +15,10 @@ use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::object::labels;
 use super::{FLEET_LABEL, LABEL};
 use crate::ingress::mark;
 use crate::objects::Name;
-use crate::table::MANAGER;
 
 /// What the label says of one, and its type.
 const ORDER: &str = "order";
@@ -87,11 +87,10 @@ impl Ledger {
         let state = serde_json::to_vec(record).map_err(|error| Failure::Hub(format!("Secret `{at}`: {error}")))?;
         let mut data = BTreeMap::from([(STATE.to_owned(), ByteString(state))]);
         data.extend(record.key.as_ref().map(|key| (KEY.to_owned(), ByteString(key.clone().into_bytes()))));
-        let labels = [(LABEL, ORDER), (MANAGED_BY, MANAGER), (FLEET_LABEL, self.fleet.as_str())];
         let secret = Secret {
             metadata: ObjectMeta {
                 name: Some(at.clone()),
-                labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+                labels: Some(labels(ORDER, &[(FLEET_LABEL, &self.fleet)])),
                 ..ObjectMeta::default()
             },
             type_: Some(TYPE.to_owned()),

@@ -22,6 +22,7 @@ mod failure;
 mod key;
 mod leader;
 mod ledger;
+mod object;
 mod order;
 mod record;
 mod renewals;

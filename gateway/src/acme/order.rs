@@ -11,12 +11,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_api::kinds::DNSEndpoint;
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeStatus, ChallengeType, Identifier,
     NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 use super::challenge::{self, Challenge};
 use super::due::{Due, Facts, due};
@@ -24,6 +25,7 @@ use super::failure::{Failure, told};
 use super::key;
 use super::leader::Acme;
 use super::ledger::{Ledger, Record, name};
+use super::object;
 use super::record::{self, Proof};
 use super::secret;
 use super::settings::Proving;
@@ -171,8 +173,8 @@ impl Ordering {
 pub(super) async fn clear(acme: &Acme, open: impl Fn(&str) -> bool) {
     let lease = acme.fleet.lease();
     match acme.settings.proving {
-        Proving::Http => challenge::remove(&acme.client, &lease, open).await,
-        Proving::Dns(_) => record::remove(&acme.client, &lease, open).await,
+        Proving::Http => object::remove::<ConfigMap>(&acme.client, challenge::CHALLENGE, &lease, open).await,
+        Proving::Dns(_) => object::remove::<DNSEndpoint>(&acme.client, record::RECORD, &lease, open).await,
     }
 }
 

@@ -5,23 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
-use atoll_api::kinds::{DNSEndpoint, DNSEndpointSpec, DnsEndpointRecord, FIELD_MANAGER, MANAGED_BY, SYSTEM_NAMESPACE};
+use atoll_api::kinds::{DNSEndpoint, DNSEndpointSpec, DnsEndpointRecord, FIELD_MANAGER, SYSTEM_NAMESPACE};
 use atoll_api::topology::Topology;
 use atoll_reach::host_and_port;
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::failure::Failure;
 use super::leader::Acme;
-use super::{FLEET_LABEL, LABEL, ORDER_LABEL};
-use crate::table::MANAGER;
+use super::object::labels;
+use super::{FLEET_LABEL, ORDER_LABEL};
 
 /// What the label says of one.
-const RECORD: &str = "record";
+pub(super) const RECORD: &str = "record";
 /// So short-lived is what a resolver may keep.
 const TTL: i64 = 1;
 /// So long is waited until every DNS server gives it, and so long for one that can't be asked.
@@ -58,8 +58,7 @@ fn object(proofs: &[Proof], fleet: &str, order: &str) -> DNSEndpoint {
         ..DnsEndpointRecord::default()
     });
     let mut object = DNSEndpoint::new(order, DNSEndpointSpec { endpoints: records.collect() });
-    let labels = [(LABEL, RECORD), (MANAGED_BY, MANAGER), (FLEET_LABEL, fleet), (ORDER_LABEL, order)];
-    object.metadata.labels = Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    object.metadata.labels = Some(labels(RECORD, &[(FLEET_LABEL, fleet), (ORDER_LABEL, order)]));
     object
 }
 
@@ -77,21 +76,6 @@ pub(super) async fn show(acme: &Acme, order: &str, proofs: &[Proof]) -> Result<(
                 .to_owned(),
         )),
         Err(error) => Err(Failure::hub(&format!("DNSEndpoint `{SYSTEM_NAMESPACE}/{order}`"), &error)),
-    }
-}
-
-/// Takes away the records of orders that are not open.
-pub(super) async fn remove(client: &Client, fleet: &str, open: impl Fn(&str) -> bool) {
-    let api: Api<DNSEndpoint> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let labels = format!("{LABEL}={RECORD},{FLEET_LABEL}={fleet}");
-    // Where there is no such kind there is nothing to take away.
-    let Ok(all) = api.list(&ListParams::default().labels(&labels)).await else { return };
-    for record in all {
-        if !open(&record.name_any())
-            && let Err(error) = api.delete(&record.name_any(), &DeleteParams::default()).await
-        {
-            tracing::debug!(%error, record = record.name_any(), "a record that is over stays for now");
-        }
     }
 }
 

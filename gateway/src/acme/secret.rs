@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use atoll_api::kinds::{FIELD_MANAGER, MANAGED_BY};
+use atoll_api::kinds::FIELD_MANAGER;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -10,9 +10,9 @@ use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt as _};
 
 use super::failure::Failure;
+use super::object::labels;
 use super::{DIRECTORY, LABEL};
 use crate::objects::Name;
-use crate::table::MANAGER;
 
 /// What the label says of one.
 const CERTIFICATE: &str = "certificate";
@@ -72,12 +72,11 @@ pub(super) async fn write(
 }
 
 fn fresh(name: &Name, directory: &str, data: BTreeMap<String, ByteString>) -> Secret {
-    let labels = [(LABEL, CERTIFICATE), (MANAGED_BY, MANAGER)];
     Secret {
         metadata: ObjectMeta {
             namespace: Some(name.0.clone()),
             name: Some(name.1.clone()),
-            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            labels: Some(labels(CERTIFICATE, &[])),
             annotations: Some([(DIRECTORY.to_owned(), directory.to_owned())].into()),
             ..ObjectMeta::default()
         },

@@ -4,13 +4,12 @@
 //! In: what was wanted, the answer or why there is none. Out: statuses, written where they say something else, and Events, each once. Nothing is said
 //! to be served that the balancer has not taken.
 
-mod event;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use atoll_api::kinds::gateway::{GatewayClassStatus, RouteParentStatus, RouteStatus};
+use atoll_api::kinds::gateway::{GATEWAY_GROUP, GatewayClassStatus, RouteParentStatus, RouteStatus};
 use atoll_api::kinds::{Condition, FIELD_MANAGER};
 use atoll_api::provider::{Answer, Owner, PROVIDER_CONTROLLER, Refused};
 use atoll_api::topology::BalancerState;
@@ -24,7 +23,7 @@ use serde_json::{Value, json};
 use super::wanted::{Wanted, owner};
 use crate::kinds::KINDS;
 use crate::objects::{Name, Objects};
-use crate::status::{RouteObject, Verdict, replace};
+use crate::status::{About, RouteObject, Verdict, event, replace};
 
 /// Events are remembered up to so many; then they may be told again.
 const TOLD_MAX: usize = 4096;
@@ -175,11 +174,19 @@ impl Said {
             }
             let api: Api<Event> = Api::namespaced(self.client.clone(), &one.owner.namespace);
             // One that can't be written is no reason for anything.
-            if let Err(error) = api.create(&PostParams::default(), &event::refused(&one.owner, &said)).await {
+            if let Err(error) = api.create(&PostParams::default(), &refusal(&one.owner, &said)).await {
                 tracing::debug!(owner = %one.owner, %error, "no event written");
             }
         }
     }
+}
+
+/// The Event that says what of an object a balancer of others does not do; told again in another life.
+fn refusal(owner: &Owner, said: &str) -> Event {
+    let version = if owner.kind == "Service" { "v1".to_owned() } else { format!("{GATEWAY_GROUP}/v1") };
+    let kind = (version.as_str(), owner.kind.as_str());
+    let about = About { kind, namespace: &owner.namespace, name: &owner.name, uid: None };
+    event(PROVIDER_CONTROLLER, &about, verdicts::REFUSED, said, &format!("{owner} {said} {:?}", Timestamp::now()))
 }
 
 /// What is stated of members' Services, by `cluster/namespace/name`; nothing while the balancer is not told.

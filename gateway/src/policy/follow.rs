@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use atoll_api::kinds::RoutePolicy;
 use atoll_api::kinds::route_policy::filters::BackendRef;
-use atoll_api::topology::{Site, Topology, Version};
+use atoll_api::topology::{Site, Topology};
 use atoll_wire::follow::{Report, Snapshot as Followed};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher;
@@ -326,8 +326,7 @@ impl Following {
         let Some(kept) = self.given.kept.clone() else { return };
         let (known, hub) = {
             let followed = self.given.topology.borrow();
-            let known = followed.heard.is_some() || followed.topology.version != Version::default();
-            (known, followed.topology.settings.hub_id.clone())
+            (followed.is_known(), followed.topology.settings.hub_id.clone())
         };
         if known && self.saved.as_ref() != Some(&hub) {
             materials.save(kept, hub.clone()).await;

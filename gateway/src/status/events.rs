@@ -63,7 +63,7 @@ impl Events {
         }
         let api: Api<Event> = Api::namespaced(client.clone(), about.namespace);
         let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match api.create(&parameters, &event(about, reason, said)).await {
+        match api.create(&parameters, &event(GATEWAY_CONTROLLER, about, reason, said, said)).await {
             Ok(_) => drop(self.0.insert(key)),
             // It was told before, or may not be.
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => drop(self.0.insert(key)),
@@ -77,17 +77,18 @@ impl Events {
 }
 
 /// What an Event is about.
-struct About<'a> {
+pub(crate) struct About<'a> {
     /// Its version and kind.
-    kind: (&'static str, &'static str),
-    namespace: &'a str,
-    name: &'a str,
-    uid: Option<String>,
+    pub(crate) kind: (&'a str, &'a str),
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) uid: Option<String>,
 }
 
-fn event(about: &About<'_>, reason: &str, said: &str) -> Event {
+/// A Warning Event of a controller. `key`: what says the same has the same name.
+pub(crate) fn event(by: &str, about: &About<'_>, reason: &str, said: &str, key: &str) -> Event {
     let About { kind, namespace, name, uid } = about;
-    let hash = mark(&format!("{uid:?} {said}"));
+    let hash = mark(&format!("{uid:?} {key}"));
     let now = Time(jiff::Timestamp::now());
     let message = said.chars().take(MESSAGE_MAX).collect();
     Event {
@@ -107,7 +108,7 @@ fn event(about: &About<'_>, reason: &str, said: &str) -> Event {
         type_: Some("Warning".to_owned()),
         reason: Some(reason.to_owned()),
         message: Some(message),
-        source: Some(EventSource { component: Some(GATEWAY_CONTROLLER.to_owned()), host: None }),
+        source: Some(EventSource { component: Some(by.to_owned()), host: None }),
         first_timestamp: Some(now.clone()),
         last_timestamp: Some(now),
         count: Some(1),

@@ -33,6 +33,7 @@ pub(crate) use balancers::{Warning, state as balancer_state};
 pub(crate) use condition::Verdict;
 use condition::merge;
 pub(crate) use condition::replace;
+pub(crate) use events::{About, event};
 pub(crate) use ingress::KIND as INGRESS;
 pub(crate) use made::Made;
 pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};

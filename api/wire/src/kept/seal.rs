@@ -8,7 +8,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, MAX_TAG_LEN, NONCE_LEN, Nonce, Randomize
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use serde_json::{Value, json};
 
-use super::Unusable;
+use super::{Unusable, of_hub};
 
 const SALT: &[u8] = b"atoll.dev last good files 1";
 
@@ -68,10 +68,7 @@ impl Seal {
         if head["form"] != form {
             return Err(Unusable::Form(form));
         }
-        let whose = head["hub"].as_str().unwrap_or_default();
-        if hub.is_some_and(|hub| hub != whose) {
-            return Err(Unusable::Foreign(whose.to_owned()));
-        }
+        of_hub(&head, hub)?;
         if head["key"] != self.id.as_str() {
             return Err(Unusable::Sealed);
         }
