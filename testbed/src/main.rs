@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use atoll_testbed::conformance::{self, Conformance};
-use atoll_testbed::programs::Programs;
+use atoll_testbed::programs::{Built, Programs};
 use atoll_testbed::proxy::{Link, Protocol, Proxy};
 use atoll_testbed::settle::Settle;
 use atoll_testbed::{MemberSpec, Options, Target, Testbed, packages};
@@ -36,7 +36,11 @@ enum Output {
 #[derive(Subcommand)]
 enum Verb {
     /// Install the packages and build the programs that lack, and print the time of each and where they are.
-    Build,
+    Build {
+        /// Also what single tests need: ExternalDNS, h2spec, pebble, the servers that filters of the gateway ask.
+        #[arg(long)]
+        all: bool,
+    },
     /// Bring the clusters up and wait until all is ready.
     Up {
         /// Members, each `NAME[:cpu=2000][:memory=4096][:pods=60][:routed=false][:overlaps=OTHER][:registry=docker2|distribution3][:password=true]`.
@@ -154,7 +158,7 @@ fn line(error: &anyhow::Error) -> String {
 
 async fn run(cli: Cli) -> Result<()> {
     match cli.verb {
-        Verb::Build => build().await,
+        Verb::Build { all } => build(all).await,
         Verb::Up { members, no_hub, no_lab, keep } => {
             let members = MemberSpec::parse_list(&members)?;
             up(Options { members, hub: !no_hub, lab: !no_lab, keep }).await
@@ -229,15 +233,18 @@ async fn settle(settle: &Settle) -> Result<()> {
     Ok(())
 }
 
-async fn build() -> Result<()> {
+async fn build(all: bool) -> Result<()> {
     let started = Instant::now();
     packages::ensure().await?;
     println!("{:<12} {:>6.1} s", "packages", started.elapsed().as_secs_f32());
-    let programs = Programs::conformance(|built| {
+    let each = |built: &Built| {
         let how = if built.cached { "cached" } else { "built" };
         println!("{:<12} {:>6.1} s  {how}", built.name, built.took.as_secs_f32());
-    })
-    .await?;
+    };
+    let programs = Programs::conformance(each).await?;
+    if all {
+        Programs::of_single_tests(each).await?;
+    }
     println!("{:<12} {:>6.1} s", "all", started.elapsed().as_secs_f32());
     println!("{:<12} {}", "programs", programs.path("").display());
     Ok(())

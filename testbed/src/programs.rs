@@ -30,6 +30,8 @@ pub struct Program {
     pub links: &'static [&'static str],
     /// Whether it is the package's tests, as one program.
     pub tests: bool,
+    /// Whether it is compiled without optimising, which takes two thirds of the time: for what is neither measured nor does much.
+    pub plain: bool,
 }
 
 /// Every program, the longest build first.
@@ -42,6 +44,7 @@ pub const PROGRAMS: &[Program] = &[
         ldflags: "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34",
         links: &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"],
         tests: false,
+        plain: false,
     },
     Program {
         name: "consul",
@@ -50,6 +53,7 @@ pub const PROGRAMS: &[Program] = &[
         ldflags: "",
         links: &[],
         tests: false,
+        plain: true,
     },
     Program {
         name: "coredns",
@@ -58,6 +62,7 @@ pub const PROGRAMS: &[Program] = &[
         ldflags: "",
         links: &[],
         tests: false,
+        plain: false,
     },
     Program {
         name: "helm",
@@ -66,6 +71,7 @@ pub const PROGRAMS: &[Program] = &[
         ldflags: "",
         links: &[],
         tests: false,
+        plain: true,
     },
     Program {
         name: "registry",
@@ -74,14 +80,23 @@ pub const PROGRAMS: &[Program] = &[
         ldflags: "",
         links: &[],
         tests: false,
+        plain: false,
     },
-    Program { name: "echo", module: "echo", package: ".", ldflags: "", links: &[], tests: false },
-    Program { name: "pause", module: "echo", package: "./pause", ldflags: "", links: &[], tests: false },
+    Program { name: "echo", module: "echo", package: ".", ldflags: "", links: &[], tests: false, plain: false },
+    Program { name: "pause", module: "echo", package: "./pause", ldflags: "", links: &[], tests: false, plain: false },
 ];
 
 /// What the Gateway API's conformance suite needs beside them.
 pub const CONFORMANCE: &[Program] = &[
-    Program { name: "conformance", module: "conformance", package: ".", ldflags: "", links: &[], tests: true },
+    Program {
+        name: "conformance",
+        module: "conformance",
+        package: ".",
+        ldflags: "",
+        links: &[],
+        tests: true,
+        plain: true,
+    },
     Program {
         name: "echo-basic",
         module: "conformance",
@@ -89,6 +104,7 @@ pub const CONFORMANCE: &[Program] = &[
         ldflags: "",
         links: &[],
         tests: false,
+        plain: true,
     },
 ];
 
@@ -100,6 +116,7 @@ const EXTERNAL_DNS: Program = Program {
     ldflags: "",
     links: &[],
     tests: false,
+    plain: true,
 };
 
 /// The one that says whether a server speaks HTTP/2 as RFC 7540 has it.
@@ -110,6 +127,7 @@ const H2SPEC: Program = Program {
     ldflags: "",
     links: &[],
     tests: false,
+    plain: true,
 };
 
 /// The CA that the gateway orders certificates from.
@@ -120,6 +138,7 @@ const PEBBLE: Program = Program {
     ldflags: "",
     links: &[],
     tests: false,
+    plain: true,
 };
 
 /// Servers that filters of the gateway ask: a provider of logins, two that judge requests, one that changes them.
@@ -131,6 +150,7 @@ const PEERS: &[Program] = &[
         ldflags: "",
         links: &[],
         tests: false,
+        plain: true,
     },
     Program {
         name: "oauth2-proxy",
@@ -139,9 +159,18 @@ const PEERS: &[Program] = &[
         ldflags: "",
         links: &[],
         tests: false,
+        plain: true,
     },
-    Program { name: "dex", module: "dex", package: ".", ldflags: "", links: &[], tests: false },
-    Program { name: "processor", module: "processor", package: ".", ldflags: "", links: &[], tests: false },
+    Program { name: "dex", module: "dex", package: ".", ldflags: "", links: &[], tests: false, plain: true },
+    Program {
+        name: "processor",
+        module: "processor",
+        package: ".",
+        ldflags: "",
+        links: &[],
+        tests: false,
+        plain: true,
+    },
 ];
 
 /// The oldest Go that builds all of it.
@@ -187,6 +216,17 @@ impl Programs {
     /// As [`Programs::ensure`].
     pub async fn conformance(mut each: impl FnMut(&Built)) -> Result<Self> {
         Self::of(PROGRAMS.iter().chain(CONFORMANCE), &mut each).await
+    }
+
+    /// Finds or builds what single tests need beside them: each has a set of its own, by [`external_dns`], [`h2spec`], [`pebble`], [`peers`].
+    ///
+    /// # Errors
+    /// As [`Programs::ensure`].
+    pub async fn of_single_tests(mut each: impl FnMut(&Built)) -> Result<()> {
+        for set in [PEERS, &[EXTERNAL_DNS], &[H2SPEC], &[PEBBLE]] {
+            Self::of(set.iter(), &mut each).await?;
+        }
+        Ok(())
     }
 
     async fn of<'p>(programs: impl Iterator<Item = &'p Program>, each: &mut impl FnMut(&Built)) -> Result<Self> {
@@ -276,7 +316,7 @@ fn cache_dir() -> Result<PathBuf> {
 /// The hash of everything that decides what a program is.
 fn key(sources: &Path, program: &Program) -> Result<String> {
     let mut hash = Sha256::new();
-    hash.update(format!("{}\n{}\n{FLAGS:?}\n", program.package, program.ldflags));
+    hash.update(format!("{}\n{}\n{:?}\n", program.package, program.ldflags, flags(program)));
     let module = sources.join(program.module);
     let mut files: Vec<PathBuf> = Vec::new();
     let mut folders = vec![module];
@@ -293,7 +333,11 @@ fn key(sources: &Path, program: &Program) -> Result<String> {
     Ok(hex::encode(hash.finalize())[..16].to_owned())
 }
 
-const FLAGS: [&str; 2] = ["-trimpath", "-buildvcs=false"];
+/// What every compilation of a program's packages is told.
+fn flags(program: &Program) -> Vec<&'static str> {
+    let always = ["-trimpath", "-buildvcs=false"];
+    always.into_iter().chain(program.plain.then_some("-gcflags=all=-N -l")).collect()
+}
 
 /// Whether the file is there as it was built: length and time of change as noted beside it (half a gigabyte is too
 /// much to hash at every start).
@@ -313,7 +357,12 @@ async fn build(go: &Path, sources: &Path, program: &Program, file: &Path) -> Res
     let unfinished = file.with_extension(format!("{}.new", std::process::id()));
     let mut command = Command::new(go);
     let verb: &[&str] = if program.tests { &["test", "-c"] } else { &["build"] };
-    command.args(verb).args(FLAGS).arg(format!("-ldflags=-s -w {}", program.ldflags)).arg("-o").arg(&unfinished);
+    command
+        .args(verb)
+        .args(flags(program))
+        .arg(format!("-ldflags=-s -w {}", program.ldflags))
+        .arg("-o")
+        .arg(&unfinished);
     command.arg(program.package).current_dir(sources.join(program.module)).kill_on_drop(true);
     // Static, so that the same file runs on the machine and as a pod; the sums in go.sum are the only ones that count.
     command.env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly").env("GOTOOLCHAIN", "local");

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::frames::{CONTINUATION, HEADERS, Peer, SETTINGS, asks, field_list, frame, headers};
 use crate::stage::{LONG, SHORT, Stage};
@@ -57,20 +60,34 @@ async fn a_head_of_http2_that_does_not_end_ends_its_connection() {
 #[tokio::test]
 async fn a_body_that_comes_octet_by_octet_holds_one_request_and_no_more() {
     let stage = Stage::set("200 bodies an octet at a time", "127.34.32.1").await;
-    let mut held = Vec::new();
+    // Each goes on by itself and many times within the bound, so that a busy machine doesn't go over it.
+    let (stop, at) = (CancellationToken::new(), stage.world.http);
+    let (said, mut heard) = mpsc::unbounded_channel();
+    let mut clients = JoinSet::new();
     for _ in 0..200 {
-        let mut stream = TcpStream::connect(stage.world.http).await.unwrap();
-        stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n").await.unwrap();
-        held.push(stream);
+        let (stop, said) = (stop.clone(), said.clone());
+        clients.spawn(async move {
+            let mut stream = TcpStream::connect(at).await.unwrap();
+            stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n").await.unwrap();
+            for octet in 0.. {
+                if octet == 40 {
+                    said.send(()).unwrap();
+                }
+                if timeout(SHORT / 20, stop.cancelled()).await.is_ok() {
+                    break;
+                }
+                let _ = stream.write_all(b"x").await;
+            }
+            stream
+        });
     }
-    for _ in 0..4 {
-        sleep(SHORT / 2).await;
-        for stream in &mut held {
-            let _ = stream.write_all(b"x").await;
-        }
+    for _ in 0..200 {
+        heard.recv().await.unwrap();
     }
-    stage.holds("none cut while they go on", KIB_MAX).await;
     assert_eq!(stage.world.cut("body"), 0);
+    stage.holds("none cut while they go on", KIB_MAX).await;
+    stop.cancel();
+    let _held = clients.join_all().await;
     stage.world.until_cut("body", 200).await;
 }
 
