@@ -1,7 +1,8 @@
 //! QUIC's packets among gateways that follow one another: each hands back what is of connections of the one before, over a Unix socket of the two.
 //!
 //! In: a pair of datagram sockets that the next process makes and whose other end goes with `ready`. Out: [`Succession`]. A packet that finds no room
-//! is lost, as any may be. Form of a datagram: a line of JSON, then the octets.
+//! is lost, as any may be. Form of a datagram: a line of JSON, then the octets. One that has drained before the one before it has stays, and passes on
+//! what is of that one's connections: however quickly processes follow one another, each connection is heard by its own.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,15 +10,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use atoll_reach::{Packet, Succession};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixDatagram;
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Packets that wait for one port.
 const WAITING_MAX: usize = 256;
+/// Between two looks whether the process before is there still.
+const LOOK: Duration = Duration::from_millis(250);
 /// What is read at once from a UDP socket, and its head.
 const DATAGRAM_BYTES_MAX: usize = 66 * 1024;
 
@@ -68,26 +73,57 @@ impl Packets {
         std::iter::once(self.key).chain(Succession::before(self)).collect()
     }
 
-    /// Takes what the next process hands back, until `end`.
+    /// Takes what the next process hands back, until `end`; then passes it on to the process before, until that has ended as well.
     pub(super) async fn receive(&self, pipe: OwnedFd, end: CancellationToken) {
         let taking = async {
             let pipe = UnixDatagram::from_std(pipe.into())?;
-            self.take(&pipe).await
+            if let Some(broken) = end.run_until_cancelled(self.take(&pipe, true)).await {
+                return broken;
+            }
+            tokio::select! {
+                broken = self.take(&pipe, false) => broken,
+                () = self.until_first() => Ok(()),
+            }
         };
-        if let Some(Err(error)) = end.run_until_cancelled(taking).await {
+        if let Err(error) = taking.await {
             tracing::debug!(%error, "handover: the next gateway hands no packets back any more");
         }
     }
 
-    async fn take(&self, pipe: &UnixDatagram) -> io::Result<()> {
+    /// `serves`: whether ports of this process may have connections still.
+    async fn take(&self, pipe: &UnixDatagram, serves: bool) -> io::Result<()> {
         let mut octets = vec![0; DATAGRAM_BYTES_MAX];
         loop {
             let length = pipe.recv(&mut octets).await?;
             let Some(packet) = decode(&octets[..length]) else { continue };
             // Whose it is the port looks again: it hands on what is not its own.
-            let door = self.doors().get(&packet.at).cloned();
-            if let Some(door) = door {
-                let _ = door.try_send(packet);
+            let door = self.doors().get(&packet.at).filter(|door| serves && !door.is_closed()).cloned();
+            match door {
+                Some(door) => drop(door.try_send(packet)),
+                None => drop(self.hand_back(&packet)),
+            }
+        }
+    }
+
+    /// Until there is no process before this one.
+    async fn until_first(&self) {
+        // A datagram of nothing is nobody's; that it can't be sent says that nobody is there.
+        while self.send_back(&[]) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Sends to the process before, if there is one.
+    fn send_back(&self, datagram: &[u8]) -> bool {
+        let Some(before) = self.before.get().filter(|before| !before.gone.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        match before.pipe.try_send(datagram) {
+            Ok(_) => true,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => true,
+            Err(_) => {
+                before.gone.store(true, Ordering::Relaxed);
+                false
             }
         }
     }
@@ -112,17 +148,7 @@ impl Succession for Packets {
     }
 
     fn hand_back(&self, packet: &Packet) -> bool {
-        let Some(before) = self.before.get().filter(|before| !before.gone.load(Ordering::Relaxed)) else {
-            return false;
-        };
-        match before.pipe.try_send(&encode(packet)) {
-            Ok(_) => true,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => true,
-            Err(_) => {
-                before.gone.store(true, Ordering::Relaxed);
-                false
-            }
-        }
+        self.send_back(&encode(packet))
     }
 
     fn handed(&self, at: SocketAddr) -> mpsc::Receiver<Packet> {
@@ -197,5 +223,30 @@ mod tests {
         receiving.await.unwrap();
         assert!(!new.hand_back(&packet(b"three")), "it is gone");
         assert!(Succession::before(&new).is_empty());
+    }
+    #[tokio::test]
+    async fn one_that_has_drained_passes_on_until_the_process_before_it_has_ended() {
+        let place = || Arc::new(Packets::new(watch::Sender::new(true)));
+        let (first, second, third) = (place(), place(), place());
+        let receive = |of: &Arc<Packets>, pipe| {
+            let (of, end) = (Arc::clone(of), CancellationToken::new());
+            (end.clone(), tokio::spawn(async move { of.receive(pipe, end).await }))
+        };
+        let (mut door, own) = (first.handed(packet(b"").at), second.handed(packet(b"").at));
+        let (first_ends, first_receives) = receive(&first, second.follow(first.keys()).unwrap());
+        let (second_ends, second_receives) = receive(&second, third.follow(second.keys()).unwrap());
+        assert_eq!(third.keys(), [third.key(), second.key(), first.key()]);
+        drop(own);
+        second_ends.cancel();
+        for octets in [&b"one"[..], b"two"] {
+            assert!(third.hand_back(&packet(octets)));
+            let got = timeout(Duration::from_secs(5), door.recv()).await.unwrap().unwrap();
+            assert_eq!(got, packet(octets));
+        }
+        assert!(!second_receives.is_finished(), "it stays for the first one's connections");
+        first_ends.cancel();
+        timeout(Duration::from_secs(5), first_receives).await.unwrap().unwrap();
+        timeout(Duration::from_secs(5), second_receives).await.unwrap().unwrap();
+        assert!(!third.hand_back(&packet(b"three")), "all are gone");
     }
 }
