@@ -31,8 +31,8 @@ pub const MEMBER: &str = "conformance";
 pub const PROFILES: &str =
     "GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP,GATEWAY-EXPERIMENTAL,GATEWAY-SERVICEIMPORT";
 
-/// Twenty of the suite's own tests and two of ours, for every day.
-pub const SMOKE: [&str; 22] = [
+/// Twenty of the suite's own tests and four of ours, for every day.
+pub const SMOKE: [&str; 24] = [
     "BackendTLSPolicy",
     "GRPCExactMethodMatching",
     "GRPCRouteHeaderMatching",
@@ -43,11 +43,13 @@ pub const SMOKE: [&str; 22] = [
     "GatewayStaticAddresses",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteCORS",
+    "HTTPRouteExternalAuthHTTP",
     "HTTPRouteHTTPSListener",
     "HTTPRouteMatching",
     "HTTPRouteRedirectPath",
     "HTTPRouteRequestMirror",
     "HTTPRouteRetry",
+    "HTTPRouteSessionPersistence",
     "ListenerSetHTTPRouting",
     "ServiceImportSetWideEndpoints",
     "ServiceImportServiceStaysLocal",

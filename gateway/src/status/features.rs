@@ -6,6 +6,8 @@ const FEATURES: &[&str] = &[
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",
+    "GRPCRouteSessionPersistence",
+    "GRPCRouteSessionPersistenceHeader",
     "Gateway",
     "GatewayAddressEmpty",
     "GatewayBackendClientCertificate",
@@ -26,6 +28,10 @@ const FEATURES: &[&str] = &[
     "HTTPRouteBackendTimeout",
     "HTTPRouteCORS",
     "HTTPRouteDestinationPortMatching",
+    "HTTPRouteExternalAuth",
+    "HTTPRouteExternalAuthForwardBody",
+    "HTTPRouteExternalAuthGRPC",
+    "HTTPRouteExternalAuthHTTP",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
     "HTTPRouteNamedRouteRule",
@@ -43,6 +49,8 @@ const FEATURES: &[&str] = &[
     "HTTPRouteRetryBackendTimeout",
     "HTTPRouteRetryConnectionError",
     "HTTPRouteSchemeRedirect",
+    "HTTPRouteSessionPersistence",
+    "HTTPRouteSessionPersistenceCookieLifetimeTypePermanent",
     "ListenerSet",
     "ReferenceGrant",
     "TCPRoute",
@@ -53,7 +61,19 @@ const FEATURES: &[&str] = &[
 ];
 
 /// Those that need fields of the experimental channel.
-const EXPERIMENTAL: &[&str] = &["HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError"];
+const EXPERIMENTAL: &[&str] = &[
+    "GRPCRouteSessionPersistence",
+    "GRPCRouteSessionPersistenceHeader",
+    "HTTPRouteExternalAuth",
+    "HTTPRouteExternalAuthForwardBody",
+    "HTTPRouteExternalAuthGRPC",
+    "HTTPRouteExternalAuthHTTP",
+    "HTTPRouteRetry",
+    "HTTPRouteRetryBackendTimeout",
+    "HTTPRouteRetryConnectionError",
+    "HTTPRouteSessionPersistence",
+    "HTTPRouteSessionPersistenceCookieLifetimeTypePermanent",
+];
 
 /// What is supported; `standard`: with the fields of the standard channel alone.
 pub(super) fn supported(standard: bool) -> impl Iterator<Item = &'static str> {
@@ -67,8 +87,7 @@ mod tests {
     use super::*;
 
     /// What a report does not list because it goes without saying, or because no profile has it.
-    const UNLISTED: &[&str] =
-        &["GRPCRoute", "GRPCRouteNamedRouteRule", "Gateway", "HTTPRoute", "ReferenceGrant", "TLSRoute"];
+    const UNLISTED: &[&str] = &["GRPCRouteNamedRouteRule", "Gateway", "HTTPRoute", "ReferenceGrant"];
 
     #[test]
     fn the_committed_report_is_of_these_features_and_nothing_failed() {
@@ -87,7 +106,7 @@ mod tests {
             assert!(line.ends_with(": 0"), "{line}");
         }
         assert!(!report.contains("unsupportedFeatures"), "nothing is left out");
-        for profile in ["HTTP", "GRPC", "TLS", "TCP", "UDP"] {
+        for profile in ["HTTP", "GRPC", "TLS", "TCP", "UDP", "EXPERIMENTAL", "SERVICEIMPORT"] {
             assert!(report.contains(&format!("name: GATEWAY-{profile}")), "{profile}");
         }
     }

@@ -320,7 +320,20 @@ fn the_class_promises_less_where_the_standard_channel_is_installed() {
     };
     let (experimental, standard) = (promised("experimental"), promised("standard"));
     let lacking: Vec<_> = experimental.iter().filter(|name| !standard.contains(name)).collect();
-    assert_eq!(lacking, ["HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError"]);
+    let expected = [
+        "GRPCRouteSessionPersistence",
+        "GRPCRouteSessionPersistenceHeader",
+        "HTTPRouteExternalAuth",
+        "HTTPRouteExternalAuthForwardBody",
+        "HTTPRouteExternalAuthGRPC",
+        "HTTPRouteExternalAuthHTTP",
+        "HTTPRouteRetry",
+        "HTTPRouteRetryBackendTimeout",
+        "HTTPRouteRetryConnectionError",
+        "HTTPRouteSessionPersistence",
+        "HTTPRouteSessionPersistenceCookieLifetimeTypePermanent",
+    ];
+    assert_eq!(lacking, expected);
 }
 
 #[test]
