@@ -5,6 +5,9 @@
 //! UDP and TCP of a DNS port go together, with a UDP socket for each address of this machine, so that an answer leaves from the address
 //! that was asked, and for each thread that answers. Where the port was not asked for, the next free one is taken and said.
 
+mod fresh;
+mod routes;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -14,6 +17,8 @@ use atoll_dns::Encrypted;
 use atoll_reach::{Accept, listener};
 use rustls::server::ResolvesServerCert;
 use socket2::{Domain, Protocol, Socket, Type};
+
+pub(crate) use fresh::Fresh;
 
 use crate::config::{Listen, Listens};
 use crate::error::{self, Exit};
@@ -129,18 +134,25 @@ fn refused(listen: Listen, error: &io::Error) -> anyhow::Error {
     Exit::Failed(format!("{key}: can't listen on {at}: {what}")).into()
 }
 
-fn tcp_at(at: SocketAddr) -> io::Result<TcpListener> {
+/// A TCP port, to the letter. Non-blocking.
+///
+/// # Errors
+/// As bind(2)'s.
+pub(crate) fn tcp_at(at: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier life in TIME_WAIT are no reason; one that listens still is.
     socket.set_reuse_address(true)?;
-    socket.bind(&at.into())?;
+    routes::bind(&socket, at)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-/// The one socket of an address.
-fn alone(at: SocketAddr) -> io::Result<UdpSocket> {
+/// The one UDP socket of an address, to the letter. Non-blocking.
+///
+/// # Errors
+/// As bind(2)'s.
+pub(crate) fn alone(at: SocketAddr) -> io::Result<UdpSocket> {
     udp_at(at, 1)?.pop().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
@@ -148,14 +160,15 @@ fn alone(at: SocketAddr) -> io::Result<UdpSocket> {
 fn udp_at(at: SocketAddr, sockets: usize) -> io::Result<Vec<UdpSocket>> {
     let first = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
     // Alone: this fails when anybody else has the port, whether they would share it or not.
-    first.bind(&at.into())?;
+    routes::bind(&first, at)?;
     let mut all = vec![first];
     for _ in 1..sockets {
         // From now on those of this user may join.
         all[0].set_reuse_port(true)?;
         let more = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
         more.set_reuse_port(true)?;
-        more.bind(&all[0].local_addr()?)?;
+        let same = all[0].local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        routes::bind(&more, same)?;
         all.push(more);
     }
     all.into_iter().map(|socket| socket.set_nonblocking(true).map(|()| socket.into())).collect()

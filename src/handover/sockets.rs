@@ -91,7 +91,7 @@ impl Listen for Opened {
         let name = format!("tcp {addr}");
         let bound = match self.sockets.tcp_of(&name, addr) {
             Some(bound) => bound,
-            None => tokio::net::TcpListener::bind(addr).await?.into_std()?,
+            None => bind::tcp_at(addr)?,
         };
         let serial = self.sockets.keep(&name, bound.as_fd().try_clone_to_owned()?);
         Ok(Box::new(Kept { inner: listener(bound)?, sockets: Arc::clone(&self.sockets), name, serial }))
@@ -101,12 +101,11 @@ impl Listen for Opened {
         let name = format!("udp {addr}");
         let taken = self.sockets.held().taken.remove(&name).map(std::net::UdpSocket::from);
         let bound = match taken {
-            Some(taken) => {
-                taken.set_nonblocking(true)?;
-                UdpSocket::from_std(taken)?
-            }
-            None => UdpSocket::bind(addr).await?,
+            Some(taken) => taken,
+            None => bind::alone(addr)?,
         };
+        bound.set_nonblocking(true)?;
+        let bound = UdpSocket::from_std(bound)?;
         // Others ask for a port of their own for questions of theirs, which is nobody else's.
         if addr.port() != 0 {
             self.sockets.keep(&name, bound.as_fd().try_clone_to_owned()?);

@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow, bail};
 use atoll_api::names::ServiceName;
 use atoll_demo::Member;
 use atoll_federation::{Hub, Published};
-use atoll_reach::{Accept, RelayTable, System, listener};
+use atoll_reach::{Accept, RelayTable, listener};
 use futures::future::{join_all, try_join_all};
 use kube::Client;
 use tokio::sync::{oneshot, watch};
@@ -22,6 +22,7 @@ use super::rundir::RunDir;
 use super::seed;
 use super::view::View;
 use crate::admin::{self, Admin, Slot};
+use crate::bind;
 use crate::config::Config;
 use crate::embedded::Embedded;
 use crate::files;
@@ -274,7 +275,7 @@ impl Federation {
             metrics: self.metrics.clone(),
             slot: Arc::clone(&self.gateway_slot),
             relays: RelayTable::default(),
-            listen: Arc::new(System::default()),
+            listen: Arc::new(bind::Fresh),
         };
         let config = self.config.clone();
         Ok(Part::vital("gateway", &self.shutdown, &self.shutdown, |end| async move {

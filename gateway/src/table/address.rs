@@ -88,7 +88,7 @@ fn fresh(pool: &[IpNet], gateway: &Gateway, mut own: Vec<IpAddr>, held: &mut Hel
         if of_family.is_empty() || own.iter().any(|ip| ip.is_ipv4() == v4) {
             continue;
         }
-        let hosts = of_family.iter().flat_map(|range| range.hosts()).take(LOOKED_MAX);
+        let hosts = of_family.iter().flat_map(|range| hosts(range)).take(LOOKED_MAX);
         own.extend(hosts.into_iter().find(|ip| held.gateway(*ip, &label(gateway))));
     }
     if own.is_empty() {
@@ -136,8 +136,17 @@ fn label(gateway: &Gateway) -> String {
     format!("{}/{}", gateway.namespace().unwrap_or_default(), gateway.name_any())
 }
 
+/// Whether an address is one that the pool gives.
 pub(super) fn contains(pool: &[IpNet], ip: IpAddr) -> bool {
     pool.iter().any(|range| range.contains(&ip))
+}
+
+/// The addresses that a range gives without being asked for one, in order.
+pub(super) fn hosts(range: &IpNet) -> impl Iterator<Item = IpAddr> {
+    // RFC 4291, 2.6.1: "Packets sent to the Subnet-Router anycast address will be delivered to one router on the subnet": the prefix, then zeros,
+    // where the range is a subnet of this machine that it routes for. It can still be chosen where it is not. RFC 6164: a /127 has none.
+    let routers = range.network().is_ipv6() && range.prefix_len() < 127;
+    range.hosts().skip(usize::from(routers))
 }
 
 #[cfg(test)]
@@ -208,5 +217,23 @@ mod tests {
         let third = gateway("c", json!([]), json!([]));
         let given = allot(&pool[..1], &[&new, &old, &third], none, &mut before);
         assert_eq!(given[2].as_ref().unwrap_err().reason, "AddressNotAssigned", "the pool is bounded");
+    }
+
+    #[test]
+    fn the_first_address_of_an_ipv6_range_is_given_to_who_asks_for_it() {
+        let given = |range: &str, wish: Value, status: Value| {
+            let gateway = gateway("a", wish, status);
+            allot(&[range.parse().unwrap()], &[&gateway], &Balancers::default(), &mut Allotted::new()).remove(0)
+        };
+        let first = || json!([{"value": "fd00::"}]);
+        for (case, range, wish, status, expected) in [
+            ("new", "fd00::/120", json!([]), json!([]), "fd00::1"),
+            ("had", "fd00::/120", json!([]), first(), "fd00::"),
+            ("chosen", "fd00::/120", first(), json!([]), "fd00::"),
+            ("two", "fd00::/127", json!([]), json!([]), "fd00::"),
+            ("one", "fd00::/128", first(), json!([]), "fd00::"),
+        ] {
+            assert_eq!(given(range, wish, status).unwrap(), [expected.parse::<IpAddr>().unwrap()], "{case}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use atoll_api::topology::Family;
 use ipnet::IpNet;
 
-use super::address::{Given, contains};
+use super::address::{Given, contains, hosts};
 use super::backend::Problem;
 use super::front::Port;
 use crate::balancer::Balanced;
@@ -145,7 +145,7 @@ pub(super) fn give(pool: &[IpNet], balanced: &Balanced, mut own: Vec<IpAddr>, he
         let of_family = || pool.iter().filter(move |range| Family::of(range.addr()) == family);
         let shared = balanced.shares().map(|key| held.shared(&key)).unwrap_or_default();
         let shared = shared.into_iter().filter(|ip| Family::of(*ip) == family && contains(pool, *ip));
-        let free = of_family().flat_map(|range| range.hosts()).take(LOOKED_MAX);
+        let free = of_family().flat_map(hosts).take(LOOKED_MAX);
         match shared.chain(free).find(|ip| held.service(*ip, balanced)) {
             Some(ip) => own.push(ip),
             None => full = full.or(Some(family)),

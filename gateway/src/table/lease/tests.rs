@@ -107,7 +107,7 @@ fn services_get_what_they_had_what_they_wish_for_or_what_is_free_and_nobody_lose
             "both families",
             &["10.0.0.0/30", "fd00::/126"][..],
             vec![("s", Some(""), json!({"families": ["IPv4", "IPv6"]}))],
-            "10.0.0.1+fd00::",
+            "10.0.0.1+fd00::1",
         ),
         ("one of them", &small[..], vec![("s", Some(""), json!({"families": ["IPv4", "IPv6"]}))], "10.0.0.1"),
         (
@@ -117,7 +117,7 @@ fn services_get_what_they_had_what_they_wish_for_or_what_is_free_and_nobody_lose
             "PoolExhausted",
         ),
         ("the other family", &small[..], vec![("s", Some(""), json!({"families": ["IPv6"]}))], "PoolExhausted"),
-        ("a pool of the other", &["fd00::/126"][..], vec![("s", Some(""), none())], "fd00::"),
+        ("a pool of the other", &["fd00::/126"][..], vec![("s", Some(""), none())], "fd00::1"),
     ] {
         assert_eq!(given(pool, &all, &mut Allotted::new()), expected, "{case}");
     }
