@@ -17,6 +17,7 @@ use crate::choose::{Capacity, Question, bound, place};
 use crate::endpoint::{Live, LiveEndpoint, LivePart};
 use crate::plane::{Plane, Snapshot};
 use crate::table::{Backend, ListenerTable, Mode, Policy, Slot};
+use crate::tls::Certificate;
 
 /// Explains a GET of `path` at `host` for somebody in `from`; absent: where the gateway stands.
 pub(crate) fn explain(plane: &Plane, host: &str, path: &str, from: Option<&str>) -> Value {
@@ -65,6 +66,9 @@ fn at_slot(
         "servedAt": slot.to_string(), "gateway": listener.gateway, "listener": listener.name, "port": listener.port,
         "hostname": listener.host.as_ref().map(ToString::to_string),
     });
+    if listener.server.is_some() {
+        said["certificate"] = Certificate::of(host, &listener.certificates).map(|shown| shown.said()).into();
+    }
     let head = request(host, path).map_err(|e| e.to_string());
     match head.and_then(|mut head| crate::policy::normalise(&mut head).map(|()| head).map_err(str::to_owned)) {
         Ok(head) => route(plane, snapshot, listener, host, &head, standing, &mut said),

@@ -260,6 +260,7 @@ impl Made {
                 host: listener.host.clone(),
                 mode: listener.mode,
                 server: listener.server(keys),
+                certificates: listener.certificates.as_slice().into(),
                 verifies: listener.clients.as_ref().is_some_and(|check| check.asks != Asks::Never),
                 routes: Arc::clone(&listener.routes),
                 streams: listener.streams.map(|waiting| Arc::clone(&waiting[0])),

@@ -67,7 +67,7 @@ use crate::filter::Filter;
 use crate::health::Care;
 use crate::objects::Age;
 use crate::session::Session;
-use crate::tls::BackendTls;
+use crate::tls::{BackendTls, Certificate};
 
 /// Where listeners are served: the shared ports, or one of their own, at the shared address or a Gateway's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,6 +156,8 @@ pub(crate) struct ListenerTable {
     pub(crate) mode: Mode,
     /// How TLS is spoken, where it ends here.
     pub(crate) server: Option<Arc<rustls::ServerConfig>>,
+    /// What is shown then, by name.
+    pub(crate) certificates: Box<[Arc<Certificate>]>,
     /// A certificate that a client shows is vouched for.
     pub(crate) verifies: bool,
     /// Routes by host name, in order of precedence.

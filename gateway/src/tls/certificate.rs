@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
 use sha2::Digest as _;
 
 use crate::table::Host;
@@ -50,6 +52,18 @@ impl Certificate {
     /// Whether it is for a name.
     pub(super) fn covers(&self, name: &str) -> bool {
         self.names.iter().any(|n| n.covers(name))
+    }
+
+    /// The one of these that is for the name, else the first: what clients are shown.
+    pub(crate) fn of<'a>(name: &str, all: &'a [Arc<Self>]) -> Option<&'a Arc<Self>> {
+        all.iter().find(|certificate| certificate.covers(name)).or(all.first())
+    }
+
+    /// For whom it is and until when, for people.
+    pub(crate) fn said(&self) -> Value {
+        let names: Vec<_> = self.names.iter().map(ToString::to_string).collect();
+        let until = Timestamp::from_second(self.not_after).map(|until| until.to_string()).ok();
+        json!({"names": names, "notAfter": until, "expired": self.not_after < Timestamp::now().as_second(), "sha256": self.id})
     }
 }
 

@@ -159,8 +159,7 @@ struct Shown(Vec<Arc<Certificate>>);
 impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
-        let named = self.0.iter().find(|c| c.covers(&name));
-        Some(Arc::clone(&named.or(self.0.first())?.key))
+        Some(Arc::clone(&Certificate::of(&name, &self.0)?.key))
     }
 }
 

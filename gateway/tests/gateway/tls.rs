@@ -70,6 +70,12 @@ async fn each_name_gets_its_certificate_and_unknown_names_are_refused() {
         assert_eq!(said["headers"]["host"], name);
     }
     assert!(tls(world.https, "unknown.test", &roots, "h2").await.is_err(), "no certificate for that name");
+    for (name, of) in [("a.test", "a.test"), ("x.b.test", "*.b.test")] {
+        let explained = world.server.explain(name, "/", None).await;
+        let shown = explained.pointer("/listeners/0/certificate").unwrap_or(&Value::Null);
+        assert_eq!((&shown["names"], &shown["expired"]), (&json!([of]), &json!(false)), "{explained}");
+        assert!(shown["notAfter"].as_str().is_some_and(|until| until.ends_with('Z')), "{shown}");
+    }
     let misdirected = get_tls(world.https, "a.test", &roots, "http/1.1", "x.b.test", "/").await.unwrap();
     assert_eq!(misdirected.status, 421, "opened for one name, asked for another");
 }
