@@ -144,6 +144,8 @@ pub(crate) struct Gateway {
     pub(crate) seal_key: Option<PathBuf>,
     /// The CA that certificates are ordered from.
     pub(crate) acme: Option<atoll_gateway::AcmeSettings>,
+    /// How names of backends are resolved.
+    pub(crate) names: atoll_gateway::NameSettings,
 }
 
 /// An access log.

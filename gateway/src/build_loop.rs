@@ -23,6 +23,7 @@ use crate::http3::Doors;
 use crate::ingress::Derived;
 use crate::last_good;
 use crate::listen::OpenPorts;
+use crate::names::Found;
 use crate::objects::{Edit, Kind, Objects};
 use crate::plane::Plane;
 use crate::quota::Quota;
@@ -37,6 +38,8 @@ const PORTS_AGAIN: Duration = Duration::from_secs(10);
 /// So long the first table waits for the topology, without which every ServiceImport would be missing, and as long for policies, without
 /// which nothing is served.
 const FIRST_MAX: Duration = Duration::from_secs(5);
+/// And names of backends, which lead nowhere before they were asked.
+const NAMES_MAX: Duration = Duration::from_secs(2);
 /// The last good objects are written at most so often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// And no more often than takes this share of the time, for writing costs what there is.
@@ -74,6 +77,8 @@ pub(crate) struct Builder {
     /// What became of them, and as it was judged last.
     pub(crate) certificates: watch::Receiver<Standing>,
     pub(crate) standing: Standing,
+    /// What names of backends lead to.
+    pub(crate) names: watch::Receiver<Arc<Found>>,
     pub(crate) kept: Option<Arc<LastGood>>,
     pub(crate) has_last_good: bool,
     /// The objects as they were looked at last.
@@ -110,6 +115,7 @@ impl Builder {
             if listed || self.has_last_good {
                 let mut edits = self.watches.update(&mut self.objects, built != Some(listed));
                 edits.extend(self.certificates());
+                edits.extend(self.named());
                 edits.extend(balancer::derive(&mut self.objects, &topology, &self.fleet, &edits));
                 edits.extend(self.quota.derive(&mut self.objects, &edits));
                 if listed && self.seen.receiver_count() > 0 {
@@ -126,6 +132,7 @@ impl Builder {
                 tokio::select! {
                     changed = changes.changed() => if changed.is_err() { return } else { break },
                     Ok(()) = self.certificates.changed() => break,
+                    Ok(()) = self.names.changed() => break,
                     changed = self.topology.changed() => {
                         if changed.is_err() { return }
                         if !Arc::ptr_eq(&self.topology.borrow_and_update().topology, &topology) { break }
@@ -146,6 +153,7 @@ impl Builder {
     async fn build(&mut self, edits: &[Edit], topology: &Arc<Topology>, listed: bool) {
         let addresses = self.addresses(topology);
         let mut edits = edits.to_vec();
+        let mut is_first = self.plane.snapshots.load().is_none();
         loop {
             let (ports, pool, now) = (&self.ports, &self.pool, jiff::Timestamp::now());
             let (instance, objects) = (&self.instance, &self.objects);
@@ -167,8 +175,15 @@ impl Builder {
                 orders,
                 now,
             };
-            let Built { table, statuses, served, balanced, wanted, certified, ordered } =
+            let Built { table, statuses, served, balanced, wanted, certified, ordered, names } =
                 rebuild(&input, &mut self.memory, &edits);
+            self.plane.names.want(&names);
+            if std::mem::take(&mut is_first) && !names.is_empty() {
+                self.plane.names.until_asked(&names, NAMES_MAX).await;
+                self.named();
+                edits = vec![Edit::Whole];
+                continue;
+            }
             self.plane.metrics.builds.inc();
             self.plane.metrics.routes.set(i64::try_from(objects.routes_len()).unwrap_or(i64::MAX));
             self.count_certificates(&certified);
@@ -205,6 +220,12 @@ impl Builder {
             Asker::Ingress => None,
         });
         said.collect()
+    }
+
+    /// What is to be looked up again because names lead elsewhere.
+    fn named(&mut self) -> Vec<Edit> {
+        let found = Arc::clone(&self.names.borrow_and_update());
+        self.objects.lead(found)
     }
 
     /// Says which certificates are to be ordered.

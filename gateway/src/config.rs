@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 
 use crate::policy::Trusted;
-use crate::{AcmeSettings, ProviderSettings, Server, TracesTo};
+use crate::{AcmeSettings, NameSettings, ProviderSettings, Server, TracesTo};
 
 /// What a gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -60,6 +60,8 @@ pub struct Config {
     pub default_certificate: Option<(String, String)>,
     /// Namespace and name of the ConfigMaps that say which ports of TCP, and of UDP, are passed on to Services.
     pub ingress_services: [Option<(String, String)>; 2],
+    /// How names of backends are resolved.
+    pub names: NameSettings,
 }
 
 impl Default for Config {
@@ -86,6 +88,7 @@ impl Default for Config {
             ingress_classes: Vec::new(),
             default_certificate: None,
             ingress_services: [None, None],
+            names: NameSettings::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::choose::{Capacity, Question, bound, place};
 use crate::endpoint::{Live, LiveEndpoint, LivePart};
 use crate::plane::{Plane, Snapshot};
-use crate::table::{Backend, ListenerTable, Mode, Policy, Slot};
+use crate::table::{Backend, ListenerTable, Mode, Policy, Slot, Upstream};
 use crate::tls::Certificate;
 
 /// Explains a GET of `path` at `host` for somebody in `from`; absent: where the gateway stands.
@@ -127,6 +127,9 @@ fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, st
         Question { table: &snapshot.table, upstream, live, host, standing, client: 0, dice: plane.dice.roll() };
     let choice = question.choice(&plane.health);
     said["upstream"] = upstream.id.to_string().into();
+    if !upstream.names.is_empty() {
+        said["names"] = names(plane, upstream);
+    }
     said["policy"] = question.policy().map(|p| p.name.clone()).into();
     let method = question.policy().map_or_else(BalanceMethod::default, |p| p.balance.method);
     said["balance"] = serde_json::to_value(method).unwrap_or_default();
@@ -146,6 +149,12 @@ fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, st
         said["error"] = "503: no endpoint is ready".into();
     }
     said
+}
+
+/// What the names of a backend lead to, and when they are asked again.
+pub(crate) fn names(plane: &Plane, upstream: &Upstream) -> Value {
+    let now = Instant::now();
+    upstream.names.iter().map(|name| plane.names.view(name, now)).collect()
 }
 
 /// What hub and own eyes say of a cluster that offers the service.

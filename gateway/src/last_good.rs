@@ -1,6 +1,8 @@
 //! The last good objects on disk: a file as [`kept`] makes them, sealed, for it holds TLS keys. It holds the objects as JSON.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use atoll_wire::kept::{self, Unusable};
@@ -8,9 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::LastGood;
+use crate::names::Leads;
 use crate::objects::{Objects, Shelf};
 
 const FILE: &str = "objects.last-good";
@@ -73,12 +76,21 @@ pub(crate) fn encode(objects: &Objects) -> Vec<u8> {
     put(&mut all, "namespaces", objects.namespaces.iter());
     put(&mut all, "ingresses", objects.ingresses.iter());
     put(&mut all, "ingressClasses", objects.ingress_classes.iter());
+    let names = objects.names.iter().map(|(name, leads)| (name.to_string(), json!(leads.addresses)));
+    all.insert("names".to_owned(), names.collect());
     Value::Object(all).to_string().into_bytes()
 }
 
 fn decode(file: Vec<u8>, kept: &LastGood) -> Result<Objects, Unusable> {
     let body = kept.seal.decode(FORM, file, kept.hub.as_deref())?;
     let mut all: Map<String, Value> = serde_json::from_slice(&body).map_err(|_| Unusable::Form(FORM))?;
+    // Files of before names were followed have none.
+    let names: BTreeMap<String, Vec<IpAddr>> = all
+        .remove("names")
+        .map_or_else(|| Ok(BTreeMap::new()), serde_json::from_value)
+        .map_err(|_| Unusable::Form(FORM))?;
+    let led = |addresses| Arc::new(Leads { addresses, refused: Vec::new() });
+    let names = names.into_iter().map(|(name, addresses)| (name.into(), led(addresses))).collect();
     Ok(Objects {
         definitions: Shelf::default(),
         classes: take(&mut all, "classes")?,
@@ -101,6 +113,7 @@ fn decode(file: Vec<u8>, kept: &LastGood) -> Result<Objects, Unusable> {
         derived: Arc::default(),
         balancers: Arc::default(),
         over: Arc::default(),
+        names: Arc::new(names),
     })
 }
 
@@ -129,8 +142,6 @@ fn take<K: DeserializeOwned, A: FromIterator<Arc<K>>>(all: &mut Map<String, Valu
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-
-    use serde_json::json;
 
     use super::*;
 

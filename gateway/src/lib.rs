@@ -30,6 +30,7 @@ mod watch;
 mod attach;
 mod balancer;
 mod kinds;
+mod names;
 mod table;
 
 mod foreign;
@@ -80,6 +81,7 @@ pub use acme::{
 };
 pub use config::{Config, LastGood, Limits, NamespaceLimits, Resources};
 pub use error::Error;
+pub use names::NameSettings;
 pub use policy::Trusted;
 pub use provider::Settings as ProviderSettings;
 pub use run::{Server, run};

@@ -22,6 +22,7 @@ use kube::ResourceExt as _;
 
 use crate::balancer::{self, Balancers};
 use crate::ingress::{self, Derived};
+use crate::names::Found;
 use crate::quota::Over;
 use crate::table::is_front;
 pub(crate) use edit::{Edit, Kept, Kind};
@@ -83,6 +84,8 @@ pub(crate) struct Objects {
     pub(crate) balancers: Arc<Balancers>,
     /// What is over the bounds of its namespace.
     pub(crate) over: Arc<Over>,
+    /// What the names of backends lead to.
+    pub(crate) names: Arc<Found>,
 }
 
 impl Objects {

@@ -20,6 +20,7 @@ use crate::health::Health;
 use crate::http3::Heard;
 use crate::listen::PerClient;
 use crate::metrics::Metrics;
+use crate::names::Names;
 use crate::policy::shares::Shares;
 use crate::policy::{self, Trusted};
 use crate::pool::Pool;
@@ -83,6 +84,8 @@ pub(crate) struct Plane {
     pub(crate) tracker: TaskTracker,
     /// No new connections; those that are open finish what they do.
     pub(crate) drain: CancellationToken,
+    /// What backends by name lead to.
+    pub(crate) names: Arc<Names>,
     /// What CAs that look are answered.
     pub(crate) answers: Answers,
     /// Where HTTP/3 is served.

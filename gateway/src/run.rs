@@ -23,6 +23,7 @@ use crate::http3;
 use crate::ingress::Settings;
 use crate::listen::{Listening, OpenPorts, PerClient};
 use crate::metrics::Metrics;
+use crate::names::{Asker, Names};
 use crate::objects::Objects;
 use crate::plane::{Plane, Snapshots};
 use crate::policy::shares::Shares;
@@ -135,6 +136,7 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         tracker: TaskTracker::new(),
         drain: shutdown.clone(),
         answers: Answers::default(),
+        names: Arc::new(Names::new(config.names.clone())),
         http3: http3::Heard::default(),
         ready: watch::Sender::new(false),
         end,
@@ -187,6 +189,11 @@ async fn start(
     let doors = http3::Doors::new(listening.clone(), https.local_addr(), config.http3);
     tasks.spawn(listening.clone().accept(https, Slot::Https, shutdown.clone()));
     tasks.spawn(prober.run(plane.pool.clone(), resources.topology.clone(), resources.report.clone(), shutdown.clone()));
+    let asker = Asker { connect: Arc::clone(&resources.connect), listen: Arc::clone(&listening.listen) };
+    tasks.spawn(Arc::clone(&plane.names).follow(asker, shutdown.clone()));
+    if let Some(before) = &before {
+        plane.names.remember(&before.names);
+    }
     let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), settings, &mut tasks, shutdown);
     resources.report.send_modify(|report| {
         let site = &mut report.site;
@@ -274,6 +281,7 @@ async fn start(
         statuses,
         ordered,
         certificates,
+        names: plane.names.found(),
         standing: Standing::default(),
         kept,
         has_last_good: before.is_some(),

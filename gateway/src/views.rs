@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::explain::{endpoint, known, room};
+use crate::explain::{endpoint, known, names, room};
 use crate::plane::Plane;
 use crate::provider::Settings as ProviderSettings;
 use crate::table::{ListenerTable, Mode, Slot};
@@ -76,8 +76,12 @@ pub(crate) fn upstreams(plane: &Plane) -> Value {
             said["endpoints"] = part.endpoints.iter().map(|e| endpoint(plane, e)).collect();
             said
         });
-        json!({"upstream": upstream.id.to_string(), "policy": upstream.policy.as_ref().map(|p| &p.name), "http2": upstream.h2,
-            "tls": upstream.tls.is_some(), "clusters": clusters.collect::<Value>()})
+        let mut said = json!({"upstream": upstream.id.to_string(), "policy": upstream.policy.as_ref().map(|p| &p.name), "http2": upstream.h2,
+            "tls": upstream.tls.is_some(), "clusters": clusters.collect::<Value>()});
+        if !upstream.names.is_empty() {
+            said["names"] = names(plane, upstream);
+        }
+        said
     };
     json!({"all": all, "upstreams": used.take(ROWS_MAX).map(one).collect::<Value>()})
 }
@@ -140,6 +144,7 @@ pub(crate) fn told(config: &Config) -> Value {
         node,
         providers,
         acme,
+        names,
     } = config;
     let provider = |p: &ProviderSettings| json!({"name": p.name, "driver": p.driver, "classes": p.classes, "settings": p.settings});
     let providers: Value = providers.iter().map(provider).collect();
@@ -168,6 +173,7 @@ pub(crate) fn told(config: &Config) -> Value {
         "acme": acme, "providers": providers, "instance": instance, "standing": standing, "clients": clients, "addresses": addresses, "pool": pool, "classes": classes,
         "service": service, "http3": http3, "own": own, "node": node, "limits": limits,
         "trustedProxies": {"cidrs": trusted.cidrs, "hops": trusted.hops},
+        "names": {"servers": names.servers, "allow": names.allow, "deny": names.deny},
         "proxyProtocol": proxies, "accessLog": {"fields": access_fields}, "metrics": {"perRoute": count_routes}, "traces": traces,
     })
 }

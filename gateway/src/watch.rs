@@ -143,9 +143,8 @@ impl Watches {
     pub(crate) fn update(&self, objects: &mut Objects, anew: bool) -> Vec<Edit> {
         let touched = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
         if touched.whole || anew {
-            let before = Arc::clone(&objects.derived);
-            *objects = self.objects();
-            objects.derived = before;
+            let (derived, names) = (Arc::clone(&objects.derived), Arc::clone(&objects.names));
+            *objects = Objects { derived, names, ..self.objects() };
             self.derive(objects);
             return vec![Edit::Whole];
         }
@@ -266,6 +265,7 @@ impl Watches {
             derived: Arc::default(),
             balancers: Arc::default(),
             over: Arc::default(),
+            names: Arc::default(),
         }
     }
 }

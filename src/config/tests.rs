@@ -33,6 +33,7 @@ fn the_documented_file_reads_as_it_is_meant() {
     assert_eq!(c.gateway.addresses, ["192.0.2.96/28".parse().unwrap(), "2001:db8:80::/120".parse().unwrap()]);
     assert_eq!(c.gateway.classes, ["internal"]);
     assert!(c.gateway.http3);
+    assert_eq!(c.gateway.names.servers, ["10.96.0.10:53".parse().unwrap(), "192.0.2.53:5353".parse().unwrap()]);
     assert_eq!(c.agent.token_file.unwrap(), Path::new("/run/token"));
 }
 
@@ -64,6 +65,8 @@ fn a_bad_value_is_named_with_its_key_and_what_fits() {
             "gateway: {providers: [{name: a, driver: webhook, classes: [gateway], settings: {url: \"https://lb\"}}]}",
             vec!["classes", "`gateway`"],
         ),
+        ("gateway: {names: {servers: [dns.test]}}", vec!["gateway.names.servers", "dns.test", "10.96.0.10:53"]),
+        ("gateway: {names: {allow: [ten]}}", vec!["gateway.names.allow", "ten"]),
         ("gateway: {service: maybe}", vec!["gateway.service", "maybe"]),
         (
             "gateway: {acme: {directory: \"http://ca/dir\"}}",

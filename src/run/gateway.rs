@@ -99,6 +99,7 @@ pub(crate) async fn run_gateway(
         ingress_classes: config.gateway.ingress_classes.clone(),
         default_certificate: config.gateway.default_certificate.clone(),
         ingress_services: config.gateway.ingress_services.clone(),
+        names: config.gateway.names.clone(),
     };
     let resources = atoll_gateway::Resources {
         topology: common.topology,

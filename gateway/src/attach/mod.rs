@@ -10,7 +10,7 @@ use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
 
 use crate::balancer;
 use crate::ingress;
-use crate::status::{ParentVerdict, Verdict};
+use crate::status::{LEFT_OUT, ParentVerdict, Verdict};
 use crate::table::{Draft, Host, ListenerDraft, Problem, allows};
 
 /// What of a route decides where it attaches.
@@ -42,6 +42,8 @@ pub(crate) struct Compiled<T> {
     pub(crate) whole: usize,
     pub(crate) refused: Option<Problem>,
     pub(crate) unresolved: Option<Problem>,
+    /// What of its backends is left out all the same.
+    pub(crate) left_out: Option<String>,
 }
 
 impl<T> Compiled<T> {
@@ -143,7 +145,7 @@ fn served() -> Verdict {
 /// What is said of a route at its parent of that place.
 pub(crate) fn verdict<T>(parent: usize, place: &Place, compiled: &Compiled<T>) -> ParentVerdict {
     let attached = !place.listeners.is_empty();
-    if attached && compiled.refused.is_none() && compiled.unresolved.is_none() {
+    if attached && compiled.refused.is_none() && compiled.unresolved.is_none() && compiled.left_out.is_none() {
         return ParentVerdict { parent, verdicts: Arc::clone(&SERVED) };
     }
     let accepted = match &compiled.refused {
@@ -154,9 +156,10 @@ pub(crate) fn verdict<T>(parent: usize, place: &Place, compiled: &Compiled<T>) -
         _ => served(),
     };
     let mut verdicts = vec![accepted];
-    verdicts.push(match &compiled.unresolved {
-        Some(problem) => Verdict::new("ResolvedRefs", false, problem.reason, problem.message.as_str()),
-        None => Verdict::resolved(),
+    verdicts.push(match (&compiled.unresolved, &compiled.left_out) {
+        (Some(problem), _) => Verdict::new("ResolvedRefs", false, problem.reason, problem.message.as_str()),
+        (None, Some(why)) => Verdict::new("ResolvedRefs", true, LEFT_OUT, why.as_str()),
+        (None, None) => Verdict::resolved(),
     });
     if let (true, Some(problem)) = (attached && compiled.whole > 0, &compiled.refused) {
         let why = format!("Dropped Rule: {}", problem.message);

@@ -136,6 +136,7 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
         compiled.rules.push((matches.clone(), Arc::new(rule)));
     }
     compiled.unresolved = resolve.unresolved;
+    compiled.left_out = resolver.noted.left_out.take();
     compiled
 }
 

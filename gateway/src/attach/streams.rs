@@ -88,6 +88,7 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
             backends.push(Backend { weight, name: backend_name(&b.target), target, filters: Vec::new() });
         }
     }
+    compiled.left_out = resolver.noted.left_out.take();
     let name = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
     compiled.rules = Some(Arc::new(StreamRule { age: Arc::clone(&route.age), route: name, backends, terms: None }));
     compiled

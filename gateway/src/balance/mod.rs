@@ -256,6 +256,7 @@ mod tests {
             udp: false,
             tls: None,
             clusters: clusters.iter().enumerate().map(part).collect(),
+            names: Box::default(),
             policy: None,
         };
         Endpoints::default().enliven(&[upstream.into()], (&[], &[]), &Default::default()).remove(0)

@@ -18,6 +18,7 @@ use kube::ResourceExt;
 use super::shelf::service_of;
 use super::{Name, Objects};
 use crate::balancer;
+use crate::names::Found;
 use crate::table::is_front;
 
 /// The kinds that tables are made of.
@@ -62,6 +63,8 @@ pub(crate) enum Edit {
     Service(Name),
     /// The endpoints of a Service.
     Endpoints(Name),
+    /// What the name of a backend leads to; `told`: also what is said of it in statuses.
+    Named { name: Arc<str>, told: bool },
 }
 
 /// A kind that tables are made of.
@@ -83,6 +86,24 @@ impl Objects {
             return Vec::new();
         }
         K::edits(name, before.as_deref(), object.as_deref())
+    }
+}
+
+impl Objects {
+    /// Takes over what names lead to, and says what that means.
+    pub(crate) fn lead(&mut self, found: Arc<Found>) -> Vec<Edit> {
+        let before = std::mem::replace(&mut self.names, found);
+        if Arc::ptr_eq(&before, &self.names) {
+            return Vec::new();
+        }
+        let differing = self.names.iter().filter(|(name, leads)| before.get(*name) != Some(*leads));
+        let edits = differing.map(|(name, leads)| {
+            let told = before.get(name).map_or(!leads.refused.is_empty(), |known| known.refused != leads.refused);
+            Edit::Named { name: Arc::clone(name), told }
+        });
+        let gone = before.iter().filter(|(name, _)| !self.names.contains_key(*name));
+        let gone = gone.map(|(name, known)| Edit::Named { name: Arc::clone(name), told: !known.refused.is_empty() });
+        edits.chain(gone).collect()
     }
 }
 

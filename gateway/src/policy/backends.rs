@@ -15,7 +15,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::peer::At;
 use crate::objects::{Name, Slices, service_of};
-use crate::table::{IMPORT_GROUP, Wants, member_targets, pick_port, service_port, slice_targets};
+use crate::table::{IMPORT_GROUP, Wants, is_external, member_targets, pick_port, service_port, slice_targets};
 use crate::watch::Known;
 
 /// What references are looked up in.
@@ -66,6 +66,9 @@ impl Backends {
         let missing = |why: &str| format!("backendRef: Service `{}`: {why}", written.name);
         let service = self.services.get(namespace, &written.name);
         let service = service.ok_or_else(|| missing("does not exist"))?;
+        if is_external(&service) {
+            return Err(missing("is an ExternalName, which policies don't follow: where there is `url`, write that"));
+        }
         let ports: Vec<ServicePort> =
             service.spec.iter().flat_map(|s| s.ports.iter().flatten()).cloned().map(service_port).collect();
         let port = port(&ports, written).ok_or_else(|| missing("has no such port"))?;

@@ -4,6 +4,9 @@ use atoll_api::kinds::Condition;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+/// Why what a route names is there, but not used as a whole.
+pub(crate) const LEFT_OUT: &str = "AddressesRefused";
+
 /// One condition as it is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verdict {

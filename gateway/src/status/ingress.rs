@@ -7,7 +7,7 @@ use atoll_api::topology::BalancerProblem;
 use k8s_openapi::api::networking::v1::{Ingress, IngressLoadBalancerIngress};
 use serde_json::json;
 
-use super::{RouteVerdicts, Update, Verdict, Warning};
+use super::{LEFT_OUT, RouteVerdicts, Update, Verdict, Warning};
 use crate::table::ListenerDraft;
 
 /// Version and kind of an Ingress, as Events name them.
@@ -30,7 +30,8 @@ pub(super) fn update(object: &Ingress, addresses: &[GatewayAddress]) -> Option<U
 /// What of an Ingress does not stand as it is written: backends that are not there, values that mean nothing, hosts that are somebody else's or
 /// lack their certificate.
 pub(super) fn warnings(verdicts: &RouteVerdicts, unserved: &[&ListenerDraft]) -> Vec<Warning> {
-    let is_wrong = |verdict: &&Verdict| verdict.status == (verdict.kind == "PartiallyInvalid");
+    let is_wrong =
+        |verdict: &&Verdict| verdict.status == (verdict.kind == "PartiallyInvalid") || verdict.reason == LEFT_OUT;
     let routes = verdicts.parents.iter().flat_map(|parent| parent.verdicts.iter()).filter(is_wrong);
     let mut problems: Vec<(&str, String)> = routes.map(|v| (v.reason, v.message.clone())).collect();
     for listener in unserved {

@@ -30,9 +30,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use balancers::{Warning, state as balancer_state};
-pub(crate) use condition::Verdict;
 use condition::merge;
 pub(crate) use condition::replace;
+pub(crate) use condition::{LEFT_OUT, Verdict};
 pub(crate) use events::{About, event};
 pub(crate) use ingress::KIND as INGRESS;
 pub(crate) use made::Made;

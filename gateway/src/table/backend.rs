@@ -14,9 +14,9 @@ use atoll_api::names::ServiceName;
 use atoll_api::routing::Chain;
 use atoll_api::topology::{ClusterFacts, Endpoint, Endpoints, ServicePort, Topology, Traffic, TrafficFacts};
 use ipnet::IpNet;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::grant::{From, To, permits};
+use super::local::left_out;
 use super::policy::Policies;
 use super::upstreams::{Resolved, Upstreams};
 use super::{GatewayDraft, Part, Policy, Target, Upstream, UpstreamId};
@@ -83,7 +83,7 @@ pub(crate) enum Wants {
 }
 
 impl Wants {
-    fn transport(self) -> &'static str {
+    pub(super) fn transport(self) -> &'static str {
         if self == Self::Udp { "UDP" } else { "TCP" }
     }
 }
@@ -98,7 +98,7 @@ pub(crate) struct Resolver<'a> {
     pub(super) traffic: &'a HashMap<ServiceName, Arc<Policy>>,
     pub(super) upstreams: &'a mut Upstreams,
     /// Since it was last taken.
-    pub(super) noted: Noted,
+    pub(crate) noted: Noted,
 }
 
 /// What references had to do with.
@@ -110,14 +110,18 @@ pub(crate) struct Noted {
     pub(super) services: BTreeSet<ServiceName>,
     /// Which BackendTLSPolicies have to do with which Gateways.
     pub(super) ancestors: BTreeSet<(usize, usize)>,
+    /// Addresses that a backend leads to by its name and that are not used.
+    pub(crate) left_out: Option<String>,
 }
 
 /// A service as the API or the topology has it, before TLS is settled.
-struct Found {
-    id: UpstreamId,
-    port: ServicePort,
-    clusters: Vec<Part>,
-    policy: Option<Arc<Policy>>,
+pub(super) struct Found {
+    pub(super) id: UpstreamId,
+    pub(super) port: ServicePort,
+    pub(super) clusters: Vec<Part>,
+    /// The names by which it is reached.
+    pub(super) names: Box<[Arc<str>]>,
+    pub(super) policy: Option<Arc<Policy>>,
 }
 
 impl Resolver<'_> {
@@ -157,6 +161,9 @@ impl Resolver<'_> {
         } else {
             self.local(service, target.port, wants)?
         };
+        if let Some(why) = left_out(&self.objects.names, &found.names) {
+            self.noted.left_out.get_or_insert_with(|| format!("{}: {why}", found.id));
+        }
         let kind = if import { (IMPORT_GROUP, "ServiceImport") } else { (group, kind) };
         Ok(self.secure(found, kind, namespace, &target.name, scope, wants))
     }
@@ -204,22 +211,7 @@ impl Resolver<'_> {
         let clusters = import_parts(self.topology, set, &service, port, wants);
         let policy = self.traffic.get(&service).cloned();
         let id = UpstreamId::Set(set.to_owned(), service, port.port);
-        Ok(Found { id, port: port.clone(), clusters, policy })
-    }
-
-    fn local(&self, service: ServiceName, port: Option<i32>, wants: Wants) -> Result<Found, Problem> {
-        let missing = |why: &str| Problem::new("BackendNotFound", format!("Service `{service}`: {why}"));
-        let found = self.objects.services.get(&service.namespace, &service.name);
-        let spec = found.ok_or_else(|| missing("does not exist"))?.spec.clone().unwrap_or_default();
-        if spec.type_.as_deref() == Some("ExternalName") {
-            return Err(missing("is an ExternalName, which is not served"));
-        }
-        let ports: Vec<ServicePort> = spec.ports.unwrap_or_default().into_iter().map(service_port).collect();
-        let port = pick_port(&ports, port, wants);
-        let port = port.ok_or_else(|| missing(&format!("has no such {} port", wants.transport())))?;
-        let clusters = local_parts(self.objects, &service, port, wants);
-        let id = UpstreamId::Local(service, port.port);
-        Ok(Found { id, port: port.clone(), clusters, policy: None })
+        Ok(Found { id, port: port.clone(), clusters, names: Box::default(), policy })
     }
 
     /// Settles how TLS is spoken. Where a policy asks for it and it can't be, nobody is reached.
@@ -263,8 +255,8 @@ impl Resolver<'_> {
             }
         }
         let known = (found.id.clone(), if h2 { Wants::Grpc } else { wants }, tls.clone());
-        let Found { id, clusters, policy, port } = found;
-        let upstream = Upstream { id, h2, udp: wants == Wants::Udp, tls, clusters, policy };
+        let Found { id, clusters, names, policy, port } = found;
+        let upstream = Upstream { id, h2, udp: wants == Wants::Udp, tls, clusters, names, policy };
         let at = self.upstreams.hold(Resolved { known, upstream, port, wants, closed });
         self.noted.upstreams.push(at);
         at
@@ -312,17 +304,6 @@ fn may_enter(topology: &Topology, cluster: &ClusterFacts, node: IpAddr) -> bool 
     cluster.spec.reach != Reach::Relay && !(cluster.overlaps && others.any(|other| is_anothers(other)))
 }
 
-/// What the hub's own network offers of a Service.
-pub(crate) fn local_parts(objects: &Objects, service: &ServiceName, port: &ServicePort, wants: Wants) -> Vec<Part> {
-    let service = (service.namespace.clone(), service.name.clone());
-    let slices = objects.slices.of(&service);
-    // The same endpoint may stand in several slices while they are moved.
-    let mut endpoints: Vec<Target> = slices.flat_map(|slice| slice_targets(slice, &port.name, wants)).collect();
-    endpoints.sort_by_key(|t| (t.address, t.port));
-    endpoints.dedup_by_key(|t| (t.address, t.port));
-    vec![Part { cluster: None, endpoints }]
-}
-
 /// TrafficPolicies of services; the first by name counts, one that does not parse is left out: the hub says so in its status.
 pub(super) fn service_policies(topology: &Topology) -> HashMap<ServiceName, Arc<Policy>> {
     let mut policies = HashMap::new();
@@ -363,7 +344,7 @@ pub(crate) fn pick_port(ports: &[ServicePort], number: Option<i32>, wants: Wants
 }
 
 /// Whether a port's protocol, TCP where absent, is the one wanted.
-fn is(wants: Wants, protocol: &str) -> bool {
+pub(super) fn is(wants: Wants, protocol: &str) -> bool {
     let protocol = if protocol.is_empty() { "TCP" } else { protocol };
     protocol == wants.transport()
 }
@@ -389,20 +370,4 @@ pub(crate) fn member_targets(endpoints: &Endpoints, port: &ServicePort, wants: W
         Target { address: e.address, port: found.port, door, zone: e.zone.clone(), pod: e.pod.clone() }
     };
     ready.map(target).collect()
-}
-
-/// The ready endpoints of a slice at the port of that name.
-pub(crate) fn slice_targets(slice: &EndpointSlice, port: &str, wants: Wants) -> Vec<Target> {
-    let ports = slice.ports.as_deref().unwrap_or_default();
-    let fits = |protocol: &Option<String>| is(wants, protocol.as_deref().unwrap_or_default());
-    let found = ports.iter().find(|p| p.name.as_deref().unwrap_or_default() == port && fits(&p.protocol));
-    let Some(port) = found.and_then(|p| p.port).and_then(|p| u16::try_from(p).ok()) else { return Vec::new() };
-    let ready = slice.endpoints.iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
-    ready
-        .filter_map(|e| {
-            let address = e.addresses.first()?.parse().ok()?;
-            let pod = e.target_ref.as_ref().and_then(|r| r.name.clone());
-            Some(Target { address, port, door: None, zone: e.zone.clone(), pod })
-        })
-        .collect()
 }

@@ -3,7 +3,8 @@
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::topology::{ServicePort, Topology};
 
-use super::backend::{Resolver, local_parts, part};
+use super::backend::{Resolver, part};
+use super::local::local_offer;
 use super::upstreams::Resolved;
 use super::{Part, Upstream, UpstreamId, Wants};
 use crate::balancer::Balanced;
@@ -13,15 +14,15 @@ impl Resolver<'_> {
     pub(crate) fn balanced(&mut self, balanced: &Balanced, port: &ServicePort, wants: Wants) -> usize {
         let service = balanced.service.clone();
         self.noted.services.insert(service.clone());
-        let (id, clusters) = match &balanced.cluster {
-            None => (UpstreamId::Local(service.clone(), port.port), local_parts(self.objects, &service, port, wants)),
+        let (id, (clusters, names)) = match &balanced.cluster {
+            None => (UpstreamId::Local(service.clone(), port.port), local_offer(self.objects, &service, port, wants)),
             Some(cluster) => {
                 let id = UpstreamId::Member(cluster.clone(), service.clone(), port.port);
-                (id, member_parts(self.topology, cluster, &service, port, wants))
+                (id, (member_parts(self.topology, cluster, &service, port, wants), Box::default()))
             }
         };
         let upstream =
-            Upstream { id: id.clone(), h2: false, udp: wants == Wants::Udp, tls: None, clusters, policy: None };
+            Upstream { id: id.clone(), h2: false, udp: wants == Wants::Udp, tls: None, clusters, names, policy: None };
         let resolved = Resolved { known: (id, wants, None), upstream, port: port.clone(), wants, closed: false };
         let at = self.upstreams.hold(resolved);
         self.noted.upstreams.push(at);

@@ -100,6 +100,8 @@ pub(crate) struct Built {
     pub(crate) certified: Certified,
     /// Certificates that are to be ordered.
     pub(crate) ordered: Vec<Wanted>,
+    /// The names by which backends are reached.
+    pub(crate) names: BTreeSet<Arc<str>>,
 }
 
 /// When the certificates of listeners end, in seconds since 1970, by the listener's id.
@@ -177,6 +179,7 @@ pub(super) fn finish(input: &Input<'_>, memory: &mut Memory, touched: &Touched, 
         served: made.served.clone(),
         balanced: made.balanced.clone(),
         wanted: made.wanted.clone(),
+        names: made.upstreams.names(),
         ordered: input.orders.map(|by| acme::wanted(&made.gateways, input, by)).unwrap_or_default(),
     }
 }

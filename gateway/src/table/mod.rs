@@ -22,6 +22,7 @@ mod grant;
 mod host;
 mod lease;
 mod listener;
+mod local;
 mod made;
 mod matching;
 mod policy;
@@ -42,8 +43,7 @@ use atoll_api::routing::Chain;
 use atoll_api::topology::{ClusterFacts, Topology};
 
 pub(crate) use backend::{
-    IMPORT_GROUP, OwnTls, Problem, Resolver, Scope, Wants, import_parts, local_parts, member_targets, pick_port,
-    service_port, slice_targets,
+    IMPORT_GROUP, OwnTls, Problem, Resolver, Scope, Wants, import_parts, member_targets, pick_port, service_port,
 };
 pub(crate) use balanced::member_parts;
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
@@ -53,6 +53,7 @@ pub(crate) use front::{CLASS_NAME, Front, GATEWAY_NAME, MANAGER, is_front};
 pub(crate) use grant::{From, To, permits};
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::ListenerDraft;
+pub(crate) use local::{is_external, local_parts, slice_targets};
 pub(crate) use made::{Draft, RouteName, Spot};
 pub(crate) use matching::{Asking, Match, PathMatch, regex_bytes};
 pub(crate) use policy::{Judged, Policies};
@@ -301,6 +302,8 @@ pub(crate) struct Upstream {
     pub(crate) tls: Option<Arc<BackendTls>>,
     /// The clusters that offer it.
     pub(crate) clusters: Vec<Part>,
+    /// The names by which its endpoints are reached.
+    pub(crate) names: Box<[Arc<str>]>,
     /// The TrafficPolicy of the service.
     pub(crate) policy: Option<Arc<Policy>>,
 }

@@ -35,12 +35,15 @@ pub(crate) fn rebuild(input: &Input<'_>, memory: &mut Memory, edits: &[Edit]) ->
     for secret in &plan.secrets {
         certify(input, made, keys, secret, &mut plan.touched);
     }
+    for service in &plan.endpoints {
+        if made.upstreams.refresh(service, input.objects, input.topology) {
+            // Routes say what of names is not used.
+            plan.routes.extend(made.routes_of(service).cloned());
+        }
+    }
     for route in &plan.routes {
         made.detach(route, &mut plan.touched);
         made.attach(input, keys, route, &mut plan.touched);
-    }
-    for service in &plan.endpoints {
-        made.upstreams.refresh(service, input.objects, input.topology);
     }
     if plan.classes {
         made.sheet.classes(input);
@@ -68,6 +71,14 @@ fn plan(input: &Input<'_>, made: &mut Made, edits: &[Edit]) -> Option<Plan> {
             Edit::Route(kind, name) => drop(plan.routes.insert((*kind, name.clone()))),
             Edit::Service(name) => plan.routes.extend(made.routes_of(&service(name)).cloned()),
             Edit::Endpoints(name) => drop(plan.endpoints.insert(service(name))),
+            Edit::Named { name, told } => {
+                for service in made.upstreams.named(name) {
+                    plan.endpoints.insert(service.clone());
+                    if *told {
+                        plan.routes.extend(made.routes_of(service).cloned());
+                    }
+                }
+            }
             Edit::Secret(name) if shows_to_backends(made, name) || vouches(input, made, name) => return None,
             Edit::Secret(name) => drop(plan.secrets.insert(name.clone())),
             Edit::Said(kind, name) => retell(input, made, *kind, name, &mut plan)?,

@@ -3,14 +3,15 @@
 //!
 //! In: what a reference was resolved to. Out: a place that holds over the next tables. Whoever follows endpoints finds those of a service here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{ServicePort, Topology};
 
-use super::backend::{import_parts, local_parts};
+use super::backend::import_parts;
 use super::balanced::member_parts;
+use super::local::local_offer;
 use super::{Part, Upstream, UpstreamId, Wants};
 use crate::objects::Objects;
 use crate::tls::BackendTls;
@@ -36,6 +37,8 @@ pub(super) struct Upstreams {
     held: Vec<Option<Held>>,
     by_known: HashMap<Known, usize>,
     by_service: HashMap<ServiceName, BTreeSet<usize>>,
+    /// Places by the names that they are reached by.
+    by_name: BTreeMap<Arc<str>, BTreeSet<usize>>,
     free: Vec<usize>,
     /// In the order of places.
     pub(super) table: Vec<Arc<Upstream>>,
@@ -71,7 +74,7 @@ impl Upstreams {
         if let Some(at) = self.by_known.get(&known).copied() {
             let users = self.held[at].as_ref().map_or(0, |held| held.users) + 1;
             if !is_same(&self.table[at], &upstream) {
-                self.table[at] = Arc::new(upstream);
+                self.put(at, upstream);
             }
             self.held[at] = Some(Held { known, port, wants, closed, users });
             return at;
@@ -82,11 +85,41 @@ impl Upstreams {
         let held = Some(Held { known, port, wants, closed, users: 1 });
         if at == self.held.len() {
             self.held.push(held);
-            self.table.push(Arc::new(upstream));
+            self.table.push(Arc::new(nobody(&upstream)));
         } else {
-            (self.held[at], self.table[at]) = (held, Arc::new(upstream));
+            self.held[at] = held;
         }
+        self.put(at, upstream);
         at
+    }
+
+    /// Puts one in its place.
+    fn put(&mut self, at: usize, upstream: Upstream) {
+        if self.table[at].names != upstream.names {
+            for name in &self.table[at].names {
+                if let Some(places) = self.by_name.get_mut(name) {
+                    places.remove(&at);
+                    if places.is_empty() {
+                        self.by_name.remove(name);
+                    }
+                }
+            }
+            for name in &upstream.names {
+                self.by_name.entry(Arc::clone(name)).or_default().insert(at);
+            }
+        }
+        self.table[at] = Arc::new(upstream);
+    }
+
+    /// The names by which any of them is reached.
+    pub(super) fn names(&self) -> BTreeSet<Arc<str>> {
+        self.by_name.keys().cloned().collect()
+    }
+
+    /// The services that are reached by a name.
+    pub(super) fn named(&self, name: &str) -> impl Iterator<Item = &ServiceName> {
+        let places = self.by_name.get(name).into_iter().flatten();
+        places.filter_map(|at| Some(self.held[*at].as_ref()?.known.0.service()))
     }
 
     /// One fewer uses it.
@@ -111,7 +144,7 @@ impl Upstreams {
             }
             self.by_known.remove(&held.known);
             self.free.push(at);
-            self.table[at] = Arc::new(Upstream { clusters: Vec::new(), policy: None, ..of(&held) });
+            self.put(at, of(&held));
         }
     }
 
@@ -120,30 +153,46 @@ impl Upstreams {
         self.held.len()
     }
 
-    /// Looks up the endpoints of a service again.
-    pub(super) fn refresh(&mut self, service: &ServiceName, objects: &Objects, topology: &Topology) {
-        let places = self.by_service.get(service).into_iter().flatten();
-        for at in places.copied() {
+    /// Looks up the endpoints of a service again. Returns whether it is reached by other names than before.
+    pub(super) fn refresh(&mut self, service: &ServiceName, objects: &Objects, topology: &Topology) -> bool {
+        let mut is_other = false;
+        let places: Vec<usize> = self.by_service.get(service).into_iter().flatten().copied().collect();
+        for at in places {
             let Some(held) = &self.held[at] else { continue };
-            let clusters: Vec<Part> = match &held.known.0 {
-                _ if held.closed => continue,
-                UpstreamId::Local(service, _) => local_parts(objects, service, &held.port, held.wants),
-                UpstreamId::Set(set, service, _) => import_parts(topology, set, service, &held.port, held.wants),
+            let (mut clusters, names): (Vec<Part>, _) = match &held.known.0 {
+                UpstreamId::Local(service, _) => local_offer(objects, service, &held.port, held.wants),
+                UpstreamId::Set(set, service, _) => {
+                    (import_parts(topology, set, service, &held.port, held.wants), Box::default())
+                }
                 UpstreamId::Member(cluster, service, _) => {
-                    member_parts(topology, cluster, service, &held.port, held.wants)
+                    (member_parts(topology, cluster, service, &held.port, held.wants), Box::default())
                 }
             };
-            let upstream = Upstream { clusters, policy: self.table[at].policy.clone(), ..of(held) };
+            if held.closed {
+                clusters.iter_mut().for_each(|part| part.endpoints.clear());
+            }
+            is_other |= self.table[at].names != names;
+            let upstream = Upstream { clusters, names, policy: self.table[at].policy.clone(), ..of(held) };
             if !is_same(&self.table[at], &upstream) {
-                self.table[at] = Arc::new(upstream);
+                self.put(at, upstream);
             }
         }
+        is_other
     }
 }
 
+/// Without endpoints.
 fn of(held: &Held) -> Upstream {
     let (id, wants, tls) = held.known.clone();
-    Upstream { id, h2: wants == Wants::Grpc, udp: wants == Wants::Udp, tls, clusters: Vec::new(), policy: None }
+    let (h2, udp) = (wants == Wants::Grpc, wants == Wants::Udp);
+    Upstream { id, h2, udp, tls, clusters: Vec::new(), names: Box::default(), policy: None }
+}
+
+/// The same without endpoints.
+fn nobody(upstream: &Upstream) -> Upstream {
+    let Upstream { id, h2, udp, tls, .. } = upstream;
+    let (id, tls) = (id.clone(), tls.clone());
+    Upstream { id, h2: *h2, udp: *udp, tls, clusters: Vec::new(), names: Box::default(), policy: None }
 }
 
 fn is_same(a: &Upstream, b: &Upstream) -> bool {
@@ -158,7 +207,7 @@ fn is_same(a: &Upstream, b: &Upstream) -> bool {
         _ => false,
     };
     policy
-        && (&a.id, a.h2, a.udp, &a.tls) == (&b.id, b.h2, b.udp, &b.tls)
+        && (&a.id, a.h2, a.udp, &a.tls, &a.names) == (&b.id, b.h2, b.udp, &b.tls, &b.names)
         && a.clusters.len() == b.clusters.len()
         && a.clusters.iter().zip(&b.clusters).all(|(a, b)| facts(a, b) && a.endpoints == b.endpoints)
 }

@@ -22,21 +22,21 @@ use crate::world::{World, service, topology};
 const ROOT: &[(&str, &str)] = &[("/", "Prefix")];
 
 /// An authority, and what it vouches for.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
     der: CertificateDer<'static>,
 }
 
 /// A certificate with its key.
-struct Identity {
+pub(crate) struct Identity {
     pem: String,
     key: KeyPair,
     der: CertificateDer<'static>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.distinguished_name.push(DnType::CommonName, name);
@@ -45,7 +45,7 @@ impl Authority {
         Self { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(parameters, key) }
     }
 
-    fn vouch(&self, host: &str, name: &str) -> Identity {
+    pub(crate) fn vouch(&self, host: &str, name: &str) -> Identity {
         let mut parameters = CertificateParams::new(vec![host.to_owned()]).unwrap();
         parameters.distinguished_name = rcgen::DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, name);
@@ -54,7 +54,7 @@ impl Authority {
         Identity { pem: certificate.pem(), der: certificate.der().clone(), key }
     }
 
-    fn roots(&self) -> Arc<RootCertStore> {
+    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
         Arc::new(roots)
@@ -85,7 +85,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 /// A server of HTTP/1.1 over TLS that wants clients whom `authority` vouches for, if any.
-async fn serve(ip: &str, identity: &Identity, authority: Option<&Authority>) -> SocketAddr {
+pub(crate) async fn serve(ip: &str, identity: &Identity, authority: Option<&Authority>) -> SocketAddr {
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let builder = match authority {
         None => builder.with_no_client_auth(),

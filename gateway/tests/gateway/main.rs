@@ -28,6 +28,7 @@ mod ingress_tls;
 mod l4;
 mod long;
 mod modes;
+mod names;
 mod policies;
 mod policy_auth;
 mod policy_bodies;

@@ -104,7 +104,7 @@ async fn a_file_that_is_not_used_is_replaced_once_the_hub_answers() {
 }
 
 /// Waits until the file holds what it is to.
-async fn until_saved(dir: &Path, is_it: impl Fn(&str) -> bool) {
+pub(crate) async fn until_saved(dir: &Path, is_it: impl Fn(&str) -> bool) {
     let kept = last_good(dir);
     let read = || kept.seal.decode(FORM, std::fs::read(dir.join("objects.last-good")).ok()?, Some("hub-1")).ok();
     let saved = async {
@@ -112,7 +112,7 @@ async fn until_saved(dir: &Path, is_it: impl Fn(&str) -> bool) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), saved).await.expect("the objects are saved in time");
+    tokio::time::timeout(std::time::Duration::from_secs(30), saved).await.expect("the objects are saved in time");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use atoll_api::topology::{
     ClusterFacts, Endpoint, EndpointPort, Endpoints, ServiceFacts, ServicePort, Standing, Topology,
 };
 use atoll_apiserver::{ApiServer, Storage};
-use atoll_gateway::{Config, LastGood, Limits, Resources, Server, Trusted, run};
+use atoll_gateway::{Config, LastGood, Limits, NameSettings, Resources, Server, Trusted, run};
 use atoll_reach::{Connect, Dialer, Listen, RelayTable, Route, Routes, System};
 use atoll_wire::follow::{Report, Snapshot};
 use atoll_wire::kept::Seal;
@@ -64,6 +64,8 @@ pub(crate) struct Made<'a> {
     pub(crate) ingress_classes: Vec<String>,
     /// The ConfigMaps of ports of TCP, and of UDP.
     pub(crate) ingress_services: [Option<(String, String)>; 2],
+    /// How names of backends are resolved.
+    pub(crate) names: NameSettings,
 }
 
 impl Default for Made<'_> {
@@ -88,6 +90,7 @@ impl Default for Made<'_> {
             providers: Vec::new(),
             ingress_classes: Vec::new(),
             ingress_services: [None, None],
+            names: NameSettings::default(),
         }
     }
 }
@@ -208,6 +211,7 @@ impl World {
             providers: made.providers,
             ingress_classes: made.ingress_classes,
             ingress_services: made.ingress_services,
+            names: made.names,
             ..Config::default()
         };
         let shutdown = CancellationToken::new();

@@ -1,13 +1,15 @@
 //! What the file says to the gateway.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use atoll_api::topology::Standing;
-use atoll_gateway::{ACCESS_FIELDS, Limits, NamespaceLimits, ProviderSettings, TracesTo, Trusted};
+use atoll_gateway::{ACCESS_FIELDS, Limits, NameSettings, NamespaceLimits, ProviderSettings, TracesTo, Trusted};
 use atoll_reach::host_and_port;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::acme::FileAcme;
@@ -16,6 +18,9 @@ use crate::config::{AccessLog, Gateway};
 
 /// Who would wait longer waits for nobody.
 const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+
+/// Of DNS servers for which none is written.
+const DNS_PORT: u16 = 53;
 
 /// No chain of proxies is longer.
 const HOPS_MAX: usize = 16;
@@ -42,6 +47,7 @@ pub(super) struct FileGateway {
     handover: Option<PathBuf>,
     seal_key_file: Option<PathBuf>,
     acme: Option<FileAcme>,
+    names: FileNames,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +80,14 @@ struct FileTraces {
     collector: String,
     #[serde(default = "a_hundredth")]
     sample: f64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct FileNames {
+    servers: Vec<String>,
+    allow: Vec<String>,
+    deny: Vec<String>,
 }
 
 fn a_hundredth() -> f64 {
@@ -144,6 +158,7 @@ impl FileGateway {
             handover: self.handover,
             seal_key: self.seal_key_file,
             acme: self.acme.map(FileAcme::check).transpose()?,
+            names: self.names.check()?,
         })
     }
 }
@@ -222,6 +237,25 @@ impl FileTrusted {
         }
         let address = |said: String| range("gateway.trustedProxies.cidrs", &said);
         Ok(Trusted { cidrs: self.cidrs.into_iter().map(address).collect::<Result<_, _>>()?, hops: self.hops })
+    }
+}
+
+impl FileNames {
+    fn check(self) -> anyhow::Result<NameSettings> {
+        let server = |said: String| {
+            let at = said.parse().or_else(|_| said.parse::<IpAddr>().map(|ip| (ip, DNS_PORT).into()));
+            at.map_err(|_| {
+                anyhow!("gateway.names.servers: `{said}` is no address or address:port, such as 10.96.0.10:53")
+            })
+        };
+        let ranges = |key: &str, said: Vec<String>| -> anyhow::Result<Vec<IpNet>> {
+            said.into_iter().map(|said| range(key, &said)).collect()
+        };
+        Ok(NameSettings {
+            servers: self.servers.into_iter().map(server).collect::<anyhow::Result<_>>()?,
+            allow: ranges("gateway.names.allow", self.allow)?,
+            deny: ranges("gateway.names.deny", self.deny)?,
+        })
     }
 }
 

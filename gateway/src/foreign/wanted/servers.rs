@@ -9,7 +9,8 @@ use atoll_api::routing::{Asker, Candidate, Chain, choose};
 
 use super::{Gather, Rule};
 use crate::table::{
-    From as Who, IMPORT_GROUP, Part, To, Wants, import_parts, local_parts, permits, pick_port, service_port,
+    From as Who, IMPORT_GROUP, Part, To, Wants, import_parts, is_external, local_parts, permits, pick_port,
+    service_port,
 };
 
 /// The highest weight of a server.
@@ -68,6 +69,11 @@ impl Gather<'_> {
         match (group, kind) {
             ("", "Service") => {
                 let found = self.objects.services.get(namespace, &target.name).ok_or("the Service does not exist")?;
+                if is_external(found) {
+                    return Err(
+                        "the Service is an ExternalName: names are followed by Atoll's own listeners".to_owned()
+                    );
+                }
                 let ports: Vec<_> =
                     found.spec.iter().flat_map(|s| s.ports.clone().unwrap_or_default()).map(service_port).collect();
                 let port = pick_port(&ports, target.port, wants).ok_or("the Service has no such port")?;

@@ -39,6 +39,7 @@ fn objects(all: &[Value]) -> Objects {
         derived: Arc::default(),
         balancers: Arc::default(),
         over: Arc::default(),
+        names: Arc::default(),
     }
 }
 

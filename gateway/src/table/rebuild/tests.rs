@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::acme::Standing;
 use crate::fleet::Fleet;
+use crate::names::{Found, Leads};
 use crate::objects::{Kept, Objects, name_of};
 use crate::table::build::Ports;
 use crate::table::{Table, Upstream};
@@ -72,7 +73,7 @@ impl History {
 
     /// One change of one object. Returns what it means.
     fn step(&mut self) -> Vec<Edit> {
-        match self.dice.below(24) {
+        match self.dice.below(26) {
             0..7 => self.http_route(),
             7 | 8 => self.grpc_route(),
             9 => self.tls_route(),
@@ -85,6 +86,7 @@ impl History {
             18 | 19 => self.service(),
             20 | 21 => self.slice(),
             22 => self.namespace(),
+            23 | 24 => self.lead(),
             _ => {
                 self.change_topology();
                 Vec::new()
@@ -244,6 +246,11 @@ impl History {
         let (namespace, name) = (*self.dice.of(NAMESPACES), *self.dice.of(&["one", "two"]));
         let protocol = if self.dice.chance(3) { json!("kubernetes.io/h2c") } else { Value::Null };
         let port = json!({"name": self.dice.of(&["http", "web"]), "port": 80, "appProtocol": protocol});
+        if self.dice.chance(4) {
+            let ports = if self.dice.chance(2) { json!([port]) } else { json!([]) };
+            let spec = json!({"type": "ExternalName", "externalName": self.dice.of(&["a.test", "B.test.", "10.0.0.1"]), "ports": ports});
+            return self.put::<Service>(namespace, name, json!({"spec": spec}));
+        }
         self.put::<Service>(namespace, name, json!({"spec": {"ports": [port]}}))
     }
 
@@ -253,8 +260,27 @@ impl History {
         let endpoints: Vec<Value> =
             (0..self.dice.below(3)).map(|_| json!({"addresses": [format!("10.0.0.{}", self.dice.below(4))]})).collect();
         let ports = json!([{"name": self.dice.of(&["http", "web"]), "port": 8080}]);
+        if self.dice.chance(4) {
+            let endpoints = json!([{"addresses": [self.dice.of(&["a.test", "b.test"])]}]);
+            let body = json!({"labels": labels, "addressType": "FQDN", "endpoints": endpoints, "ports": ports});
+            return self.put::<EndpointSlice>(namespace, name, body);
+        }
         let body = json!({"labels": labels, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
         self.put::<EndpointSlice>(namespace, name, body)
+    }
+
+    /// A name leads elsewhere, or nowhere.
+    fn lead(&mut self) -> Vec<Edit> {
+        let mut found = Found::clone(&self.objects.names);
+        let name = *self.dice.of(&["a.test", "b.test"]);
+        let addresses =
+            (0..self.dice.below(3)).map(|_| format!("10.2.0.{}", self.dice.below(4)).parse().unwrap()).collect();
+        let refused = vec![("127.0.0.1".parse().unwrap(), "loopback"); self.dice.below(2)];
+        found.insert(name.into(), Arc::new(Leads { addresses, refused }));
+        if self.dice.chance(4) {
+            found.remove(name);
+        }
+        self.objects.lead(Arc::new(found))
     }
 
     fn namespace(&mut self) -> Vec<Edit> {
@@ -328,7 +354,8 @@ fn of<K: serde::de::DeserializeOwned>(object: Value) -> Arc<K> {
 fn upstream(upstream: &Upstream) -> String {
     let parts: Vec<String> = upstream.clusters.iter().map(|p| format!("{:?} {:?}", p.name(), p.endpoints)).collect();
     let policy = upstream.policy.as_ref().map(|p| p.name.clone());
-    format!("{} h2={} tls={:?} {policy:?} {parts:?}", upstream.id, upstream.h2, upstream.tls.is_some())
+    let (tls, names) = (upstream.tls.is_some(), &upstream.names);
+    format!("{} h2={} tls={tls:?} {policy:?} {parts:?} {names:?}", upstream.id, upstream.h2)
 }
 
 /// A table as words, upstreams by what they are and not by their places.
@@ -383,6 +410,7 @@ fn whole(built: &Built) -> BTreeMap<String, String> {
     }
     all.insert("served".to_owned(), format!("{:#?}", built.served));
     all.insert("wanted".to_owned(), format!("{:?}", built.wanted));
+    all.insert("names".to_owned(), format!("{:?}", built.names));
     all
 }
 
