@@ -107,6 +107,10 @@ impl Cors {
         if let Some(expose) = &self.expose {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
         }
+        // Trailers-Only of gRPC-Web: without its status a client does not know what became of its call.
+        if headers.contains_key("grpc-status") {
+            headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("grpc-status, grpc-message"));
+        }
         true
     }
 }
@@ -144,6 +148,10 @@ impl Filter for Cors {
             self.mark(&mut head.headers, origin);
         }
     }
+
+    fn refused(&self, head: &mut http::response::Parts, origin: Option<&HeaderValue>) {
+        self.response(head, origin);
+    }
 }
 
 /// The filter `cors` of policies.
@@ -154,12 +162,17 @@ struct Shared(Arc<Cors>);
 impl Guard for Shared {
     async fn request(&self, asked: &mut Asked<'_>) -> Option<Response<Bytes>> {
         let answer = self.0.preflight(asked.head);
-        if answer.is_none()
-            && let Some(origin) = asked.head.headers.get(ORIGIN).cloned()
-        {
-            asked.backs.push(Box::new(Mark(Arc::clone(&self.0), origin)));
+        if answer.is_none() {
+            self.missed(asked);
         }
         answer
+    }
+
+    /// Who may read an answer may read why there is none, too.
+    fn missed(&self, asked: &mut Asked<'_>) {
+        if let Some(origin) = asked.head.headers.get(ORIGIN).cloned() {
+            asked.backs.push(Box::new(Mark(Arc::clone(&self.0), origin)));
+        }
     }
 }
 

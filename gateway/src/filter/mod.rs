@@ -97,6 +97,9 @@ pub(crate) trait Filter: std::fmt::Debug + Send + Sync {
     /// Changes the head of the answer to a request from `origin`.
     fn response(&self, _head: &mut response::Parts, _origin: Option<&HeaderValue>) {}
 
+    /// The same of an answer of ours to a request that goes no further.
+    fn refused(&self, _head: &mut response::Parts, _origin: Option<&HeaderValue>) {}
+
     /// Where a copy of the request goes.
     fn mirror(&self) -> Option<Mirror> {
         None
@@ -116,6 +119,9 @@ pub(crate) type Permit = Box<dyn std::any::Any + Send + Sync>;
 pub(crate) trait Guard: std::fmt::Debug + Send + Sync {
     /// Looks at a request, changes it, or answers it.
     async fn request(&self, asked: &mut Asked<'_>) -> Option<Response<Bytes>>;
+
+    /// One before it answered the request: what is to be done with that answer is left behind.
+    fn missed(&self, _asked: &mut Asked<'_>) {}
 
     /// Whether a stream or packets of a client may come.
     fn stream(&self, _client: IpAddr) -> Result<Option<Permit>, &'static str> {

@@ -13,7 +13,7 @@ use super::body::Reply;
 use super::early::Early;
 use super::forward::{Ask, Forward, Trace};
 use super::grpc_web::Web;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, grpc_kind};
 use super::server::Client;
 use super::upload::{FromClient, Upload};
 use super::{behind, headers, mirror};
@@ -34,13 +34,13 @@ pub(crate) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request
     plane.budget.request();
     let line = Line::of(plane, || (request.method().to_string(), request.uri().to_string(), request.version()));
     let mut trace = Trace::default();
-    let grpc = is_grpc(request.headers());
+    let grpc = grpc_kind(request.headers());
     let alternative = http3::alternative(plane, client, || headers::authority(request.uri(), request.headers()));
     let mut response = match serve(plane, client, request, &mut trace).await {
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(status = refusal.status.as_u16(), why = refusal.why, "refused");
-            let answer = if grpc { refusal.answer_grpc() } else { refusal.answer() };
+            let answer = refusal.answer_to(grpc.as_ref());
             trace.refused = Some(refusal);
             answer
         }
@@ -169,7 +169,8 @@ async fn serve(
     }
     let scheme = if client.tls { "https" } else { "http" };
     let upgrade = headers::upgrade(&head);
-    let grpc = is_grpc(&head.headers);
+    let grpc = grpc_kind(&head.headers);
+    let origin = head.headers.get(http::header::ORIGIN).filter(|_| !rule.filters.is_empty()).cloned();
     prepare(plane, &mut head, client, scheme, upgrade.as_ref());
     trace.span = plane.traces.as_ref().map(|traces| traces.begin(&mut head.headers, &plane.dice));
     let mut body = Upload::new(plane, body, false);
@@ -200,16 +201,13 @@ async fn serve(
         && let Some(answer) = pass(&chain.guards, &mut asked).await
     {
         behind::begin(&mut asked, &chain, &matched);
-        if let Some((refusal, told)) = Refusal::grpc_of(&answer).filter(|_| grpc) {
-            trace.refused = Some(refusal);
-            return Ok(policy::back(asked.backs, told).await);
-        }
-        return Ok(policy::back(asked.backs, answer.map(Reply::own)).await);
+        let answer = spoken_of(answer, grpc.as_ref(), trace);
+        return Ok(policy::back(asked.backs, marked(rule, origin.as_ref(), answer)).await);
     }
     match routed(rule, &mut asked, &matched, upgrade, trace).await {
-        Err(refusal) if asked.backs.is_empty() => Err(refusal),
+        Err(refusal) if asked.backs.is_empty() && rule.filters.is_empty() => Err(refusal),
         Err(refusal) => {
-            let answer = if grpc { refusal.answer_grpc() } else { refusal.answer() };
+            let answer = marked(rule, origin.as_ref(), refusal.answer_to(grpc.as_ref()));
             trace.refused = Some(refusal);
             Ok(policy::back(asked.backs, answer).await)
         }
@@ -240,7 +238,8 @@ pub(super) async fn routed(
     let origin = asked.head.headers.get(http::header::ORIGIN).cloned();
     let origin = origin.as_ref();
     if let Some(answer) = filtered(&rule.filters, asked, matched).await {
-        return Ok(back(rule, None, origin, answer.map(Reply::own)));
+        let answer = spoken_of(answer, grpc_kind(&asked.head.headers).as_ref(), trace);
+        return Ok(back(rule, None, origin, answer));
     }
     let shown = rule.session.as_ref().and_then(|s| s.shown(&asked.head.headers, unix_seconds()));
     let kept = shown.and_then(|shown| kept(snapshot, rule, shown));
@@ -249,7 +248,8 @@ pub(super) async fn routed(
         None => backend(plane, rule)?,
     };
     if let Some(answer) = filtered(&backend.filters, asked, matched).await {
-        return Ok(back(rule, Some(backend), origin, answer.map(Reply::own)));
+        let answer = spoken_of(answer, grpc_kind(&asked.head.headers).as_ref(), trace);
+        return Ok(back(rule, Some(backend), origin, answer));
     }
     // Who stands in answers where nobody else is there.
     let backend = rule.stand_in.as_deref().filter(|_| is_deserted(snapshot, backend)).unwrap_or(backend);
@@ -431,6 +431,24 @@ fn back(
     for filter in backend.iter().flat_map(|b| &b.filters).chain(&rule.filters) {
         filter.response(&mut head, origin);
     }
+    Response::from_parts(head, body)
+}
+
+/// What a filter answered, as whoever asked understands it.
+fn spoken_of(answer: Response<bytes::Bytes>, grpc: Option<&HeaderValue>, trace: &mut Trace) -> Response<Reply> {
+    match grpc.and_then(|kind| Refusal::grpc_of(&answer, kind)) {
+        Some((refusal, told)) => {
+            trace.refused = Some(refusal);
+            told
+        }
+        None => answer.map(Reply::own),
+    }
+}
+
+/// What filters of the route do with answers that are not a backend's.
+fn marked(rule: &Rule, origin: Option<&HeaderValue>, answer: Response<Reply>) -> Response<Reply> {
+    let (mut head, body) = answer.into_parts();
+    rule.filters.iter().for_each(|filter| filter.refused(&mut head, origin));
     Response::from_parts(head, body)
 }
 

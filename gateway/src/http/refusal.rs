@@ -1,7 +1,7 @@
 //! Answers of our own when a request can't be served: a status, and one line that says why.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::body::Reply;
 use crate::filter::said;
@@ -39,7 +39,8 @@ impl Refusal {
     }
 
     /// The same as gRPC says it: an answer without a body whose head holds the trailers (gRPC over HTTP/2, Trailers-Only).
-    pub(crate) fn answer_grpc(&self) -> Response<Reply> {
+    /// `kind`: which of its forms the client speaks, [`grpc_kind`].
+    pub(crate) fn answer_grpc(&self, kind: &HeaderValue) -> Response<Reply> {
         // As gRPC clients read statuses of HTTP (grpc/doc/http-grpc-status-mapping.md).
         let status = match self.status.as_u16() {
             400 => "13",
@@ -51,7 +52,7 @@ impl Refusal {
         };
         let mut answer = Response::new(Reply::own(""));
         let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(header::CONTENT_TYPE, kind.clone());
         headers.insert("grpc-status", HeaderValue::from_static(status));
         let said: String = self.why.chars().filter(|c| c.is_ascii_graphic() && *c != '%' || *c == ' ').collect();
         if let Ok(said) = HeaderValue::from_str(&said) {
@@ -61,18 +62,23 @@ impl Refusal {
     }
 
     /// What a filter answered, as gRPC says it; nothing: it is no error, or is said so already.
-    pub(crate) fn grpc_of(answer: &Response<Bytes>) -> Option<(Self, Response<Reply>)> {
-        let kind = answer.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        if answer.status().as_u16() < 400 || kind.starts_with(b"application/grpc") {
+    pub(crate) fn grpc_of(answer: &Response<Bytes>, kind: &HeaderValue) -> Option<(Self, Response<Reply>)> {
+        let its = answer.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if answer.status().as_u16() < 400 || its.starts_with(b"application/grpc") {
             return None;
         }
         let said = String::from_utf8_lossy(answer.body());
         let line: String = said.lines().next().unwrap_or_default().chars().take(WHY_MAX).collect();
         let refusal = Self::new(answer.status(), line);
-        let mut told = refusal.answer_grpc();
+        let mut told = refusal.answer_grpc(kind);
         let others = answer.headers().iter().filter(|(name, _)| !name.as_str().starts_with("content-"));
         told.headers_mut().extend(others.map(|(name, value)| (name.clone(), value.clone())));
         Some((refusal, told))
+    }
+
+    /// As whoever asked understands it.
+    pub(crate) fn answer_to(&self, grpc: Option<&HeaderValue>) -> Response<Reply> {
+        grpc.map_or_else(|| self.answer(), |kind| self.answer_grpc(kind))
     }
 
     pub(crate) fn answer(&self) -> Response<Reply> {
@@ -81,5 +87,40 @@ impl Refusal {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         answer
+    }
+}
+
+/// Which form of gRPC a client speaks, which understands statuses of gRPC only: the type of what it is answered. Of gRPC-Web, whose clients can't
+/// see trailers, that is its own (PROTOCOL-WEB.md); nothing: it speaks none.
+pub(crate) fn grpc_kind(headers: &HeaderMap) -> Option<HeaderValue> {
+    let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
+    if !kind.starts_with(b"application/grpc") {
+        return None;
+    }
+    let own = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    match own.starts_with(b"application/grpc-web") {
+        true => HeaderValue::from_bytes(own).ok(),
+        false => Some(HeaderValue::from_static("application/grpc")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_speaks_grpc_is_answered_in_its_own_form() {
+        for (kind, answered) in [
+            ("application/grpc", Some("application/grpc")),
+            ("application/grpc+proto", Some("application/grpc")),
+            ("application/grpc-web", Some("application/grpc-web")),
+            ("application/grpc-web+proto; charset=utf-8", Some("application/grpc-web+proto")),
+            ("application/grpc-web-text+proto", Some("application/grpc-web-text+proto")),
+            ("application/json", None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]);
+            let found = grpc_kind(&headers);
+            assert_eq!(found.as_ref().map(|v| v.to_str().unwrap()), answered, "{kind}");
+        }
     }
 }

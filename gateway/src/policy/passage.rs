@@ -69,6 +69,7 @@ pub(crate) async fn pass(guards: &[Arc<dyn Guard>], asked: &mut Asked<'_>) -> Op
     for (at, guard) in guards.iter().enumerate() {
         if let Some(answer) = guard.request(asked).await {
             asked.behind.iter_mut().for_each(|behind| behind.next = at + 1);
+            guards[at + 1..].iter().for_each(|guard| guard.missed(asked));
             return Some(answer);
         }
     }
