@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::canary;
 use super::read::{Finding, finding};
 use super::tls::Clients;
-use super::wish::{Backend, Canary, Wish, Wished};
+use super::wish::{Backend, Canary, Wish};
 
 /// A path of a host.
 #[derive(Debug)]
@@ -67,8 +68,10 @@ pub(super) fn merge(wishes: &mut [Wish], default_certificate: Option<&(String, S
         }
         wishes[owner].findings.extend(lost);
     }
-    for canary in 0..wishes.len() {
-        part(wishes, canary, &mut hosts);
+    let alone: Vec<(usize, usize)> =
+        (0..wishes.len()).flat_map(|canary| canary::part(wishes, canary, &mut hosts)).collect();
+    for (owner, at) in alone {
+        canary::close(wishes, owner, at, &mut hosts);
     }
     let certificates = certificates(wishes);
     for (name, host) in &mut hosts {
@@ -148,35 +151,6 @@ fn names(wish: &Wish, at: usize, named: &BTreeSet<String>) -> Vec<String> {
     std::iter::once(own.clone()).chain(aliases.cloned()).collect()
 }
 
-/// Gives the paths of the main Ingress their canary.
-fn part(wishes: &mut [Wish], at: usize, hosts: &mut Hosts) {
-    let Some(canary) = wishes[at].canary.clone() else { return };
-    let mut lost = Vec::new();
-    for wished in &wishes[at].paths {
-        let is_same = |other: &Wished| other.path.value == wished.path.value && other.path.kind == wished.path.kind;
-        let found = hosts
-            .get_mut(&wished.host)
-            .and_then(|host| host.paths.iter_mut().find(|p| is_same(&wishes[p.owner].paths[p.at])));
-        let why = match found {
-            None => "no other Ingress has that host and path".to_owned(),
-            Some(main) if wishes[main.owner].namespace != wishes[at].namespace => {
-                "the main Ingress is of another namespace".to_owned()
-            }
-            Some(main) if main.canary.is_some() => "an older canary is there".to_owned(),
-            Some(main) => {
-                main.canary = Some((canary.clone(), wished.backend.clone()));
-                continue;
-            }
-        };
-        lost.push(note(
-            "canary",
-            format!("`{}{}`: {why}", wished.host, wished.path.value),
-            "HTTPRoute backendRefs with weights",
-        ));
-    }
-    wishes[at].findings.extend(lost);
-}
-
 /// Secrets by host; the oldest Ingress that names a host counts.
 fn certificates(wishes: &[Wish]) -> BTreeMap<String, (String, String)> {
     let mut found = BTreeMap::new();
@@ -216,6 +190,6 @@ fn www(
     }
 }
 
-fn note(what: &str, why: String, way: &'static str) -> Finding {
+pub(super) fn note(what: &str, why: String, way: &'static str) -> Finding {
     Finding { what: what.to_owned(), why, way, closes: false }
 }

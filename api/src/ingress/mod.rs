@@ -9,6 +9,7 @@
 //! get is a [`Finding`]; one that protects closes the paths of its Ingress. Source: ingress-nginx, "Annotations", "Ingress path matching";
 //! Kubernetes, Ingress v1.
 
+mod canary;
 mod entry;
 mod export;
 mod hosts;

@@ -42,14 +42,11 @@ pub(super) struct Reader {
 impl Reader {
     /// The annotations of an Ingress; what no row honours is refused.
     pub(super) fn of(ingress: &Ingress) -> Self {
-        let all = ingress.metadata.annotations.iter().flatten();
-        let named =
-            all.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value.trim().to_owned())));
-        let mut reader = Self { written: named.collect(), findings: Vec::new() };
-        let refused = reader.written.iter().filter(|(name, value)| {
-            let off = matches!(value.as_str(), "" | "false" | "off") && !name.ends_with("-snippet");
-            !off && row(name).is_none_or(|row| row.does == Does::Refused)
-        });
+        let mut reader = Self { written: written(ingress), findings: Vec::new() };
+        let refused = reader
+            .written
+            .iter()
+            .filter(|(name, value)| !is_off(name, value) && row(name).is_none_or(|row| row.does == Does::Refused));
         let why = |name: &str| if row(name).is_some() { "it is not honoured" } else { "it is not known" };
         let found = refused.map(|(name, value)| finding(name, why(name), protects(name, value)));
         reader.findings = found.collect();
@@ -124,6 +121,17 @@ impl Reader {
         let written = self.text(name).unwrap_or_default();
         written.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
     }
+}
+
+/// The annotations of an Ingress, by their names after the prefix.
+pub(super) fn written(ingress: &Ingress) -> BTreeMap<String, String> {
+    let all = ingress.metadata.annotations.iter().flatten();
+    all.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value.trim().to_owned()))).collect()
+}
+
+/// Whether an annotation wishes for nothing.
+pub(super) fn is_off(name: &str, value: &str) -> bool {
+    matches!(value, "" | "false" | "off") && !name.ends_with("-snippet")
 }
 
 /// What is said of an annotation.

@@ -303,6 +303,44 @@ fn a_canary_takes_its_part_of_the_main_one() {
 }
 
 #[test]
+fn what_a_canary_says_beside_is_ignored_and_said_and_never_opens() {
+    let login = ("auth-url", "http://login.shop/check");
+    let findings = |made: &Translation| -> Vec<String> {
+        let found = &part(made, "new").findings;
+        found.iter().filter(|f| f.what != "canary").map(|f| format!("{} {}", f.what, f.closes)).collect()
+    };
+    let canary = |more: &[(&str, &str)], paths: &[(&str, &str)]| {
+        let mut all = vec![("canary", "true"), ("canary-weight", "20")];
+        all.extend(more);
+        ingress("new", &all, paths)
+    };
+    let more =
+        [login, ("limit-rps", "5"), ("proxy-read-timeout", "7"), ("proxy-buffering", "on"), ("enable-cors", "false")];
+    let both = made(&[ingress("web", &[], ROOT), canary(&more, ROOT)]);
+    assert_eq!(findings(&both), ["auth-url false", "limit-rps false", "proxy-read-timeout false"]);
+    let why = &part(&both, "new").findings[0].why;
+    assert!(why.contains("the main Ingress `shop/web` counts, which does not have it"), "{why}");
+    assert_eq!(told(part(&both, "web")), ["http-a.test: PathPrefix / -> web*80 new*20"]);
+
+    let same = made(&[ingress("web", &[login, ("limit-rps", "9")], ROOT), canary(&more[..2], ROOT)]);
+    assert_eq!(findings(&same), ["limit-rps false"], "what the main one has, too, is no loss");
+    assert!(part(&same, "new").findings[0].why.contains("another value"));
+    // As the main one's it would close; here it does not.
+    let unknown = made(&[ingress("web", &[], ROOT), canary(&[("auth-method", "PUT")], ROOT)]);
+    assert_eq!(findings(&unknown), ["auth-method false"]);
+    assert!(part(&unknown, "web").closed.is_empty() && part(&unknown, "new").closed.is_empty());
+
+    let alone = made(&[ingress("web", &[], ROOT), canary(&[login, ("app-root", "/a")], &[("/admin", "Prefix")])]);
+    assert_eq!(findings(&alone), ["app-root false", "auth-url true"]);
+    assert_eq!(told(part(&alone, "new")), ["http-a.test: PathPrefix /admin -> new"]);
+    assert_eq!(part(&alone, "new").closed, ["path-0"], "it answers 503 instead of what the root has");
+    let open = made(&[ingress("web", &[], ROOT), canary(&[("app-root", "/a")], &[("/admin", "Prefix")])]);
+    assert!(part(&open, "new").routes.is_empty(), "nothing would protect it");
+    let nobody = made(&[canary(&[login], ROOT)]);
+    assert_eq!((told(part(&nobody, "new")).len(), &part(&nobody, "new").closed[..]), (1, &["path-0".to_owned()][..]));
+}
+
+#[test]
 fn hosts_have_listeners_with_their_certificates() {
     let mut one = ingress("web", &[], ROOT);
     let any = json!({"http": one["spec"]["rules"][0]["http"]});

@@ -42,6 +42,7 @@ mod ports;
 mod provided;
 mod providers;
 mod proxied;
+mod refusals;
 mod relay;
 mod route;
 mod seen;
