@@ -63,6 +63,11 @@ impl Asking for Written<'_> {
     }
 }
 
+/// Whether a field says that a client of gRPC asks, which may come by HTTP/1.1 as gRPC-Web.
+fn is_grpc_type(name: &[u8], value: &[u8]) -> bool {
+    value.starts_with(b"application/grpc") && name.eq_ignore_ascii_case(b"content-type")
+}
+
 /// Where the request goes.
 struct Way {
     snapshot: Arc<Snapshot>,
@@ -173,8 +178,8 @@ impl Connection {
         if !fits || head.values(bytes, "upgrade").next().is_some() || !name(head, bytes, host) {
             return None;
         }
-        // What is not in its form yet, or says something of the client, is looked at on the long way.
-        let told = head.fields(bytes).any(|(name, _)| tells(name));
+        // What is not in its form yet, or says something of the client, is looked at on the long way; so is what is refused in words of gRPC.
+        let told = head.fields(bytes).any(|(name, value)| tells(name) || is_grpc_type(name, value));
         if told || plane.trusted.believes(client.peer.ip()) || !matches!(normal(path), Ok(None)) {
             return None;
         }
@@ -185,10 +190,11 @@ impl Connection {
         if !rule.is_plain() || policies.chain(found, &rule.route, rule.name.as_ref()).is_some() {
             return None;
         }
-        let upstream = *draw(&rule.backends, &plane.dice)?.target.as_ref().ok()?;
-        if !passes(&snapshot, upstream, host) {
+        // Who is drawn here is not drawn again: the long way would take its share from those that need it.
+        if !rule.backends.iter().all(|b| b.target.as_ref().is_ok_and(|at| passes(&snapshot, *at, host))) {
             return None;
         }
+        let upstream = *draw(&rule.backends, &plane.dice)?.target.as_ref().ok()?;
         let (route, listener) = (Arc::clone(&rule.route), Arc::clone(&found.id));
         Some(Way { rule, upstream, route, listener, snapshot })
     }

@@ -44,12 +44,14 @@ async fn a_client_of_grpc_web_is_told_in_its_own_words() {
     let [full, slice] = service("full", &one);
     let [mut empty, _] = service("empty", &one);
     empty["spec"]["ports"][0]["appProtocol"] = json!("kubernetes.io/h2c");
-    for object in [full, slice, empty] {
+    let [idle, _] = service("idle", &one);
+    for object in [full, slice, empty, idle] {
         world.apply(object).await;
     }
     let cors = json!([{"type": "CORS", "cors": {"allowOrigins": ["https://page.test"]}}]);
     let to = |name: &str, filters: Value| json!([{"filters": filters, "backendRefs": [{"name": name, "port": 80}]}]);
     world.apply(route("empty", &["empty.test"], to("empty", cors.clone()))).await;
+    world.apply(route("plain", &["plain.test"], to("idle", json!([])))).await;
     world.apply(route("denied", &["denied.test"], to("full", json!([])))).await;
     world.apply(route("closed", &["closed.test"], to("full", cors))).await;
     world.apply(route("rated", &["rated.test"], to("full", json!([])))).await;
@@ -62,6 +64,7 @@ async fn a_client_of_grpc_web_is_told_in_its_own_words() {
 
     let answer = call(&world, "unknown.test", "application/grpc-web+proto", "12").await;
     assert_eq!(answer.header("access-control-allow-origin"), "", "nobody said who may read it");
+    call(&world, "plain.test", "application/grpc-web+proto", "14").await;
     let answer = call(&world, "empty.test", "application/grpc-web-text+proto", "14").await;
     assert!(is_readable(&answer) && !answer.header("grpc-message").is_empty(), "{answer:?}");
     for (host, status) in [("denied.test", "7"), ("closed.test", "7"), ("rated.test", "14")] {
