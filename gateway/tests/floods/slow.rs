@@ -62,7 +62,7 @@ async fn a_body_that_comes_octet_by_octet_holds_one_request_and_no_more() {
     let stage = Stage::set("200 bodies an octet at a time", "127.34.32.1").await;
     // Each goes on by itself and many times within the bound, so that a busy machine doesn't go over it.
     let (stop, at) = (CancellationToken::new(), stage.world.http);
-    let (said, mut heard) = mpsc::unbounded_channel();
+    let (said, mut heard) = mpsc::channel(200);
     let mut clients = JoinSet::new();
     for _ in 0..200 {
         let (stop, said) = (stop.clone(), said.clone());
@@ -71,7 +71,7 @@ async fn a_body_that_comes_octet_by_octet_holds_one_request_and_no_more() {
             stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n").await.unwrap();
             for octet in 0.. {
                 if octet == 40 {
-                    said.send(()).unwrap();
+                    said.send(()).await.unwrap();
                 }
                 if timeout(SHORT / 20, stop.cancelled()).await.is_ok() {
                     break;
