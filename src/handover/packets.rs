@@ -44,6 +44,20 @@ struct Before {
     gone: AtomicBool,
 }
 
+impl Before {
+    /// Whether it is there to take it; where it has no room the datagram is lost.
+    fn send(&self, datagram: &[u8]) -> bool {
+        match self.pipe.try_send(datagram) {
+            Ok(_) => true,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => true,
+            Err(_) => {
+                self.gone.store(true, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     at: SocketAddr,
@@ -108,24 +122,14 @@ impl Packets {
     /// Until there is no process before this one.
     async fn until_first(&self) {
         // A datagram of nothing is nobody's; that it can't be sent says that nobody is there.
-        while self.send_back(&[]) {
+        while self.living().is_some_and(|before| before.send(&[])) {
             sleep(LOOK).await;
         }
     }
 
-    /// Sends to the process before, if there is one.
-    fn send_back(&self, datagram: &[u8]) -> bool {
-        let Some(before) = self.before.get().filter(|before| !before.gone.load(Ordering::Relaxed)) else {
-            return false;
-        };
-        match before.pipe.try_send(datagram) {
-            Ok(_) => true,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock) => true,
-            Err(_) => {
-                before.gone.store(true, Ordering::Relaxed);
-                false
-            }
-        }
+    /// The process before, as far as is known.
+    fn living(&self) -> Option<&Before> {
+        self.before.get().filter(|before| !before.gone.load(Ordering::Relaxed))
     }
 
     fn doors(&self) -> MutexGuard<'_, HashMap<SocketAddr, mpsc::Sender<Packet>>> {
@@ -143,12 +147,11 @@ impl Succession for Packets {
     }
 
     fn before(&self) -> Vec<u64> {
-        let living = self.before.get().filter(|before| !before.gone.load(Ordering::Relaxed));
-        living.map(|before| before.keys.clone()).unwrap_or_default()
+        self.living().map(|before| before.keys.clone()).unwrap_or_default()
     }
 
     fn hand_back(&self, packet: &Packet) -> bool {
-        self.send_back(&encode(packet))
+        self.living().is_some_and(|before| before.send(&encode(packet)))
     }
 
     fn handed(&self, at: SocketAddr) -> mpsc::Receiver<Packet> {

@@ -12,13 +12,13 @@ use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::failure::Failure;
 use super::leader::Acme;
 use super::object::labels;
 use super::{FLEET_LABEL, ORDER_LABEL};
+use crate::names::by_tcp;
 
 /// What the label says of one.
 pub(super) const RECORD: &str = "record";
@@ -134,12 +134,7 @@ async fn ask(acme: &Acme, server: &str, name: &str) -> io::Result<BTreeSet<Strin
     let mut query = Message::query();
     query.add_query(Query::query(owner, RecordType::TXT));
     let octets = query.to_vec().map_err(io::Error::other)?;
-    let mut stream = acme.plane.pool.connect.connect(host, port).await?;
-    let len = u16::try_from(octets.len()).map_err(io::Error::other)?;
-    stream.write_all(&[&len.to_be_bytes()[..], &octets].concat()).await?;
-    let len = stream.read_u16().await?;
-    let mut answer = vec![0; usize::from(len)];
-    stream.read_exact(&mut answer).await?;
+    let answer = by_tcp(&*acme.plane.pool.connect, host, port, &octets).await?;
     let answer = Message::from_vec(&answer).map_err(io::Error::other)?;
     let texts = answer.answers.iter().filter_map(|record| match &record.data {
         RData::TXT(txt) => Some(txt.txt_data.iter().map(|part| String::from_utf8_lossy(part)).collect::<String>()),

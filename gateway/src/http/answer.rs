@@ -13,7 +13,7 @@ use super::body::Reply;
 use super::early::Early;
 use super::forward::{Ask, Forward, Trace};
 use super::grpc_web::Web;
-use super::refusal::{Refusal, grpc_kind};
+use super::refusal::{Refusal, grpc_kind, is_grpc_kind};
 use super::server::Client;
 use super::upload::{FromClient, Upload};
 use super::{behind, headers, mirror};
@@ -454,5 +454,5 @@ fn marked(rule: &Rule, origin: Option<&HeaderValue>, answer: Response<Reply>) ->
 
 /// Whether a gRPC client asks, which understands statuses of gRPC only.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| is_grpc_kind(kind.as_bytes()))
 }

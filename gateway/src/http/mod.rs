@@ -33,7 +33,7 @@ pub(crate) use early::Early;
 pub(crate) use extended::{Key, is_websocket};
 pub(crate) use forward::{Ask, Forward, Plain, Trace, frames};
 pub(crate) use headers::{is_port, strip};
-pub(crate) use refusal::Refusal;
+pub(crate) use refusal::{Refusal, is_grpc_kind};
 pub(crate) use server::{Client, PING_EVERY, PONG_MAX, speak};
 pub(crate) use streams::Streams;
 pub(crate) use upload::{FromClient, Payload, Upload};

@@ -64,7 +64,7 @@ impl Refusal {
     /// What a filter answered, as gRPC says it; nothing: it is no error, or is said so already.
     pub(crate) fn grpc_of(answer: &Response<Bytes>, kind: &HeaderValue) -> Option<(Self, Response<Reply>)> {
         let its = answer.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        if answer.status().as_u16() < 400 || its.starts_with(b"application/grpc") {
+        if answer.status().as_u16() < 400 || is_grpc_kind(its) {
             return None;
         }
         let said = String::from_utf8_lossy(answer.body());
@@ -90,11 +90,16 @@ impl Refusal {
     }
 }
 
+/// Whether a type of content is one of gRPC's, gRPC-Web's among them.
+pub(crate) fn is_grpc_kind(kind: &[u8]) -> bool {
+    kind.starts_with(b"application/grpc")
+}
+
 /// Which form of gRPC a client speaks, which understands statuses of gRPC only: the type of what it is answered. Of gRPC-Web, whose clients can't
 /// see trailers, that is its own (PROTOCOL-WEB.md); nothing: it speaks none.
 pub(crate) fn grpc_kind(headers: &HeaderMap) -> Option<HeaderValue> {
     let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
-    if !kind.starts_with(b"application/grpc") {
+    if !is_grpc_kind(kind) {
         return None;
     }
     let own = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();

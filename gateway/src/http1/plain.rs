@@ -22,7 +22,8 @@ use super::splice::{Pipe, Stopped};
 use crate::acme;
 use crate::balance::draw;
 use crate::http::{
-    Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, is_port, listener, passes, told,
+    Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, is_grpc_kind, is_port, listener,
+    passes, told,
 };
 use crate::http3;
 use crate::plane::Snapshot;
@@ -65,7 +66,7 @@ impl Asking for Written<'_> {
 
 /// Whether a field says that a client of gRPC asks, which may come by HTTP/1.1 as gRPC-Web.
 fn is_grpc_type(name: &[u8], value: &[u8]) -> bool {
-    value.starts_with(b"application/grpc") && name.eq_ignore_ascii_case(b"content-type")
+    is_grpc_kind(value) && name.eq_ignore_ascii_case(b"content-type")
 }
 
 /// Where the request goes.

@@ -95,19 +95,24 @@ impl Asker {
             let len = socket.recv(&mut datagram).await?;
             // What does not answer the question may be anybody's.
             let Some(answer) = answering(&query, &datagram[..len]) else { continue };
-            return if answer.metadata.truncation { self.by_tcp(server, &query, &octets).await } else { Ok(answer) };
+            if !answer.metadata.truncation {
+                return Ok(answer);
+            }
+            let answer = by_tcp(&*self.connect, &server.ip().to_string(), server.port(), &octets).await?;
+            return answering(&query, &answer).ok_or_else(|| io::Error::other("answered another question"));
         }
     }
+}
 
-    async fn by_tcp(&self, server: SocketAddr, query: &Message, octets: &[u8]) -> io::Result<Message> {
-        let mut stream = self.connect.connect(&server.ip().to_string(), server.port()).await?;
-        let len = u16::try_from(octets.len()).map_err(io::Error::other)?;
-        stream.write_all(&[&len.to_be_bytes()[..], octets].concat()).await?;
-        let len = stream.read_u16().await?;
-        let mut answer = vec![0; usize::from(len)];
-        stream.read_exact(&mut answer).await?;
-        answering(query, &answer).ok_or_else(|| io::Error::other("answered another question"))
-    }
+/// One message by TCP, and the one that comes back (RFC 1035 §4.2.2).
+pub(crate) async fn by_tcp(connect: &dyn Connect, host: &str, port: u16, query: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = connect.connect(host, port).await?;
+    let len = u16::try_from(query.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&len.to_be_bytes()[..], query].concat()).await?;
+    let len = stream.read_u16().await?;
+    let mut answer = vec![0; usize::from(len)];
+    stream.read_exact(&mut answer).await?;
+    Ok(answer)
 }
 
 /// The message, where it answers that question.

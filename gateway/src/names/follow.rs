@@ -232,8 +232,7 @@ fn tell(name: &str, before: bool, now: Option<&str>) {
 
 fn refused(name: &str, before: Option<&Leads>, now: &Leads) {
     if !now.refused.is_empty() && before.is_none_or(|before| before.refused != now.refused) {
-        let refused: Vec<String> = now.refused.iter().map(|(ip, why)| format!("{ip} ({why})")).collect();
-        let refused = refused.join(", ");
+        let refused = now.refusals();
         tracing::warn!(name, refused, "the name of a backend leads where it may not: these addresses are not used");
     }
 }

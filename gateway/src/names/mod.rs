@@ -21,7 +21,7 @@ use std::sync::Arc;
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
 
-pub(crate) use ask::Asker;
+pub(crate) use ask::{Asker, by_tcp};
 pub(crate) use follow::Names;
 
 /// A name is at most so long, without the dot at its end (RFC 1035 §3.1).
@@ -45,6 +45,14 @@ pub(crate) struct Leads {
     pub(crate) addresses: Vec<IpAddr>,
     /// What it leads to as well and is never used, and why.
     pub(crate) refused: Vec<(IpAddr, &'static str)>,
+}
+
+impl Leads {
+    /// What is never used, and why, for people.
+    pub(crate) fn refusals(&self) -> String {
+        let said: Vec<String> = self.refused.iter().map(|(ip, why)| format!("{ip} ({why})")).collect();
+        said.join(", ")
+    }
 }
 
 /// What names lead to that were asked at least once.

@@ -3,13 +3,12 @@
 //! In: a Service, its EndpointSlices, what names lead to. Out: endpoints, and the names that are to be kept asked for them. One of type
 //! ExternalName needs no ports: the reference says which. Source: Kubernetes' Service and EndpointSlice.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use atoll_api::names::ServiceName;
 use atoll_api::topology::ServicePort;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::backend::{Found, Problem, Resolver, is, pick_port, service_port};
@@ -89,9 +88,8 @@ pub(super) fn local_offer(
     if let Some(name) = found.and_then(|found| external(found)) {
         let spec = found.and_then(|found| found.spec.as_ref());
         let port = spec.map_or(port.port, |spec| target_port(spec, port, wants));
-        let target = |address: &IpAddr| Target { address: *address, port, door: None, zone: None, pod: None };
         if let Ok(name) = names::parse(name) {
-            endpoints.extend(objects.names.get(&name).iter().flat_map(|leads| &leads.addresses).map(target));
+            endpoints.extend(led(objects, &name, port, None));
             names.push(name);
         }
     } else {
@@ -114,8 +112,7 @@ pub(super) fn local_offer(
 /// The ready endpoints of a slice at the port of that name.
 pub(crate) fn slice_targets(slice: &EndpointSlice, port: &str, wants: Wants) -> Vec<Target> {
     let Some(port) = slice_port(slice, port, wants) else { return Vec::new() };
-    let ready = slice.endpoints.iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
-    ready
+    ready(slice)
         .filter_map(|e| {
             let address = e.addresses.first()?.parse().ok()?;
             let pod = e.target_ref.as_ref().and_then(|r| r.name.clone());
@@ -134,14 +131,22 @@ fn named_targets(
     names: &mut Vec<Arc<str>>,
 ) {
     let Some(port) = slice_port(slice, port, wants) else { return };
-    let ready = slice.endpoints.iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
-    for endpoint in ready {
+    for endpoint in ready(slice) {
         let Some(Ok(name)) = endpoint.addresses.first().map(|name| names::parse(name)) else { continue };
-        let target =
-            |address: &IpAddr| Target { address: *address, port, door: None, zone: endpoint.zone.clone(), pod: None };
-        endpoints.extend(objects.names.get(&name).iter().flat_map(|leads| &leads.addresses).map(target));
+        endpoints.extend(led(objects, &name, port, endpoint.zone.as_ref()));
         names.push(name);
     }
+}
+
+/// Those that are not said to be unready.
+fn ready(slice: &EndpointSlice) -> impl Iterator<Item = &Endpoint> {
+    slice.endpoints.iter().filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false))
+}
+
+/// What a name leads to, at that port.
+fn led(objects: &Objects, name: &str, port: u16, zone: Option<&String>) -> impl Iterator<Item = Target> {
+    let addresses = objects.names.get(name).into_iter().flat_map(|leads| &leads.addresses);
+    addresses.map(move |address| Target { address: *address, port, door: None, zone: zone.cloned(), pod: None })
 }
 
 fn slice_port(slice: &EndpointSlice, port: &str, wants: Wants) -> Option<u16> {
@@ -156,9 +161,8 @@ pub(super) fn left_out(found: &names::Found, names: &[Arc<str>]) -> Option<Strin
     let refused = names.iter().filter_map(|name| Some((name, found.get(name).filter(|l| !l.refused.is_empty())?)));
     let said: Vec<String> = refused
         .map(|(name, leads)| {
-            let refused: Vec<String> = leads.refused.iter().map(|(ip, why)| format!("{ip} ({why})")).collect();
             let rest = if leads.addresses.is_empty() { ", which leaves none" } else { "" };
-            format!("`{name}` leads to {}: not used{rest}", refused.join(", "))
+            format!("`{name}` leads to {}: not used{rest}", leads.refusals())
         })
         .collect();
     (!said.is_empty()).then(|| said.join("; "))

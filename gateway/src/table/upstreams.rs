@@ -82,12 +82,12 @@ impl Upstreams {
         let at = self.free.pop().unwrap_or(self.held.len());
         self.by_known.insert(known.clone(), at);
         self.by_service.entry(known.0.service().clone()).or_default().insert(at);
-        let held = Some(Held { known, port, wants, closed, users: 1 });
+        let held = Held { known, port, wants, closed, users: 1 };
         if at == self.held.len() {
-            self.held.push(held);
-            self.table.push(Arc::new(nobody(&upstream)));
+            self.table.push(Arc::new(of(&held)));
+            self.held.push(Some(held));
         } else {
-            self.held[at] = held;
+            self.held[at] = Some(held);
         }
         self.put(at, upstream);
         at
@@ -186,13 +186,6 @@ fn of(held: &Held) -> Upstream {
     let (id, wants, tls) = held.known.clone();
     let (h2, udp) = (wants == Wants::Grpc, wants == Wants::Udp);
     Upstream { id, h2, udp, tls, clusters: Vec::new(), names: Box::default(), policy: None }
-}
-
-/// The same without endpoints.
-fn nobody(upstream: &Upstream) -> Upstream {
-    let Upstream { id, h2, udp, tls, .. } = upstream;
-    let (id, tls) = (id.clone(), tls.clone());
-    Upstream { id, h2: *h2, udp: *udp, tls, clusters: Vec::new(), names: Box::default(), policy: None }
 }
 
 fn is_same(a: &Upstream, b: &Upstream) -> bool {
