@@ -48,9 +48,9 @@ impl Writing<'_> {
             matches: vec![matched],
             filters: self.wish.filters.clone(),
             backend_refs: backends,
-            timeouts: self.wish.timeouts.clone(),
-            retry: self.wish.retry.clone(),
-            session_persistence: self.wish.session.clone(),
+            timeouts: self.wish.timeouts.clone().map(Box::new),
+            retry: self.wish.retry.clone().map(Box::new),
+            session_persistence: self.wish.session.clone().map(Box::new),
         });
         each.collect()
     }

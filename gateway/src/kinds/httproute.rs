@@ -39,9 +39,9 @@ pub(super) fn rule(written: &HTTPRouteRule) -> Written<'_> {
         matches: matches(written),
         filters: &written.filters,
         backends: &written.backend_refs,
-        timeouts: written.timeouts.as_ref(),
-        retry: written.retry.as_ref(),
-        session: written.session_persistence.as_ref(),
+        timeouts: written.timeouts.as_deref(),
+        retry: written.retry.as_deref(),
+        session: written.session_persistence.as_deref(),
     }
 }
 

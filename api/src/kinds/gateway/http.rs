@@ -32,7 +32,7 @@ pub struct HTTPRouteSpec {
     pub rules: Vec<HTTPRouteRule>,
 }
 
-/// What is done with requests that match.
+/// What is done with requests that match. There may be thousands: what few have is boxed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HTTPRouteRule {
@@ -50,13 +50,13 @@ pub struct HTTPRouteRule {
     pub backend_refs: Vec<HTTPBackendRef>,
     /// Time-outs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeouts: Option<HTTPRouteTimeouts>,
+    pub timeouts: Option<Box<HTTPRouteTimeouts>>,
     /// Retries (experimental channel).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry: Option<HTTPRouteRetry>,
+    pub retry: Option<Box<HTTPRouteRetry>>,
     /// Session persistence (experimental channel).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_persistence: Option<SessionPersistence>,
+    pub session_persistence: Option<Box<SessionPersistence>>,
 }
 
 /// Requests of one session go to one endpoint.
