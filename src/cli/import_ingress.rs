@@ -82,7 +82,8 @@ impl ImportIngress {
         let routes: Vec<Value> = passed.streams.iter().map(|stream| route(stream, &made.objects)).collect();
         made.objects.extend(routes);
         for (ingress, finding) in &made.notes {
-            note(format!("Ingress {ingress}: {finding}"));
+            let said = finding.said("the RoutePolicy that is printed for it lets nobody in (403)");
+            note(format!("Ingress {ingress}: {said}"));
         }
         let list = json!({"apiVersion": "v1", "kind": "List", "items": made.objects});
         let pages = made.objects.iter().map(yaml).collect::<Outcome<Vec<String>>>()?;

@@ -25,11 +25,15 @@ pub struct Finding {
 
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}`: {}", self.what, self.why)?;
-        if self.closes {
-            f.write_str("; it protects, so its paths answer 503")?;
-        }
-        write!(f, "; the Gateway API way: {}", self.way)
+        f.write_str(&self.said("its paths answer 503"))
+    }
+}
+
+impl Finding {
+    /// For people; `closed`: what becomes of paths that it protects.
+    pub fn said(&self, closed: &str) -> String {
+        let closed = if self.closes { format!("; it protects, so {closed}") } else { String::new() };
+        format!("`{}`: {}{closed}; the Gateway API way: {}", self.what, self.why, self.way)
     }
 }
 

@@ -125,11 +125,18 @@ fn cors(reader: &mut Reader, steps: &mut Vec<FilterStep>) {
     if reader.flag("enable-cors") != Some(true) {
         return;
     }
+    let origins = or(reader.list("cors-allow-origin"), "*");
+    let anybody = origins.iter().any(|origin| origin == "*");
+    // nginx answers `*` with credentials, which browsers refuse (Fetch §3.2.5): nobody's credentials were let in, and none are.
+    let credentials = reader.flag("cors-allow-credentials");
+    if anybody && credentials == Some(true) {
+        reader.refuse("cors-allow-credentials", "browsers send none where every origin may: list the origins");
+    }
     let mut cors = json!({
-        "allowOrigins": or(reader.list("cors-allow-origin"), "*"),
+        "allowOrigins": origins,
         "allowMethods": or(reader.list("cors-allow-methods"), CORS_METHODS),
         "allowHeaders": or(reader.list("cors-allow-headers"), CORS_HEADERS),
-        "allowCredentials": reader.flag("cors-allow-credentials").unwrap_or(true),
+        "allowCredentials": !anybody && credentials.unwrap_or(true),
         "maxAge": reader.number::<i32>("cors-max-age").unwrap_or(CORS_MAX_AGE),
     });
     let exposed = reader.list("cors-expose-headers");

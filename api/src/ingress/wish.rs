@@ -240,7 +240,9 @@ fn moved(reader: &mut Reader) -> Option<HTTPRequestRedirect> {
         let status = reader.number::<u16>(code).unwrap_or(usual);
         let moved = redirect(&url).filter(|_| matches!(status, 301 | 302 | 303 | 307 | 308));
         if moved.is_none() {
-            reader.refuse(name, format!("`{url}` with status {status} is no redirect that is meant here"));
+            let why = "a URL of http, https or $scheme, or a path, with a status of 301, 302, 303, 307 or 308; of variables $host or \
+                       $http_host as the host and $request_uri at the end";
+            reader.refuse(name, format!("`{url}` with status {status} can't be followed here, which takes {why}"));
         }
         Some(HTTPRequestRedirect { status_code: Some(status), ..moved? })
     })

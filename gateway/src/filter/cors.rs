@@ -59,6 +59,8 @@ impl Origin {
 struct Cors {
     origins: Vec<Origin>,
     credentials: bool,
+    /// Whoever asks without credentials is told `*` where everybody may, as nginx says it.
+    plain: bool,
     /// Nothing: whatever is asked for.
     methods: Option<HeaderValue>,
     headers: Option<HeaderValue>,
@@ -79,6 +81,7 @@ impl Cors {
         Ok(Self {
             origins: written.allow_origins.iter().map(|o| Origin::parse(o)).collect(),
             credentials: written.allow_credentials == Some(true),
+            plain: false,
             methods: listed(&written.allow_methods)?,
             headers: listed(&written.allow_headers)?,
             any_header: is_any(&written.allow_headers),
@@ -92,6 +95,10 @@ impl Cors {
         for name in [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_EXPOSE_HEADERS] {
             headers.remove(name);
         }
+        if self.plain && !self.credentials && self.origins.contains(&Origin::Any) {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            return self.expose(headers);
+        }
         // An answer of our own to a preflight is marked a second time on its way back.
         if headers.get_all(VARY).iter().all(|v| v != "Origin") {
             headers.append(VARY, HeaderValue::from_static("Origin"));
@@ -104,6 +111,11 @@ impl Cors {
         if self.credentials {
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
+        self.expose(headers)
+    }
+
+    /// Says what may be read beside the body.
+    fn expose(&self, headers: &mut HeaderMap) -> bool {
         if let Some(expose) = &self.expose {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
         }
@@ -196,7 +208,8 @@ pub(super) fn policy(written: &Map<String, Value>, _: &Making<'_>) -> Guarded {
         expose_headers: s.expose_headers,
         max_age: s.max_age,
     };
-    Ok(Arc::new(Shared(Arc::new(Cors::make(&settings).map_err(|problem| problem.message)?))))
+    let made = Cors::make(&settings).map_err(|problem| problem.message)?;
+    Ok(Arc::new(Shared(Arc::new(Cors { plain: true, ..made }))))
 }
 
 pub(super) fn make(written: &HTTPRouteFilter, _: bool, _: &mut dyn Resolve) -> Made {

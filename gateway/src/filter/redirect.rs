@@ -15,6 +15,8 @@ struct Redirect {
     path: Option<NewPath>,
     port: Option<u16>,
     status: StatusCode,
+    /// The whole target is empty: of the place its host is named alone.
+    bare: bool,
 }
 
 impl Redirect {
@@ -37,7 +39,7 @@ impl Filter for Redirect {
         let path = head.uri.path();
         let path = self.path.as_ref().map_or_else(|| path.to_owned(), |new| new.apply(path, matched.prefix));
         let query = head.uri.query().filter(|_| !path.contains('?')).map(|q| format!("?{q}")).unwrap_or_default();
-        let path = path.strip_suffix('?').unwrap_or(&path);
+        let path = if self.bare { "" } else { path.strip_suffix('?').unwrap_or(&path) };
         let mut answer = Response::new(Bytes::new());
         *answer.status_mut() = self.status;
         match HeaderValue::from_str(&format!("{scheme}://{authority}{path}{query}")) {
@@ -60,6 +62,7 @@ pub(super) fn make(written: &HTTPRouteFilter, prefixed: bool, _: &mut dyn Resolv
         host: settings.hostname.clone(),
         path: settings.path.as_ref().map(|p| NewPath::make(p, prefixed)).transpose()?,
         port: settings.port,
+        bare: settings.path.as_ref().is_some_and(|path| path.replace_full_path.as_deref() == Some("?")),
         status: status.ok_or_else(|| refused(format!("status {code} is no redirect")))?,
     })))
 }

@@ -87,12 +87,13 @@ async fn annotations_do_what_they_say() {
         &'static str,
     );
     let regex = &[("/api(/|$)(.*)", "ImplementationSpecific")][..];
-    let cases: [Case; 15] = [
+    let cases: [Case; 16] = [
         (&[("rewrite-target", "/$2")], regex, "/API/x/y?q=1", 200, "", "/x/y?q=1"),
         (&[("rewrite-target", "/$2")], regex, "/api", 200, "", "/"),
         (&[("use-regex", "true")], &[("/v[0-9]+", "Prefix")], "/V12/x", 200, "", "/V12/x"),
         (&[("app-root", "/app")], ROOT, "/", 302, "http://HOST/app", ""),
         (&[("permanent-redirect", "https://b.test/x")], ROOT, "/y?z=1", 301, "https://b.test/x", ""),
+        (&[("temporal-redirect", "https://b.test")], ROOT, "/y?z=1", 302, "https://b.test", ""),
         (&[("temporal-redirect", "https://b.test$request_uri")], ROOT, "/y?z=1", 302, "https://b.test/y?z=1", ""),
         (&[("force-ssl-redirect", "true")], ROOT, "/y?z=1", 308, "https://HOST/y?z=1", ""),
         (&[("denylist-source-range", "127.0.0.0/8")], ROOT, "/", 403, "", ""),
