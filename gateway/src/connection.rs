@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use atoll_reach::{BoxStream, proxy, sniff};
+use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,14 @@ use crate::plane::{Plane, Snapshot};
 use crate::progress::Taken;
 use crate::table::{ListenerTable, Mode, Protocol, Slot, StreamRule};
 use crate::tls::Shown;
+
+/// The type of records that hold alerts, and the level at which a connection ends (RFC 8446 §5.1, §6).
+const ALERT: u8 = 21;
+const FATAL: u8 = 2;
+/// No listener is of the name (RFC 6066 §3).
+const UNRECOGNIZED_NAME: u8 = 112;
+/// A listener has no certificate to show (RFC 8446 §6.2).
+const INTERNAL_ERROR: u8 = 80;
 
 /// Serves one connection until it ends or we do. `stop`: no further requests.
 ///
@@ -86,11 +95,15 @@ async fn secure(
         io::Error::from(io::ErrorKind::TimedOut)
     };
     let (name, stream) = tokio::time::timeout_at(until, hello(stream)).await.map_err(late)??;
-    let (snapshot, listener) = listener(&plane, slot, &name).ok_or_else(nobody)?;
+    let Some((snapshot, listener)) = listener(&plane, slot, &name) else {
+        return Err(alerted(&plane, stream, UNRECOGNIZED_NAME).await);
+    };
     if listener.mode == Mode::Pass {
-        return carry(&plane, stream, peer, snapshot, &listener, &*rule(&listener, &name)?).await;
+        let Ok(rule) = rule(&listener, &name) else { return Err(alerted(&plane, stream, UNRECOGNIZED_NAME).await) };
+        return carry(&plane, stream, peer, snapshot, &listener, &*rule).await;
     }
-    let config = listener.server.clone().ok_or_else(nobody)?;
+    // Its certificate is not there or no good: its condition says which.
+    let Some(config) = listener.server.clone() else { return Err(alerted(&plane, stream, INTERNAL_ERROR).await) };
     let stream = if listener.mode == Mode::Requests { taken(&plane, stream) } else { stream };
     let accepted = tokio::time::timeout_at(until, TlsAcceptor::from(config).accept(stream));
     let stream = accepted.await.map_err(late)??;
@@ -135,6 +148,20 @@ async fn begin(plane: &Plane, stream: BoxStream) -> io::Result<(bool, BoxStream)
 /// Breaks when the client takes nothing. Streams that are not looked into stay as they are: their ends may be silent as long as they like.
 fn taken(plane: &Plane, stream: BoxStream) -> BoxStream {
     Box::new(Taken::new(stream, plane.limits.write_timeout, plane.metrics.cuts(Cut::Answer)))
+}
+
+/// Tells a client that has said hello why nothing follows (RFC 8446 §6.2: one fatal alert, in the clear).
+async fn alerted(plane: &Plane, mut stream: BoxStream, alert: u8) -> io::Error {
+    plane.metrics.cut(Cut::Tls);
+    let record = [ALERT, 3, 3, 0, 2, FATAL, alert];
+    let told = async {
+        stream.write_all(&record).await?;
+        stream.shutdown().await
+    };
+    match tokio::time::timeout(plane.limits.write_timeout, told).await {
+        Ok(Err(error)) => error,
+        _ => nobody(),
+    }
 }
 
 fn nobody() -> io::Error {

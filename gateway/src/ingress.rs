@@ -40,6 +40,11 @@ pub(crate) fn is_made(meta: &ObjectMeta) -> bool {
     meta.name.as_deref().is_some_and(|name| name.starts_with(OURS))
 }
 
+/// The port of a ConfigMap that a route stands for: `tcp-9000`.
+pub(crate) fn port_of(meta: &ObjectMeta) -> Option<&str> {
+    meta.name.as_deref()?.strip_prefix(OURS)
+}
+
 /// Whether a rule of that name may serve only with its filters in force.
 pub(crate) fn needs_guard(rule: &str) -> bool {
     rule.contains(STAMP)
@@ -91,6 +96,8 @@ pub(crate) struct Derived {
     pub(crate) configs: Vec<Name>,
     /// Ports that are not passed on, by their ConfigMap.
     pub(crate) unpassed: Vec<Unpassed>,
+    /// The ConfigMaps of ports, TCP's first.
+    pub(crate) maps: [Option<Name>; 2],
     streams: Vec<Stream>,
     gateway: Option<GatewaySpec>,
     grants: BTreeMap<String, ReferenceGrantSpec>,
@@ -163,6 +170,7 @@ pub(crate) fn derive(objects: &mut Objects, settings: &Settings) -> Vec<Edit> {
         policies,
         configs: settings.services.iter().flatten().cloned().collect(),
         unpassed: unpassed(objects, settings, passed.findings),
+        maps: settings.services.clone(),
         streams: passed.streams,
         gateway,
         grants: translation.grants,

@@ -77,6 +77,7 @@ pub(crate) struct Metrics {
     pub(crate) http3_lacking: IntGaugeVec,
     pub(crate) acme_orders: IntCounterVec,
     pub(crate) acme_failing: IntGaugeVec,
+    pub(crate) names: IntGaugeVec,
 }
 
 impl Metrics {
@@ -153,6 +154,11 @@ impl Metrics {
                 "atoll_gateway_acme_failing",
                 "1 for each Secret whose certificate can't be ordered or renewed; its objects' conditions and Events say why",
                 &["secret"],
+            )?,
+            names: gauges(
+                "atoll_gateway_names",
+                "Names that backends are reached by, by how DNS answers: answered, failing (their last addresses are used), new",
+                &["state"],
             )?,
             clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,
             cuts: counters(

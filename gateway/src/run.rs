@@ -190,7 +190,7 @@ async fn start(
     tasks.spawn(listening.clone().accept(https, Slot::Https, shutdown.clone()));
     tasks.spawn(prober.run(plane.pool.clone(), resources.topology.clone(), resources.report.clone(), shutdown.clone()));
     let asker = Asker { connect: Arc::clone(&resources.connect), listen: Arc::clone(&listening.listen) };
-    tasks.spawn(Arc::clone(&plane.names).follow(asker, shutdown.clone()));
+    tasks.spawn(Arc::clone(&plane.names).follow(asker, plane.metrics.clone(), shutdown.clone()));
     if let Some(before) = &before {
         plane.names.remember(&before.names);
     }

@@ -245,7 +245,7 @@ pub(crate) fn backend_name(target: &BackendObjectReference) -> String {
     format!("{} {}{port}", target.kind.as_deref().unwrap_or("Service"), target.name)
 }
 
-/// Resolves for one route, and notes the first reference that leads nowhere.
+/// Resolves for one route, and notes the references that lead nowhere.
 struct Backends<'r, 'a> {
     resolver: &'r mut Resolver<'a>,
     route: &'r Route<'r>,
@@ -259,7 +259,7 @@ impl Backends<'_, '_> {
         let target = self.resolver.numbered(target, self.route.namespace, self.route.port_names, &self.scope.set);
         let found = self.resolver.resolve(&target, from, self.scope, self.route.wants);
         if let Err(problem) = &found {
-            self.unresolved.get_or_insert(problem.clone());
+            Problem::note(&mut self.unresolved, problem);
         }
         found
     }

@@ -11,7 +11,7 @@ use super::rules::backend_name;
 use super::{Compiled, find, verdict};
 use crate::objects::Age;
 use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
-use crate::table::{Backend, Draft, From, Resolver, Scope, Spot, StreamRule, Wants};
+use crate::table::{Backend, Draft, From, Problem, Resolver, Scope, Spot, StreamRule, Wants};
 
 /// A route as it is written.
 pub(crate) struct Route<'a> {
@@ -80,7 +80,7 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
         let target = resolver.numbered(&b.target, route.namespace, route.port_names, &scope.set);
         let found = resolver.resolve(&target, From { kind, namespace: route.namespace }, scope, route.wants);
         if let Err(problem) = &found {
-            compiled.unresolved.get_or_insert(problem.clone());
+            Problem::note(&mut compiled.unresolved, problem);
         }
         let weight = u32::try_from(b.weight.unwrap_or(1)).unwrap_or_default();
         if weight > 0 {

@@ -301,6 +301,10 @@ pub(crate) fn rank(filter: &str, guard: &dyn Guard) -> usize {
     if guard.is_late() { place(AUTHENTICATED) + 1 } else { place(filter) }
 }
 
+/// Why a filter answers, for the access log: an extension of its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Why(pub(crate) String);
+
 /// The guard in the place of one that can't be made.
 #[derive(Debug)]
 pub(crate) struct Closed(pub(crate) String);
@@ -309,7 +313,10 @@ pub(crate) struct Closed(pub(crate) String);
 impl Guard for Closed {
     async fn request(&self, _: &mut Asked<'_>) -> Option<Response<Bytes>> {
         tracing::debug!(why = self.0, "closed by a policy that is refused");
-        Some(said(StatusCode::SERVICE_UNAVAILABLE, "a policy of this route can't be carried out"))
+        let mut answer = said(StatusCode::SERVICE_UNAVAILABLE, "a policy of this route can't be carried out");
+        // What people who run it may know, clients need not.
+        answer.extensions_mut().insert(Why(self.0.clone()));
+        Some(answer)
     }
 
     fn stream(&self, _: IpAddr) -> Result<Option<Permit>, &'static str> {
@@ -340,6 +347,7 @@ pub(crate) fn said(status: StatusCode, why: &str) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::from(format!("{why}\n")));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.extensions_mut().insert(Why(why.to_owned()));
     answer
 }
 

@@ -19,7 +19,7 @@ use super::upload::{FromClient, Upload};
 use super::{behind, headers, mirror};
 use crate::acme;
 use crate::balance::{Looked, Picked, draw, find, spoken};
-use crate::filter::{Filter, Matched};
+use crate::filter::{Filter, Matched, Why};
 use crate::http3;
 use crate::plane::{Plane, Snapshot};
 use crate::policy::process::attributes::Left;
@@ -32,7 +32,7 @@ use crate::table::{Backend, ListenerTable, Rule};
 pub(crate) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request<FromClient>) -> Response<Reply> {
     let began = Instant::now();
     plane.budget.request();
-    let line = Line::of(plane, || (request.method().to_string(), request.uri().to_string(), request.version()));
+    let line = Line::of(plane, || (request.method().to_string(), target(request.uri()), request.version()));
     let mut trace = Trace::default();
     let grpc = grpc_kind(request.headers());
     let alternative = http3::alternative(plane, client, || headers::authority(request.uri(), request.headers()));
@@ -60,6 +60,11 @@ pub(crate) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request
     response
 }
 
+/// Path and query, however the target is written; of what has none all of it.
+fn target(uri: &Uri) -> String {
+    uri.path_and_query().map_or_else(|| uri.to_string(), ToString::to_string)
+}
+
 /// What the access log and traces say of a request, where there are any: method, target, version.
 pub(crate) struct Line(Option<(String, String, Version)>);
 
@@ -83,7 +88,7 @@ pub(crate) fn told(plane: &Plane, client: &Client, trace: &Trace, code: u16, tim
     let Some((method, uri, version)) = line.0 else { return };
     let address = trace.client.unwrap_or_else(|| client.peer.ip());
     let endpoint = trace.endpoint.as_ref().map(|e| e.address.to_string());
-    let why = trace.refused.as_ref().map(|refusal| refusal.why.as_str());
+    let why = trace.why();
     tracing::debug!(
         target: "access",
         client = %address, listener = trace.listener.as_deref().unwrap_or_default(), host = trace.host, method, uri, code,
@@ -165,7 +170,7 @@ async fn serve(
     let rule = &entry.rule;
     trace.route = Some(Arc::clone(&rule.route));
     if let Some(why) = &rule.refused {
-        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the route is broken: {why}")));
+        return Err(Refusal::ours("the route is broken", why));
     }
     let scheme = if client.tls { "https" } else { "http" };
     let upgrade = headers::upgrade(&head);
@@ -254,10 +259,7 @@ pub(super) async fn routed(
     // Who stands in answers where nobody else is there.
     let backend = rule.stand_in.as_deref().filter(|_| is_deserted(snapshot, backend)).unwrap_or(backend);
     let (place, standing) = plane.clients.standing(asked.client);
-    let upstream = *backend
-        .target
-        .as_ref()
-        .map_err(|why| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the backend is missing: {why}")))?;
+    let upstream = *backend.target.as_ref().map_err(|why| Refusal::ours("the backend is missing", why))?;
     let forward = Forward {
         plane,
         snapshot,
@@ -435,7 +437,8 @@ fn back(
 }
 
 /// What a filter answered, as whoever asked understands it.
-fn spoken_of(answer: Response<bytes::Bytes>, grpc: Option<&HeaderValue>, trace: &mut Trace) -> Response<Reply> {
+fn spoken_of(mut answer: Response<bytes::Bytes>, grpc: Option<&HeaderValue>, trace: &mut Trace) -> Response<Reply> {
+    trace.said = answer.extensions_mut().remove::<Why>();
     match grpc.and_then(|kind| Refusal::grpc_of(&answer, kind)) {
         Some((refusal, told)) => {
             trace.refused = Some(refusal);

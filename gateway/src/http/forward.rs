@@ -25,6 +25,7 @@ use super::upload::{Answered as Told, Payload};
 use crate::balance::{Picked, Wish, endpoint, is_left, pick};
 use crate::choose::{Full, Question, Seat, Tiers, client_number, place, seat};
 use crate::endpoint::{Endpoint, Live};
+use crate::filter::Why;
 use crate::health::Failure;
 use crate::http1;
 use crate::plane::{Plane, Snapshot};
@@ -55,6 +56,8 @@ pub(crate) struct Trace {
     pub(crate) attempts: usize,
     /// Why it was refused.
     pub(crate) refused: Option<Refusal>,
+    /// Why a filter answered it.
+    pub(crate) said: Option<Why>,
     /// Its span, where traces go somewhere.
     pub(crate) span: Option<Started>,
 }
@@ -67,6 +70,12 @@ impl Trace {
             _ if code < 500 => None,
             _ => Some(if self.endpoint.is_some() { "endpoint" } else { "gateway" }),
         }
+    }
+
+    /// Why it was answered by us, where it was.
+    pub(crate) fn why(&self) -> Option<&str> {
+        let said = self.said.as_ref().map(|Why(why)| why.as_str());
+        said.or(self.refused.as_ref().map(|refusal| refusal.why.as_str()))
     }
 
     /// The cluster of the last endpoint; empty: the hub's own network, or nobody.

@@ -14,13 +14,24 @@ const WHY_MAX: usize = 256;
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) why: String,
+    /// What clients are told in its place.
+    told: Option<&'static str>,
     /// Seconds after which it may be tried again.
     pub(crate) retry_after: Option<u32>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        Self { status, why: why.into(), retry_after: None }
+        Self { status, why: why.into(), told: None, retry_after: None }
+    }
+
+    /// What is wrong is ours: clients are told no names of objects.
+    pub(crate) fn ours(told: &'static str, why: &str) -> Self {
+        Self { told: Some(told), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{told}: {why}")) }
+    }
+
+    fn told(&self) -> &str {
+        self.told.unwrap_or(&self.why)
     }
 
     /// The request itself is wrong.
@@ -48,13 +59,15 @@ impl Refusal {
             403 => "7",
             404 => "12",
             429 | 502 | 503 | 504 => "14",
+            // "UNAVAILABLE statuses MUST be returned" where a backend is none (Gateway API, GRPCRouteRule.backendRefs).
+            _ if self.told.is_some() => "14",
             _ => "2",
         };
         let mut answer = Response::new(Reply::own(""));
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, kind.clone());
         headers.insert("grpc-status", HeaderValue::from_static(status));
-        let said: String = self.why.chars().filter(|c| c.is_ascii_graphic() && *c != '%' || *c == ' ').collect();
+        let said: String = self.told().chars().filter(|c| c.is_ascii_graphic() && *c != '%' || *c == ' ').collect();
         if let Ok(said) = HeaderValue::from_str(&said) {
             headers.insert("grpc-message", said);
         }
@@ -82,7 +95,7 @@ impl Refusal {
     }
 
     pub(crate) fn answer(&self) -> Response<Reply> {
-        let mut answer = said(self.status, &self.why).map(Reply::own);
+        let mut answer = said(self.status, self.told()).map(Reply::own);
         if let Some(seconds) = self.retry_after {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

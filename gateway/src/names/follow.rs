@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::ask::Asker;
 use super::state::{Answered, State};
 use super::{Found, Leads, NameSettings};
+use crate::metrics::Metrics;
 
 /// So many names are asked at once.
 const AT_ONCE_MAX: usize = 64;
@@ -103,17 +104,18 @@ impl Names {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks until `shutdown`.
-    pub(crate) async fn follow(self: Arc<Self>, asker: Asker, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(self.go(Arc::new(asker))).await;
+    /// Asks until `shutdown`; says in `metrics` how the names stand.
+    pub(crate) async fn follow(self: Arc<Self>, asker: Asker, metrics: Metrics, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.go(Arc::new(asker), &metrics)).await;
     }
 
-    async fn go(&self, asker: Arc<Asker>) {
+    async fn go(&self, asker: Arc<Asker>, metrics: &Metrics) {
         let mut wanted = self.wanted.subscribe();
         let mut asking = JoinSet::new();
         let mut asked = BTreeSet::new();
         loop {
             self.settle(&wanted.borrow_and_update().clone());
+            self.count(metrics);
             let now = Instant::now();
             let mut next = now + IDLE;
             for (name, state) in &*self.states() {
@@ -142,6 +144,15 @@ impl Names {
                 () = sleep_until(next) => {}
             }
         }
+    }
+
+    fn count(&self, metrics: &Metrics) {
+        let (states, mut counts) = (self.states(), [("answered", 0), ("failing", 0), ("new", 0)]);
+        for state in states.values() {
+            let at = if state.trouble.is_some() { 1 } else { usize::from(state.again.is_none()) * 2 };
+            counts[at].1 += 1;
+        }
+        counts.iter().for_each(|(state, count)| metrics.names.with_label_values(&[state]).set(*count));
     }
 
     /// Forgets names that nobody wants any more, and begins with those that are new.

@@ -75,6 +75,13 @@ pub(crate) fn parse(said: &str) -> Result<Arc<str>, String> {
     Ok(name.into())
 }
 
+/// The Service of a cluster that a name says: name and namespace. `svc` is the third label, or later where pods are named, whatever domain
+/// follows it. Source: Kubernetes' DNS-Based Service Discovery.
+pub(crate) fn service(name: &str) -> Option<(&str, &str)> {
+    let labels: Vec<&str> = name.split('.').collect();
+    labels.windows(3).find(|three| three[2] == "svc").map(|three| (three[0], three[1]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +93,18 @@ mod tests {
         }
         for bad in ["", ".", "10.0.0.1", "::1", "a..b", "a b", "é.test", "*.a.test", &"a".repeat(64)] {
             assert!(parse(bad).is_err(), "`{bad}`");
+        }
+    }
+
+    #[test]
+    fn names_of_clusters_say_their_service() {
+        for name in ["web.shop.svc", "web.shop.svc.cluster.local", "web.shop.svc.eu.atoll.internal", "a-0.web.shop.svc"]
+        {
+            assert_eq!(service(name), Some(("web", "shop")), "{name}");
+        }
+        assert_eq!(service("svc.svc.svc.cluster.local"), Some(("svc", "svc")));
+        for name in ["db.example.com", "svc.example.com", "shop.svc.example.com", "localhost"] {
+            assert_eq!(service(name), None, "{name}");
         }
     }
 }

@@ -14,6 +14,8 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What other proxies call the client's address; endpoints that came from behind these believe it.
+const OTHERS: &[&str] = &["x-real-ip", "true-client-ip", "x-client-ip", "x-cluster-client-ip"];
 /// Entries of X-Forwarded-For that are looked at.
 const HOPS_MAX: usize = 32;
 /// A request's id of somebody else's is at most so long.
@@ -85,7 +87,8 @@ fn address(written: &str) -> Option<IpAddr> {
 /// Whether a field says something of the client, or has a name that is not passed on.
 pub(crate) fn tells(name: &[u8]) -> bool {
     let begins = |with: &[u8]| name.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
-    begins(b"x-forwarded-") || begins(b"forwarded") || begins(b"x-request-id") || name.contains(&b'_')
+    let other = || OTHERS.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
+    begins(b"x-forwarded-") || begins(b"forwarded") || begins(b"x-request-id") || name.contains(&b'_') || other()
 }
 
 /// Tells the endpoint who asked for what. `id`: of the request, where nobody whom we trust gave it one.
@@ -103,6 +106,7 @@ pub(crate) fn tell(
         let named: Vec<HeaderName> = headers.keys().filter(foreign).cloned().collect();
         named.iter().for_each(|name| drop(headers.remove(name)));
         headers.remove(&REQUEST_ID);
+        OTHERS.iter().for_each(|name| drop(headers.remove(*name)));
     }
     let before = headers.get_all(&FOR).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(", ");
     let all = if before.is_empty() { peer.to_string() } else { format!("{before}, {peer}") };

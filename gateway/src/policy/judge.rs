@@ -71,7 +71,7 @@ pub(crate) fn judge(objects: &[Arc<RoutePolicy>], world: &World<'_>) -> (Policie
         let older: Vec<String> =
             lost.iter().map(|(filter, other)| format!("`{filter}` is given by {}", names[*other])).collect();
         let accepted = if !problems.is_empty() {
-            let closed = "what it refuses to do for its routes answers 503";
+            let closed = "until that is mended its routes answer 503";
             Verdict::new("Accepted", false, "Invalid", format!("{}; {closed}", problems.join("; ")))
         } else if !older.is_empty() && all {
             Verdict::new(

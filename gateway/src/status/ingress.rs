@@ -8,10 +8,12 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressLoadBalancerIngress};
 use serde_json::json;
 
 use super::{LEFT_OUT, RouteVerdicts, Update, Verdict, Warning};
+use crate::objects::Objects;
 use crate::table::ListenerDraft;
 
 /// Version and kind of an Ingress, as Events name them.
 pub(crate) const KIND: (&str, &str) = ("networking.k8s.io/v1", "Ingress");
+const CONFIG_MAP: (&str, &str) = ("v1", "ConfigMap");
 
 /// The status of an Ingress, where it says something else than before.
 pub(super) fn update(object: &Ingress, addresses: &[GatewayAddress]) -> Option<Update> {
@@ -25,6 +27,23 @@ pub(super) fn update(object: &Ingress, addresses: &[GatewayAddress]) -> Option<U
     let borne = object.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.clone()).unwrap_or_default();
     let said = if wanted.is_empty() { json!(null) } else { json!(wanted) };
     (wanted != borne).then(|| Update::of(object, &json!({"loadBalancer": {"ingress": said}}))).flatten()
+}
+
+/// What of a port of a ConfigMap does not stand as it is written: a Service that is not there, a port that is taken.
+pub(super) fn port_warnings(verdicts: &RouteVerdicts, unserved: &[&ListenerDraft], objects: &Objects) -> Vec<Warning> {
+    let meta = verdicts.object.meta();
+    let Some(port) = crate::ingress::port_of(meta) else { return Vec::new() };
+    let Some((namespace, name)) = &objects.derived.maps[usize::from(port.starts_with("udp"))] else {
+        return Vec::new();
+    };
+    let mut told = warnings(verdicts, unserved);
+    for warning in &mut told {
+        warning.kind = CONFIG_MAP;
+        (warning.namespace, warning.name) = (namespace.clone(), name.clone());
+        warning.uid = objects.config(namespace, name).and_then(|object| object.metadata.uid.clone());
+        warning.problem.message = format!("{port}: {}", warning.problem.message);
+    }
+    told
 }
 
 /// What of an Ingress does not stand as it is written: backends that are not there, values that mean nothing, hosts that are somebody else's or

@@ -39,7 +39,7 @@ pub(crate) use made::Made;
 pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
 
 use crate::balancer::Balanced;
-use crate::objects::{Kind, Name, name_of};
+use crate::objects::{Kind, Name, Objects, name_of};
 use crate::table::{GatewayDraft, Input, ListenerDraft, Policies, RouteName};
 
 /// A status to be written. There may be thousands that wait.
@@ -164,7 +164,22 @@ impl Sheet {
         unserved: &[&ListenerDraft],
     ) {
         let warnings = verdicts.map(|verdicts| ingress::warnings(verdicts, unserved)).unwrap_or_default();
-        let key = (Kind::Ingress, name.clone());
+        self.warn((Kind::Ingress, name.clone()), warnings);
+    }
+
+    /// The same of a port of a ConfigMap, which stands there as a route.
+    pub(crate) fn port_warnings(
+        &mut self,
+        route: &RouteName,
+        verdicts: Option<&RouteVerdicts>,
+        unserved: &[&ListenerDraft],
+        objects: &Objects,
+    ) {
+        let of = |verdicts| ingress::port_warnings(verdicts, unserved, objects);
+        self.warn(route.clone(), verdicts.map(of).unwrap_or_default());
+    }
+
+    fn warn(&mut self, key: RouteName, warnings: Vec<Warning>) {
         if warnings.is_empty() {
             self.warnings.remove(&key)
         } else {

@@ -28,6 +28,8 @@ use crate::tls::{BackendCheck, Certificate, Keys};
 
 /// The group of ServiceImports (KEP-1645).
 pub(crate) const IMPORT_GROUP: &str = "multicluster.x-k8s.io";
+/// A message of several problems grows no further past so many octets.
+const MESSAGE_MAX: usize = 512;
 const H2C: &str = "kubernetes.io/h2c";
 
 /// Why a reference leads nowhere: reason and message of a condition.
@@ -40,6 +42,22 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
+    }
+
+    /// Another of the same object: all are said at once, so that all can be mended at once.
+    pub(crate) fn and(&mut self, other: &Self) {
+        if self.message.len() < MESSAGE_MAX && !self.message.contains(&other.message) {
+            self.message.push_str("; ");
+            self.message.push_str(&other.message);
+        }
+    }
+
+    /// Notes `other` in the place of an object's problems.
+    pub(crate) fn note(noted: &mut Option<Self>, other: &Self) {
+        match noted {
+            Some(first) => first.and(other),
+            None => *noted = Some(other.clone()),
+        }
     }
 }
 
@@ -159,7 +177,7 @@ impl Resolver<'_> {
         let found = if import {
             self.import(service, target.port, &scope.set, wants)?
         } else {
-            self.local(service, target.port, wants)?
+            self.local(service, target.port, from, wants)?
         };
         if let Some(why) = left_out(&self.objects.names, &found.names) {
             self.noted.left_out.get_or_insert_with(|| format!("{}: {why}", found.id));
@@ -206,8 +224,9 @@ impl Resolver<'_> {
         let missing = |why: &str| Problem::new("BackendNotFound", format!("ServiceImport `{service}`: {why}"));
         let facts = self.topology.services.get(set).and_then(|services| services.get(&service));
         let facts = facts.ok_or_else(|| missing(&format!("cluster set {set} has no such service")))?;
-        let port = pick_port(&facts.ports, port, wants);
-        let port = port.ok_or_else(|| missing(&format!("has no such {} port", wants.transport())))?;
+        let asked = port;
+        let port = pick_port(&facts.ports, asked, wants);
+        let port = port.ok_or_else(|| missing(&no_port(asked, wants)))?;
         let clusters = import_parts(self.topology, set, &service, port, wants);
         let policy = self.traffic.get(&service).cloned();
         let id = UpstreamId::Set(set.to_owned(), service, port.port);
@@ -340,6 +359,16 @@ pub(crate) fn pick_port(ports: &[ServicePort], number: Option<i32>, wants: Wants
     match number {
         Some(number) => fit.find(|p| i32::from(p.port) == number),
         None => fit.next().filter(|_| fit.next().is_none()),
+    }
+}
+
+/// That there is no such port, for people.
+pub(super) fn no_port(asked: Option<i32>, wants: Wants) -> String {
+    let transport = wants.transport();
+    match asked {
+        Some(0) => format!("has no {transport} port of that name"),
+        Some(number) => format!("has no {transport} port {number}"),
+        None => format!("has no {transport} port, or several: write which in the reference"),
     }
 }
 

@@ -5,7 +5,10 @@ use kube::ResourceExt as _;
 
 use crate::objects::Shelf;
 
-/// Who refers: a kind of the Gateway API in a namespace.
+/// The group of Ingresses.
+const INGRESS_GROUP: &str = "networking.k8s.io";
+
+/// Who refers: a kind of the Gateway API, or Ingress, in a namespace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct From<'a> {
     pub(crate) kind: &'a str,
@@ -26,9 +29,10 @@ pub(crate) fn permits(grants: &Shelf<ReferenceGrant>, from: From<'_>, to: To<'_>
     if from.namespace == to.namespace {
         return true;
     }
+    let group = if from.kind == "Ingress" { INGRESS_GROUP } else { GATEWAY_GROUP };
     grants.iter().filter(|g| g.namespace().as_deref() == Some(to.namespace)).any(|g| {
         let who = |f: &atoll_api::kinds::gateway::ReferenceGrantFrom| {
-            f.group == GATEWAY_GROUP && f.kind == from.kind && f.namespace == from.namespace
+            f.group == group && f.kind == from.kind && f.namespace == from.namespace
         };
         let what = |t: &atoll_api::kinds::gateway::ReferenceGrantTo| {
             t.group == to.group && t.kind == to.kind && t.name.as_deref().is_none_or(|n| n.is_empty() || n == to.name)

@@ -129,7 +129,7 @@ pub(super) fn draft(
         certificates: Vec::new(),
         spoken: Spoken::default(),
         clients: None,
-        accepted: Verdict::new("Accepted", true, "Accepted", "the listener is served"),
+        accepted: Verdict::new("Accepted", true, "Accepted", "the listener is valid"),
         resolved: fine("ResolvedRefs"),
         conflicted: Verdict::new("Conflicted", false, "NoConflicts", "no other listener claims its port and host name"),
         attached: 0,

@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::backend::{Found, Problem, Resolver, is, pick_port, service_port};
+use super::backend::{Found, Problem, Resolver, is, no_port, pick_port, service_port};
+use super::grant::{From, To, permits};
 use super::{Part, Target, UpstreamId, Wants};
 use crate::names;
 use crate::objects::Objects;
@@ -21,7 +22,13 @@ const BY_NAME: &str = "FQDN";
 
 impl Resolver<'_> {
     /// A Service as a reference means it.
-    pub(super) fn local(&self, service: ServiceName, port: Option<i32>, wants: Wants) -> Result<Found, Problem> {
+    pub(super) fn local(
+        &self,
+        service: ServiceName,
+        port: Option<i32>,
+        from: From<'_>,
+        wants: Wants,
+    ) -> Result<Found, Problem> {
         let missing = |why: &str| Problem::new("BackendNotFound", format!("Service `{service}`: {why}"));
         let found = self.objects.services.get(&service.namespace, &service.name);
         let found = found.ok_or_else(|| missing("does not exist"))?;
@@ -30,15 +37,31 @@ impl Resolver<'_> {
         let listed = pick_port(&ports, port, wants).cloned();
         let port = match external(found) {
             Some(name) => {
-                names::parse(name).map_err(|why| missing(&format!("its externalName {why}")))?;
+                let name = names::parse(name).map_err(|why| missing(&format!("its externalName {why}")))?;
+                self.permitted(&service, &name, from)?;
                 let bare = || bare(port, wants);
                 listed.or_else(bare).ok_or_else(|| missing("is an ExternalName: write the port in the reference"))?
             }
-            None => listed.ok_or_else(|| missing(&format!("has no such {} port", wants.transport())))?,
+            None => listed.ok_or_else(|| missing(&no_port(port, wants)))?,
         };
         let (clusters, names) = local_offer(self.objects, &service, &port, wants);
         let id = UpstreamId::Local(service, port.port);
         Ok(Found { id, port, clusters, names, policy: None })
+    }
+
+    /// A name by which another namespace's Service is reached is a reference to it: no way around grants leads through DNS.
+    fn permitted(&self, alias: &ServiceName, named: &str, from: From<'_>) -> Result<(), Problem> {
+        let Some((name, namespace)) = names::service(named) else { return Ok(()) };
+        let from = From { namespace: &alias.namespace, ..from };
+        if permits(&self.objects.grants, from, To { group: "", kind: "Service", namespace, name }) {
+            return Ok(());
+        }
+        let why = format!(
+            "Service `{alias}` stands for `{named}`, and no ReferenceGrant of namespace {namespace} permits {}s of {} \
+             to refer to Service {name}",
+            from.kind, from.namespace
+        );
+        Err(Problem::new("RefNotPermitted", why))
     }
 }
 

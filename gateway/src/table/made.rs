@@ -284,7 +284,10 @@ impl Made {
 
     /// Compares the statuses of what was touched.
     pub(super) fn judge(&mut self, input: &Input<'_>, touched: &Touched) {
-        for gateway in touched.listeners.iter().map(|(g, _)| *g).chain(touched.gateways.iter().copied()) {
+        // Each once, however many of its listeners were touched.
+        let of_listeners = touched.listeners.iter().map(|(gateway, _)| *gateway);
+        let gateways: BTreeSet<usize> = of_listeners.chain(touched.gateways.iter().copied()).collect();
+        for gateway in gateways {
             self.sheet.gateway(&self.gateways[gateway], input);
         }
         for route in &touched.routes {
@@ -295,11 +298,15 @@ impl Made {
                 let mut gateways = self.gateways.iter().filter(|draft| stands && ingress::is_ours(&*draft.object));
                 self.sheet.ingress(object, gateways.next(), input);
             }
-            if route.0 == Kind::Ingress {
+            if matches!(route.0, Kind::Ingress | Kind::Tcp | Kind::Udp) {
                 let spots = attached.iter().flat_map(|attached| &attached.spots);
                 let of_hosts = spots.map(|spot| &self.gateways[spot.gateway].listeners[spot.listener]);
                 let unserved: Vec<&ListenerDraft> = of_hosts.filter(|listener| !listener.is_programmed()).collect();
-                self.sheet.ingress_warnings(&route.1, attached.map(|attached| &attached.verdicts), &unserved);
+                let verdicts = attached.map(|attached| &attached.verdicts);
+                match route.0 {
+                    Kind::Ingress => self.sheet.ingress_warnings(&route.1, verdicts, &unserved),
+                    _ => self.sheet.port_warnings(route, verdicts, &unserved, input.objects),
+                }
             }
         }
         for at in &touched.policies {

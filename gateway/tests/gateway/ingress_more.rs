@@ -141,12 +141,13 @@ async fn ports_of_configmaps_lead_to_services() {
     slice["ports"][0]["protocol"] = json!("UDP");
     world.apply(dns).await;
     world.apply(slice).await;
-    let (first, second, packets) = (free_port().await, free_port().await, free_port().await);
+    let (first, second, packets, third) = (free_port().await, free_port().await, free_port().await, free_port().await);
     let config = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "infra"}, "data": data});
     let db = |to: &str| {
         config(
             "tcp-services",
-            json!({first.to_string(): to, second.to_string(): "shop/web:80", "9": "shop/web:80:PROXY", "ca.crt": "x"}),
+            json!({first.to_string(): to, second.to_string(): "shop/web:80", third.to_string(): "shop/none:80",
+                "9": "shop/web:80:PROXY", "ca.crt": "x"}),
         )
     };
     world.apply(db("shop/db:80")).await;
@@ -171,17 +172,21 @@ async fn ports_of_configmaps_lead_to_services() {
     until(first, Some("web")).await;
     until(second, Some("imported")).await;
     let api: Api<Event> = Api::namespaced(world.client.clone(), "infra");
-    let mut told = Vec::new();
-    for _ in 0..400 {
-        told = api.list(&Default::default()).await.unwrap().items;
-        if !told.is_empty() {
-            break;
+    for words in [vec!["PROXY".to_owned()], vec![format!("tcp-{third}: "), "`shop/none`".to_owned()]] {
+        let mut told = Vec::new();
+        let is_it =
+            |event: &&Event| words.iter().all(|word| event.message.as_deref().unwrap_or_default().contains(word));
+        for _ in 0..400 {
+            told = api.list(&Default::default()).await.unwrap().items;
+            if told.iter().any(|event| is_it(&event)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        let about = &told.iter().find(is_it).unwrap_or_else(|| panic!("{words:?}: {told:?}")).involved_object;
+        assert_eq!((about.kind.as_deref(), about.name.as_deref()), (Some("ConfigMap"), Some("tcp-services")));
+        assert!(about.uid.is_some(), "{about:?}");
     }
-    let about = &told[0].involved_object;
-    assert_eq!((about.kind.as_deref(), about.name.as_deref()), (Some("ConfigMap"), Some("tcp-services")));
-    assert!(about.uid.is_some() && told[0].message.as_deref().unwrap().contains("PROXY"), "{told:?}");
     assert_eq!(world.gauge("atoll_gateway_ingress_refused", &["tcp-services", "false"]), Some(1.0));
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect(("127.0.0.1", packets)).await.unwrap();

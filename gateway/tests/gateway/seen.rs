@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::backend::{Manner, Pod};
-use crate::client::{get, request, send};
-use crate::world::{Made, World, import, route, topology};
+use crate::client::{get, request, send, send_h2c};
+use crate::world::{Made, World, import, policy, route, topology};
 
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -85,6 +85,21 @@ async fn the_access_log_says_who_answered_after_how_many_attempts_and_who_failed
     get(world.http, "b.test", "/nowhere").await;
     let line = log.line("/nowhere").await;
     assert_eq!((&line["status"], &line["failed"]), (&json!(404), &json!("client")), "{line}");
+    let answer = send_h2c(world.http, &format!("http://{}/by-h2?q=1", world.http)).await;
+    assert_eq!(answer.status, 404, "nobody takes that host");
+    let line = log.line("/by-h2?q=1").await;
+    assert_eq!((&line["protocol"], &line["host"]), (&json!("HTTP/2.0"), &json!("127.0.0.1")), "{line}");
+    world
+        .apply(policy("closed", ("HTTPRoute", "web"), json!([{"filter": "apiKeys", "secretRef": {"name": "none"}}])))
+        .await;
+    world.until("a.test", "/closed", |a| a.status == 503).await;
+    log.0.lock().unwrap().clear();
+    get(world.http, "a.test", "/closed").await;
+    let line = log.line("/closed").await;
+    assert_eq!((&line["status"], &line["failed"]), (&json!(503), &json!("gateway")), "{line}");
+    assert!(line["why"].as_str().unwrap().contains("Secret `none`"), "{line}");
+    world.delete(policy("closed", ("HTTPRoute", "web"), json!([]))).await;
+    world.until("a.test", "/good", |a| a.status == 200).await;
     us.die();
     rude.die();
     send(world.http, request("a.test", "POST /lost", &[], "x")).await;

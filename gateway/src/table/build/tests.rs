@@ -311,6 +311,39 @@ fn a_grant_lets_a_route_reach_a_service_of_another_namespace() {
 }
 
 #[test]
+fn a_name_of_another_namespaces_service_needs_a_grant_as_a_reference_does() {
+    let external = |to: &str| {
+        json!({"kind": "Service", "metadata": {"name": "alias", "namespace": "shop"},
+            "spec": {"type": "ExternalName", "externalName": to}})
+    };
+    let grant = |kind: &str, name: &str| {
+        json!({"kind": "ReferenceGrant", "metadata": {"name": "g", "namespace": "other"}, "spec": {
+            "from": [{"group": "gateway.networking.k8s.io", "kind": kind, "namespace": "shop"}],
+            "to": [{"group": "", "kind": "Service", "name": name}]}})
+    };
+    let rules = json!([{"backendRefs": [{"name": "alias", "port": 80}]}]);
+    let all = [gateway("g", NOW, json!([http("l", 80, None)])), route("r", NOW, json!([]), rules)];
+    let said = |more: &[Value]| {
+        let status: RouteStatus = built(&[&all[..], more].concat()).statuses.of("HTTPRoute").remove(0);
+        let resolved = status.parents[0].conditions[1].clone();
+        (resolved.reason, resolved.message)
+    };
+    let name = "db.other.svc.cluster.local";
+    let (reason, message) = said(&[external(name)]);
+    assert_eq!(reason, "RefNotPermitted");
+    for word in ["shop/alias", name, "namespace other", "HTTPRoutes of shop", "Service db"] {
+        assert!(message.contains(word), "{message}");
+    }
+    assert_eq!(said(&[external(name), grant("GRPCRoute", "db")]).0, "RefNotPermitted");
+    assert_eq!(said(&[external(name), grant("HTTPRoute", "cache")]).0, "RefNotPermitted");
+    for more in
+        [vec![external(name), grant("HTTPRoute", "db")], vec![external("web.shop.svc")], vec![external("a.test")]]
+    {
+        assert_eq!(said(&more).0, "ResolvedRefs", "{more:?}");
+    }
+}
+
+#[test]
 fn the_class_promises_less_where_the_standard_channel_is_installed() {
     let promised = |channel: &str| {
         let definition = json!({"kind": "CustomResourceDefinition", "spec": {"group": "g", "names": {"kind": "k", "plural": "ks"},
