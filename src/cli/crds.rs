@@ -48,7 +48,8 @@ impl From<Channel> for atoll_api::kinds::Channel {
 impl Crds {
     /// Runs it.
     pub(crate) async fn run(&self, globals: &Globals) -> Outcome {
-        let named = globals.kubeconfig.is_some() || globals.context.is_some();
+        let named =
+            globals.kubeconfig.is_some() || globals.context.is_some() || std::env::var_os("KUBECONFIG").is_some();
         if self.standard && named && matches!(self.channel, Channel::Experimental) {
             allowed(globals).await?;
         }

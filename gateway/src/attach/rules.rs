@@ -87,13 +87,16 @@ pub(crate) fn attach(
         let Some(place) = find(draft, &meant, parent) else { continue };
         let scope = Scope { own: route.own_tls.cloned(), ..Scope::of(place.gateway, &draft.gateways[place.gateway]) };
         let compiled = compiled.entry(place.gateway).or_insert_with(|| compile(&mut draft.resolver, route, &scope));
-        if compiled.is_served() {
-            for (at, hosts) in &place.listeners {
-                let listener = &mut draft.gateways[place.gateway].listeners[*at];
+        // Where nothing of it is served its requests are refused: a route that takes more would not keep out whom it keeps out.
+        let served = compiled.is_served();
+        for (at, hosts) in place.listeners.iter().filter(|_| served || !compiled.rules.is_empty()) {
+            let listener = &mut draft.gateways[place.gateway].listeners[*at];
+            put(listener, hosts, &compiled.rules);
+            let spot = Spot::new(place.gateway, *at, hosts);
+            if served {
                 listener.attached += 1;
-                put(listener, hosts, &compiled.rules);
-                spots.push(Spot::new(place.gateway, *at, hosts));
             }
+            spots.push(if served { spot } else { spot.uncounted() });
         }
         parents.push(verdict(nth, &place, compiled));
     }

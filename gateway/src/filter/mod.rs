@@ -215,6 +215,9 @@ const fn policy(
     Row { name, make: Make::Policy { make, not_on } }
 }
 
+/// Filters that ask who comes. Streams and packets that can't be asked do not pass a Gateway that has one.
+const ASKING: &[&str] = &["clientCertificate", "basic", "apiKeys", "jwt", "oidc", "forwardAuth", "extAuthz"];
+
 /// Every filter: those of policies, whose order is that of [`PARAMETERS`], and those of routes.
 pub(crate) const FILTERS: &[Row] = &[
     policy("hsts", BROWSERS, hsts::make),
@@ -280,6 +283,11 @@ pub(crate) fn guard(filter: &str, parameters: &Map<String, Value>, making: &Maki
 /// Whether a filter makes sense on routes of a kind; one that is unknown makes none anywhere, which is said elsewhere.
 pub(crate) fn makes_sense(filter: &str, kind: &str) -> bool {
     policy_row(filter).is_none_or(|(_, not_on)| !not_on.contains(&kind))
+}
+
+/// Whether a filter keeps out who can't say who it is, on a route of streams or packets, which never can.
+pub(crate) fn shuts(filter: &str, kind: &str) -> bool {
+    STREAMS.contains(&kind) && ASKING.contains(&filter)
 }
 
 type PolicyRow = (fn(&Map<String, Value>, &Making<'_>) -> Guarded, &'static [&'static str]);

@@ -57,7 +57,8 @@ pub(super) fn host(head: &mut Parts) -> Result<String, Refusal> {
     if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         head.headers.insert(header::HOST, host);
     }
-    Ok(authority.host().trim_end_matches('.').to_ascii_lowercase())
+    let host = authority.host();
+    Ok(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase())
 }
 
 /// The authority that a request names, as it is written.
@@ -74,7 +75,12 @@ fn is_host(written: &str) -> bool {
         None => written.split_at(written.find(':').unwrap_or(written.len())),
     };
     let letters = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-    !name.is_empty() && letters && (port.is_empty() || port.strip_prefix(':').is_some_and(|p| is_port(p.as_bytes())))
+    // A label is never empty, but for the root's at the end (RFC 1035 §3.1).
+    let labels = name == "v6" || !name.starts_with('.') && !name.contains("..");
+    !name.is_empty()
+        && letters
+        && labels
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(|p| is_port(p.as_bytes())))
 }
 
 /// Whether that is a port, or nothing, which is the scheme's (RFC 3986 §3.2.3).

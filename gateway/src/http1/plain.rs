@@ -297,10 +297,10 @@ fn name(head: &Head, bytes: &[u8], host: &mut String) -> bool {
         return false;
     }
     host.extend(name.iter().map(|b| b.to_ascii_lowercase() as char));
-    while host.ends_with('.') {
+    if host.ends_with('.') {
         host.pop();
     }
-    true
+    !host.is_empty() && !host.starts_with('.') && !host.contains("..") && !host.ends_with('.')
 }
 
 /// Whether a target consists of what targets consist of (RFC 3986 §3.3, §3.4).

@@ -149,6 +149,11 @@ impl Policies {
         let mut ranked: Vec<(usize, Arc<dyn Guard>)> = Vec::new();
         for (filter, policy) in winners {
             chain.given.push((filter.to_owned(), self.names[policy].clone()));
+            if crate::filter::shuts(filter, kind) {
+                let why = format!("policy `{}`: filter `{filter}`: a {kind} has nothing to ask", self.names[policy]);
+                ranked.push((0, Arc::new(Closed(why))));
+                continue;
+            }
             let guards = self.guards[policy].get(filter).into_iter().flatten();
             ranked.extend(guards.map(|guard| (crate::filter::rank(filter, &**guard), Arc::clone(guard))));
         }

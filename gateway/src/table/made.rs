@@ -35,11 +35,18 @@ pub(crate) struct Spot {
     gateway: usize,
     listener: usize,
     hosts: Box<[Option<Host>]>,
+    /// Whether the listener counts it among its routes.
+    counted: bool,
 }
 
 impl Spot {
     pub(crate) fn new(gateway: usize, listener: usize, hosts: &Hosts) -> Self {
-        Self { gateway, listener, hosts: hosts.iter().map(|(host, _)| host.clone()).collect() }
+        Self { gateway, listener, hosts: hosts.iter().map(|(host, _)| host.clone()).collect(), counted: true }
+    }
+
+    /// Of a route that is not accepted: its requests are its own all the same, and refused.
+    pub(crate) fn uncounted(self) -> Self {
+        Self { counted: false, ..self }
     }
 }
 
@@ -159,7 +166,7 @@ impl Made {
         let name = label(route);
         for spot in &attached.spots {
             let listener = &mut self.gateways[spot.gateway].listeners[spot.listener];
-            listener.attached -= 1;
+            listener.attached -= i32::from(spot.counted);
             let levels = Arc::make_mut(&mut listener.routes);
             for host in spot.hosts.iter().map(Option::as_ref) {
                 let level = levels.get_mut(host).map(|level| {
@@ -294,7 +301,7 @@ impl Made {
             let attached = self.routes.get(route);
             self.sheet.route(route, attached.map(|attached| &attached.verdicts), input);
             if let (Kind::Ingress, Some(object)) = (route.0, input.objects.ingresses.at(&route.1)) {
-                let stands = attached.is_some_and(|attached| !attached.spots.is_empty());
+                let stands = attached.is_some_and(|attached| attached.spots.iter().any(|spot| spot.counted));
                 let mut gateways = self.gateways.iter().filter(|draft| stands && ingress::is_ours(&*draft.object));
                 self.sheet.ingress(object, gateways.next(), input);
             }

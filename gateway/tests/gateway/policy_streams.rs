@@ -93,6 +93,16 @@ async fn tcp_streams_are_let_in_counted_and_bounded() {
     let said = put(&world, "TCPRoute", json!([{"filter": "basic", "secretRef": {"name": "users"}}])).await;
     assert_eq!((&said["status"], &said["reason"]), (&json!("False"), &json!("Invalid")), "{said}");
     assert!(open(at).await.is_none(), "what makes no sense on streams closes them");
+    world.delete(policy("limits", ("TCPRoute", "r"), json!([]))).await;
+    until_open(at).await;
+    let mut login = policy("login", ("Gateway", "main"), json!([{"filter": "basic", "secretRef": {"name": "users"}}]));
+    login["metadata"]["namespace"] = json!("infra");
+    world.apply(login).await;
+    let began = Instant::now();
+    while open(at).await.is_some() {
+        assert!(began.elapsed() < Duration::from_secs(30), "nobody was asked who comes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

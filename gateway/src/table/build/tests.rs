@@ -344,6 +344,25 @@ fn a_name_of_another_namespaces_service_needs_a_grant_as_a_reference_does() {
 }
 
 #[test]
+fn requests_of_a_route_that_is_refused_are_no_other_routes() {
+    let shut = json!([{"matches": [{"path": {"type": "PathPrefix", "value": "/admin"}}],
+        "filters": [{"type": "ExtensionRef", "extensionRef": {"group": "x", "kind": "Login", "name": "l"}}]}]);
+    let all = [
+        gateway("g", NOW, json!([http("l", 80, None)])),
+        route("open", NOW, json!([]), json!([path("PathPrefix", "/")])),
+        route("shut", NOW, json!([]), shut),
+    ];
+    let built = built(&all);
+    assert_eq!(taken(&built, Slot::Http, "a.test", "/admin/x"), "HTTPRoute shop/shut 0");
+    assert_eq!(taken(&built, Slot::Http, "a.test", "/"), "HTTPRoute shop/open 0");
+    let statuses = built.statuses.of::<RouteStatus>("HTTPRoute");
+    let accepted: Vec<&str> = statuses.iter().map(|s| s.parents[0].conditions[0].status.as_str()).collect();
+    assert_eq!(accepted, ["True", "False"]);
+    let gateway: GatewayStatus = built.statuses.of("Gateway").remove(0);
+    assert_eq!(gateway.listeners[0].attached_routes, 1, "it is refused all the same");
+}
+
+#[test]
 fn the_class_promises_less_where_the_standard_channel_is_installed() {
     let promised = |channel: &str| {
         let definition = json!({"kind": "CustomResourceDefinition", "spec": {"group": "g", "names": {"kind": "k", "plural": "ks"},
