@@ -24,6 +24,8 @@ pub(crate) struct Desired {
     pub(crate) sites: BTreeMap<String, Arc<Site>>,
     /// What became of the member's Services of type LoadBalancer, by `namespace/name`.
     pub(crate) balancers: BTreeMap<String, Arc<BalancerState>>,
+    /// The keys of the labels that the endpoints of a service are told with, by `namespace/service`.
+    pub(crate) labels: BTreeMap<String, Arc<BTreeSet<String>>>,
     /// What the member's own resolver is to ask Atoll for.
     pub(crate) stub: Option<StubFacts>,
     /// Keys that are there but could not be read: they stay as they are.
@@ -40,6 +42,7 @@ impl Desired {
         desired.copies = parse(facts, key::COPY, unread);
         desired.sites = parse(facts, key::SITE, unread);
         desired.balancers = parse(facts, key::BALANCER, unread);
+        desired.labels = parse(facts, key::LABELS, unread);
         desired.stub = facts.get(key::STUB);
         desired.bundles.retain(|name, bundle| {
             let same = *name == format!("{}/{}", bundle.namespace, bundle.name);

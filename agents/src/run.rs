@@ -49,7 +49,8 @@ pub async fn run(config: Config, resources: Resources, shutdown: CancellationTok
     let (client, connect) = (resources.client, resources.connect);
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(observe::run(client.clone(), config.clone(), Arc::clone(&seen), facts, dns, shutdown.clone()));
+    let observed = Arc::clone(&seen);
+    tasks.spawn(observe::run(client.clone(), config.clone(), observed, facts, dns, word_rx.clone(), shutdown.clone()));
     tasks.spawn(health::run(client.clone(), Arc::clone(&connect), dns_rx, health_tx, shutdown.clone()));
     tasks.spawn(rotate::run(shared.clone(), tls.clone(), Arc::clone(&connect), rotated, shutdown.clone()));
     let balancers = Balancers::new(client.clone(), Arc::clone(&seen));

@@ -51,6 +51,8 @@ pub mod key {
     pub const COPY: &str = "copy";
     /// Desired and status: `stub` → [`crate::topology::StubFacts`], [`crate::topology::StubReport`].
     pub const STUB: &str = "stub";
+    /// Desired: `labels/<namespace>/<service>` → the keys of the labels that the endpoints of that service are to be told with.
+    pub const LABELS: &str = "labels";
     /// Desired and status: `check/<namespace>/<request>` → [`crate::copy::CheckJob`], [`crate::copy::CheckReport`].
     pub const CHECK: &str = "check";
 }

@@ -2,8 +2,9 @@
 //!
 //! In: watches on nodes, pods, services, endpoint slices and exports, each trimmed to what is needed before it is kept. Out:
 //! keyed facts (`member`, `service/…`, `endpoints/…`, `export/…`, `balancer/…`), at most every 100 ms. Only exported services are told, and
-//! those of which gateways are the balancer.
+//! those of which gateways are the balancer; with endpoints the labels of their pods, as far as the hub asks for them.
 
+mod labels;
 mod member;
 mod ranges;
 mod services;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use atoll_api::facts::Facts;
 use atoll_api::kinds::{MemberDns, ServiceExport};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::desired::Word;
 pub(crate) use member::Slow;
 pub(crate) use table::{Table, follow};
 pub(crate) use trim::PodRow;
@@ -45,13 +47,14 @@ pub(crate) struct Seen {
     pub(crate) exports: Table<ExportRow>,
 }
 
-/// Watches the member until `shutdown`; publishes facts, and the DNS found for those who ask it.
+/// Watches the member until `shutdown`; publishes facts, and the DNS found for those who ask it. `word`: which labels the hub asks for.
 pub(crate) async fn run(
     client: kube::Client,
     config: Config,
     seen: Arc<Seen>,
     facts: watch::Sender<Arc<Facts>>,
     dns: watch::Sender<Option<MemberDns>>,
+    word: watch::Receiver<Word>,
     shutdown: CancellationToken,
 ) {
     let changed = Arc::new(Notify::new());
@@ -64,7 +67,7 @@ pub(crate) async fn run(
         }};
     }
     watch!(Node, nodes, trim::node);
-    watch!(Pod, pods, trim::pod);
+    watches.spawn(labels::follow_pods(client.clone(), Arc::clone(&seen), Arc::clone(&changed), word.clone()));
     watch!(Service, services, trim::service);
     watch!(EndpointSlice, slices, trim::slice);
     {
@@ -83,7 +86,7 @@ pub(crate) async fn run(
             }
             let started = Instant::now();
             if is_known(&seen) {
-                let found = compute(&seen, &slow, &config);
+                let found = compute(&seen, &slow, &config, &labels::wanted(&word));
                 dns.send_if_modified(|was| {
                     let changed = *was != found.1;
                     was.clone_from(&found.1);
@@ -116,12 +119,12 @@ fn is_known(seen: &Seen) -> bool {
         && seen.exports.is_synced()
 }
 
-fn compute(seen: &Seen, slow: &Slow, config: &Config) -> (Facts, Option<MemberDns>) {
+fn compute(seen: &Seen, slow: &Slow, config: &Config, wanted: &labels::Wanted) -> (Facts, Option<MemberDns>) {
     let mut facts = Facts::default();
     let member = member::fold(seen, slow, config);
     let dns = member.dns.clone();
     facts.put(atoll_api::facts::key::MEMBER, &member);
-    services::fold(seen, &mut facts);
+    services::fold(seen, wanted, &mut facts);
     (facts, dns)
 }
 

@@ -10,6 +10,7 @@ use atoll_api::facts::{Facts, key};
 use atoll_api::topology::{EndpointPort, Endpoints, ExportFacts, MemberService, ServicePort};
 
 use super::Seen;
+use super::labels::Wanted;
 use super::trim::ServiceRow;
 
 /// Endpoints told of one service.
@@ -17,8 +18,8 @@ const ENDPOINTS_MAX: usize = 5000;
 /// Services that gateways are asked to serve; of more the first by name.
 const BALANCERS_MAX: usize = 1000;
 
-/// Adds the facts about exported services.
-pub(super) fn fold(seen: &Seen, facts: &mut Facts) {
+/// Adds the facts about exported services; endpoints of services of which labels are wanted with those of their pods.
+pub(super) fn fold(seen: &Seen, wanted: &Wanted, facts: &mut Facts) {
     let (exports, services) = (seen.exports.rows(), seen.services.rows());
     let mut told: BTreeMap<String, Endpoints> = BTreeMap::new();
     for (name, export) in exports.iter() {
@@ -37,6 +38,7 @@ pub(super) fn fold(seen: &Seen, facts: &mut Facts) {
     }
     gather(seen, &mut told);
     stand(seen, &mut told);
+    label(seen, wanted, &mut told);
     for (name, endpoints) in &told {
         facts.put(format!("{}/{name}", key::ENDPOINTS), endpoints);
     }
@@ -67,6 +69,21 @@ fn stand(seen: &Seen, told: &mut BTreeMap<String, Endpoints>) {
         let known = named.into_iter().filter_map(|name| Some((name.clone(), nodes.get(name)?)));
         endpoints.nodes =
             known.filter(|(_, node)| node.ready).map(|(name, node)| (name, node.addresses.clone())).collect();
+    }
+}
+
+/// Says which of the wanted labels the pods of endpoints have.
+fn label(seen: &Seen, wanted: &Wanted, told: &mut BTreeMap<String, Endpoints>) {
+    let pods = seen.pods.rows();
+    for (service, keys) in wanted {
+        let (Some(endpoints), Some((namespace, _))) = (told.get_mut(service), service.split_once('/')) else {
+            continue;
+        };
+        for endpoint in &mut endpoints.endpoints {
+            let pod = endpoint.pod.as_ref().and_then(|pod| pods.get(&format!("{namespace}/{pod}")));
+            let own = pod.iter().flat_map(|pod| &pod.labels).filter(|(key, _)| keys.contains(*key));
+            endpoint.labels = own.map(|(key, value)| (key.clone(), value.clone())).collect();
+        }
     }
 }
 
@@ -141,7 +158,7 @@ mod tests {
             seen.exports.put(format!("shop/{name}"), Some(trim::ExportRow::default()));
         }
         let mut facts = Facts::default();
-        fold(&seen, &mut facts);
+        fold(&seen, &Wanted::new(), &mut facts);
         let of = |name: &str| facts.get::<Endpoints>(&format!("{}/shop/{name}", key::ENDPOINTS)).unwrap();
         let (web, inner) = (of("web"), of("inner"));
         assert_eq!(
@@ -152,6 +169,48 @@ mod tests {
         let door = |e: &Endpoint| web.door(e, "http", "TCP").map(|at| at.to_string());
         assert_eq!(web.endpoints.iter().map(door).collect::<Vec<_>>(), [Some("192.0.2.1:30080".to_owned()), None]);
         assert_eq!((inner.node_ports.len(), inner.nodes.len()), (0, 0));
+    }
+
+    #[test]
+    fn endpoints_are_told_with_the_wanted_labels_of_their_pods_and_no_others() {
+        let seen = Seen::default();
+        let keys = |keys: &[&str]| -> BTreeSet<String> { keys.iter().map(|key| (*key).to_owned()).collect() };
+        for (name, labels) in [
+            ("web-1", json!({"app": "web", "version": "1", "secret": "x"})),
+            ("web-2", json!({"app": "web", "version": "2"})),
+            ("cart-1", json!({"app": "cart", "version": "7"})),
+        ] {
+            let pod = json!({"metadata": {"labels": labels}, "spec": {"containers": []}, "status": {}});
+            seen.pods.put(format!("shop/{name}"), trim::pod(read(pod), &keys(&["version", "app"])));
+        }
+        let target = |pod: &str| json!({"kind": "Pod", "name": pod});
+        for (name, endpoints) in [
+            (
+                "web",
+                json!([{"addresses": ["10.1.0.1"], "targetRef": target("web-1")}, {"addresses": ["10.1.0.2"], "targetRef": target("web-2")},
+                {"addresses": ["10.1.0.3"], "targetRef": target("gone")}, {"addresses": ["10.1.0.4"]}]),
+            ),
+            ("cart", json!([{"addresses": ["10.1.0.5"], "targetRef": target("cart-1")}])),
+        ] {
+            seen.services.put(format!("shop/{name}"), trim::service(read(json!({"metadata": {}, "spec": {}}))));
+            seen.exports.put(format!("shop/{name}"), Some(trim::ExportRow::default()));
+            let slice = json!({"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+                "endpoints": endpoints, "ports": []});
+            seen.slices.put(format!("shop/{name}-1"), trim::slice(read(slice)));
+        }
+        let wanted = Wanted::from([
+            ("shop/web".to_owned(), keys(&["version"]).into()),
+            ("shop/absent".to_owned(), keys(&["version"]).into()),
+        ]);
+        let mut facts = Facts::default();
+        fold(&seen, &wanted, &mut facts);
+        let of = |name: &str| {
+            let told: Endpoints = facts.get(&format!("{}/shop/{name}", key::ENDPOINTS)).unwrap();
+            let said = told.endpoints.iter().map(|e| format!("{:?}", e.labels));
+            said.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of("web"), r#"{"version": "1"} {"version": "2"} {} {}"#);
+        assert_eq!(of("cart"), "{}", "nobody asked for labels of it");
     }
 
     #[test]
@@ -166,7 +225,7 @@ mod tests {
             seen.slices.put(format!("shop/{name}-1"), trim::slice(read(slice)));
         }
         let mut facts = Facts::default();
-        fold(&seen, &mut facts);
+        fold(&seen, &Wanted::new(), &mut facts);
         let keys: Vec<&str> = facts.iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["balancer/shop/web", "endpoints/shop/web"]);
         let told: Endpoints = facts.get("endpoints/shop/web").unwrap();

@@ -2,7 +2,7 @@
 //!
 //! In: whole objects. Out: rows. Pure. A hundred thousand pods fit in a few tens of MiB.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use atoll_api::quantity::Milli;
@@ -32,6 +32,8 @@ pub(crate) struct PodRow {
     pub(crate) requests: Amounts,
     /// Its own address; none for pods on their node's.
     pub(crate) address: Option<IpAddr>,
+    /// Those of its labels that are asked for.
+    pub(crate) labels: BTreeMap<String, String>,
     /// Why no node takes it, with its labels to find whose it is.
     pub(crate) unschedulable: Option<(String, BTreeMap<String, String>)>,
 }
@@ -82,7 +84,8 @@ pub(super) fn node(node: Node) -> Option<NodeRow> {
     })
 }
 
-pub(super) fn pod(pod: Pod) -> Option<PodRow> {
+/// `keys`: the labels that are kept.
+pub(super) fn pod(pod: Pod, keys: &BTreeSet<String>) -> Option<PodRow> {
     let (spec, status) = (pod.spec?, pod.status.unwrap_or_default());
     if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;
@@ -93,6 +96,8 @@ pub(super) fn pod(pod: Pod) -> Option<PodRow> {
         .flatten()
         .find(|c| c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable"));
     let why = refused.map(|c| c.message.clone().unwrap_or_default());
+    let all = pod.metadata.labels.iter().flatten();
+    let labels = all.filter(|(key, _)| keys.contains(*key)).map(|(k, v)| (k.clone(), v.clone())).collect();
     let unschedulable = why.map(|why| (why, pod.metadata.labels.unwrap_or_default()));
     let own = !spec.host_network.unwrap_or(false);
     let address = status.pod_ip.as_deref().filter(|_| own).and_then(|ip| ip.parse().ok());
@@ -113,7 +118,7 @@ pub(super) fn pod(pod: Pod) -> Option<PodRow> {
     largest(&mut running, &starting);
     add(&mut running, &amounts(spec.overhead.as_ref()));
     running.insert("pods".to_owned(), Milli(1000));
-    Some(PodRow { requests: running, address, unschedulable })
+    Some(PodRow { requests: running, address, labels, unschedulable })
 }
 
 pub(super) fn service(service: Service) -> Option<ServiceRow> {
@@ -167,6 +172,7 @@ pub(super) fn slice(slice: EndpointSlice) -> Option<SliceRow> {
                 node: node.clone(),
                 zone: zone.clone(),
                 pod: pod.clone(),
+                labels: BTreeMap::new(),
             })
         })
     });

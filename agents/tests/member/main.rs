@@ -7,6 +7,7 @@ mod balancers;
 mod copies;
 mod hub;
 mod join;
+mod labels;
 mod reach;
 mod stub;
 

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::load::{Capacity, CircuitBreaker, OutlierEjection, ProxyProtocol, RetryBudget};
+pub use self::subset::{SUBSET_KIND, SUBSET_LABELS_MAX, SUBSETS_MAX, Subset, check_subsets};
 use super::PolicyStatus;
 
 mod load;
+mod subset;
 
 /// To which cluster users are sent.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,7 +33,9 @@ mod load;
     validation = Rule::new("!has(self.spec.hosts) || size(self.spec.hosts) == 0 || !has(self.spec.answer) || self.spec.answer in ['Gateway', 'Addresses'] || has(self.spec.backend)")
         .message("hosts with an answer of Endpoints, VirtualIP or LoadBalancer: name the service in `backend`"),
     validation = Rule::new("!has(self.spec.allDown) || self.spec.allDown != 'Fallback' || (has(self.spec.fallback) && size(self.spec.fallback) > 0)")
-        .message("allDown Fallback: write addresses into `fallback`")
+        .message("allDown Fallback: write addresses into `fallback`"),
+    validation = Rule::new("!has(self.spec.subsets) || size(self.spec.subsets) == 0 || has(self.spec.service)")
+        .message("subsets are of a service: name it in `service`")
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct TrafficPolicySpec {
@@ -67,6 +71,13 @@ pub struct TrafficPolicySpec {
     /// clusters count alone; gateways ask for a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// Parts of the service by the labels of its pods, which backends of HTTPRoutes and GRPCRoutes name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{
+        "rule": "self.all(a, self.exists_one(b, b.name == a.name))",
+        "message": "names of subsets are unique",
+    }]))]
+    pub subsets: Vec<Subset>,
     /// How the gateway divides requests among the endpoints of the chosen clusters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<Balance>,

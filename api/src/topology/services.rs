@@ -111,6 +111,9 @@ pub struct Endpoint {
     /// The pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// The pod's labels, as far as the hub asked for them ([`crate::facts::key::LABELS`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Which port the endpoints of a service port listen on.

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use atoll_api::kinds::{
-    CatalogSpec, DNSEndpointSpec, RegistrySpec, ReplicationPolicySpec, TrafficPolicySpec, ZoneSpec,
+    CatalogSpec, DNSEndpointSpec, RegistrySpec, ReplicationPolicySpec, TrafficPolicySpec, ZoneSpec, check_subsets,
 };
 use atoll_api::names::is_label;
 use atoll_api::records;
@@ -58,6 +58,7 @@ pub(crate) fn traffic(spec: &TrafficPolicySpec) -> Result<(), String> {
     if let Some(check) = &spec.health_check {
         atoll_api::health::Check::parse(check, &spec.hosts)?;
     }
+    check_subsets(&spec.subsets)?;
     atoll_api::routing::Chain::parse(&spec.strategy, spec.all_down).map(drop).map_err(|e| e.to_string())
 }
 
@@ -133,6 +134,10 @@ mod tests {
         let traffic_of = |host: &str, policy: &str| {
             traffic(&serde_json::from_value(json!({"hosts": [host], "strategy": [{"policy": policy}]})).unwrap())
         };
+        let subset_of = |key: &str, value: &str| {
+            let subset = json!({"name": "v2", "labels": {key: value}});
+            traffic(&serde_json::from_value(json!({"service": "web", "subsets": [subset]})).unwrap())
+        };
         let registry_of = |url: &str, backend: &str, insecure: bool| {
             let spec =
                 json!({"environment": "prod", "cluster": "eu", "url": url, "backend": backend, "insecure": insecure});
@@ -150,6 +155,8 @@ mod tests {
             (traffic_of("*.example.com", "nearest"), ""),
             (traffic_of("shop..com", "nearest"), "host `shop..com`"),
             (traffic_of("shop.example.com", "astrology"), "astrology"),
+            (subset_of("example.com/version", "2"), ""),
+            (subset_of("example.com/", "2"), "subset `v2`: `example.com/` is no key"),
             (registry_of("https://r:5000", "oci", false), ""),
             (registry_of("http://r:5000", "oci", true), ""),
             (registry_of("http://r:5000", "oci", false), "insecure: true"),

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::facts::{Change, Facts, key};
-use atoll_api::kinds::SyncMode;
+use atoll_api::kinds::{SyncMode, TrafficPolicy};
 use atoll_api::names::ClusterName;
 use atoll_api::reverse;
 use atoll_api::topology::{Settings, Site, StubFacts, Topology, Version};
 use atoll_wire::delta::Shared;
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -80,6 +81,8 @@ struct Work {
     signed: i64,
     /// Whether the imports are known.
     imports: bool,
+    /// Which labels of pods policies go by, by `namespace/service`.
+    labels: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Publisher {
@@ -97,6 +100,7 @@ impl Publisher {
             stored: None,
             signed: 0,
             imports: false,
+            labels: BTreeMap::new(),
         };
         let mut heard = Heard::all();
         loop {
@@ -128,13 +132,13 @@ impl Publisher {
             work.sites = m.sites.list(now);
             self.metrics.note(m, work.members.values());
         }
-        self.look(work, heard, now).await;
+        let relabelled = self.look(work, heard, now).await;
         work.fold.finish();
         if self.out.borrow().is_none() && !self.settled(&work.members, now) {
             return;
         }
-        if heard.members || self.out.borrow().is_none() {
-            self.tell_agents(&work.members, &work.sites);
+        if heard.members || relabelled || self.out.borrow().is_none() {
+            self.tell_agents(work);
         }
         let before = self.out.borrow().as_ref().map(|p| p.whole.facts().digest());
         if before != Some(work.fold.facts().digest()) {
@@ -153,9 +157,10 @@ impl Publisher {
         }
     }
 
-    /// Hands the fold what may be another.
-    async fn look(&self, work: &mut Work, heard: Heard, now: Instant) {
+    /// Hands the fold what may be another. Returns whether other labels are wanted of members.
+    async fn look(&self, work: &mut Work, heard: Heard, now: Instant) -> bool {
         let m = &self.membership;
+        let mut relabelled = false;
         if heard.reports {
             work.fold.reports(m.sessions.news());
         }
@@ -173,6 +178,9 @@ impl Publisher {
         if heard.traffic {
             let mut traffic = m.objects.traffic.state();
             traffic.retain(|t| accept::traffic(&t.spec).is_ok());
+            let labels = labels(&traffic);
+            relabelled = work.labels != labels;
+            work.labels = labels;
             work.fold.traffic(traffic);
         }
         if heard.members || heard.traffic {
@@ -197,6 +205,7 @@ impl Publisher {
             work.fold.zones(&zones);
             work.signed = signed;
         }
+        relabelled
     }
 
     fn settled(&self, members: &BTreeMap<ClusterName, Judged>, now: Instant) -> bool {
@@ -243,8 +252,9 @@ impl Publisher {
         StubFacts { apex: self.config.apex.clone(), servers, reverse }
     }
 
-    /// Every agent keeps a relay connection to each site that wants one, the hub included.
-    fn tell_agents(&self, members: &BTreeMap<ClusterName, Judged>, sites: &[Site]) {
+    /// Every agent keeps a relay connection to each site that wants one, the hub included, and tells the labels that policies go by.
+    fn tell_agents(&self, work: &Work) {
+        let (members, sites) = (&work.members, &work.sites);
         let hub = self.config.site();
         let mut facts = Facts::default();
         for site in sites.iter().chain([&hub]).filter(|s| !s.relay.is_empty()) {
@@ -261,6 +271,9 @@ impl Publisher {
             };
             facts.put(format!("{}/{}", key::SITE, site.instance), &site);
         }
+        for (service, keys) in &work.labels {
+            facts.put(format!("{}/{service}", key::LABELS), keys);
+        }
         let balancers = balancers::stated(sites);
         let by_member = members.iter().map(|(name, judged)| {
             let mut facts = facts.clone();
@@ -275,6 +288,17 @@ impl Publisher {
         let by_member = by_member.collect();
         self.membership.sessions.set_desired(Part::Sites, by_member);
     }
+}
+
+/// The keys of the labels by which policies tell endpoints of a service apart, by `namespace/service`.
+fn labels(traffic: &[Arc<TrafficPolicy>]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for policy in traffic.iter().filter(|policy| !policy.spec.subsets.is_empty()) {
+        let (Some(namespace), Some(service)) = (policy.namespace(), &policy.spec.service) else { continue };
+        let keys = policy.spec.subsets.iter().flat_map(|subset| subset.labels.keys().cloned());
+        wanted.entry(format!("{namespace}/{service}")).or_default().extend(keys);
+    }
+    wanted
 }
 
 /// The topology and its change without the zones' keys; nothing where none are in either.
@@ -295,7 +319,30 @@ fn without_keys(facts: &Facts, change: &Change) -> Option<(Facts, Change)> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn labels_are_asked_for_by_the_service_whose_policies_go_by_them() {
+        let policy = |name: &str, spec: serde_json::Value| -> Arc<TrafficPolicy> {
+            let object = json!({"apiVersion": "atoll.dev/v1alpha1", "kind": "TrafficPolicy",
+                "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+            Arc::new(serde_json::from_value(object).unwrap())
+        };
+        let subset = |name: &str, labels: serde_json::Value| json!({"name": name, "labels": labels});
+        let all = [
+            policy("plain", json!({"service": "cart"})),
+            policy(
+                "web",
+                json!({"service": "web", "subsets": [subset("v1", json!({"version": "1"})),
+                subset("v2", json!({"version": "2", "track": "canary"}))]}),
+            ),
+            policy("web-too", json!({"service": "web", "subsets": [subset("arm", json!({"arch": "arm"}))]})),
+        ];
+        let keys = ["arch", "track", "version"].map(str::to_owned).into();
+        assert_eq!(labels(&all), BTreeMap::from([("shop/web".to_owned(), keys)]));
+    }
 
     #[test]
     fn keys_are_told_to_dns_servers_alone() {

@@ -1,5 +1,6 @@
 //! A member whose pods are not routed and whose nodes are: its Services of type NodePort are reached there, all else by its agent.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ fn member(pod: &Pod, nodes: &[(&str, IpAddr)], node_port: Option<u16>) -> Topolo
         node: node.map(str::to_owned),
         zone: None,
         pod: None,
+        labels: BTreeMap::new(),
     };
     let port = |port| EndpointPort { name: "http".into(), protocol: "TCP".into(), port };
     let endpoints = Endpoints {
@@ -111,6 +113,7 @@ async fn packets_go_to_the_node_where_pods_are_not_routed() {
             node: Some("one".into()),
             zone: None,
             pod: None,
+            labels: BTreeMap::new(),
         }],
         ports: vec![port("dns", 53)],
         node_ports: vec![port("dns", at.port())],

@@ -398,6 +398,7 @@ pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
             node: None,
             zone: None,
             pod: None,
+            labels: BTreeMap::new(),
         });
         let port = pods.first().map_or(1, |p| p.address.port());
         let ports = vec![EndpointPort { name: "http".to_owned(), protocol: "TCP".to_owned(), port }];

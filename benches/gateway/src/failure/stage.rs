@@ -132,6 +132,7 @@ fn topology(clusters: &[&Cluster]) -> Topology {
             node: None,
             zone: None,
             pod: None,
+            labels: BTreeMap::new(),
         });
         let endpoints =
             Endpoints { endpoints: endpoints.collect(), ports: ports.into_iter().collect(), ..Endpoints::default() };

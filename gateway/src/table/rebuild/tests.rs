@@ -335,6 +335,7 @@ impl History {
                     node: None,
                     zone: None,
                     pod: None,
+                    labels: BTreeMap::new(),
                 };
                 let endpoints = (0..self.dice.below(3)).map(endpoint).collect();
                 let name = self.dice.of(&["http", "web"]).to_string();
