@@ -5,6 +5,8 @@
 mod few;
 #[path = "up/strangers.rs"]
 mod strangers;
+#[path = "up/subsets.rs"]
+mod subsets;
 #[path = "up/world.rs"]
 mod world;
 

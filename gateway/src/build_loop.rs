@@ -26,6 +26,7 @@ use crate::listen::OpenPorts;
 use crate::names::Found;
 use crate::objects::{Edit, Kind, Objects};
 use crate::plane::Plane;
+use crate::pods;
 use crate::quota::Quota;
 use crate::status::Statuses;
 use crate::table::{Built, Certified, Input, Memory, Ports, rebuild};
@@ -40,6 +41,8 @@ const PORTS_AGAIN: Duration = Duration::from_secs(10);
 const FIRST_MAX: Duration = Duration::from_secs(5);
 /// And names of backends, which lead nowhere before they were asked.
 const NAMES_MAX: Duration = Duration::from_secs(2);
+/// And labels of pods, without which endpoints are of no subset.
+const PODS_MAX: Duration = Duration::from_secs(2);
 /// The last good objects are written at most so often.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// And no more often than takes this share of the time, for writing costs what there is.
@@ -79,6 +82,8 @@ pub(crate) struct Builder {
     pub(crate) standing: Standing,
     /// What names of backends lead to.
     pub(crate) names: watch::Receiver<Arc<Found>>,
+    /// What labels pods have.
+    pub(crate) pods: watch::Receiver<pods::Known>,
     pub(crate) kept: Option<Arc<LastGood>>,
     pub(crate) has_last_good: bool,
     /// The objects as they were looked at last.
@@ -116,6 +121,7 @@ impl Builder {
                 let mut edits = self.watches.update(&mut self.objects, built != Some(listed));
                 edits.extend(self.certificates());
                 edits.extend(self.named());
+                edits.extend(self.labelled(&topology).await);
                 edits.extend(balancer::derive(&mut self.objects, &topology, &self.fleet, &edits));
                 edits.extend(self.quota.derive(&mut self.objects, &edits));
                 if listed && self.seen.receiver_count() > 0 {
@@ -133,6 +139,7 @@ impl Builder {
                     changed = changes.changed() => if changed.is_err() { return } else { break },
                     Ok(()) = self.certificates.changed() => break,
                     Ok(()) = self.names.changed() => break,
+                    Ok(()) = self.pods.changed() => break,
                     changed = self.topology.changed() => {
                         if changed.is_err() { return }
                         if !Arc::ptr_eq(&self.topology.borrow_and_update().topology, &topology) { break }
@@ -226,6 +233,18 @@ impl Builder {
     fn named(&mut self) -> Vec<Edit> {
         let found = Arc::clone(&self.names.borrow_and_update());
         self.objects.lead(found)
+    }
+
+    /// What is to be looked up again because pods have other labels. The first table waits for them, where any count.
+    async fn labelled(&mut self, topology: &Topology) -> Vec<Edit> {
+        let wanted = pods::wanted(&self.objects, topology);
+        let (are_some, is_first) = (!wanted.is_empty(), self.plane.snapshots.load().is_none());
+        self.plane.pods.want(wanted);
+        if are_some && is_first {
+            self.plane.pods.until_listed(PODS_MAX).await;
+        }
+        let labelled = self.pods.borrow_and_update().labelled.clone();
+        self.objects.label(labelled)
     }
 
     /// Says which certificates are to be ordered.

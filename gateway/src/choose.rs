@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use atoll_api::routing::{Asker, Candidate, Chain, Choice, choose};
 use atoll_api::topology::{Standing, Topology};
 use ipnet::IpNet;
+use rooms::Room;
 pub(crate) use rooms::{Capacity, Rooms, Seat};
 use tokio::time::Instant;
 
@@ -155,8 +156,14 @@ pub(crate) fn seat(plane: &Plane, policy: Option<&Policy>, live: &Live, part: us
     let bounded = policy.and_then(|policy| Some((policy, policy.capacity?)));
     let Some((policy, capacity)) = bounded else { return Ok(None) };
     let now = Instant::now();
-    let room = plane.rooms.of(&policy.name, live.parts[part].name(), &plane.shares);
+    let room = room(plane, policy, capacity, live, &live.parts[part]);
     room.take(bound(capacity, &live.parts[part], now), now).map(Some).ok_or(Full)
+}
+
+/// The room of a policy at one cluster. Where each endpoint counts a subset has its own, for its endpoints are fewer.
+pub(crate) fn room(plane: &Plane, policy: &Policy, capacity: Capacity, live: &Live, part: &LivePart) -> Arc<Room> {
+    let subset = live.subset.as_deref().filter(|_| matches!(capacity, Capacity::PerEndpoint(_)));
+    plane.rooms.of(&policy.name, subset, part.name(), &plane.shares)
 }
 
 /// What a capacity means for a cluster as it is now.

@@ -32,6 +32,8 @@ pub(crate) struct Address {
     pub(crate) h2: bool,
     /// It is reached by UDP.
     pub(crate) udp: bool,
+    /// It is this pod and no other behind the same port of its node.
+    pub(crate) alone: bool,
     /// How TLS is spoken to it.
     pub(crate) tls: Option<Arc<BackendTls>>,
 }
@@ -140,6 +142,8 @@ impl Endpoint {
 
 /// An upstream with live endpoints.
 pub(crate) struct Live {
+    /// The subset of its service that it is.
+    pub(crate) subset: Option<String>,
     /// In the order of the upstream's clusters.
     pub(crate) parts: Vec<LivePart>,
     /// Whose turn it is, for who goes around.
@@ -259,7 +263,8 @@ impl Known {
             let endpoints = part.endpoints.iter().map(|target| {
                 let (cluster, ip, port) = (part.name().cloned(), target.address, target.port);
                 let (h2, udp, tls) = (upstream.h2, upstream.udp, upstream.tls.clone());
-                let endpoint = self.endpoint(Address { cluster, ip, port, h2, udp, tls }, state.as_ref());
+                let address = Address { cluster, ip, port, h2, udp, alone: target.alone, tls };
+                let endpoint = self.endpoint(address, state.as_ref());
                 endpoint.set_door(target.door);
                 endpoint.care.store(Arc::clone(upstream.policy.as_ref().map_or(&self.usual, |policy| &policy.care)));
                 LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
@@ -267,7 +272,8 @@ impl Known {
             let endpoints = endpoints.collect();
             LivePart::new(part.cluster.clone(), state, endpoints)
         });
-        Live { parts: parts.collect(), turn: AtomicUsize::new(turn) }
+        let subset = upstream.id.subset().map(str::to_owned);
+        Live { subset, parts: parts.collect(), turn: AtomicUsize::new(turn) }
     }
 }
 

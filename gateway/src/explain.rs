@@ -13,7 +13,7 @@ use http::request::Parts;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::choose::{Capacity, Question, bound, place};
+use crate::choose::{Capacity, Question, bound, place, room};
 use crate::endpoint::{Live, LiveEndpoint, LivePart};
 use crate::plane::{Plane, Snapshot};
 use crate::table::{Backend, ListenerTable, Mode, Policy, Slot, Upstream};
@@ -183,15 +183,15 @@ fn cluster(plane: &Plane, live: &Live, policy: Option<&Policy>, part: usize) -> 
         "cluster": name,
         "reach": name.map(|name| format!("{:?}", plane.pool.dialer.route(name))),
         "out": part.state.as_ref().is_some_and(|s| s.is_out()),
-        "capacity": policy.and_then(|policy| room(plane, policy, part)),
+        "capacity": policy.and_then(|policy| fill(plane, policy, live, part)),
         "endpoints": part.endpoints.iter().map(|e| endpoint(plane, e)).collect::<Value>(),
     })
 }
 
 /// How full a cluster is, where a policy bounds it: its bound, this gateway's part of that, and what is taken of it.
-pub(crate) fn room(plane: &Plane, policy: &Policy, part: &LivePart) -> Option<Value> {
+pub(crate) fn fill(plane: &Plane, policy: &Policy, live: &Live, part: &LivePart) -> Option<Value> {
     let bound = bound(policy.capacity?, part, Instant::now());
-    let room = plane.rooms.of(&policy.name, part.name(), &plane.shares);
+    let room = room(plane, policy, policy.capacity?, live, part);
     Some(json!({"bound": bound, "here": room.seats(bound), "taken": room.taken()}))
 }
 

@@ -78,6 +78,8 @@ pub(crate) fn encode(objects: &Objects) -> Vec<u8> {
     put(&mut all, "ingressClasses", objects.ingress_classes.iter());
     let names = objects.names.iter().map(|(name, leads)| (name.to_string(), json!(leads.addresses)));
     all.insert("names".to_owned(), names.collect());
+    let pods = objects.pods.iter().map(|((namespace, name), labels)| (format!("{namespace}/{name}"), json!(**labels)));
+    all.insert("pods".to_owned(), pods.collect());
     Value::Object(all).to_string().into_bytes()
 }
 
@@ -89,6 +91,15 @@ fn decode(file: Vec<u8>, kept: &LastGood) -> Result<Objects, Unusable> {
         .remove("names")
         .map_or_else(|| Ok(BTreeMap::new()), serde_json::from_value)
         .map_err(|_| Unusable::Form(FORM))?;
+    // Nor have those of before subsets.
+    let pods: BTreeMap<String, BTreeMap<String, String>> = all
+        .remove("pods")
+        .map_or_else(|| Ok(BTreeMap::new()), serde_json::from_value)
+        .map_err(|_| Unusable::Form(FORM))?;
+    let pod = |(name, labels): (String, _)| {
+        let (namespace, name) = name.split_once('/')?;
+        Some(((namespace.to_owned(), name.to_owned()), Arc::new(labels)))
+    };
     let led = |addresses| Arc::new(Leads { addresses, refused: Vec::new() });
     let names = names.into_iter().map(|(name, addresses)| (name.into(), led(addresses))).collect();
     Ok(Objects {
@@ -114,6 +125,7 @@ fn decode(file: Vec<u8>, kept: &LastGood) -> Result<Objects, Unusable> {
         balancers: Arc::default(),
         over: Arc::default(),
         names: Arc::new(names),
+        pods: pods.into_iter().filter_map(pod).collect(),
     })
 }
 
@@ -149,7 +161,9 @@ mod tests {
         let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
             "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"}, "spec": {"hostnames": ["a.example"]}});
         let routes = [Arc::new(serde_json::from_value(route).unwrap())];
-        Objects { routes: routes.into_iter().collect(), ..Objects::default() }
+        let labels = Arc::new(BTreeMap::from([("version".to_owned(), "1".to_owned())]));
+        let pods = [(("shop".to_owned(), "web-1".to_owned()), labels)];
+        Objects { routes: routes.into_iter().collect(), pods: pods.into_iter().collect(), ..Objects::default() }
     }
 
     fn kept(dir: PathBuf, secret: &str, hub: Option<&str>) -> Arc<LastGood> {
@@ -175,6 +189,7 @@ mod tests {
             if let Ok(found) = read {
                 let route = found.routes.get("shop", "web").unwrap();
                 assert_eq!(route.spec.hostnames, ["a.example"], "{name}");
+                assert_eq!(found.pods, objects().pods, "{name}");
                 assert!(route.metadata.resource_version.is_none(), "the same objects give the same bytes");
             }
         }

@@ -31,6 +31,7 @@ mod attach;
 mod balancer;
 mod kinds;
 mod names;
+mod pods;
 mod table;
 
 mod foreign;

@@ -15,6 +15,7 @@ use atoll_api::kinds::gateway::{
 };
 use atoll_api::topology::is_balancer;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +24,7 @@ use kube::ResourceExt as _;
 use crate::balancer::{self, Balancers};
 use crate::ingress::{self, Derived};
 use crate::names::Found;
+use crate::pods::Labelled;
 use crate::quota::Over;
 use crate::table::is_front;
 pub(crate) use edit::{Edit, Kept, Kind};
@@ -86,6 +88,8 @@ pub(crate) struct Objects {
     pub(crate) over: Arc<Over>,
     /// What the names of backends lead to.
     pub(crate) names: Arc<Found>,
+    /// Labels of pods, by which subsets of Services are told apart.
+    pub(crate) pods: Labelled,
 }
 
 impl Objects {
@@ -105,7 +109,7 @@ impl Objects {
         self.configs.get(namespace, name)
     }
 
-    /// Only what routes really use: Secrets and ConfigMaps that are named, Services that rules name, and their EndpointSlices.
+    /// Only what routes really use: Secrets and ConfigMaps that are named, Services that rules name, their EndpointSlices and pods.
     pub(crate) fn used(&self) -> Self {
         let (secrets, configs, services) = (self.named_secrets(), self.named_configs(), self.named_services());
         let at = |namespace: Option<String>, name: String| (namespace.unwrap_or_default(), name);
@@ -115,6 +119,15 @@ impl Objects {
         used.services.retain(|s| is_front(s) || is_balancer(s) || services.contains(&at(s.namespace(), s.name_any())));
         let balanced = |service: &Name| self.services.at(service).is_some_and(|s| is_balancer(s));
         used.slices.retain(|service| services.contains(service) || balanced(service));
+        if !used.pods.is_empty() {
+            let named = |slice: &Arc<EndpointSlice>| {
+                let targets = slice.endpoints.iter().filter_map(|e| e.target_ref.as_ref()?.name.clone());
+                targets.map(|pod| at(slice.namespace(), pod)).collect::<Vec<_>>()
+            };
+            let pods: BTreeSet<Name> = used.slices.iter().flat_map(named).collect();
+            used.pods =
+                used.pods.iter().filter(|(pod, _)| pods.contains(*pod)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        }
         // They are made of Ingresses and Services again.
         used.gateways.retain(|g| !ingress::is_ours(g) && !balancer::is_ours(g));
         used.tcp.retain(|r| !ingress::is_ours(r));

@@ -21,6 +21,7 @@ use crate::http3::Heard;
 use crate::listen::PerClient;
 use crate::metrics::Metrics;
 use crate::names::Names;
+use crate::pods::Pods;
 use crate::policy::shares::Shares;
 use crate::policy::{self, Trusted};
 use crate::pool::Pool;
@@ -86,6 +87,8 @@ pub(crate) struct Plane {
     pub(crate) drain: CancellationToken,
     /// What backends by name lead to.
     pub(crate) names: Arc<Names>,
+    /// Labels of the hub's own pods.
+    pub(crate) pods: Arc<Pods>,
     /// What CAs that look are answered.
     pub(crate) answers: Answers,
     /// Where HTTP/3 is served.

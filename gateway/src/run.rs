@@ -137,6 +137,7 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
         drain: shutdown.clone(),
         answers: Answers::default(),
         names: Arc::new(Names::new(config.names.clone())),
+        pods: Arc::default(),
         http3: http3::Heard::default(),
         ready: watch::Sender::new(false),
         end,
@@ -193,7 +194,9 @@ async fn start(
     tasks.spawn(Arc::clone(&plane.names).follow(asker, plane.metrics.clone(), shutdown.clone()));
     if let Some(before) = &before {
         plane.names.remember(&before.names);
+        plane.pods.remember(&before.pods);
     }
+    tasks.spawn(Arc::clone(&plane.pods).follow(resources.client.clone(), shutdown.clone()));
     let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), settings, &mut tasks, shutdown);
     resources.report.send_modify(|report| {
         let site = &mut report.site;
@@ -282,6 +285,7 @@ async fn start(
         ordered,
         certificates,
         names: plane.names.found(),
+        pods: plane.pods.known(),
         standing: Standing::default(),
         kept,
         has_last_good: before.is_some(),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::explain::{endpoint, known, names, room};
+use crate::explain::{endpoint, fill, known, names};
 use crate::plane::Plane;
 use crate::provider::Settings as ProviderSettings;
 use crate::table::{ListenerTable, Mode, Slot};
@@ -72,7 +72,7 @@ pub(crate) fn upstreams(plane: &Plane) -> Value {
     let one = |(upstream, live): (&Arc<crate::table::Upstream>, &Arc<crate::endpoint::Live>)| {
         let clusters = live.parts.iter().map(|part| {
             let mut said = known(&snapshot, part).unwrap_or_else(|| json!({"cluster": null}));
-            said["capacity"] = upstream.policy.as_deref().and_then(|policy| room(plane, policy, part)).into();
+            said["capacity"] = upstream.policy.as_deref().and_then(|policy| fill(plane, policy, live, part)).into();
             said["endpoints"] = part.endpoints.iter().map(|e| endpoint(plane, e)).collect();
             said
         });

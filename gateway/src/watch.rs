@@ -30,6 +30,7 @@ use self::kind::{Touched, only_authorities, only_authority};
 pub(crate) use self::known::Known;
 use crate::ingress::{self, Derived, Settings};
 use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, Slices, name_of};
+use crate::pods::Labelled;
 
 /// Which definition is looked at.
 const HTTP_ROUTES: &str = "metadata.name=httproutes.gateway.networking.k8s.io";
@@ -144,7 +145,7 @@ impl Watches {
         let touched = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
         if touched.whole || anew {
             let (derived, names) = (Arc::clone(&objects.derived), Arc::clone(&objects.names));
-            *objects = Objects { derived, names, ..self.objects() };
+            *objects = Objects { derived, names, pods: objects.pods.clone(), ..self.objects() };
             self.derive(objects);
             return vec![Edit::Whole];
         }
@@ -266,6 +267,7 @@ impl Watches {
             balancers: Arc::default(),
             over: Arc::default(),
             names: Arc::default(),
+            pods: Labelled::default(),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::session::Session;
 use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
 use crate::table::{
     Backend, Draft, Entry, From, ListenerDraft, Match, OwnTls, Problem, Resolver, Retry, Rule, Scope, Spot, Wants,
+    subset_named, subset_of,
 };
 
 /// Retries of a rule that does not say how many.
@@ -160,15 +161,22 @@ fn rule(
             Vec::new()
         }
     };
-    let made = exclusive(written.filters).and_then(|()| filters(written.filters, prefixed, resolve));
+    let made = exclusive(written.filters).and_then(|()| filters(plain(written.filters), prefixed, resolve));
     let filters_of_rule = note(made);
+    if let Some(subset) = written.filters.iter().find_map(subset_of) {
+        let why = format!("filter `ExtensionRef`: subset `{subset}` is to be named among the filters of a backendRef");
+        note(Err(Problem::new("UnsupportedValue", why)));
+    }
     let mut backends = Vec::new();
     for b in written.backends {
         // A backend without weight takes nothing, but must be there all the same.
-        let target = resolve.backend(&b.target).map_err(|p| p.message);
-        let made = exclusive(&b.filters).and_then(|()| filters(&b.filters, prefixed, resolve));
+        let (subset, twice) = subset_named(&b.filters).map_or_else(|p| (None, Err(p)), |subset| (subset, Ok(())));
+        let target = resolve.backend(&b.target, subset).map_err(|p| p.message);
+        let made =
+            twice.and_then(|()| exclusive(&b.filters)).and_then(|()| filters(plain(&b.filters), prefixed, resolve));
         let weight = u32::try_from(b.weight.unwrap_or(1)).unwrap_or_default();
-        let backend = Backend { weight, name: backend_name(&b.target), target, filters: note(made) };
+        let name = backend_name(&b.target) + &subset.map(|subset| format!(", subset {subset}")).unwrap_or_default();
+        let backend = Backend { weight, name, target, filters: note(made) };
         if weight > 0 {
             backends.push(backend);
         }
@@ -201,7 +209,7 @@ fn rule(
         Box::new(Backend {
             weight: 1,
             name: backend_name(&b.target),
-            target: resolve.backend(&b.target).map_err(|p| p.message),
+            target: resolve.backend(&b.target, None).map_err(|p| p.message),
             filters: Vec::new(),
         })
     });
@@ -233,12 +241,17 @@ fn exclusive(written: &[HTTPRouteFilter]) -> Result<(), Problem> {
     Ok(())
 }
 
-fn filters(
-    written: &[HTTPRouteFilter],
+/// Those that do something to requests: a subset says only where they go.
+fn plain(written: &[HTTPRouteFilter]) -> impl Iterator<Item = &HTTPRouteFilter> {
+    written.iter().filter(|f| subset_of(f).is_none())
+}
+
+fn filters<'f>(
+    written: impl Iterator<Item = &'f HTTPRouteFilter>,
     prefixed: bool,
     resolve: &mut Backends<'_, '_>,
 ) -> Result<Vec<Box<dyn Filter>>, Problem> {
-    let made = written.iter().map(|f| filter::make(f, prefixed, resolve));
+    let made = written.map(|f| filter::make(f, prefixed, resolve));
     Ok(made.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
@@ -257,10 +270,10 @@ struct Backends<'r, 'a> {
 }
 
 impl Backends<'_, '_> {
-    fn backend(&mut self, target: &BackendObjectReference) -> Result<usize, Problem> {
+    fn backend(&mut self, target: &BackendObjectReference, subset: Option<&str>) -> Result<usize, Problem> {
         let from = From { kind: self.route.kind, namespace: self.route.namespace };
         let target = self.resolver.numbered(target, self.route.namespace, self.route.port_names, &self.scope.set);
-        let found = self.resolver.resolve(&target, from, self.scope, self.route.wants);
+        let found = self.resolver.resolve(&target, subset, from, self.scope, self.route.wants);
         if let Err(problem) = &found {
             Problem::note(&mut self.unresolved, problem);
         }
@@ -270,6 +283,6 @@ impl Backends<'_, '_> {
 
 impl Resolve for Backends<'_, '_> {
     fn resolve(&mut self, target: &BackendObjectReference) -> Option<usize> {
-        self.backend(target).ok()
+        self.backend(target, None).ok()
     }
 }

@@ -78,7 +78,7 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
     for b in route.rules.iter().flat_map(|rule| &rule.backend_refs) {
         let kind = if route.is_ours { "Ingress" } else { route.kind };
         let target = resolver.numbered(&b.target, route.namespace, route.port_names, &scope.set);
-        let found = resolver.resolve(&target, From { kind, namespace: route.namespace }, scope, route.wants);
+        let found = resolver.resolve(&target, None, From { kind, namespace: route.namespace }, scope, route.wants);
         if let Err(problem) = &found {
             Problem::note(&mut compiled.unresolved, problem);
         }

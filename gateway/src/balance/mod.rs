@@ -244,12 +244,13 @@ mod tests {
                     address: format!("10.0.{c}.{i}").parse().unwrap(),
                     port: 80,
                     door: None,
+                    alone: false,
                     zone: Some((*zone).to_owned()).filter(|z| !z.is_empty()),
                     pod: None,
                 })
                 .collect(),
         };
-        let id = UpstreamId::Local(atoll_api::names::ServiceName::new("a", "b"), 80);
+        let id = UpstreamId::Local(atoll_api::names::ServiceName::new("a", "b"), 80, None);
         let upstream = Upstream {
             id,
             h2: false,

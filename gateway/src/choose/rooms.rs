@@ -61,9 +61,10 @@ pub(crate) struct Rooms {
 }
 
 impl Rooms {
-    /// The room of a policy at a cluster.
-    pub(crate) fn of(&self, policy: &str, cluster: &str, shares: &Shares) -> Arc<Room> {
+    /// The room of a policy at a cluster, or of a subset of its service there.
+    pub(crate) fn of(&self, policy: &str, subset: Option<&str>, cluster: &str, shares: &Shares) -> Arc<Room> {
         let id = rendezvous::hash(rendezvous::hash(0, policy.as_bytes()), cluster.as_bytes());
+        let id = subset.map_or(id, |subset| rendezvous::hash(id, subset.as_bytes()));
         if let Some(room) = self.rooms.load().get(&id) {
             return Arc::clone(room);
         }

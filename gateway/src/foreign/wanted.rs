@@ -235,7 +235,7 @@ impl<'a> Gather<'a> {
         let Some(facts) = BalancerFacts::read(service) else { return };
         let name = ServiceName::new(&owner.namespace, &owner.name);
         let (objects, prefix) = (self.objects, format!("{}_{}", owner.namespace, owner.name));
-        self.balanced(&owner, &prefix, &facts, |port, wants| local_parts(objects, &name, port, wants));
+        self.balanced(&owner, &prefix, &facts, |port, wants| local_parts(objects, &name, port, None, wants));
     }
 
     /// A Service of a member, with that member's endpoints alone.

@@ -2,6 +2,7 @@
 //!
 //! In: an object as it was and as it is. Out: an [`Edit`]. Statuses are written all the time and change no table.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{
@@ -19,6 +20,7 @@ use super::shelf::service_of;
 use super::{Name, Objects};
 use crate::balancer;
 use crate::names::Found;
+use crate::pods::Labelled;
 use crate::table::is_front;
 
 /// The kinds that tables are made of.
@@ -63,6 +65,8 @@ pub(crate) enum Edit {
     Service(Name),
     /// The endpoints of a Service.
     Endpoints(Name),
+    /// Labels of pods of a namespace.
+    Pods(String),
     /// What the name of a backend leads to; `told`: also what is said of it in statuses.
     Named { name: Arc<str>, told: bool },
 }
@@ -104,6 +108,16 @@ impl Objects {
         let gone = before.iter().filter(|(name, _)| !self.names.contains_key(*name));
         let gone = gone.map(|(name, known)| Edit::Named { name: Arc::clone(name), told: !known.refused.is_empty() });
         edits.chain(gone).collect()
+    }
+}
+
+impl Objects {
+    /// Takes over the labels of pods, and says what that means.
+    pub(crate) fn label(&mut self, labelled: Labelled) -> Vec<Edit> {
+        let before = std::mem::replace(&mut self.pods, labelled);
+        let mut namespaces = BTreeSet::new();
+        before.differing(&self.pods, |(namespace, _), _, _| namespaces.extend([namespace.clone()]));
+        namespaces.into_iter().map(Edit::Pods).collect()
     }
 }
 

@@ -8,11 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use atoll_api::ingress::port_name;
-use atoll_api::kinds::Reach;
 use atoll_api::kinds::gateway::BackendObjectReference;
+use atoll_api::kinds::{Reach, Subset};
 use atoll_api::names::ServiceName;
-use atoll_api::routing::Chain;
-use atoll_api::topology::{ClusterFacts, Endpoint, Endpoints, ServicePort, Topology, Traffic, TrafficFacts};
+use atoll_api::topology::{ClusterFacts, Endpoint, Endpoints, ServicePort, Topology, Traffic};
 use ipnet::IpNet;
 
 use super::grant::{From, To, permits};
@@ -20,9 +19,6 @@ use super::local::left_out;
 use super::policy::Policies;
 use super::upstreams::{Resolved, Upstreams};
 use super::{GatewayDraft, Part, Policy, Target, Upstream, UpstreamId};
-use crate::balance::Balance;
-use crate::choose::Capacity;
-use crate::health::Care;
 use crate::objects::Objects;
 use crate::tls::{BackendCheck, Certificate, Keys};
 
@@ -136,6 +132,7 @@ pub(crate) struct Noted {
 pub(super) struct Found {
     pub(super) id: UpstreamId,
     pub(super) port: ServicePort,
+    pub(super) subset: Option<Arc<Subset>>,
     pub(super) clusters: Vec<Part>,
     /// The names by which it is reached.
     pub(super) names: Box<[Arc<str>]>,
@@ -143,13 +140,14 @@ pub(super) struct Found {
 }
 
 impl Resolver<'_> {
-    /// The upstream that `target` leads to for a route of kind `kind` in `namespace`, attached to a Gateway.
+    /// The upstream that `target`, or that subset of it, leads to for a route of kind `kind` in `namespace`, attached to a Gateway.
     ///
     /// # Errors
     /// Reason and message of the condition ResolvedRefs.
     pub(crate) fn resolve(
         &mut self,
         target: &BackendObjectReference,
+        subset: Option<&str>,
         from: From<'_>,
         scope: &Scope,
         wants: Wants,
@@ -175,9 +173,9 @@ impl Resolver<'_> {
         let service = ServiceName::new(namespace, &target.name);
         self.noted.services.insert(service.clone());
         let found = if import {
-            self.import(service, target.port, &scope.set, wants)?
+            self.import(service, target.port, subset, &scope.set, wants)?
         } else {
-            self.local(service, target.port, from, wants)?
+            self.local(service, target.port, subset, from, wants)?
         };
         if let Some(why) = left_out(&self.objects.names, &found.names) {
             self.noted.left_out.get_or_insert_with(|| format!("{}: {why}", found.id));
@@ -220,17 +218,25 @@ impl Resolver<'_> {
         number.unwrap_or_default()
     }
 
-    fn import(&self, service: ServiceName, port: Option<i32>, set: &str, wants: Wants) -> Result<Found, Problem> {
+    fn import(
+        &self,
+        service: ServiceName,
+        port: Option<i32>,
+        subset: Option<&str>,
+        set: &str,
+        wants: Wants,
+    ) -> Result<Found, Problem> {
         let missing = |why: &str| Problem::new("BackendNotFound", format!("ServiceImport `{service}`: {why}"));
         let facts = self.topology.services.get(set).and_then(|services| services.get(&service));
         let facts = facts.ok_or_else(|| missing(&format!("cluster set {set} has no such service")))?;
         let asked = port;
         let port = pick_port(&facts.ports, asked, wants);
         let port = port.ok_or_else(|| missing(&no_port(asked, wants)))?;
-        let clusters = import_parts(self.topology, set, &service, port, wants);
+        let subset = self.subset("ServiceImport", &service, subset)?;
+        let clusters = import_parts(self.topology, set, &service, port, subset.as_deref(), wants);
         let policy = self.traffic.get(&service).cloned();
-        let id = UpstreamId::Set(set.to_owned(), service, port.port);
-        Ok(Found { id, port: port.clone(), clusters, names: Box::default(), policy })
+        let id = UpstreamId::Set(set.to_owned(), service, port.port, subset.as_ref().map(|s| s.name.clone()));
+        Ok(Found { id, port: port.clone(), subset, clusters, names: Box::default(), policy })
     }
 
     /// Settles how TLS is spoken. Where a policy asks for it and it can't be, nobody is reached.
@@ -274,26 +280,27 @@ impl Resolver<'_> {
             }
         }
         let known = (found.id.clone(), if h2 { Wants::Grpc } else { wants }, tls.clone());
-        let Found { id, clusters, names, policy, port } = found;
+        let Found { id, subset, clusters, names, policy, port } = found;
         let upstream = Upstream { id, h2, udp: wants == Wants::Udp, tls, clusters, names, policy };
-        let at = self.upstreams.hold(Resolved { known, upstream, port, wants, closed });
+        let at = self.upstreams.hold(Resolved { known, upstream, port, subset, wants, closed });
         self.noted.upstreams.push(at);
         at
     }
 }
 
-/// What members offer of a service of a cluster set.
+/// What members offer of a service of a cluster set, or of a subset of it. A member that has nothing of it offers no endpoint.
 pub(crate) fn import_parts(
     topology: &Topology,
     set: &str,
     service: &ServiceName,
     port: &ServicePort,
+    subset: Option<&Subset>,
     wants: Wants,
 ) -> Vec<Part> {
     let facts = topology.services.get(set).and_then(|services| services.get(service));
     let offers = facts.into_iter().flat_map(|f| &f.clusters).filter_map(|name| topology.clusters.get(name.as_str()));
     let own = offers.filter(|cluster| cluster.set() == set);
-    own.map(|cluster| part(topology, cluster, service, port, wants)).collect()
+    own.map(|cluster| part(topology, cluster, service, port, subset, wants)).collect()
 }
 
 /// What one member offers of a service.
@@ -302,13 +309,18 @@ pub(super) fn part(
     cluster: &Arc<ClusterFacts>,
     service: &ServiceName,
     port: &ServicePort,
+    subset: Option<&Subset>,
     wants: Wants,
 ) -> Part {
     let found = topology.endpoints_in(cluster.name.as_str(), service);
-    let mut endpoints = found.map(|e| member_targets(e, port, wants)).unwrap_or_default();
+    let mut endpoints = found.map(|e| member_targets(e, port, subset, wants)).unwrap_or_default();
     // What people took out is not there.
     endpoints.retain(|e| cluster.traffic(e.address) == Traffic::On);
-    endpoints.iter_mut().for_each(|e| e.door = e.door.filter(|at| may_enter(topology, cluster, at.ip())));
+    for endpoint in &mut endpoints {
+        endpoint.door = endpoint.door.filter(|at| may_enter(topology, cluster, at.ip()));
+        // Behind its node's port any pod of the Service may answer.
+        endpoint.alone = subset.is_some_and(|_| endpoint.door.take().is_some());
+    }
     Part { cluster: Some(Arc::clone(cluster)), endpoints }
 }
 
@@ -321,36 +333,6 @@ fn may_enter(topology: &Topology, cluster: &ClusterFacts, node: IpAddr) -> bool 
     let mut others = topology.clusters.values().filter(|other| other.name != cluster.name);
     // Where no range overlaps with another's, neither do addresses of nodes that matter.
     cluster.spec.reach != Reach::Relay && !(cluster.overlaps && others.any(|other| is_anothers(other)))
-}
-
-/// TrafficPolicies of services; the first by name counts, one that does not parse is left out: the hub says so in its status.
-pub(super) fn service_policies(topology: &Topology) -> HashMap<ServiceName, Arc<Policy>> {
-    let mut policies = HashMap::new();
-    for (at, spec) in &topology.traffic {
-        let (Some(service), Some(policy)) = (&spec.service, policy(at, spec)) else { continue };
-        policies.entry(ServiceName::new(&at.namespace, service)).or_insert(policy);
-    }
-    policies
-}
-
-fn policy(at: &ServiceName, spec: &TrafficFacts) -> Option<Arc<Policy>> {
-    let chain = Chain::parse(&spec.strategy, spec.all_down).ok()?;
-    let balance = Balance::parse(spec.balance.as_ref()).ok()?;
-    let capacity = spec.capacity.as_ref().map(Capacity::parse).transpose().ok()?;
-    let care = Arc::new(Care::parse(spec).ok()?);
-    Some(Arc::new(Policy { name: at.to_string(), chain, balance, capacity, care }))
-}
-
-/// TrafficPolicies of hosts, by the same rules.
-pub(super) fn host_policies(topology: &Topology) -> HashMap<String, Arc<Policy>> {
-    let mut policies = HashMap::new();
-    for (at, spec) in topology.traffic.iter().filter(|(_, spec)| !spec.hosts.is_empty()) {
-        let Some(policy) = policy(at, spec) else { continue };
-        for host in &spec.hosts {
-            policies.entry(host.to_ascii_lowercase()).or_insert_with(|| Arc::clone(&policy));
-        }
-    }
-    policies
 }
 
 /// The port of that number; where none is asked for, the only one.
@@ -389,14 +371,20 @@ pub(crate) fn service_port(port: k8s_openapi::api::core::v1::ServicePort) -> Ser
     }
 }
 
-/// The ready endpoints that a member offers at a port.
-pub(crate) fn member_targets(endpoints: &Endpoints, port: &ServicePort, wants: Wants) -> Vec<Target> {
+/// The ready endpoints that a member offers at a port, those of the subset where one is asked for.
+pub(crate) fn member_targets(
+    endpoints: &Endpoints,
+    port: &ServicePort,
+    subset: Option<&Subset>,
+    wants: Wants,
+) -> Vec<Target> {
     let found = endpoints.ports.iter().find(|p| p.name == port.name && is(wants, &p.protocol));
     let Some(found) = found else { return Vec::new() };
-    let ready = endpoints.endpoints.iter().filter(|e| e.ready);
+    let is_meant = |e: &&Endpoint| e.ready && subset.is_none_or(|subset| subset.takes(&e.labels));
+    let ready = endpoints.endpoints.iter().filter(is_meant);
     let target = |e: &Endpoint| {
         let door = endpoints.door(e, &port.name, wants.transport());
-        Target { address: e.address, port: found.port, door, zone: e.zone.clone(), pod: e.pod.clone() }
+        Target { address: e.address, port: found.port, door, alone: false, zone: e.zone.clone(), pod: e.pod.clone() }
     };
     ready.map(target).collect()
 }

@@ -15,7 +15,10 @@ impl Resolver<'_> {
         let service = balanced.service.clone();
         self.noted.services.insert(service.clone());
         let (id, (clusters, names)) = match &balanced.cluster {
-            None => (UpstreamId::Local(service.clone(), port.port), local_offer(self.objects, &service, port, wants)),
+            None => {
+                let id = UpstreamId::Local(service.clone(), port.port, None);
+                (id, local_offer(self.objects, &service, port, None, wants))
+            }
             Some(cluster) => {
                 let id = UpstreamId::Member(cluster.clone(), service.clone(), port.port);
                 (id, (member_parts(self.topology, cluster, &service, port, wants), Box::default()))
@@ -23,7 +26,8 @@ impl Resolver<'_> {
         };
         let upstream =
             Upstream { id: id.clone(), h2: false, udp: wants == Wants::Udp, tls: None, clusters, names, policy: None };
-        let resolved = Resolved { known: (id, wants, None), upstream, port: port.clone(), wants, closed: false };
+        let (known, port) = ((id, wants, None), port.clone());
+        let resolved = Resolved { known, upstream, port, subset: None, wants, closed: false };
         let at = self.upstreams.hold(resolved);
         self.noted.upstreams.push(at);
         at
@@ -39,7 +43,7 @@ pub(crate) fn member_parts(
     wants: Wants,
 ) -> Vec<Part> {
     match topology.clusters.get(cluster.as_str()) {
-        Some(cluster) => vec![part(topology, cluster, service, port, wants)],
+        Some(cluster) => vec![part(topology, cluster, service, port, None, wants)],
         None => vec![Part { cluster: None, endpoints: Vec::new() }],
     }
 }

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::address::Allotted;
-use super::backend::{host_policies, service_policies};
 use super::front::{Targets, strays};
 use super::made::{Made, Touched, parts};
+use super::traffic::{host_policies, service_policies};
 use super::{GatewayDraft, Slot, Table, entry, policy};
 use crate::acme::{self, Proving, Standing, Wanted};
 use crate::fleet::Fleet;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use atoll_api::kinds::Subset;
 use atoll_api::names::ServiceName;
 use atoll_api::topology::ServicePort;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
@@ -13,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::backend::{Found, Problem, Resolver, is, no_port, pick_port, service_port};
 use super::grant::{From, To, permits};
+use super::subset::narrow;
 use super::{Part, Target, UpstreamId, Wants};
 use crate::names;
 use crate::objects::Objects;
@@ -21,11 +23,12 @@ use crate::objects::Objects;
 const BY_NAME: &str = "FQDN";
 
 impl Resolver<'_> {
-    /// A Service as a reference means it.
+    /// A Service, or a subset of it, as a reference means it.
     pub(super) fn local(
         &self,
         service: ServiceName,
         port: Option<i32>,
+        subset: Option<&str>,
         from: From<'_>,
         wants: Wants,
     ) -> Result<Found, Problem> {
@@ -44,9 +47,10 @@ impl Resolver<'_> {
             }
             None => listed.ok_or_else(|| missing(&no_port(port, wants)))?,
         };
-        let (clusters, names) = local_offer(self.objects, &service, &port, wants);
-        let id = UpstreamId::Local(service, port.port);
-        Ok(Found { id, port, clusters, names, policy: None })
+        let subset = self.subset("Service", &service, subset)?;
+        let (clusters, names) = local_offer(self.objects, &service, &port, subset.as_deref(), wants);
+        let id = UpstreamId::Local(service, port.port, subset.as_ref().map(|s| s.name.clone()));
+        Ok(Found { id, port, subset, clusters, names, policy: None })
     }
 
     /// A name by which another namespace's Service is reached is a reference to it: no way around grants leads through DNS.
@@ -93,9 +97,15 @@ fn target_port(spec: &ServiceSpec, port: &ServicePort, wants: Wants) -> u16 {
     }
 }
 
-/// What the hub's own network offers of a Service.
-pub(crate) fn local_parts(objects: &Objects, service: &ServiceName, port: &ServicePort, wants: Wants) -> Vec<Part> {
-    local_offer(objects, service, port, wants).0
+/// What the hub's own network offers of a Service, or of a subset of it.
+pub(crate) fn local_parts(
+    objects: &Objects,
+    service: &ServiceName,
+    port: &ServicePort,
+    subset: Option<&Subset>,
+    wants: Wants,
+) -> Vec<Part> {
+    local_offer(objects, service, port, subset, wants).0
 }
 
 /// The same, and the names by which it is reached.
@@ -103,6 +113,7 @@ pub(super) fn local_offer(
     objects: &Objects,
     service: &ServiceName,
     port: &ServicePort,
+    subset: Option<&Subset>,
     wants: Wants,
 ) -> (Vec<Part>, Box<[Arc<str>]>) {
     let (mut endpoints, mut names) = (Vec::new(), Vec::new());
@@ -124,6 +135,10 @@ pub(super) fn local_offer(
             }
         }
     }
+    narrow(&mut endpoints, subset, |target: &Target, subset| {
+        let labels = target.pod.as_ref().and_then(|pod| objects.pods.get(&(at.0.clone(), pod.clone())));
+        labels.is_some_and(|labels| subset.takes(labels))
+    });
     // The same endpoint may stand in several slices while they are moved.
     endpoints.sort_by_key(|t: &Target| (t.address, t.port));
     endpoints.dedup_by_key(|t| (t.address, t.port));
@@ -139,7 +154,7 @@ pub(crate) fn slice_targets(slice: &EndpointSlice, port: &str, wants: Wants) -> 
         .filter_map(|e| {
             let address = e.addresses.first()?.parse().ok()?;
             let pod = e.target_ref.as_ref().and_then(|r| r.name.clone());
-            Some(Target { address, port, door: None, zone: e.zone.clone(), pod })
+            Some(Target { address, port, door: None, alone: false, zone: e.zone.clone(), pod })
         })
         .collect()
 }
@@ -169,7 +184,14 @@ fn ready(slice: &EndpointSlice) -> impl Iterator<Item = &Endpoint> {
 /// What a name leads to, at that port.
 fn led(objects: &Objects, name: &str, port: u16, zone: Option<&String>) -> impl Iterator<Item = Target> {
     let addresses = objects.names.get(name).into_iter().flat_map(|leads| &leads.addresses);
-    addresses.map(move |address| Target { address: *address, port, door: None, zone: zone.cloned(), pod: None })
+    addresses.map(move |address| Target {
+        address: *address,
+        port,
+        door: None,
+        alone: false,
+        zone: zone.cloned(),
+        pod: None,
+    })
 }
 
 fn slice_port(slice: &EndpointSlice, port: &str, wants: Wants) -> Option<u16> {

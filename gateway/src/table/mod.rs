@@ -29,6 +29,8 @@ mod policy;
 mod rebuild;
 mod served;
 mod set;
+mod subset;
+mod traffic;
 mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use atoll_api::health::HealthView;
 use atoll_api::ingress::KeyPart;
+use atoll_api::kinds::Subset;
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::routing::Chain;
 use atoll_api::topology::{ClusterFacts, Topology};
@@ -60,6 +63,7 @@ pub(crate) use policy::{Judged, Policies};
 pub(crate) use rebuild::rebuild;
 pub(crate) use served::behind;
 pub(crate) use set::{allows, sets};
+pub(crate) use subset::{find_subset, subset_named, subset_of};
 
 use crate::balance::Balance;
 use crate::balancer::Terms;
@@ -258,13 +262,13 @@ pub(crate) struct Backend {
     pub(crate) filters: Vec<Box<dyn Filter>>,
 }
 
-/// Which service, and whose.
+/// Which service, and whose; those that routes name perhaps a subset of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum UpstreamId {
     /// A Service of the hub's own API.
-    Local(ServiceName, u16),
+    Local(ServiceName, u16, Option<String>),
     /// A service of a cluster set.
-    Set(String, ServiceName, u16),
+    Set(String, ServiceName, u16, Option<String>),
     /// A Service of one member.
     Member(ClusterName, ServiceName, u16),
 }
@@ -273,9 +277,17 @@ impl UpstreamId {
     /// Whom a request names that comes from us.
     pub(crate) fn authority(&self) -> String {
         match self {
-            Self::Local(service, port) | Self::Set(_, service, port) | Self::Member(_, service, port) => {
+            Self::Local(service, port, _) | Self::Set(_, service, port, _) | Self::Member(_, service, port) => {
                 format!("{}.{}:{port}", service.name, service.namespace)
             }
+        }
+    }
+
+    /// The subset, where it is one.
+    pub(crate) fn subset(&self) -> Option<&str> {
+        match self {
+            Self::Local(.., subset) | Self::Set(.., subset) => subset.as_deref(),
+            Self::Member(..) => None,
         }
     }
 }
@@ -283,10 +295,11 @@ impl UpstreamId {
 impl std::fmt::Display for UpstreamId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Local(service, port) => write!(f, "Service {service}:{port}"),
+            Self::Local(service, port, _) => write!(f, "Service {service}:{port}"),
             Self::Member(cluster, service, port) => write!(f, "Service {service}:{port} of cluster {cluster}"),
-            Self::Set(set, service, port) => write!(f, "ServiceImport {service}:{port} of cluster set {set}"),
-        }
+            Self::Set(set, service, port, _) => write!(f, "ServiceImport {service}:{port} of cluster set {set}"),
+        }?;
+        f.write_str(&subset::suffix(self.subset()))
     }
 }
 
@@ -331,6 +344,8 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     /// Where its node listens for its Service: the way in where its own address is not routed.
     pub(crate) door: Option<SocketAddr>,
+    /// It has a door that others have, too, and may not be reached by.
+    pub(crate) alone: bool,
     pub(crate) zone: Option<String>,
     pub(crate) pod: Option<String>,
 }
@@ -347,6 +362,8 @@ pub(crate) struct Policy {
     pub(crate) capacity: Option<Capacity>,
     /// How endpoints are watched and spared.
     pub(crate) care: Arc<Care>,
+    /// Parts of the service that routes may name.
+    pub(crate) subsets: Box<[Arc<Subset>]>,
 }
 
 /// Whose word on a cluster counts, beside what this replica sees itself.

@@ -79,6 +79,7 @@ fn plan(input: &Input<'_>, made: &mut Made, edits: &[Edit]) -> Option<Plan> {
                     }
                 }
             }
+            Edit::Pods(namespace) => plan.endpoints.extend(made.upstreams.divided(namespace).cloned()),
             Edit::Secret(name) if shows_to_backends(made, name) || vouches(input, made, name) => return None,
             Edit::Secret(name) => drop(plan.secrets.insert(name.clone())),
             Edit::Said(kind, name) => retell(input, made, *kind, name, &mut plan)?,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use atoll_api::kinds::Subset;
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{ServicePort, Topology};
 
@@ -24,6 +25,7 @@ pub(super) type Known = (UpstreamId, Wants, Option<Arc<BackendTls>>);
 struct Held {
     known: Known,
     port: ServicePort,
+    subset: Option<Arc<Subset>>,
     wants: Wants,
     /// Nobody may be reached: TLS can't be spoken as it must.
     closed: bool,
@@ -49,6 +51,7 @@ pub(super) struct Resolved {
     pub(super) known: Known,
     pub(super) upstream: Upstream,
     pub(super) port: ServicePort,
+    pub(super) subset: Option<Arc<Subset>>,
     pub(super) wants: Wants,
     pub(super) closed: bool,
 }
@@ -57,7 +60,7 @@ impl UpstreamId {
     /// The service.
     pub(crate) fn service(&self) -> &ServiceName {
         match self {
-            Self::Local(service, _) | Self::Set(_, service, _) | Self::Member(_, service, _) => service,
+            Self::Local(service, ..) | Self::Set(_, service, ..) | Self::Member(_, service, _) => service,
         }
     }
 }
@@ -70,19 +73,19 @@ impl Upstreams {
 
     /// One more uses it. Returns its place.
     pub(super) fn hold(&mut self, resolved: Resolved) -> usize {
-        let Resolved { known, upstream, port, wants, closed } = resolved;
+        let Resolved { known, upstream, port, subset, wants, closed } = resolved;
         if let Some(at) = self.by_known.get(&known).copied() {
             let users = self.held[at].as_ref().map_or(0, |held| held.users) + 1;
             if !is_same(&self.table[at], &upstream) {
                 self.put(at, upstream);
             }
-            self.held[at] = Some(Held { known, port, wants, closed, users });
+            self.held[at] = Some(Held { known, port, subset, wants, closed, users });
             return at;
         }
         let at = self.free.pop().unwrap_or(self.held.len());
         self.by_known.insert(known.clone(), at);
         self.by_service.entry(known.0.service().clone()).or_default().insert(at);
-        let held = Held { known, port, wants, closed, users: 1 };
+        let held = Held { known, port, subset, wants, closed, users: 1 };
         if at == self.held.len() {
             self.table.push(Arc::new(of(&held)));
             self.held.push(Some(held));
@@ -122,6 +125,13 @@ impl Upstreams {
         places.filter_map(|at| Some(self.held[*at].as_ref()?.known.0.service()))
     }
 
+    /// The hub's own Services of a namespace of which subsets are used.
+    pub(super) fn divided(&self, namespace: &str) -> impl Iterator<Item = &ServiceName> {
+        let ids = self.held.iter().flatten().map(|held| &held.known.0);
+        let own = ids.filter(|id| matches!(id, UpstreamId::Local(.., Some(_))));
+        own.map(UpstreamId::service).filter(move |service| service.namespace == namespace)
+    }
+
     /// One fewer uses it.
     pub(super) fn release(&mut self, at: usize) {
         let Some(held) = self.held[at].as_mut() else { return };
@@ -159,13 +169,14 @@ impl Upstreams {
         let places: Vec<usize> = self.by_service.get(service).into_iter().flatten().copied().collect();
         for at in places {
             let Some(held) = &self.held[at] else { continue };
+            let (port, subset, wants) = (&held.port, held.subset.as_deref(), held.wants);
             let (mut clusters, names): (Vec<Part>, _) = match &held.known.0 {
-                UpstreamId::Local(service, _) => local_offer(objects, service, &held.port, held.wants),
-                UpstreamId::Set(set, service, _) => {
-                    (import_parts(topology, set, service, &held.port, held.wants), Box::default())
+                UpstreamId::Local(service, ..) => local_offer(objects, service, port, subset, wants),
+                UpstreamId::Set(set, service, ..) => {
+                    (import_parts(topology, set, service, port, subset, wants), Box::default())
                 }
                 UpstreamId::Member(cluster, service, _) => {
-                    (member_parts(topology, cluster, service, &held.port, held.wants), Box::default())
+                    (member_parts(topology, cluster, service, port, wants), Box::default())
                 }
             };
             if held.closed {

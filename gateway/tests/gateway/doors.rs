@@ -49,7 +49,11 @@ fn member(pod: &Pod, nodes: &[(&str, IpAddr)], node_port: Option<u16>) -> Topolo
 
 /// How each endpoint is reached, as `explain` says it.
 async fn ways(world: &World) -> Vec<String> {
-    let said = world.server.explain("x", "/", None).await;
+    ways_at(world, "x").await
+}
+
+async fn ways_at(world: &World, host: &str) -> Vec<String> {
+    let said = world.server.explain(host, "/", None).await;
     let endpoints = &said["listeners"][0]["backends"][0]["tiers"][0][0]["endpoints"];
     let each = endpoints.as_array().unwrap_or_else(|| panic!("{said:#}")).iter();
     each.map(|e| e["way"].as_str().unwrap().to_owned()).collect()
@@ -94,6 +98,40 @@ async fn each_endpoint_is_reached_at_its_node_else_through_the_agent() {
     world.publish(strict, true);
     world.until("x", "/", |a| a.pod() == "pod").await;
     assert_eq!(ways(&world).await, ["Relay"; 3]);
+    end.cancel();
+}
+
+#[tokio::test]
+async fn pods_of_a_subset_are_not_reached_at_their_node_where_any_pod_answers() {
+    let relays = atoll_reach::RelayTable::default();
+    let world = World::start_as(Made { relays: relays.clone(), ..Made::default() }).await;
+    let node = Pod::start("node", "127.20.3.1").await;
+    let pod = Pod::start("pod", "127.20.9.2").await;
+    let end = CancellationToken::new();
+    let _relayed = agent(&relays, "relayed", &end);
+    let at = SocketAddr::new("127.20.3.1".parse().unwrap(), node.address.port());
+    let mut known = member(&pod, &[("one", at.ip()), ("two", at.ip())], Some(at.port()));
+    let web = ServiceName::new("shop", "web");
+    let all = known.endpoints.get_mut("relayed").unwrap();
+    let mut endpoints = Endpoints::clone(all.get(&web).unwrap());
+    endpoints.endpoints[1].labels = BTreeMap::from([("version".to_owned(), "2".to_owned())]);
+    all.insert(web, Arc::new(endpoints));
+    let subsets = json!([{"name": "v2", "labels": {"version": "2"}}]);
+    world.publish(with_traffic(known, "web", json!({"service": "web", "subsets": subsets})), true);
+    let mut of_subset = import("web");
+    let named = json!({"group": "atoll.dev", "kind": "Subset", "name": "v2"});
+    of_subset["filters"] = json!([{"type": "ExtensionRef", "extensionRef": named}]);
+    world.apply(route("web", &["x"], json!([{"backendRefs": [import("web")]}]))).await;
+    world.apply(route("v2", &["v2"], json!([{"backendRefs": [of_subset]}]))).await;
+    world.until("x", "/", |a| a.pod() == "node").await;
+    world.until("v2", "/", |a| a.pod() == "pod").await;
+    let door = format!("NodePort {at}");
+    assert_eq!(ways(&world).await, [door.as_str(); 3]);
+    assert_eq!(ways_at(&world, "v2").await, ["Relay"]);
+    for _ in 0..20 {
+        assert_eq!(crate::client::get(world.http, "x", "/").await.pod(), "node");
+        assert_eq!(crate::client::get(world.http, "v2", "/").await.pod(), "pod");
+    }
     end.cancel();
 }
 

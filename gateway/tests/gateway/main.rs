@@ -51,6 +51,7 @@ mod silence;
 mod slow;
 mod smuggling;
 mod status;
+mod subsets;
 mod survive;
 mod tls;
 mod websocket;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::objects::{Age, Name, Objects, age, name_of};
-use crate::table::Wants;
+use crate::table::{Wants, subset_named, subset_of};
 
 /// A route of any kind.
 #[derive(Clone, Copy)]
@@ -30,7 +30,20 @@ pub(super) struct Rule {
     pub(super) matches: Vec<Value>,
     pub(super) filters: Vec<Value>,
     pub(super) settings: BTreeMap<String, Value>,
-    pub(super) refs: Vec<BackendRef>,
+    pub(super) refs: Vec<Reference>,
+}
+
+/// A backend, and which subset of it is meant.
+pub(super) struct Reference {
+    pub(super) to: BackendRef,
+    /// Or why none can be.
+    pub(super) subset: Result<Option<String>, String>,
+}
+
+impl From<BackendRef> for Reference {
+    fn from(to: BackendRef) -> Self {
+        Self { to, subset: Ok(None) }
+    }
 }
 
 /// All of them, the oldest first: it keeps what others claim, too.
@@ -137,18 +150,24 @@ fn requests(
     said: &[(&str, Option<Value>)],
     refs: &[HTTPBackendRef],
 ) -> Rule {
-    let per_backend = refs.iter().flat_map(|b| &b.filters);
+    // Which endpoints a subset has is said by the servers.
+    let per_backend = refs.iter().flat_map(|b| &b.filters).filter(|f| subset_of(f).is_none());
+    let reference = |b: &HTTPBackendRef| Reference {
+        to: BackendRef { target: b.target.clone(), weight: b.weight },
+        subset: subset_named(&b.filters).map(|named| named.map(str::to_owned)).map_err(|problem| problem.message),
+    };
     Rule {
         matches,
         filters: filters.iter().chain(per_backend).map(json).collect(),
         settings: said.iter().filter_map(|(name, set)| Some(((*name).to_owned(), set.clone()?))).collect(),
-        refs: refs.iter().map(|b| BackendRef { target: b.target.clone(), weight: b.weight }).collect(),
+        refs: refs.iter().map(reference).collect(),
     }
 }
 
 fn stream(rule: &L4Rule) -> Rule {
     let (matches, filters, settings) = (Vec::new(), Vec::new(), BTreeMap::new());
-    Rule { matches, filters, settings, refs: rule.backend_refs.clone() }
+    let refs = rule.backend_refs.iter().cloned().map(Into::into).collect();
+    Rule { matches, filters, settings, refs }
 }
 
 fn json(said: &impl Serialize) -> Value {

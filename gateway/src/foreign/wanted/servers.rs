@@ -1,16 +1,20 @@
 //! The servers of a rule: endpoints of Services and ServiceImports, of the clusters that come first, with weights. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use atoll_api::kinds::gateway::{BackendObjectReference, BackendRef};
+use atoll_api::kinds::Subset;
+use atoll_api::kinds::gateway::BackendObjectReference;
 use atoll_api::names::ServiceName;
 use atoll_api::provider::{Backend, Server};
 use atoll_api::routing::{Asker, Candidate, Chain, choose};
+use atoll_api::topology::TrafficFacts;
 
+use super::route::Reference;
 use super::{Gather, Rule};
 use crate::table::{
-    From as Who, IMPORT_GROUP, Part, To, Wants, import_parts, is_external, local_parts, permits, pick_port,
-    service_port,
+    From as Who, IMPORT_GROUP, Part, To, Wants, find_subset, import_parts, is_external, local_parts, permits,
+    pick_port, service_port,
 };
 
 /// The highest weight of a server.
@@ -22,7 +26,7 @@ impl Gather<'_> {
         &mut self,
         rule: &Rule<'_>,
         suffix: &str,
-        refs: &[BackendRef],
+        refs: &[Reference],
         wants: Wants,
     ) -> Option<String> {
         let name = format!("{}_{suffix}", rule.owner.namespace);
@@ -36,8 +40,9 @@ impl Gather<'_> {
         }
         let mut found = Vec::new();
         for (at, reference) in refs.iter().enumerate() {
-            let weight = u32::try_from(reference.weight.unwrap_or(1)).unwrap_or_default();
-            match self.resolve(rule, &reference.target, wants) {
+            let weight = u32::try_from(reference.to.weight.unwrap_or(1)).unwrap_or_default();
+            let subset = reference.subset.clone();
+            match subset.and_then(|subset| self.resolve(rule, &reference.to.target, subset.as_deref(), wants)) {
                 Ok(parts) => found.push((weight, parts)),
                 Err(why) => self.refuse(rule.owner, format!("{}.backendRefs[{at}]", rule.field), why),
             }
@@ -58,7 +63,13 @@ impl Gather<'_> {
         Some(name)
     }
 
-    fn resolve(&self, rule: &Rule<'_>, target: &BackendObjectReference, wants: Wants) -> Result<Vec<Part>, String> {
+    fn resolve(
+        &self,
+        rule: &Rule<'_>,
+        target: &BackendObjectReference,
+        subset: Option<&str>,
+        wants: Wants,
+    ) -> Result<Vec<Part>, String> {
         let (group, kind) = (target.group.as_deref().unwrap_or(""), target.kind.as_deref().unwrap_or("Service"));
         let namespace = target.namespace.as_deref().unwrap_or(&rule.owner.namespace);
         let to = To { group, kind, namespace, name: &target.name };
@@ -66,6 +77,8 @@ impl Gather<'_> {
             return Err(format!("`{namespace}/{}`: no ReferenceGrant there permits it", target.name));
         }
         let service = ServiceName::new(namespace, &target.name);
+        let subset = subset.map(|name| self.subset(&service, name)).transpose()?;
+        let subset = subset.as_deref();
         match (group, kind) {
             ("", "Service") => {
                 let found = self.objects.services.get(namespace, &target.name).ok_or("the Service does not exist")?;
@@ -77,26 +90,38 @@ impl Gather<'_> {
                 let ports: Vec<_> =
                     found.spec.iter().flat_map(|s| s.ports.clone().unwrap_or_default()).map(service_port).collect();
                 let port = pick_port(&ports, target.port, wants).ok_or("the Service has no such port")?;
-                Ok(local_parts(self.objects, &service, port, wants))
+                Ok(local_parts(self.objects, &service, port, subset, wants))
             }
             (IMPORT_GROUP, "ServiceImport") => {
                 let facts = self.topology.services.get(rule.set).and_then(|services| services.get(&service));
                 let facts = facts.ok_or_else(|| format!("cluster set {} has no such service", rule.set))?;
                 let port = pick_port(&facts.ports, target.port, wants).ok_or("the service has no such port")?;
-                Ok(self.best(rule.set, &service, import_parts(self.topology, rule.set, &service, port, wants)))
+                Ok(self.best(rule.set, &service, import_parts(self.topology, rule.set, &service, port, subset, wants)))
             }
             _ => Err(format!("kind {kind} is not served")),
         }
     }
 
+    /// Its TrafficPolicy, by the policy's name: the first that is one.
+    fn policy(&self, service: &ServiceName) -> Option<(&ServiceName, &TrafficFacts, Chain)> {
+        let of = |at: &ServiceName, spec: &TrafficFacts| {
+            at.namespace == service.namespace && spec.service.as_ref() == Some(&service.name)
+        };
+        let mut policies = self.topology.traffic.iter().filter(|(at, spec)| of(at, spec));
+        policies.find_map(|(at, spec)| Some((at, &**spec, Chain::parse(&spec.strategy, spec.all_down).ok()?)))
+    }
+
+    fn subset(&self, service: &ServiceName, name: &str) -> Result<Arc<Subset>, String> {
+        let policy = self.policy(service).map(|(at, spec, _)| (at.to_string(), spec));
+        let subsets: Vec<Arc<Subset>> =
+            policy.iter().flat_map(|(_, spec)| &spec.subsets).cloned().map(Arc::new).collect();
+        find_subset(policy.as_ref().map(|(at, _)| (&**at, &*subsets)), name)
+            .map_err(|why| format!("service `{service}`: {why}"))
+    }
+
     /// The clusters that are asked first, as its TrafficPolicy says.
     fn best(&self, set: &str, service: &ServiceName, parts: Vec<Part>) -> Vec<Part> {
-        let mut policies = self
-            .topology
-            .traffic
-            .iter()
-            .filter(|(at, spec)| at.namespace == service.namespace && spec.service.as_ref() == Some(&service.name));
-        let chain = policies.find_map(|(_, spec)| Chain::parse(&spec.strategy, spec.all_down).ok()).unwrap_or_default();
+        let chain = self.policy(service).map(|(.., chain)| chain).unwrap_or_default();
         let known: Vec<&Part> = parts.iter().filter(|part| part.cluster.is_some()).collect();
         let candidates: Vec<Candidate<'_>> = known
             .iter()

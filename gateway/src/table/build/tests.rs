@@ -8,6 +8,7 @@ use crate::fleet::Fleet;
 use crate::table::{ListenerTable, Slot};
 
 mod ordered;
+mod subsets;
 
 const NOW: &str = "2026-01-01T00:00:00Z";
 
@@ -40,6 +41,7 @@ fn objects(all: &[Value]) -> Objects {
         balancers: Arc::default(),
         over: Arc::default(),
         names: Arc::default(),
+        pods: Default::default(),
     }
 }
 
@@ -54,6 +56,13 @@ fn built_of(all: &[Value], pool: &[IpNet]) -> Built {
 
 /// The same with what is derived of the objects.
 fn built_with(all: &[Value], pool: &[IpNet], derive: impl FnOnce(&mut Objects)) -> Built {
+    let mut topology = Topology::default();
+    topology.settings.default_set = "prod".to_owned();
+    built_from(all, pool, topology, derive)
+}
+
+/// The same over a topology.
+fn built_from(all: &[Value], pool: &[IpNet], topology: Topology, derive: impl FnOnce(&mut Objects)) -> Built {
     let class =
         json!({"kind": "GatewayClass", "metadata": {"name": "atoll"}, "spec": {"controllerName": "atoll.dev/gateway"}});
     let mut objects = objects(&[all, &[class]].concat());
@@ -61,8 +70,6 @@ fn built_with(all: &[Value], pool: &[IpNet], derive: impl FnOnce(&mut Objects)) 
     let taken = Unopened { foreign: false, why: "taken".to_owned() };
     let ports =
         Ports { http: 8080, https: 8443, failed: BTreeMap::from([(Slot::Tcp(None, 99), taken)]), ..Ports::default() };
-    let mut topology = Topology::default();
-    topology.settings.default_set = "prod".to_owned();
     let topology = Arc::new(topology);
     let addresses = ["192.0.2.1".to_owned()];
     let input = Input {

@@ -42,7 +42,12 @@ impl Dice {
 }
 
 const NAMESPACES: &[&str] = &["infra", "shop", "other"];
+const PODS: &[&str] = &["p0", "p1", "p2"];
 const HOSTS: &[&str] = &["a.test", "b.test", "*.test", "x.b.test"];
+
+fn version_of(version: usize) -> BTreeMap<String, String> {
+    BTreeMap::from([("version".to_owned(), version.to_string())])
+}
 
 /// A history: the objects as they are, changed one by one.
 struct History {
@@ -73,7 +78,7 @@ impl History {
 
     /// One change of one object. Returns what it means.
     fn step(&mut self) -> Vec<Edit> {
-        match self.dice.below(26) {
+        match self.dice.below(28) {
             0..7 => self.http_route(),
             7 | 8 => self.grpc_route(),
             9 => self.tls_route(),
@@ -87,6 +92,7 @@ impl History {
             20 | 21 => self.slice(),
             22 => self.namespace(),
             23 | 24 => self.lead(),
+            25 => self.label(),
             _ => {
                 self.change_topology();
                 Vec::new()
@@ -135,6 +141,16 @@ impl History {
         }
     }
 
+    /// The same, or a subset of it.
+    fn divided(&mut self) -> Value {
+        let mut backend = self.backend();
+        if self.dice.chance(3) {
+            let subset = json!({"group": "atoll.dev", "kind": "Subset", "name": self.dice.of(&["v1", "v2", "v3"])});
+            backend["filters"] = json!([{"type": "ExtensionRef", "extensionRef": subset}]);
+        }
+        backend
+    }
+
     fn filters(&mut self) -> Value {
         match self.dice.below(5) {
             0 => json!([{"type": "RequestMirror", "requestMirror": {"backendRef": self.backend()}}]),
@@ -156,7 +172,7 @@ impl History {
         let rules: Vec<Value> = (0..1 + self.dice.below(3))
             .map(|_| {
                 let path = json!({"type": self.dice.of(&["PathPrefix", "Exact"]), "value": self.dice.of(&["/", "/x", "/x/y"])});
-                json!({"matches": [{"path": path}], "filters": self.filters(), "backendRefs": [self.backend()]})
+                json!({"matches": [{"path": path}], "filters": self.filters(), "backendRefs": [self.divided()]})
             })
             .collect();
         let spec = json!({"parentRefs": self.parents(), "hostnames": self.hosts(), "rules": rules});
@@ -166,7 +182,7 @@ impl History {
     fn grpc_route(&mut self) -> Vec<Edit> {
         let namespace = *self.dice.of(NAMESPACES);
         let matches = json!([{"method": {"service": self.dice.of(&["x", "y"])}}]);
-        let rules = json!([{"matches": matches, "backendRefs": [self.backend()]}]);
+        let rules = json!([{"matches": matches, "backendRefs": [self.divided()]}]);
         let spec = json!({"parentRefs": self.parents(), "hostnames": self.hosts(), "rules": rules});
         self.put::<GRPCRoute>(namespace, "r1", json!({"spec": spec}))
     }
@@ -258,7 +274,7 @@ impl History {
         let (namespace, name) = (*self.dice.of(NAMESPACES), *self.dice.of(&["one-1", "one-2", "two-1"]));
         let labels = json!({"kubernetes.io/service-name": self.dice.of(&["one", "two"])});
         let endpoints: Vec<Value> =
-            (0..self.dice.below(3)).map(|_| json!({"addresses": [format!("10.0.0.{}", self.dice.below(4))]})).collect();
+            (0..self.dice.below(3)).map(|_| json!({"addresses": [format!("10.0.0.{}", self.dice.below(4))], "targetRef": {"name": self.dice.of(PODS)}})).collect();
         let ports = json!([{"name": self.dice.of(&["http", "web"]), "port": 8080}]);
         if self.dice.chance(4) {
             let endpoints = json!([{"addresses": [self.dice.of(&["a.test", "b.test"])]}]);
@@ -267,6 +283,17 @@ impl History {
         }
         let body = json!({"labels": labels, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
         self.put::<EndpointSlice>(namespace, name, body)
+    }
+
+    /// A pod has other labels, or none.
+    fn label(&mut self) -> Vec<Edit> {
+        let mut pods = self.objects.pods.clone();
+        let at = (self.dice.of(NAMESPACES).to_string(), self.dice.of(PODS).to_string());
+        match self.dice.below(3) {
+            0 => drop(pods.remove(&at)),
+            version => drop(pods.insert(at, Arc::new(version_of(version)))),
+        }
+        self.objects.label(pods)
     }
 
     /// A name leads elsewhere, or nowhere.
@@ -313,10 +340,11 @@ impl History {
                 topology.clusters.insert(facts.name.clone(), Arc::new(facts));
             }
             1 => {
-                let strategy = json!({"service": service.name, "strategy": [{"type": "Nearest"}]});
-                let facts: Option<TrafficFacts> = serde_json::from_value(strategy).ok();
-                let facts = facts.map(Arc::new);
-                facts.map(|facts| topology.traffic.insert(service, facts));
+                let subset = |n: usize| json!({"name": format!("v{n}"), "labels": version_of(n)});
+                let subsets: Vec<Value> = (1..1 + self.dice.below(3)).map(subset).collect();
+                let policy = json!({"service": service.name, "strategy": [{"policy": "nearest"}], "subsets": subsets});
+                let facts: Arc<TrafficFacts> = of(policy);
+                topology.traffic.insert(service, facts);
             }
             2 | 3 => {
                 let name = self.dice.of(&["http", "web"]).to_string();
@@ -327,6 +355,7 @@ impl History {
             }
             4 => drop(topology.services.entry("prod".to_owned()).or_default().remove(&service)),
             _ => {
+                let version = self.dice.below(3);
                 let endpoint = |n: usize| Endpoint {
                     address: format!("10.1.0.{n}").parse().unwrap(),
                     ready: true,
@@ -335,7 +364,7 @@ impl History {
                     node: None,
                     zone: None,
                     pod: None,
-                    labels: BTreeMap::new(),
+                    labels: version_of(version + n),
                 };
                 let endpoints = (0..self.dice.below(3)).map(endpoint).collect();
                 let name = self.dice.of(&["http", "web"]).to_string();
