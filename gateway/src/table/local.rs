@@ -48,9 +48,10 @@ impl Resolver<'_> {
             None => listed.ok_or_else(|| missing(&no_port(port, wants)))?,
         };
         let subset = self.subset("Service", &service, subset)?;
+        let policy = self.traffic.get(&service).cloned();
         let (clusters, names) = local_offer(self.objects, &service, &port, subset.as_deref(), wants);
         let id = UpstreamId::Local(service, port.port, subset.as_ref().map(|s| s.name.clone()));
-        Ok(Found { id, port, subset, clusters, names, policy: None })
+        Ok(Found { id, port, subset, clusters, names, policy })
     }
 
     /// A name by which another namespace's Service is reached is a reference to it: no way around grants leads through DNS.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::backend::{Manner, Pod};
 use crate::client::{Answer, get, request, send};
-use crate::world::{World, import, route, topology};
+use crate::world::{World, import, route, service, topology, with_traffic};
 
 async fn get_with(world: &World, path: &str, header: (&str, &str)) -> Answer {
     send(world.http, request("any.test", &format!("GET {path}"), &[header], "")).await
@@ -90,4 +90,28 @@ async fn a_key_goes_where_its_hash_says_and_explain_names_the_method() {
     assert_eq!(used.len(), 3, "twenty users are more than one endpoint's: {used:?}");
     let explained = world.server.explain("any.test", "/", None).await;
     assert_eq!(explained["listeners"][0]["backends"][0]["balance"], "Maglev", "{explained:#}");
+}
+
+#[tokio::test]
+async fn policies_of_services_count_for_those_of_the_hub() {
+    let world = World::start().await;
+    let (first, second) = (Pod::start("first", "127.20.90.1").await, Pod::start("second", "127.20.90.2").await);
+    let [object, slice] = service("web", &first);
+    let [_, mut other] = service("web", &second);
+    other["metadata"]["name"] = json!("web-2");
+    for object in [object, slice, other] {
+        world.apply(object).await;
+    }
+    let policy = json!({"service": "web", "balance": {"method": "RoundRobin"}});
+    world.publish(with_traffic(topology(&[]), "web", policy), true);
+    world.apply(route("web", &[], json!([{"backendRefs": [{"name": "web", "port": 80}]}]))).await;
+    for pod in ["first", "second"] {
+        world.until("a.test", "/", |answer| answer.status == 200 && answer.pod() == pod).await;
+    }
+    let mut answered = [0; 2];
+    for _ in 0..20 {
+        let answer = get(world.http, "a.test", "/").await;
+        answered[usize::from(answer.pod() == "second")] += 1;
+    }
+    assert_eq!(answered, [10, 10], "one after the other");
 }

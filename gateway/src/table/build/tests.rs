@@ -360,8 +360,8 @@ fn requests_of_a_route_that_is_refused_are_no_other_routes() {
         route("shut", NOW, json!([]), shut),
     ];
     let built = built(&all);
-    assert_eq!(taken(&built, Slot::Http, "a.test", "/admin/x"), "HTTPRoute shop/shut 0");
-    assert_eq!(taken(&built, Slot::Http, "a.test", "/"), "HTTPRoute shop/open 0");
+    assert_eq!(taken(&built, Slot::Http, "a.test", "/admin/x"), "shut 0");
+    assert_eq!(taken(&built, Slot::Http, "a.test", "/"), "open 0");
     let statuses = built.statuses.of::<RouteStatus>("HTTPRoute");
     let accepted: Vec<&str> = statuses.iter().map(|s| s.parents[0].conditions[0].status.as_str()).collect();
     assert_eq!(accepted, ["True", "False"]);
