@@ -104,7 +104,7 @@ pub(crate) fn dns(listen: Listen, strict: Strict, threads: usize) -> anyhow::Res
 
 fn bind<T>(listen: Listen, strict: Strict, bind: impl Fn(SocketAddr) -> io::Result<T>) -> anyhow::Result<T> {
     let must = strict == Strict::Always || listen.chosen;
-    let mut at = listen.at;
+    let (mut at, mut drawn) = (listen.at, 0);
     loop {
         match bind(at) {
             Ok(bound) => {
@@ -113,6 +113,8 @@ fn bind<T>(listen: Listen, strict: Strict, bind: impl Fn(SocketAddr) -> io::Resu
                 }
                 return Ok(bound);
             }
+            // The port that was drawn for one protocol is somebody's for the other: there are others to draw.
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && at.port() == 0 && drawn < TRIED_MAX => drawn += 1,
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && !must && at.port() - listen.at.port() < TRIED_MAX => {
                 at.set_port(at.port().checked_add(1).context("no port is left")?);
             }
@@ -215,6 +217,19 @@ mod tests {
 
     fn free() -> SocketAddr {
         tcp_at("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn where_any_port_will_do_another_is_drawn() {
+        let left = std::cell::Cell::new(3);
+        let at = "127.0.0.1:0".parse().unwrap();
+        let drawn = bind(listen(at, true), Strict::Always, |at| {
+            left.set(left.get() - 1);
+            if left.get() > 0 { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(at.port()) }
+        });
+        assert_eq!((drawn.unwrap(), left.get()), (0, 0));
+        let never = bind(listen(at, true), Strict::Always, |_| Err::<(), _>(io::ErrorKind::AddrInUse.into()));
+        assert!(never.unwrap_err().to_string().contains("listen.dns"), "it ends");
     }
 
     #[test]
