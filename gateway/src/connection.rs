@@ -100,7 +100,7 @@ async fn secure(
     };
     if listener.mode == Mode::Pass {
         let Ok(rule) = rule(&listener, &name) else { return Err(alerted(&plane, stream, UNRECOGNIZED_NAME).await) };
-        return carry(&plane, stream, peer, snapshot, &listener, &*rule).await;
+        return carry(&plane, stream, peer, snapshot, &listener, &rule).await;
     }
     // Its certificate is not there or no good: its condition says which.
     let Some(config) = listener.server.clone() else { return Err(alerted(&plane, stream, INTERNAL_ERROR).await) };

@@ -69,7 +69,7 @@ async fn each_name_gets_its_certificate_and_unknown_names_are_refused() {
         assert_eq!(said["headers"]["x-forwarded-proto"], "https");
         assert_eq!(said["headers"]["host"], name);
     }
-    let refused = tls(world.https, "unknown.test", &roots, "h2").await.err().expect("no certificate for that name");
+    let refused = tls(world.https, "unknown.test", &roots, "h2").await.expect_err("no certificate for that name");
     assert!(refused.to_string().contains("UnrecognisedName"), "{refused}");
     for (name, of) in [("a.test", "a.test"), ("x.b.test", "*.b.test")] {
         let explained = world.server.explain(name, "/", None).await;
