@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::fleet::Fleet;
 use crate::objects::{Edit, Kind, Name, Objects};
+use crate::table::INGRESS_GROUP;
 use crate::tls::AUTHORITY_KEY;
 
 /// What the names of objects begin with that are made of Ingresses.
@@ -37,7 +38,7 @@ pub(crate) fn is_ours(object: &impl ResourceExt) -> bool {
 
 /// The same, of what is known by its metadata.
 pub(crate) fn is_made(meta: &ObjectMeta) -> bool {
-    meta.name.as_deref().is_some_and(|name| name.starts_with(OURS))
+    port_of(meta).is_some()
 }
 
 /// The port of a ConfigMap that a route stands for: `tcp-9000`.
@@ -92,8 +93,6 @@ pub(crate) struct Derived {
     pub(crate) live: BTreeMap<Name, Live>,
     /// The filters of all.
     pub(crate) policies: Vec<Arc<RoutePolicy>>,
-    /// The ConfigMaps that say which ports are passed on.
-    pub(crate) configs: Vec<Name>,
     /// Ports that are not passed on, by their ConfigMap.
     pub(crate) unpassed: Vec<Unpassed>,
     /// The ConfigMaps of ports, TCP's first.
@@ -168,7 +167,6 @@ pub(crate) fn derive(objects: &mut Objects, settings: &Settings) -> Vec<Edit> {
         generation: before.generation + 1,
         live,
         policies,
-        configs: settings.services.iter().flatten().cloned().collect(),
         unpassed: unpassed(objects, settings, passed.findings),
         maps: settings.services.clone(),
         streams: passed.streams,
@@ -313,7 +311,7 @@ fn guard(ingress: &Name, part: &mut Part) -> Vec<Arc<RoutePolicy>> {
     let made = policies.into_iter().enumerate().map(|(at, (rules, filters))| {
         let meant = all.iter().filter(|(name, _)| rules.is_empty() || rules.contains(name));
         let target = |(_, section): &(String, String)| TargetRef {
-            group: "networking.k8s.io".to_owned(),
+            group: INGRESS_GROUP.to_owned(),
             kind: "Ingress".to_owned(),
             name: ingress.1.clone(),
             section_name: Some(section.clone()),

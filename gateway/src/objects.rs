@@ -163,7 +163,7 @@ impl Objects {
     }
 
     fn named_configs(&self) -> BTreeSet<(String, String)> {
-        let mut named: BTreeSet<(String, String)> = self.derived.configs.iter().cloned().collect();
+        let mut named: BTreeSet<(String, String)> = self.derived.maps.iter().flatten().cloned().collect();
         for gateway in self.gateways.iter() {
             let Some(frontend) = gateway.spec.tls.as_ref().and_then(|t| t.frontend.as_ref()) else { continue };
             let all = std::iter::once(&frontend.default).chain(frontend.per_port.iter().map(|p| &p.tls));

@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
 use crate::table::{
     Backend, Draft, Entry, From, ListenerDraft, Match, OwnTls, Problem, Resolver, Retry, Rule, Scope, Spot, Wants,
-    subset_named, subset_of,
+    subset_named, subset_of, subset_suffix,
 };
 
 /// Retries of a rule that does not say how many.
@@ -93,11 +93,8 @@ pub(crate) fn attach(
         for (at, hosts) in place.listeners.iter().filter(|_| served || !compiled.rules.is_empty()) {
             let listener = &mut draft.gateways[place.gateway].listeners[*at];
             put(listener, hosts, &compiled.rules);
-            let spot = Spot::new(place.gateway, *at, hosts);
-            if served {
-                listener.attached += 1;
-            }
-            spots.push(if served { spot } else { spot.uncounted() });
+            listener.attached += i32::from(served);
+            spots.push(Spot::new(place.gateway, *at, hosts).counted(served));
         }
         parents.push(verdict(nth, &place, compiled));
     }
@@ -175,7 +172,7 @@ fn rule(
         let made =
             twice.and_then(|()| exclusive(&b.filters)).and_then(|()| filters(plain(&b.filters), prefixed, resolve));
         let weight = u32::try_from(b.weight.unwrap_or(1)).unwrap_or_default();
-        let name = backend_name(&b.target) + &subset.map(|subset| format!(", subset {subset}")).unwrap_or_default();
+        let name = backend_name(&b.target) + &subset_suffix(subset);
         let backend = Backend { weight, name, target, filters: note(made) };
         if weight > 0 {
             backends.push(backend);

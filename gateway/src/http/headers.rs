@@ -75,12 +75,14 @@ fn is_host(written: &str) -> bool {
         None => written.split_at(written.find(':').unwrap_or(written.len())),
     };
     let letters = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-    // A label is never empty, but for the root's at the end (RFC 1035 §3.1).
-    let labels = name == "v6" || !name.starts_with('.') && !name.contains("..");
-    !name.is_empty()
+    are_labels(name.strip_suffix('.').unwrap_or(name))
         && letters
-        && labels
         && (port.is_empty() || port.strip_prefix(':').is_some_and(|p| is_port(p.as_bytes())))
+}
+
+/// Whether a name without the dot at its end has labels, none of them empty (RFC 1035 §3.1).
+pub(crate) fn are_labels(name: &str) -> bool {
+    !name.split('.').any(str::is_empty)
 }
 
 /// Whether that is a port, or nothing, which is the scheme's (RFC 3986 §3.2.3).

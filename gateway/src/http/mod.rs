@@ -32,7 +32,7 @@ pub(crate) use body::{BodyError, InFlight, Outgoing, Reply};
 pub(crate) use early::Early;
 pub(crate) use extended::{Key, is_websocket};
 pub(crate) use forward::{Ask, Forward, Plain, Trace, frames};
-pub(crate) use headers::{is_port, strip};
+pub(crate) use headers::{are_labels, is_port, strip};
 pub(crate) use refusal::{Refusal, is_grpc_kind};
 pub(crate) use server::{Client, PING_EVERY, PONG_MAX, speak};
 pub(crate) use streams::Streams;

@@ -22,8 +22,8 @@ use super::splice::{Pipe, Stopped};
 use crate::acme;
 use crate::balance::draw;
 use crate::http::{
-    Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, frames, is_grpc_kind, is_port, listener,
-    passes, told,
+    Ask, Forward, FromClient, InFlight, Line, Payload, Plain, Trace, Upload, are_labels, frames, is_grpc_kind, is_port,
+    listener, passes, told,
 };
 use crate::http3;
 use crate::plane::Snapshot;
@@ -300,7 +300,7 @@ fn name(head: &Head, bytes: &[u8], host: &mut String) -> bool {
     if host.ends_with('.') {
         host.pop();
     }
-    !host.is_empty() && !host.starts_with('.') && !host.contains("..") && !host.ends_with('.')
+    are_labels(host)
 }
 
 /// Whether a target consists of what targets consist of (RFC 3986 §3.3, §3.4).

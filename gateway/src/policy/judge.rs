@@ -19,6 +19,7 @@ use super::stores::Stores;
 use super::{Guards, Policies};
 use crate::filter::{self, Closed, Data, Guard, Making};
 use crate::status::Verdict;
+use crate::table::INGRESS_GROUP;
 
 /// Kinds of the Gateway API that a policy may target.
 const KINDS: &[&str] = &["Gateway", "ListenerSet", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"];
@@ -100,7 +101,7 @@ fn target(written: &TargetRef, namespace: &str, problems: &mut Vec<String>) -> O
     let known = match written.group.as_str() {
         GATEWAY_GROUP => KINDS.contains(&written.kind.as_str()),
         // Only what is made of annotations names sections of it.
-        "networking.k8s.io" => written.kind == "Ingress",
+        INGRESS_GROUP => written.kind == "Ingress",
         _ => false,
     };
     if !known {

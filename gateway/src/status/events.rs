@@ -12,6 +12,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use super::Warning;
+use super::ingress::{CONFIG_MAP, KIND};
 use crate::ingress::{Derived, mark};
 
 /// An Event says at most so much.
@@ -34,13 +35,13 @@ impl Events {
             for finding in &live.part.findings {
                 let said = finding.to_string();
                 let reason = if finding.closes { "Closed" } else { "NotHonoured" };
-                let about = About { kind: ("networking.k8s.io/v1", "Ingress"), namespace, name, uid: live.uid.clone() };
+                let about = About { kind: KIND, namespace, name, uid: live.uid.clone() };
                 whole &= self.one(client, &about, reason, &said).await;
             }
         }
         for port in &derived.unpassed {
             let (namespace, name) = &port.config;
-            let about = About { kind: ("v1", "ConfigMap"), namespace, name, uid: port.uid.clone() };
+            let about = About { kind: CONFIG_MAP, namespace, name, uid: port.uid.clone() };
             whole &= self.one(client, &about, "NotHonoured", &port.finding.to_string()).await;
         }
         whole

@@ -13,7 +13,7 @@ use crate::table::ListenerDraft;
 
 /// Version and kind of an Ingress, as Events name them.
 pub(crate) const KIND: (&str, &str) = ("networking.k8s.io/v1", "Ingress");
-const CONFIG_MAP: (&str, &str) = ("v1", "ConfigMap");
+pub(super) const CONFIG_MAP: (&str, &str) = ("v1", "ConfigMap");
 
 /// The status of an Ingress, where it says something else than before.
 pub(super) fn update(object: &Ingress, addresses: &[GatewayAddress]) -> Option<Update> {

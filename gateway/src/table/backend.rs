@@ -221,7 +221,7 @@ impl Resolver<'_> {
     fn import(
         &self,
         service: ServiceName,
-        port: Option<i32>,
+        asked: Option<i32>,
         subset: Option<&str>,
         set: &str,
         wants: Wants,
@@ -229,7 +229,6 @@ impl Resolver<'_> {
         let missing = |why: &str| Problem::new("BackendNotFound", format!("ServiceImport `{service}`: {why}"));
         let facts = self.topology.services.get(set).and_then(|services| services.get(&service));
         let facts = facts.ok_or_else(|| missing(&format!("cluster set {set} has no such service")))?;
-        let asked = port;
         let port = pick_port(&facts.ports, asked, wants);
         let port = port.ok_or_else(|| missing(&no_port(asked, wants)))?;
         let subset = self.subset("ServiceImport", &service, subset)?;

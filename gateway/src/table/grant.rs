@@ -6,7 +6,7 @@ use kube::ResourceExt as _;
 use crate::objects::Shelf;
 
 /// The group of Ingresses.
-const INGRESS_GROUP: &str = "networking.k8s.io";
+pub(crate) const INGRESS_GROUP: &str = "networking.k8s.io";
 
 /// Who refers: a kind of the Gateway API, or Ingress, in a namespace.
 #[derive(Debug, Clone, Copy)]

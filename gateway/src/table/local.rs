@@ -14,7 +14,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::backend::{Found, Problem, Resolver, is, no_port, pick_port, service_port};
 use super::grant::{From, To, permits};
-use super::subset::narrow;
 use super::{Part, Target, UpstreamId, Wants};
 use crate::names;
 use crate::objects::Objects;
@@ -136,10 +135,10 @@ pub(super) fn local_offer(
             }
         }
     }
-    narrow(&mut endpoints, subset, |target: &Target, subset| {
-        let labels = target.pod.as_ref().and_then(|pod| objects.pods.get(&(at.0.clone(), pod.clone())));
-        labels.is_some_and(|labels| subset.takes(labels))
-    });
+    if let Some(subset) = subset {
+        let labels = |target: &Target| objects.pods.get(&(at.0.clone(), target.pod.clone()?));
+        endpoints.retain(|target| labels(target).is_some_and(|labels| subset.takes(labels)));
+    }
     // The same endpoint may stand in several slices while they are moved.
     endpoints.sort_by_key(|t: &Target| (t.address, t.port));
     endpoints.dedup_by_key(|t| (t.address, t.port));

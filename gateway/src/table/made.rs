@@ -44,9 +44,9 @@ impl Spot {
         Self { gateway, listener, hosts: hosts.iter().map(|(host, _)| host.clone()).collect(), counted: true }
     }
 
-    /// Of a route that is not accepted: its requests are its own all the same, and refused.
-    pub(crate) fn uncounted(self) -> Self {
-        Self { counted: false, ..self }
+    /// One that is not counted is of a route that is not accepted: its requests are its own all the same, and refused.
+    pub(crate) fn counted(self, counted: bool) -> Self {
+        Self { counted, ..self }
     }
 }
 

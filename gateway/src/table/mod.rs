@@ -53,7 +53,7 @@ pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
 pub(crate) use clients::validation;
 pub(crate) use entry::{GatewayDraft, SetDraft};
 pub(crate) use front::{CLASS_NAME, Front, GATEWAY_NAME, MANAGER, is_front};
-pub(crate) use grant::{From, To, permits};
+pub(crate) use grant::{From, INGRESS_GROUP, To, permits};
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::ListenerDraft;
 pub(crate) use local::{is_external, local_parts, slice_targets};
@@ -63,7 +63,7 @@ pub(crate) use policy::{Judged, Policies};
 pub(crate) use rebuild::rebuild;
 pub(crate) use served::behind;
 pub(crate) use set::{allows, sets};
-pub(crate) use subset::{find_subset, subset_named, subset_of};
+pub(crate) use subset::{find_subset, subset_named, subset_of, subset_suffix};
 
 use crate::balance::Balance;
 use crate::balancer::Terms;
@@ -299,7 +299,7 @@ impl std::fmt::Display for UpstreamId {
             Self::Member(cluster, service, port) => write!(f, "Service {service}:{port} of cluster {cluster}"),
             Self::Set(set, service, port, _) => write!(f, "ServiceImport {service}:{port} of cluster set {set}"),
         }?;
-        f.write_str(&subset::suffix(self.subset()))
+        f.write_str(&subset_suffix(self.subset()))
     }
 }
 

@@ -5,6 +5,7 @@
 //! 500, it never leads to the whole service. Source: Gateway API (HTTPRouteFilter: "If a reference to a custom filter type cannot be resolved, the
 //! filter MUST NOT be skipped").
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use atoll_api::kinds::gateway::HTTPRouteFilter;
@@ -39,10 +40,10 @@ pub(crate) fn subset_named(filters: &[HTTPRouteFilter]) -> Result<Option<&str>, 
 ///
 /// # Errors
 /// There is no policy, or none of that name in it.
-pub(crate) fn find_subset(policy: Option<(&str, &[Arc<Subset>])>, name: &str) -> Result<Arc<Subset>, String> {
+pub(crate) fn find_subset<'a, S: Borrow<Subset>>(policy: Option<(&str, &'a [S])>, name: &str) -> Result<&'a S, String> {
     let (policy, subsets) = policy.ok_or_else(|| format!("no TrafficPolicy names it, so it has no subset `{name}`"))?;
-    subsets.iter().find(|subset| subset.name == name).cloned().ok_or_else(|| {
-        let known: Vec<&str> = subsets.iter().map(|subset| &*subset.name).collect();
+    subsets.iter().find(|subset| (*subset).borrow().name == name).ok_or_else(|| {
+        let known: Vec<&str> = subsets.iter().map(|subset| &*subset.borrow().name).collect();
         let known = if known.is_empty() { "none at all".to_owned() } else { format!("only {}", known.join(", ")) };
         format!("its TrafficPolicy `{policy}` has no subset `{name}`, {known}")
     })
@@ -60,18 +61,11 @@ impl Resolver<'_> {
         let policy = self.traffic.get(service);
         let policy = policy.map(|policy: &Arc<Policy>| (&*policy.name, &*policy.subsets));
         let missing = |why| Problem::new("BackendNotFound", format!("{what} `{service}`: {why}"));
-        find_subset(policy, name).map(Some).map_err(missing)
+        find_subset(policy, name).cloned().map(Some).map_err(missing)
     }
 }
 
 /// A service's name with the subset behind it, for people.
-pub(super) fn suffix(subset: Option<&str>) -> String {
+pub(crate) fn subset_suffix(subset: Option<&str>) -> String {
     subset.map(|subset| format!(", subset {subset}")).unwrap_or_default()
-}
-
-/// Takes away what is not of the subset, where there is one; `is_of`: whether it is.
-pub(super) fn narrow<T>(all: &mut Vec<T>, subset: Option<&Subset>, is_of: impl Fn(&T, &Subset) -> bool) {
-    if let Some(subset) = subset {
-        all.retain(|one| is_of(one, subset));
-    }
 }

@@ -1,7 +1,6 @@
 //! The servers of a rule: endpoints of Services and ServiceImports, of the clusters that come first, with weights. Pure.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use atoll_api::kinds::Subset;
 use atoll_api::kinds::gateway::BackendObjectReference;
@@ -78,7 +77,6 @@ impl Gather<'_> {
         }
         let service = ServiceName::new(namespace, &target.name);
         let subset = subset.map(|name| self.subset(&service, name)).transpose()?;
-        let subset = subset.as_deref();
         match (group, kind) {
             ("", "Service") => {
                 let found = self.objects.services.get(namespace, &target.name).ok_or("the Service does not exist")?;
@@ -111,11 +109,9 @@ impl Gather<'_> {
         policies.find_map(|(at, spec)| Some((at, &**spec, Chain::parse(&spec.strategy, spec.all_down).ok()?)))
     }
 
-    fn subset(&self, service: &ServiceName, name: &str) -> Result<Arc<Subset>, String> {
-        let policy = self.policy(service).map(|(at, spec, _)| (at.to_string(), spec));
-        let subsets: Vec<Arc<Subset>> =
-            policy.iter().flat_map(|(_, spec)| &spec.subsets).cloned().map(Arc::new).collect();
-        find_subset(policy.as_ref().map(|(at, _)| (&**at, &*subsets)), name)
+    fn subset(&self, service: &ServiceName, name: &str) -> Result<&Subset, String> {
+        let policy = self.policy(service).map(|(at, spec, _)| (at.to_string(), &*spec.subsets));
+        find_subset(policy.as_ref().map(|(at, subsets)| (&**at, *subsets)), name)
             .map_err(|why| format!("service `{service}`: {why}"))
     }
 
