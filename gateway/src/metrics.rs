@@ -117,7 +117,7 @@ impl Metrics {
             seconds,
             connects: counters(
                 "atoll_gateway_upstream_connects_total",
-                "Connects to endpoints, probes included, by cluster and result",
+                "Connects to endpoints, probes included, by cluster and result; tls: of those that were ok, which failed at TLS",
                 &["cluster", "result"],
             )?,
             failures: counters(
@@ -218,6 +218,11 @@ impl Metrics {
     /// A connect to an endpoint ended.
     pub(crate) fn connected(&self, cluster: &str, ok: bool) {
         self.connects.with_label_values(&[cluster, if ok { "ok" } else { "failed" }]).inc();
+    }
+
+    /// An endpoint was reached, but TLS failed: its certificate is not to be trusted, say.
+    pub(crate) fn distrusted(&self, cluster: &str) {
+        self.connects.with_label_values(&[cluster, "tls"]).inc();
     }
 
     /// A request got no answer.

@@ -174,7 +174,15 @@ impl Pool {
             .await;
         let (sender, connection) = shaken.map_err(io::Error::other)?;
         let shutdown = self.shutdown.clone();
-        self.tracker.spawn(shutdown.run_until_cancelled_owned(connection));
+        let end = endpoint.end.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled_owned() => {}
+                // The endpoint is disabled.
+                () = end.cancelled_owned() => {}
+                _ = connection => {}
+            }
+        });
         if endpoint.care().proxy.is_none() {
             *endpoint.idle.h2.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
         }
@@ -207,7 +215,14 @@ impl Pool {
         let Some(tls) = &endpoint.address.tls else { return Ok(stream) };
         let connector = TlsConnector::from(Arc::clone(&tls.config));
         let secured = timeout(HANDSHAKE_MAX, connector.connect(tls.name.clone(), stream)).await;
-        Ok(Box::new(secured.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?))
+        let secured = secured.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake in time")));
+        match secured {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => {
+                self.metrics.distrusted(endpoint.address.cluster_name());
+                Err(io::Error::new(error.kind(), format!("TLS: {error}")))
+            }
+        }
     }
 
     /// How `endpoint` is reached now.

@@ -78,7 +78,7 @@ impl Names {
         Ok(Self {
             clusters: clusters.iter().filter_map(facts).collect(),
             imports,
-            traffic: list(client).await?,
+            traffic: list(client).await?.into_iter().filter(counts).collect(),
             routes,
             gateways: gateways(client).await?,
         })
@@ -194,7 +194,7 @@ impl Names {
         let of = |p: &&TrafficPolicy| {
             p.namespace().as_deref() == Some(&service.namespace) && p.spec.service.as_ref() == Some(&service.name)
         };
-        self.traffic.iter().filter(of).min_by_key(|p| p.name_any()).map(|p| &p.spec)
+        self.traffic.iter().find(of).map(|p| &p.spec)
     }
 
     /// The regions of a set's members; nothing stands for those that say none.
@@ -213,6 +213,12 @@ fn set_of(import: &ServiceImport) -> &str {
 
 fn name_of(import: &ServiceImport) -> ServiceName {
     ServiceName::new(import.namespace().unwrap_or_default(), import.name_any())
+}
+
+/// Whether a policy counts: the hub says of which it does not.
+fn counts(policy: &TrafficPolicy) -> bool {
+    let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
+    !conditions.any(|c| c.type_ == "Accepted" && c.status == "False")
 }
 
 /// A member as data planes see it.

@@ -163,8 +163,8 @@ pub fn translate(ingresses: &[Arc<Ingress>], options: &Options) -> Translation {
             findings: wish.findings.clone(),
             ..Part::default()
         };
-        let of_all = wish.steps.iter().map(|step| Step { rules: Vec::new(), step: step.clone() });
-        part.steps.extend(of_all);
+        let of_all = wish.steps.iter().filter(|step| steps::for_host(step, "").is_none());
+        part.steps.extend(of_all.map(|step| Step { rules: Vec::new(), step: step.clone() }));
         for (name, host) in &hosts {
             routes(options, (at, wish), (name, host), &mut part);
         }
@@ -237,6 +237,7 @@ fn routes(options: &Options, (at, wish): (usize, &Wish), (name, host): (&str, &H
             let names = rules.iter().filter_map(|rule| rule.name.clone()).collect();
             writing.part.steps.push(Step { rules: names, step: clients.step() });
         }
+        writing.at_host(name, &rules);
         put(options, wish, name, rest, rules, part);
     }
 }

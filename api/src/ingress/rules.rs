@@ -3,7 +3,7 @@
 
 use super::hosts::{Host, Owned};
 use super::read::finding;
-use super::steps::step;
+use super::steps::{for_host, step};
 use super::wish::{Backend, Canary, Port, Wish, full};
 use super::{Part, Step};
 use crate::kinds::gateway::{
@@ -66,6 +66,18 @@ impl Writing<'_> {
             // The path was refused already.
             Ok(_) => {}
             Err(why) => self.close(names, "rewrite-target", why),
+        }
+    }
+
+    /// The filters that ask the host of the request, which is to be a name.
+    pub(super) fn at_host(&mut self, host: &str, rules: &[HTTPRouteRule]) {
+        let names: Vec<String> = rules.iter().filter_map(|rule| rule.name.clone()).collect();
+        for step in self.wish.steps.iter().filter_map(|step| for_host(step, host)) {
+            if host.is_empty() || host.starts_with('*') {
+                self.close(&names, "auth-url", format!("`$host` is no one name at `{host}`: write the host"));
+            } else {
+                self.part.steps.push(Step { rules: names.clone(), step });
+            }
         }
     }
 

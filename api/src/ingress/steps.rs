@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::read::Reader;
 use crate::kinds::route_policy::FilterStep;
+use crate::kinds::route_policy::filters::SigninReturn;
 
 /// The kind of a backend that is the Service of that name, else the ServiceImport; its port 0 is the first.
 pub const SERVICE: &str = "ingress:Service";
@@ -147,7 +148,12 @@ fn cors(reader: &mut Reader, steps: &mut Vec<FilterStep>) {
 }
 
 fn basic(reader: &mut Reader, namespace: &str, steps: &mut Vec<FilterStep>) {
-    let Some(kind) = reader.text("auth-type") else { return };
+    let Some(kind) = reader.text("auth-type") else {
+        if reader.text("auth-secret").is_some() {
+            reader.note("auth-secret", "auth-type is absent, so nobody is asked for a password");
+        }
+        return;
+    };
     if kind != "basic" {
         return reader.refuse("auth-type", format!("`{kind}` is not basic"));
     }
@@ -175,8 +181,10 @@ fn forward(reader: &mut Reader, namespace: &str) -> Option<FilterStep> {
         }
         return None;
     };
-    if url.contains('$') {
-        reader.refuse("auth-url", format!("`{url}` holds a variable of nginx"));
+    // Its own host is put in where that is known.
+    let rest = url.strip_prefix("https://$host/").or_else(|| url.strip_prefix("http://$host/"));
+    if rest.unwrap_or(&url).contains('$') {
+        reader.refuse("auth-url", format!("`{url}` holds a variable of nginx other than $host as its host"));
         return None;
     }
     let mut auth = match inside(&url, namespace) {
@@ -188,7 +196,7 @@ fn forward(reader: &mut Reader, namespace: &str) -> Option<FilterStep> {
         auth["allowedResponseHeaders"] = json!(back);
     }
     if let Some(signin) = signin {
-        let Some(signin) = place_of_signin(&signin) else {
+        let Some((signin, back)) = place_of_signin(&signin) else {
             reader.refuse(
                 "auth-signin",
                 format!("`{signin}` holds a variable of nginx other than the place to come back to"),
@@ -196,22 +204,35 @@ fn forward(reader: &mut Reader, namespace: &str) -> Option<FilterStep> {
             return None;
         };
         auth["signinUrl"] = json!(signin);
+        if let Some(back) = back {
+            auth["signinReturn"] = json!(back);
+        }
     }
     Some(step("forwardAuth", auth))
 }
 
-/// Where to sign in, without the parameter that says where to come back to, which is always sent as `rd`.
-fn place_of_signin(written: &str) -> Option<String> {
+/// Where to sign in, without the parameter `rd` that says where to come back to, and how that says it.
+fn place_of_signin(written: &str) -> Option<(String, Option<SigninReturn>)> {
     let back = [
-        "rd=$escaped_request_uri",
-        "rd=$scheme://$host$escaped_request_uri",
-        "rd=$scheme://$host$request_uri",
-        "rd=$scheme://$http_host$escaped_request_uri",
+        ("rd=$scheme://$host$escaped_request_uri", None),
+        ("rd=$scheme://$host$request_uri", None),
+        ("rd=$scheme://$http_host$escaped_request_uri", None),
+        ("rd=$escaped_request_uri", Some(SigninReturn::Path)),
+        ("rd=$request_uri", Some(SigninReturn::Path)),
     ];
-    let known = back.iter().find_map(|end| written.strip_suffix(end));
-    let place = known.map_or(written, |place| place.trim_end_matches(['?', '&']));
+    let known = back.iter().find_map(|(end, how)| Some((written.strip_suffix(end)?, *how)));
+    let (place, how) = known.map_or((written, None), |(place, how)| (place.trim_end_matches(['?', '&']), how));
     let place = place.strip_prefix("https://$host").or_else(|| place.strip_prefix("$scheme://$host")).unwrap_or(place);
-    (!place.contains('$')).then(|| place.to_owned())
+    (!place.contains('$')).then(|| (place.to_owned(), how))
+}
+
+/// A step for one host: what asks `$host` asks that. Nothing where it asks another, whatever the host.
+pub(super) fn for_host(step: &FilterStep, host: &str) -> Option<FilterStep> {
+    let url = step.parameters.get("url")?.as_str()?;
+    let (scheme, rest) = url.split_once("://$host/")?;
+    let mut step = step.clone();
+    step.parameters.insert("url".to_owned(), json!(format!("{scheme}://{host}/{rest}")));
+    Some(step)
 }
 
 /// The Service of that namespace, its port, and the path that a URL means.

@@ -168,7 +168,14 @@ fn annotations_become_filters() {
                 ("auth-url", "http://auth.shop.svc.cluster.local:81/check"),
                 ("auth-signin", "https://in.test/start?rd=$escaped_request_uri"),
             ],
-            json!({"filter": "forwardAuth", "backendRef": {"name": "auth", "port": 81}, "authPath": "/check", "signinUrl": "https://in.test/start"}),
+            json!({"filter": "forwardAuth", "backendRef": {"name": "auth", "port": 81}, "authPath": "/check", "signinUrl": "https://in.test/start", "signinReturn": "Path"}),
+        ),
+        (
+            &[
+                ("auth-url", "https://$host/oauth2/auth"),
+                ("auth-signin", "https://$host/oauth2/start?rd=$scheme://$host$request_uri"),
+            ],
+            json!({"filter": "forwardAuth", "url": "https://a.test/oauth2/auth", "signinUrl": "/oauth2/start"}),
         ),
         (&[("rewrite-target", "/$1")], json!({"filter": "path", "pattern": "^(?i:/(.*)).*$", "substitution": "/${1}"})),
         (
@@ -195,6 +202,25 @@ fn annotations_become_filters() {
 }
 
 #[test]
+fn who_asks_the_host_of_the_request_asks_each_host_that_is_a_name() {
+    let rule = |host: &str| json!({"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}]}});
+    let mut object = ingress("web", &[("auth-url", "http://$host/check")], ROOT);
+    object["spec"]["rules"] = json!([rule("a.test"), rule("b.test"), rule("*.c.test")]);
+    let made = made(&[object]);
+    let part = part(&made, "web");
+    let asked: Vec<_> =
+        part.steps.iter().map(|s| (s.step.parameters["url"].as_str().unwrap(), s.rules.len())).collect();
+    assert_eq!(asked, [("http://a.test/check", 1), ("http://b.test/check", 1)]);
+    let names = |host: &str| -> Vec<&String> {
+        let routes = part.routes.iter().filter(|route| route.spec.hostnames == [host]);
+        routes.flat_map(|route| route.spec.rules.iter().filter_map(|rule| rule.name.as_ref())).collect()
+    };
+    assert_eq!(part.closed.iter().collect::<Vec<_>>(), names("*.c.test"), "there is no one host to ask");
+    assert!(part.findings.iter().any(|f| f.closes && f.what == "auth-url"), "{:?}", part.findings);
+    assert_eq!(part.steps[0].rules.iter().collect::<Vec<_>>(), names("a.test"));
+}
+
+#[test]
 fn what_is_not_honoured_is_said_and_what_protects_closes() {
     for (annotations, what, closes) in [
         (&[("configuration-snippet", "add_header X 1;")][..], "configuration-snippet", false),
@@ -203,7 +229,8 @@ fn what_is_not_honoured_is_said_and_what_protects_closes() {
         (&[("auth-tls-secret", "shop/ca")], "auth-tls-secret", true),
         (&[("auth-type", "digest"), ("auth-secret", "s")], "auth-type", true),
         (&[("auth-type", "basic"), ("auth-secret", "other/s")], "auth-secret", true),
-        (&[("auth-url", "https://$host/check")], "auth-url", true),
+        (&[("auth-url", "https://$remote_addr/check")], "auth-url", true),
+        (&[("auth-url", "https://$host/check/$uri")], "auth-url", true),
         (&[("limit-rps", "many")], "limit-rps", true),
         (&[("whitelist-source-range", "10.0.0.0/33")], "whitelist-source-range", true),
         (&[("whitelist-source-range", " , ")], "whitelist-source-range", true),

@@ -4,6 +4,7 @@
 //! others go on.
 
 mod rules;
+pub(crate) mod traffic;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,8 @@ use crate::objects::Objects;
 use crate::placement::check as placement_rules;
 use crate::pulse::Pulse;
 use crate::zones::Judge;
+pub(crate) use rules::zone;
 use rules::{catalog, endpoint, registry, replication, word};
-pub(crate) use rules::{traffic, zone};
 
 /// The zone of the cluster set (KEP-1645).
 const CLUSTERSET: &str = "clusterset.local";
@@ -44,8 +45,9 @@ impl Accept {
             for (zone, found) in zones.verdicts(o) {
                 self.judge(Api::all(self.client.clone()), &*zone, zone.status.as_ref(), found).await;
             }
-            for policy in o.traffic.state() {
-                self.judge(self.of(&*policy), &*policy, policy.status.as_ref(), word(traffic(&policy.spec))).await;
+            for judged in traffic::judge(o.traffic.state()) {
+                let policy = &*judged.policy;
+                self.judge(self.of(policy), policy, policy.status.as_ref(), judged.found()).await;
             }
             for policy in o.placement_policies.state() {
                 let verdict = placement_rules(&policy.spec.rules);

@@ -176,8 +176,8 @@ impl Publisher {
             });
         }
         if heard.traffic {
-            let mut traffic = m.objects.traffic.state();
-            traffic.retain(|t| accept::traffic(&t.spec).is_ok());
+            let judged = accept::traffic::judge(m.objects.traffic.state());
+            let traffic: Vec<_> = judged.iter().filter_map(accept::traffic::Judged::counts).collect();
             let labels = labels(&traffic);
             relabelled = work.labels != labels;
             work.labels = labels;

@@ -75,7 +75,8 @@ pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReferenc
             }
             continue;
         }
-        let hosts = hosts(listener.host.as_ref(), route.hostnames);
+        let parse = if is_ingress { Host::of_ingress } else { Host::parse };
+        let hosts = hosts(listener.host.as_ref(), route.hostnames, parse);
         if hosts.is_empty() {
             place.why = ("NoMatchingListenerHostname", "no host name of the route is one of a listener's".into());
             continue;
@@ -118,11 +119,11 @@ fn is_meant(parent: &ParentReference, listener: &ListenerDraft) -> bool {
         && parent.port.is_none_or(|port| port == listener.spec.port)
 }
 
-fn hosts(listener: Option<&Host>, route: &[String]) -> Hosts {
+fn hosts(listener: Option<&Host>, route: &[String], parse: fn(&str) -> Host) -> Hosts {
     if route.is_empty() {
         return vec![(listener.cloned(), Host::rank(None))];
     }
-    let named = route.iter().map(|name| Host::parse(name));
+    let named = route.iter().map(|name| parse(name));
     named
         .filter_map(|host| {
             let rank = Host::rank(Some(&host));

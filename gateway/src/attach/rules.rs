@@ -1,7 +1,8 @@
 //! Rules for requests, of HTTPRoutes and GRPCRoutes alike. Pure.
 //!
 //! In: a route, the draft with its listeners. Out: entries at the listeners that take it, and a verdict for each parent. Rules that can't be
-//! served are left out (matches that don't compile) or answer with an error (filters that can't be made), never skipped.
+//! served (a match that does not compile, a filter that can't be made) answer with an error to whatever of their matches can be read, so that
+//! nobody gets past what they keep out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ const RETRIES: usize = 1;
 /// And never more.
 const RETRIES_MAX: usize = 10;
 
-/// Compiled matches, or why one of them can't be.
-pub(crate) type Matches = Result<Vec<Arc<Match>>, String>;
+/// Compiled matches, and why others can't be.
+pub(crate) type Matches = Vec<Result<Arc<Match>, String>>;
 
 /// A rule as it is written.
 pub(crate) struct Written<'a> {
@@ -121,20 +122,15 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
     let mut resolve = Backends { resolver, route, scope, unresolved: None };
     let mut compiled: Compiled<Rules> = Compiled::default();
     for (index, written) in route.rules.iter().enumerate() {
-        let matches = match &written.matches {
-            Ok(matches) => matches,
-            Err(why) => {
-                let why = format!("rule {index}: {why}");
-                compiled.refused.get_or_insert(Problem::new("UnsupportedValue", why));
-                continue;
-            }
-        };
-        let (rule, refused) = rule(&mut resolve, &name, index, written, matches);
+        let matches: Vec<Arc<Match>> = written.matches.iter().flatten().cloned().collect();
+        let (rule, refused) = rule(&mut resolve, &name, index, written, &matches);
         match refused {
             Some(problem) => drop(compiled.refused.get_or_insert(problem)),
             None => compiled.whole += 1,
         }
-        compiled.rules.push((matches.clone(), Arc::new(rule)));
+        if !matches.is_empty() {
+            compiled.rules.push((matches, Arc::new(rule)));
+        }
     }
     compiled.unresolved = resolve.unresolved;
     compiled.left_out = resolver.noted.left_out.take();
@@ -158,6 +154,9 @@ fn rule(
             Vec::new()
         }
     };
+    if let Some(Err(why)) = written.matches.iter().find(|m| m.is_err()) {
+        note(Err(Problem::new("UnsupportedValue", why.clone())));
+    }
     let made = exclusive(written.filters).and_then(|()| filters(plain(written.filters), prefixed, resolve));
     let filters_of_rule = note(made);
     if let Some(subset) = written.filters.iter().find_map(subset_of) {

@@ -26,7 +26,7 @@ use crate::endpoint::{Live, LiveEndpoint, LivePart};
 use crate::health::Care;
 use crate::table::Backend;
 
-/// So many endpoints of one cluster are tried for one request; then it is the next cluster's turn.
+/// So many endpoints of one cluster are tried for one request; then it is the next cluster's turn, while there is one.
 const TRIES_PER_CLUSTER: usize = 2;
 
 /// Draws a backend by weight; nothing where there is none.
@@ -95,6 +95,8 @@ pub(crate) fn pick(
     let well = calm().find_map(eager);
     let well = well.or_else(|| if held.is_empty() { None } else { calm().find_map(|tier| turn.of_tier(tier, fit)) });
     let well = well.or_else(|| calm().find_map(|tier| turn.of_tier(tier, |at| !spent(at.0) && usable(at))));
+    // No other cluster is left: more of those that had their turn.
+    let well = well.or_else(|| calm().find_map(|tier| turn.of_tier(tier, |at| usable(at) && !is_out(live, at.0))));
     // Nobody is well: what was not tried yet may still answer.
     well.or_else(|| tiers.iter().find_map(|tier| turn.of_tier(tier, |at| !spent(at.0) && untried(at))))
 }
@@ -287,6 +289,18 @@ mod tests {
         eject(&live, (1, 0), now);
         assert!(next(&[]).is_some_and(|(part, _)| part == 0), "nobody is well: the best tier is tried all the same");
         assert_eq!(next(&[(0, 0), (0, 1), (1, 0)]), None, "everything was tried");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_has_another_turn_where_no_other_is_left() {
+        let (live, dice, now) = (live(&[&["", "", "", ""], &[""]]), Dice::new(), Instant::now());
+        let next = |tried: &[Picked]| pick(&live, &[vec![0], vec![1]], &wish(None), tried, &dice, now);
+        assert_eq!(next(&[(0, 0), (0, 1)]), Some((1, 0)), "two of a cluster, then the next one");
+        assert!(next(&[(0, 0), (0, 1), (1, 0)]).is_some_and(|(part, at)| part == 0 && at >= 2), "then again the first");
+        eject(&live, (0, 2), now);
+        assert_eq!(next(&[(0, 0), (0, 1), (1, 0)]), Some((0, 3)), "who is well");
+        eject(&live, (0, 3), now);
+        assert_eq!(next(&[(0, 0), (0, 1), (1, 0)]), None, "nobody waits for more of those that are ill");
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,6 +18,8 @@ use crate::policy::shares::{Division, Shared, Shares};
 
 /// So many divisions, half a second apart, a part is the least of: the others know of one before it counts.
 const DIVISIONS: usize = 5;
+/// What is told to the others is the most of so many measurements: parts that moved with every request would, each time, be the lesser.
+const MEASURED: usize = 6;
 /// What is asked for.
 const WANTED: u64 = 0;
 /// What is taken above the part that there is now.
@@ -93,8 +95,31 @@ pub(crate) struct Room {
     done: AtomicU64,
     /// Of all gateways together, as it was last.
     bound: AtomicUsize,
+    told: Mutex<Told>,
     /// The last divisions, the newest last.
     parts: ArcSwap<VecDeque<Part>>,
+}
+
+/// What was wanted lately, the newest last, and what of it the others know.
+#[derive(Debug, Default)]
+struct Told {
+    lately: VecDeque<usize>,
+    told: usize,
+}
+
+impl Told {
+    /// What to tell: the same as before, until what is wanted is a quarter more or less than that.
+    fn next(&mut self, wanted: usize) -> usize {
+        if self.lately.len() >= MEASURED {
+            self.lately.pop_front();
+        }
+        self.lately.push_back(wanted);
+        let most = self.lately.iter().copied().max().unwrap_or_default();
+        if most.abs_diff(self.told) > self.told / 4 {
+            self.told = most;
+        }
+        self.told
+    }
 }
 
 /// A part of a bound: from where to where, as fractions, and what the others have taken above theirs.
@@ -161,8 +186,12 @@ impl Room {
 impl Shared for Room {
     fn asked(&self, elapsed: Duration) -> Vec<(u64, u32)> {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let over = self.taken().saturating_sub(self.seats(self.bound.load(Ordering::Relaxed)));
-        let all = [(WANTED, rounded(number(self.wanted(elapsed)))), (OVER, number(over))];
+        let bound = self.bound.load(Ordering::Relaxed);
+        let over = self.taken().saturating_sub(self.seats(bound));
+        // Who wants all wants all, be it once or a hundred times.
+        let wanted = self.wanted(elapsed).min(bound);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).next(wanted);
+        let all = [(WANTED, number(told)), (OVER, number(over))];
         all.into_iter().filter(|(_, n)| *n > 0).collect()
     }
 
@@ -211,12 +240,6 @@ fn part(division: &Division<'_>, bound: usize) -> Part {
     Part { from: up_to(division.rank), to: up_to(division.rank + 1), over }
 }
 
-/// Up to three bits, so that the same is not told again and again.
-fn rounded(n: u32) -> u32 {
-    let low = n.max(1).ilog2().saturating_sub(2);
-    n.div_ceil(1 << low).saturating_mul(1 << low)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,9 +276,45 @@ mod tests {
         assert_eq!(room.taken(), 3);
         tokio::time::advance(Duration::from_millis(500)).await;
         drop(seats);
-        // 5 of 9 found none while each took 200 ms in the mean: 2 more at once.
-        assert_eq!(room.asked(Duration::from_millis(500)), [(WANTED, 7)]);
-        assert_eq!(room.asked(Duration::from_millis(500)), []);
+        // 5 of 9 found none while each took 300 ms in the mean: 3 more at once.
+        assert_eq!(room.wanted(Duration::from_millis(500)), 7);
+        assert_eq!(room.wanted(Duration::from_millis(500)), 0);
+    }
+
+    #[test]
+    fn what_is_wanted_for_a_moment_is_told_for_a_while_and_a_little_more_or_less_is_not_told() {
+        let mut told = Told::default();
+        let wanted = [8, 7, 9, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+        let said: Vec<usize> = wanted.iter().map(|n| told.next(*n)).collect();
+        assert_eq!(said, [8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 0, 0, 0, 1, 1]);
+    }
+
+    /// Three gateways that are asked for more than there is all the time, never for the same twice.
+    #[tokio::test(start_paused = true)]
+    async fn parts_add_up_to_the_bound_while_demand_is_steady_and_never_exceed_it() {
+        let bound = 8;
+        let rooms: [Arc<Room>; 3] = std::array::from_fn(|_| Arc::default());
+        let all = || rooms.iter().map(|room| room.seats(bound)).sum::<usize>();
+        let shares: [Shares; 3] = std::array::from_fn(|_| Shares::default());
+        for (rank, (shares, room)) in shares.iter().zip(&rooms).enumerate() {
+            shares.equal(3, rank);
+            let shared: Arc<dyn Shared> = Arc::clone(room) as _;
+            shares.join_as(1, &shared);
+        }
+        let mut held: [Vec<Seat>; 3] = std::array::from_fn(|_| Vec::new());
+        for step in 0..60_usize {
+            for (rank, room) in rooms.iter().enumerate() {
+                held[rank].clear();
+                held[rank].extend((0..4 + (step * 7 + rank * 5) % 6).filter_map(|_| room.take(bound, Instant::now())));
+            }
+            tokio::time::advance(Duration::from_millis(500)).await;
+            let told: Vec<_> = shares.iter().map(|shares| shares.demand(Duration::from_millis(500))).collect();
+            for (rank, shares) in shares.iter().enumerate() {
+                shares.divide(&told.iter().collect::<Vec<_>>(), rank);
+                assert!(all() <= bound, "{} of {bound} at {step}", all());
+            }
+            assert!(step < 20 || all() == bound, "{} of {bound} at {step}", all());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use atoll_api::ingress::SERVICE;
 use atoll_api::kinds::route_policy::filters::{ErrorPage, ErrorPages};
 use bytes::Bytes;
 use http::request::Parts;
@@ -32,6 +33,7 @@ struct Page {
 enum From {
     Here { body: Bytes, kind: HeaderValue },
     There { peer: Arc<Peer>, told: HeaderMap },
+    Nowhere,
 }
 
 impl Page {
@@ -51,7 +53,12 @@ impl Page {
                     let value = value.map_err(|_| format!("pages.backendHeaders: `{}` is no value", named.value))?;
                     told.insert(header_name("pages.backendHeaders", &named.name)?, value);
                 }
-                From::There { peer: (making.peer)(backend, false)?, told }
+                match (making.peer)(backend, false) {
+                    Ok(peer) => From::There { peer, told },
+                    // Pages protect nothing: an Ingress without the Service that gives them serves all the same, as under nginx.
+                    Err(_) if backend.kind.as_deref() == Some(SERVICE) => From::Nowhere,
+                    Err(why) => return Err(why),
+                }
             }
         };
         let statuses = written.statuses.iter().map(|s| statuses(s)).collect::<Result<_, _>>()?;
@@ -163,7 +170,7 @@ impl Back for Instead {
                 head.headers.remove(header::CONTENT_LENGTH);
                 text
             }
-            (From::There { .. }, None) => return body,
+            (From::There { .. }, None) | (From::Nowhere, _) => return body,
         };
         head.status = page.status.unwrap_or(head.status);
         if self.is_head {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use atoll_api::kinds::route_policy::filters::ForwardAuth;
+use atoll_api::kinds::route_policy::filters::{ForwardAuth, SigninReturn};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use serde_json::{Map, Value};
@@ -28,6 +28,7 @@ struct Server {
     told: Told,
     back: Vec<HeaderName>,
     signin: Option<String>,
+    signin_return: SigninReturn,
     within: Duration,
 }
 
@@ -37,7 +38,10 @@ impl Server {
         let url = self.signin.as_ref()?;
         let target = asked.head.uri.path_and_query().map_or("/", |p| p.as_str());
         let host = asked.head.headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or(asked.host);
-        let back = escape(&format!("{scheme}://{host}{target}"));
+        let back = match self.signin_return {
+            SigninReturn::Url => escape(&format!("{scheme}://{host}{target}")),
+            SigninReturn::Path => escape(target),
+        };
         let mark = if url.contains('?') { '&' } else { '?' };
         let mut answer = said(StatusCode::FOUND, "sign in");
         let place = HeaderValue::from_str(&format!("{url}{mark}rd={back}")).ok()?;
@@ -92,6 +96,7 @@ pub(super) fn make(written: &Map<String, Value>, making: &Making<'_>) -> Guarded
         told: Told::new(&settings.allowed_headers, true)?,
         back: names("allowedResponseHeaders", &settings.allowed_response_headers)?,
         signin: settings.signin_url,
+        signin_return: settings.signin_return.unwrap_or_default(),
         within: time("timeout", settings.timeout.as_ref(), ANSWER_MAX)?,
     }))
 }

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::streams;
 use super::upload::{Answered, Upload};
@@ -97,12 +98,14 @@ pub(crate) struct InFlight {
     endpoint: Arc<Endpoint>,
     /// What it takes of its cluster's capacity.
     _seat: Option<Seat>,
+    /// The endpoint is disabled; looked at where its answer is waited for.
+    disabled: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl InFlight {
     pub(crate) fn new(endpoint: Arc<Endpoint>, seat: Option<Seat>) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint, _seat: seat }
+        Self { endpoint, _seat: seat, disabled: None }
     }
 
     /// Bytes both ways until either side ends, or the endpoint is disabled.
@@ -110,6 +113,16 @@ impl InFlight {
         let joined = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
         let ended = self.endpoint.end.run_until_cancelled(joined).await;
         tracing::debug!(?ended, "tunnel ended");
+    }
+
+    /// What an answer's next octets are while none came: none ever, once the endpoint is disabled.
+    pub(crate) fn or_ended<T>(&mut self, octets: Poll<T>, broken: impl FnOnce() -> T, cx: &mut Context<'_>) -> Poll<T> {
+        if octets.is_ready() {
+            return octets;
+        }
+        let end = &self.endpoint.end;
+        let disabled = self.disabled.get_or_insert_with(|| Box::pin(end.clone().cancelled_owned()));
+        disabled.as_mut().poll(cx).map(|()| broken())
     }
 
     /// The answer was read to its end: the connection takes the next request.
@@ -210,8 +223,11 @@ impl Reply {
             Source::Own(body) => whole(body, cx),
             Source::Carried(body) => body.as_mut().poll_frame(cx),
             Source::H1(body) => {
-                let frame = ready!(body.poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+                let mut frame = body.poll_frame(cx);
+                if let Some(in_flight) = &mut self.in_flight {
+                    frame = in_flight.or_ended(frame, || Some(Err(Broken::Disabled)), cx);
+                }
+                frame.map(|frame| frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
             Source::H2(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));

@@ -401,7 +401,7 @@ impl<'a> Attempts<'a> {
                 self.costs = false;
                 plane.health.failed(endpoint, Failure::Connect);
                 tracing::debug!(endpoint = %endpoint.address, %error, "connect failed");
-                return Step::Next(Refusal::unavailable("no endpoint could be reached"));
+                return Step::Next(Refusal::unreached(&error));
             }
             None => return Step::End(late()),
         };

@@ -44,6 +44,12 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
     }
 
+    /// No endpoint took the connection; the log says why the last one did not.
+    pub(crate) fn unreached(error: &std::io::Error) -> Self {
+        let told = "no endpoint could be reached";
+        Self { told: Some(told), ..Self::unavailable(format!("{told}: {error}")) }
+    }
+
     /// Everybody who could serve it has as much as they may.
     pub(crate) fn full() -> Self {
         Self { retry_after: Some(1), ..Self::unavailable("every cluster has as many requests as it may") }
@@ -96,6 +102,11 @@ impl Refusal {
 
     pub(crate) fn answer(&self) -> Response<Reply> {
         let mut answer = said(self.status, self.told()).map(Reply::own);
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            // It "MUST generate an Allow header field" (RFC 9110 §15.5.6); CONNECT alone is refused.
+            let others = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+            answer.headers_mut().insert(header::ALLOW, others);
+        }
         if let Some(seconds) = self.retry_after {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

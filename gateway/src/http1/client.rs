@@ -6,7 +6,6 @@
 //!
 //! An idle connection is a stream and nothing else: no task, no memory. Source: RFC 9112.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -326,9 +325,4 @@ impl Incoming {
         let read = self.buffer.bytes().to_vec();
         self.stream.take().map(|stream| atoll_reach::again(read, stream))
     }
-}
-
-/// Waits for the octets of a body.
-pub(crate) async fn octets(body: &mut Incoming) -> Result<(), Broken> {
-    poll_fn(|cx| body.poll_octets(cx)).await
 }

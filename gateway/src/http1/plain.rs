@@ -7,6 +7,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Context;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
@@ -14,8 +15,9 @@ use tokio::time::Instant;
 
 use super::before::Before;
 use super::body::{ClientBody, Rest};
-use super::client::{Answer, Incoming, octets};
+use super::client::{Answer, Incoming};
 use super::head::{Framing, Head};
+use super::reading::Broken;
 use super::render::{self, After, Asker};
 use super::serve::{Asked, Connection, Next};
 use super::splice::{Pipe, Stopped};
@@ -216,7 +218,7 @@ impl Connection {
     async fn pass(
         &mut self,
         mut answer: Answer,
-        in_flight: InFlight,
+        mut in_flight: InFlight,
         asked: Asked,
         alternative: Option<http::HeaderValue>,
     ) -> io::Result<Next> {
@@ -237,13 +239,14 @@ impl Connection {
             if body.is_done() {
                 break;
             }
-            match self.splice(&mut body).await {
+            match self.splice(&mut body, &mut in_flight).await {
                 Some(Ok(())) => break,
                 Some(Err(Stopped::Writing(error))) => return Err(error),
                 Some(Err(Stopped::Reading)) => return self.broken().await,
                 None => {}
             }
-            if octets(&mut body).await.is_err() {
+            let next = poll_fn(|cx| in_flight.or_ended(body.poll_octets(cx), || Err(Broken::Disabled), cx));
+            if next.await.is_err() {
                 return self.broken().await;
             }
         }
@@ -253,10 +256,14 @@ impl Connection {
     }
 
     /// Moves the rest of a long body past us, where that can be done.
-    async fn splice(&mut self, body: &mut Incoming) -> Option<Result<(), Stopped>> {
+    async fn splice(&mut self, body: &mut Incoming, in_flight: &mut InFlight) -> Option<Result<(), Stopped>> {
         let (from, left) = body.bare().filter(|_| self.writer.is_bare())?;
         let mut pipe = Pipe::take()?;
-        let moved = poll_fn(|cx| pipe.poll(from, left, &mut self.writer, cx)).await;
+        let move_on = |cx: &mut Context<'_>| {
+            let moved = pipe.poll(from, left, &mut self.writer, cx);
+            in_flight.or_ended(moved, || Err(Stopped::Reading), cx)
+        };
+        let moved = poll_fn(move_on).await;
         if moved.is_ok() {
             body.all_moved();
         }

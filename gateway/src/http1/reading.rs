@@ -25,6 +25,9 @@ pub(crate) enum Broken {
     /// It ended in the middle.
     #[error("the connection ended within the body")]
     Short,
+    /// The endpoint was disabled.
+    #[error("the endpoint was disabled within the body")]
+    Disabled,
     /// It is not framed as it must be.
     #[error("{}", .0.1)]
     Framing(Bad),

@@ -47,7 +47,7 @@ fn rule(written: &GRPCRouteRule) -> Written<'_> {
 
 fn matches(written: &GRPCRouteRule) -> Matches {
     if written.matches.is_empty() {
-        return Ok(vec![Arc::new(Match::compile_grpc(&GRPCRouteMatch::default())?)]);
+        return vec![Match::compile_grpc(&GRPCRouteMatch::default()).map(Arc::new)];
     }
     written.matches.iter().map(|m| Match::compile_grpc(m).map(Arc::new)).collect()
 }

@@ -47,7 +47,7 @@ pub(super) fn rule(written: &HTTPRouteRule) -> Written<'_> {
 
 fn matches(written: &HTTPRouteRule) -> Matches {
     if written.matches.is_empty() {
-        return Ok(vec![Arc::new(Match::compile(&HTTPRouteMatch::default())?)]);
+        return vec![Match::compile(&HTTPRouteMatch::default()).map(Arc::new)];
     }
     written.matches.iter().map(|m| Match::compile(m).map(Arc::new)).collect()
 }

@@ -173,7 +173,7 @@ impl Following {
             return;
         }
         self.told_at = now;
-        let own = plane.shares.demand(elapsed);
+        let asked = plane.shares.demand(elapsed);
         let followed = self.given.topology.borrow();
         let name = &self.given.instance;
         let is_live = |site: &&Arc<Site>| site.kind == "gateway" && !site.silent && site.instance != *name;
@@ -181,17 +181,19 @@ impl Following {
         others.sort_by(|a, b| a.instance.cmp(&b.instance));
         let rank = others.iter().filter(|site| site.instance < *name).count();
         if followed.heard.is_some_and(|heard| now.duration_since(heard) < FRESH) {
+            // What is asked for here counts once the hub hands it on, as for all others: they must know before this replica has more.
+            let (nothing, own) = (Demand::new(), followed.topology.sites.get(name));
             let mut all: Vec<&Demand> = others.iter().map(|site| &site.asked).collect();
-            all.insert(rank, &own);
+            all.insert(rank, own.map_or(&nothing, |site| &site.asked));
             plane.shares.divide(&all, rank);
         } else {
             plane.shares.equal(others.len() + 1, rank);
         }
         drop(followed);
         self.given.report.send_if_modified(|report| {
-            let is_other = report.site.asked != own;
+            let is_other = report.site.asked != asked;
             if is_other {
-                report.site.asked = own;
+                report.site.asked = asked;
             }
             is_other
         });

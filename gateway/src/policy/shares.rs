@@ -121,6 +121,36 @@ mod tests {
     use super::*;
     use crate::policy::buckets::{Buckets, Rate};
 
+    /// Who comes to another replica each half second gets about a replica's part, though never the same one is asked.
+    #[test]
+    fn somebody_who_moves_between_replicas_keeps_a_part() {
+        let start = Instant::now();
+        let rate = Rate { per_second: 30.0, burst: 30.0 };
+        let replicas: Vec<(Shares, Arc<Buckets>)> = (0..3)
+            .map(|rank| {
+                let (shares, buckets) = (Shares::default(), Arc::new(Buckets::new(rate)));
+                let shared: Arc<dyn Shared> = Arc::clone(&buckets) as _;
+                shares.join("shop/limit rate 0", &shared);
+                shares.equal(3, rank);
+                (shares, buckets)
+            })
+            .collect();
+        let mut told: Vec<Demand> = vec![Vec::new(); 3];
+        let mut passed = 0;
+        for ms in (0..30_000_u64).step_by(10) {
+            let at = usize::try_from(ms / 500 % 3).unwrap();
+            let may = replicas[at].1.take(1, start + Duration::from_millis(ms)).is_ok();
+            passed += usize::from(may && ms >= 10_000);
+            if ms % 500 == 490 {
+                for (own, (shares, _)) in replicas.iter().enumerate() {
+                    shares.divide(&told.iter().collect::<Vec<_>>(), own);
+                }
+                told = replicas.iter().map(|(shares, _)| shares.demand(Duration::from_millis(500))).collect();
+            }
+        }
+        assert!((400..=660).contains(&passed), "{passed} in twenty seconds, of 600");
+    }
+
     #[test]
     fn shares_follow_what_is_asked_for_and_add_up_to_one() {
         for (asked, expected) in [

@@ -25,7 +25,7 @@ impl Claims {
         }
         for slot in &listener.slots {
             self.protocols.entry(*slot).or_insert_with(|| (listener.protocol, who.clone()));
-            self.hosts.insert((*slot, listener.host.clone()), who.clone());
+            self.hosts.insert((*slot, listener.host.as_ref().map(Host::claimed)), who.clone());
             if !matches!(slot, Slot::Http | Slot::Https) {
                 self.ports.insert(*slot);
             }
@@ -39,7 +39,7 @@ impl Claims {
             let why = format!("port {}: another protocol is served there for {first}", listener.port);
             return Some(("ProtocolConflict", why));
         }
-        let holder = self.hosts.get(&(slot, listener.host.clone()))?;
+        let holder = self.hosts.get(&(slot, listener.host.as_ref().map(Host::claimed)))?;
         Some(("HostnameConflict", format!("port and host name are held by {holder}")))
     }
 }

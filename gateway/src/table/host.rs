@@ -1,5 +1,5 @@
 //! Host names of listeners and routes: exact or `*.` and a suffix, how they intersect, and the map that finds the most specific
-//! ones first. Pure. Source: Gateway API, `HTTPRoute.spec.hostnames` and `Listener.hostname`.
+//! ones first. Pure. Source: Gateway API, `HTTPRoute.spec.hostnames` and `Listener.hostname`; Kubernetes, Ingress v1, `IngressRule.host`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +11,8 @@ pub(crate) enum Host {
     Exact(Arc<str>),
     /// All names below this suffix, however deep; not the suffix itself.
     Below(Arc<str>),
+    /// All names of one label before this suffix, as Ingresses mean it.
+    Child(Arc<str>),
 }
 
 impl Host {
@@ -23,11 +25,28 @@ impl Host {
         }
     }
 
+    /// Parses a name of an Ingress: a wildcard stands for one label.
+    pub(crate) fn of_ingress(name: &str) -> Self {
+        match Self::parse(name) {
+            Self::Below(suffix) => Self::Child(suffix),
+            exact => exact,
+        }
+    }
+
+    /// As who claims it keeps others from it: no two wildcards of one suffix.
+    pub(crate) fn claimed(&self) -> Self {
+        match self {
+            Self::Child(suffix) => Self::Below(Arc::clone(suffix)),
+            as_it_is => as_it_is.clone(),
+        }
+    }
+
     /// Whether a request for `host` is meant.
     pub(crate) fn covers(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => **name == *host,
             Self::Below(suffix) => is_below(host, suffix),
+            Self::Child(suffix) => parent(host).is_some_and(|parent| *parent == **suffix),
         }
     }
 
@@ -35,10 +54,12 @@ impl Host {
     pub(crate) fn meet<'a>(&'a self, other: &'a Self) -> Option<&'a Self> {
         match (self, other) {
             (a, b) if a == b => Some(a),
-            (Self::Exact(name), wide @ Self::Below(_)) => wide.covers(name).then_some(self),
-            (wide @ Self::Below(_), Self::Exact(name)) => wide.covers(name).then_some(other),
-            (Self::Below(a), Self::Below(b)) if is_below(a, b) => Some(self),
-            (Self::Below(a), Self::Below(b)) if is_below(b, a) => Some(other),
+            (Self::Exact(name), wide) => wide.covers(name).then_some(self),
+            (wide, Self::Exact(name)) => wide.covers(name).then_some(other),
+            (Self::Child(a), Self::Below(b)) if a == b => Some(self),
+            (Self::Below(a), Self::Child(b)) if a == b => Some(other),
+            (Self::Below(a) | Self::Child(a), Self::Below(b)) if is_below(a, b) => Some(self),
+            (Self::Below(a), Self::Below(b) | Self::Child(b)) if is_below(b, a) => Some(other),
             _ => None,
         }
     }
@@ -47,7 +68,7 @@ impl Host {
     pub(crate) fn rank(host: Option<&Self>) -> (u8, usize) {
         match host {
             Some(Self::Exact(name)) => (2, name.len()),
-            Some(Self::Below(suffix)) => (1, suffix.len()),
+            Some(Self::Below(suffix) | Self::Child(suffix)) => (1, suffix.len()),
             None => (0, 0),
         }
     }
@@ -57,7 +78,7 @@ impl std::fmt::Display for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exact(name) => f.write_str(name),
-            Self::Below(suffix) => write!(f, "*.{suffix}"),
+            Self::Below(suffix) | Self::Child(suffix) => write!(f, "*.{suffix}"),
         }
     }
 }
@@ -66,17 +87,23 @@ fn is_below(host: &str, suffix: &str) -> bool {
     host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
 }
 
+/// The name without its first label, which is not empty.
+fn parent(host: &str) -> Option<&str> {
+    host.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, parent)| parent)
+}
+
 /// Values by host name, found by the names of requests. A clone shares the names.
 #[derive(Debug, Clone)]
 pub(crate) struct HostMap<T> {
     exact: HashMap<Arc<str>, T>,
+    child: HashMap<Arc<str>, T>,
     below: HashMap<Arc<str>, T>,
     any: Option<T>,
 }
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), below: HashMap::new(), any: None }
+        Self { exact: HashMap::new(), child: HashMap::new(), below: HashMap::new(), any: None }
     }
 }
 
@@ -85,6 +112,7 @@ impl<T> HostMap<T> {
     pub(crate) fn entry(&mut self, host: Option<&Host>, make: impl FnOnce() -> T) -> &mut T {
         match host {
             Some(Host::Exact(name)) => self.exact.entry(Arc::clone(name)).or_insert_with(make),
+            Some(Host::Child(suffix)) => self.child.entry(Arc::clone(suffix)).or_insert_with(make),
             Some(Host::Below(suffix)) => self.below.entry(Arc::clone(suffix)).or_insert_with(make),
             None => self.any.get_or_insert_with(make),
         }
@@ -94,6 +122,7 @@ impl<T> HostMap<T> {
     pub(crate) fn get_mut(&mut self, host: Option<&Host>) -> Option<&mut T> {
         match host {
             Some(Host::Exact(name)) => self.exact.get_mut(name),
+            Some(Host::Child(suffix)) => self.child.get_mut(suffix),
             Some(Host::Below(suffix)) => self.below.get_mut(suffix),
             None => self.any.as_mut(),
         }
@@ -103,6 +132,7 @@ impl<T> HostMap<T> {
     pub(crate) fn remove(&mut self, host: Option<&Host>) -> Option<T> {
         match host {
             Some(Host::Exact(name)) => self.exact.remove(name),
+            Some(Host::Child(suffix)) => self.child.remove(suffix),
             Some(Host::Below(suffix)) => self.below.remove(suffix),
             None => self.any.take(),
         }
@@ -110,19 +140,22 @@ impl<T> HostMap<T> {
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.below.is_empty() && self.any.is_none()
+        self.exact.is_empty() && self.child.is_empty() && self.below.is_empty() && self.any.is_none()
     }
 
     /// The same names with other values.
     pub(crate) fn map<U>(&self, of: impl Fn(&T) -> U) -> HostMap<U> {
         let all = |map: &HashMap<Arc<str>, T>| map.iter().map(|(name, value)| (Arc::clone(name), of(value))).collect();
-        HostMap { exact: all(&self.exact), below: all(&self.below), any: self.any.as_ref().map(&of) }
+        let (exact, child, below) = (all(&self.exact), all(&self.child), all(&self.below));
+        HostMap { exact, child, below, any: self.any.as_ref().map(&of) }
     }
 
     /// Every value whose name covers `host`, the most specific first.
     pub(crate) fn levels<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a T> {
         let suffixes = host.match_indices('.').map(|(at, _)| &host[at + 1..]);
-        self.exact.get(host).into_iter().chain(suffixes.filter_map(|s| self.below.get(s))).chain(self.any.as_ref())
+        let child = parent(host).and_then(|parent| self.child.get(parent));
+        let exact = self.exact.get(host).into_iter().chain(child);
+        exact.chain(suffixes.filter_map(|s| self.below.get(s))).chain(self.any.as_ref())
     }
 
     /// The value of the most specific name that covers `host`.
@@ -132,12 +165,12 @@ impl<T> HostMap<T> {
 
     /// All values.
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
-        self.exact.values().chain(self.below.values()).chain(self.any.as_ref())
+        self.exact.values().chain(self.child.values()).chain(self.below.values()).chain(self.any.as_ref())
     }
 
     /// The names: `*.` and a suffix for all below it, `*` for all others.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
-        let below = self.below.keys().map(|suffix| format!("*.{suffix}"));
+        let below = self.child.keys().chain(self.below.keys()).map(|suffix| format!("*.{suffix}"));
         self.exact.keys().map(ToString::to_string).chain(below).chain(self.any.as_ref().map(|_| "*".to_owned()))
     }
 }
@@ -162,6 +195,33 @@ mod tests {
         ] {
             let (x, y) = (Host::parse(a), Host::parse(b));
             assert_eq!(x.meet(&y).map(ToString::to_string).unwrap_or_default(), both, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_of_an_ingress_stands_for_one_label() {
+        let host = Host::of_ingress("*.Example");
+        for (name, is_meant) in [("a.example", true), ("x.y.example", false), ("example", false), (".example", false)] {
+            assert_eq!(host.covers(name), is_meant, "{name}");
+        }
+        for (other, both) in [
+            (Host::parse("a.example"), "a.example"),
+            (Host::parse("x.y.example"), ""),
+            (Host::parse("*.example"), "*.example"),
+            (Host::parse("*.y.example"), ""),
+            (Host::of_ingress("*.example"), "*.example"),
+            (Host::of_ingress("*.y.example"), ""),
+        ] {
+            assert_eq!(host.meet(&other).map(ToString::to_string).unwrap_or_default(), both, "{other}");
+            assert_eq!(other.meet(&host), host.meet(&other), "{other}");
+        }
+        assert_eq!(Host::parse("*.com").meet(&host), None);
+        assert_eq!(Host::of_ingress("*.a.com").meet(&Host::parse("*.com")), Some(&Host::of_ingress("*.a.com")));
+        let mut map = HostMap::default();
+        map.entry(Some(&host), || "ingress");
+        map.entry(Some(&Host::parse("*.example")), || "route");
+        for (name, levels) in [("a.example", "ingress route"), ("x.y.example", "route"), ("example", "")] {
+            assert_eq!(map.levels(name).copied().collect::<Vec<_>>().join(" "), levels, "{name}");
         }
     }
 

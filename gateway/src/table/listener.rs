@@ -16,6 +16,7 @@ use super::clients::{NO_AUTHORITY, check_clients};
 use super::front::{Front, Port};
 use super::grant::{From, To, permits};
 use super::{Host, HostMap, Level, Mode, Protocol, Slot, StreamRule};
+use crate::ingress;
 use crate::kinds::KINDS;
 use crate::status::Verdict;
 use crate::tls::{Certificate, ClientCheck, Keys, Spoken};
@@ -148,7 +149,8 @@ pub(super) fn draft(
     }
     // TCP and UDP have no host names.
     if matches!(listener.protocol, Protocol::Http | Protocol::Tls) {
-        listener.host = spec.hostname.as_deref().filter(|h| !h.is_empty()).map(Host::parse);
+        let parse = if ingress::is_ours(owner.gateway) { Host::of_ingress } else { Host::parse };
+        listener.host = spec.hostname.as_deref().filter(|h| !h.is_empty()).map(parse);
     }
     (listener.kinds, listener.resolved) = kinds(spec);
     listener.port_wanted = (port > 0).then_some((listener.protocol == Protocol::Udp, port));

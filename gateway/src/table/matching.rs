@@ -206,6 +206,10 @@ fn call(written: &GRPCRouteMatch) -> Result<PathMatch, String> {
         (None | Some("Exact"), Some(service), None) => Ok(PathMatch::Prefix(format!("/{service}"))),
         (None | Some("Exact"), None, Some(method)) => Ok(PathMatch::Method(method)),
         (Some("RegularExpression"), service, method) => {
+            // Each alone first: an error is to quote what is written.
+            for written in service.iter().chain(&method) {
+                regex(written)?;
+            }
             let part = |part: Option<String>| part.map_or_else(|| "[^/]+".to_owned(), |part| format!("(?:{part})"));
             Ok(PathMatch::Regex(regex(&format!("/{}/{}", part(service), part(method)))?))
         }

@@ -12,7 +12,7 @@ use crate::balance::Balance;
 use crate::choose::Capacity;
 use crate::health::Care;
 
-/// TrafficPolicies of services; the first by name counts, one that does not parse is left out: the hub says so in its status.
+/// TrafficPolicies of services: the hub tells one of each; one that does not parse is left out.
 pub(super) fn service_policies(topology: &Topology) -> HashMap<ServiceName, Arc<Policy>> {
     let mut policies = HashMap::new();
     for (at, spec) in &topology.traffic {

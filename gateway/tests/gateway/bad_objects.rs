@@ -39,6 +39,17 @@ async fn bad_routes_say_why_and_good_ones_are_served() {
             "UnsupportedValue",
             200,
         ),
+        (
+            "half",
+            both(
+                json!({"matches": [{"path": {"type": "RegularExpression", "value": "/(("}}, {"path": {"value": "/f"}}],
+                "backendRefs": [import("web")]}),
+            ),
+            "PartiallyInvalid",
+            "True",
+            "UnsupportedValue",
+            200,
+        ),
         ("filter", both(with(extension)), "PartiallyInvalid", "True", "UnsupportedValue", 200),
         ("import", json!([{"backendRefs": [import("gone")]}]), "ResolvedRefs", "False", "BackendNotFound", 500),
         (
@@ -70,6 +81,11 @@ async fn bad_routes_say_why_and_good_ones_are_served() {
         assert_eq!(get(world.http, &format!("{name}.test"), "/good").await.status, answered, "{name}");
     }
     assert_eq!(get(world.http, "filter.test", "/f").await.status, 500, "a filter that is unknown is not skipped");
+    assert_eq!(
+        get(world.http, "half.test", "/f").await.status,
+        500,
+        "what can be read of a rule is kept out all the same"
+    );
     assert_eq!(get(world.http, "fine.test", "/good").await.status, 200);
 }
 

@@ -220,3 +220,59 @@ async fn views_show_what_there_is_and_what_people_take_out_is_out_at_once() {
     assert!(rest.is_ok(), "the tunnel ends");
     world.until("a.test", "/", |a| a.pod() == "us").await;
 }
+
+/// A pod whose answers begin and never end.
+async fn endless(ip: &str) -> Pod {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let pod = Pod::named(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await?);
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").await?;
+                std::future::pending::<std::io::Result<()>>().await
+            });
+        }
+    });
+    pod
+}
+
+#[tokio::test]
+async fn an_answer_that_is_under_way_at_a_disabled_endpoint_is_broken_off() {
+    let world = World::start().await;
+    let pod = endless("127.34.3.1").await;
+    let known = topology(&[("eu", &[&pod])]);
+    world.publish(known.clone(), true);
+    world.apply(route("web", &["a.test"], json!([{"backendRefs": [import("web")]}]))).await;
+    let started = Instant::now();
+    let head = b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n";
+    // By HTTP/1.1, where octets pass as they are.
+    let mut plain = loop {
+        let mut stream = TcpStream::connect(world.http).await.unwrap();
+        stream.write_all(head).await.unwrap();
+        let mut read = vec![0; 4096];
+        let n = stream.read(&mut read).await.unwrap();
+        if read[..n].starts_with(b"HTTP/1.1 200") {
+            break stream;
+        }
+        assert!(started.elapsed() < WAIT_MAX, "{}", String::from_utf8_lossy(&read[..n]));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    // And by HTTP/2, in frames.
+    let stream = TcpStream::connect(world.http).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let asked = Request::get("http://a.test/").body(Full::<Bytes>::default()).unwrap();
+    let mut framed = sender.send_request(asked).await.unwrap().into_body();
+    assert_eq!(framed.frame().await.unwrap().unwrap().into_data().unwrap(), "abc");
+    world.publish(labelled(known, "eu", &endpoint_label(pod.address.ip()), "disable"), true);
+    let mut rest = Vec::new();
+    tokio::time::timeout(WAIT_MAX, plain.read_to_end(&mut rest)).await.expect("the answer ends").unwrap();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "it is not whole: {}", String::from_utf8_lossy(&rest));
+    let next = tokio::time::timeout(WAIT_MAX, framed.frame()).await.expect("the answer ends");
+    assert!(next.is_some_and(|frame| frame.is_err()), "it is not whole");
+}

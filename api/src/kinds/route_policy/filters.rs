@@ -55,6 +55,16 @@ pub enum AuthProtocol {
     HTTP,
 }
 
+/// How people who sign in say where they wanted to go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SigninReturn {
+    /// The whole URL.
+    #[default]
+    Url,
+    /// Path and query.
+    Path,
+}
+
 /// Whether a processor is shown headers or trailers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HeaderMode {
@@ -419,6 +429,9 @@ parameters! {
         /// Where people who are refused (401) are sent; `rd` says where they wanted to go.
         #[serde(skip_serializing_if = "Option::is_none")]
         signin_url: Option<String>,
+        /// How `rd` says it. Default: Url.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signin_return: Option<SigninReturn>,
         /// So long it may take. Default: `5s`.
         #[serde(skip_serializing_if = "Option::is_none")]
         timeout: Option<String>,

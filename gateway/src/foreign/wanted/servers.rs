@@ -100,7 +100,7 @@ impl Gather<'_> {
         }
     }
 
-    /// Its TrafficPolicy, by the policy's name: the first that is one.
+    /// Its TrafficPolicy: the hub tells one of each service.
     fn policy(&self, service: &ServiceName) -> Option<(&ServiceName, &TrafficFacts, Chain)> {
         let of = |at: &ServiceName, spec: &TrafficFacts| {
             at.namespace == service.namespace && spec.service.as_ref() == Some(&service.name)
