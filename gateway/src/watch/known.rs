@@ -34,6 +34,13 @@ impl<K> Known<K> {
         self.shelf().clone()
     }
 
+    /// These are all.
+    pub(super) fn replace(&self, all: Shelf<K>) {
+        *self.shelf() = all;
+    }
+}
+
+impl<K: ResourceExt> Known<K> {
     /// The one of that name.
     pub(crate) fn at(&self, name: &Name) -> Option<Arc<K>> {
         self.shelf().at(name).cloned()
@@ -42,11 +49,6 @@ impl<K> Known<K> {
     /// The one of that name.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         self.shelf().get(namespace, name).cloned()
-    }
-
-    /// These are all.
-    pub(super) fn replace(&self, all: Shelf<K>) {
-        *self.shelf() = all;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
+use kube::ResourceExt;
 
 use super::{Known, Watches};
 use crate::objects::Objects;
@@ -81,6 +82,6 @@ impl Watches {
     }
 }
 
-fn at<K>(known: &Known<K>, target: &Target) -> Option<Arc<K>> {
+fn at<K: ResourceExt>(known: &Known<K>, target: &Target) -> Option<Arc<K>> {
     known.get(&target.namespace, &target.name)
 }
