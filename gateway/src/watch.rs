@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::kind::{Again, Watched};
-use self::kind::{Touched, only_authorities, only_authority};
+use self::kind::{Touched, only_annotations, only_authorities, only_authority};
 pub(crate) use self::known::Known;
 use crate::ingress::{self, Derived, Settings};
 use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, Slices, name_of};
@@ -84,7 +84,7 @@ impl Watches {
         let mut start = Start { client, tasks, changed, touched: Arc::clone(&touched), shutdown };
         let all = watcher::Config::default;
         Arc::new(Self {
-            definitions: start.follow(all().fields(HTTP_ROUTES)),
+            definitions: start.follow_part(all().fields(HTTP_ROUTES), only_annotations),
             classes: start.follow(all()),
             gateways: start.follow(all()),
             sets: start.follow(all()),

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionSpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -20,6 +24,8 @@ use super::known::{Known, fitting};
 use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, name_of};
 use crate::tls::AUTHORITY_KEY;
 
+/// What an object was when `kubectl apply` wrote it.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const BACKOFF_MIN: Duration = Duration::from_millis(300);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// With more changes than that at once everything is looked at.
@@ -84,7 +90,7 @@ where
         let kind = K::kind(&K::DynamicType::default()).into_owned();
         let following = async move {
             let events = watcher(api, config).backoff(Again::default()).modify(|object| {
-                object.meta_mut().managed_fields = None;
+                only_own(object.meta_mut());
                 trim(object);
             });
             let mut events = std::pin::pin!(events);
@@ -132,6 +138,20 @@ impl<K: Kept> Watched<K> {
     }
 }
 
+/// What clients note for themselves is not looked at: it may be larger than all else that an object says.
+fn only_own(meta: &mut ObjectMeta) {
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
+/// Of a definition nothing but its annotations is looked at, and its schemas are large.
+pub(super) fn only_annotations(definition: &mut CustomResourceDefinition) {
+    definition.spec = CustomResourceDefinitionSpec::default();
+    definition.status = None;
+}
+
 /// Of a ConfigMap nothing else is looked at.
 pub(super) fn only_authority(map: &mut ConfigMap) {
     map.binary_data = None;
@@ -168,5 +188,28 @@ impl Iterator for Again {
 impl Backoff for Again {
     fn reset(&mut self) {
         self.last = Duration::ZERO;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_looked_at_is_not_kept() {
+        let mut meta: ObjectMeta = from_value(json!({"name": "r", "managedFields": [{"manager": "kubectl"}],
+            "annotations": {LAST_APPLIED: "{}", "atoll.dev/own": "x"}}))
+        .unwrap();
+        only_own(&mut meta);
+        let kept: ObjectMeta = from_value(json!({"name": "r", "annotations": {"atoll.dev/own": "x"}})).unwrap();
+        assert_eq!(meta, kept);
+        let channel = json!({"metadata": {"annotations": {"gateway.networking.k8s.io/channel": "standard"}},
+            "spec": {"group": "g", "names": {"kind": "K", "plural": "ks"}, "scope": "Namespaced", "versions": [
+                {"name": "v1", "served": true, "storage": true}]}});
+        let mut definition: CustomResourceDefinition = from_value(channel).unwrap();
+        only_annotations(&mut definition);
+        assert!(definition.spec.versions.is_empty() && definition.metadata.annotations.is_some());
     }
 }
