@@ -14,6 +14,7 @@ use atoll_api::kinds::gateway::{
     ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
 };
 use atoll_api::topology::is_balancer;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
@@ -37,7 +38,7 @@ pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const CHANNEL: &str = "gateway.networking.k8s.io/channel";
 
 /// By what the older of two objects of a kind is known, as the Gateway API settles conflicts: the time, then namespace and name.
-pub(crate) type Age = (Option<jiff::Timestamp>, Option<String>, String);
+pub(crate) type Age = (Option<Timestamp>, Option<String>, String);
 
 /// The age of an object.
 pub(crate) fn age(object: &impl kube::ResourceExt) -> Age {
@@ -48,6 +49,21 @@ pub(crate) fn age(object: &impl kube::ResourceExt) -> Age {
 pub(crate) fn age_by(meta: &ObjectMeta) -> Age {
     let name = meta.name.clone().or_else(|| meta.generate_name.clone()).unwrap_or_default();
     (meta.creation_timestamp.as_ref().map(|time| time.0), meta.namespace.clone(), name)
+}
+
+/// When an object was made.
+pub(crate) fn created(object: &impl kube::ResourceExt) -> Option<Timestamp> {
+    object.meta().creation_timestamp.as_ref().map(|time| time.0)
+}
+
+/// As [`Age`] for routes of several kinds: the time, then namespace, name and kind.
+pub(crate) type Seniority<'a> = (Option<Timestamp>, &'a str, &'a str, &'a str);
+
+/// The seniority of a route. `route`: kind namespace/name.
+pub(crate) fn seniority(created: Option<Timestamp>, route: &str) -> Seniority<'_> {
+    let (kind, named) = route.split_once(' ').unwrap_or(("", route));
+    let (namespace, name) = named.split_once('/').unwrap_or(("", named));
+    (created, namespace, name, kind)
 }
 
 /// The Secrets that listeners show; `own`: the namespace of the object that they are of.
@@ -230,6 +246,23 @@ mod tests {
 
     fn slice(name: &str, service: &str) -> Value {
         json!({"metadata": {"namespace": "a", "name": name, "labels": {SERVICE_NAME: service}}, "addressType": "IPv4", "endpoints": []})
+    }
+
+    #[test]
+    fn routes_of_all_kinds_are_ordered_by_time_then_namespace_then_name_then_kind() {
+        let day = |n: i64| Timestamp::from_second(n * 86_400).ok();
+        let mut all = [
+            (day(2), "HTTPRoute a/a"),
+            (day(1), "TCPRoute b/a"),
+            (day(1), "GRPCRoute a-b/a"),
+            (day(1), "HTTPRoute a/b"),
+            (day(1), "GRPCRoute a/b"),
+            (None, "Ingress z/z"),
+        ];
+        all.sort_by(|a, b| seniority(a.0, a.1).cmp(&seniority(b.0, b.1)));
+        let order = all.map(|(_, route)| route).join(", ");
+        let expected = "Ingress z/z, GRPCRoute a/b, HTTPRoute a/b, GRPCRoute a-b/a, TCPRoute b/a, HTTPRoute a/a";
+        assert_eq!(order, expected);
     }
 
     #[test]

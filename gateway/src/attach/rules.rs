@@ -14,10 +14,10 @@ use atoll_api::kinds::gateway::{
     BackendObjectReference, HTTPBackendRef, HTTPRouteFilter, HTTPRouteRetry, HTTPRouteTimeouts, ParentReference,
     SessionPersistence,
 };
+use jiff::Timestamp;
 
 use super::{Compiled, Hosts, find, verdict};
 use crate::filter::{self, Filter, Resolve};
-use crate::objects::Age;
 use crate::session::Session;
 use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
 use crate::table::{
@@ -52,7 +52,7 @@ pub(crate) struct Route<'a> {
     pub(crate) hostnames: &'a [String],
     pub(crate) parents: &'a [ParentReference],
     pub(crate) wants: Wants,
-    pub(crate) age: Arc<Age>,
+    pub(crate) created: Option<Timestamp>,
     /// Ports by name, which backends of Ingresses have; a number below 0 is a place here.
     pub(crate) port_names: &'a [String],
     /// Who answers where a backend has no endpoint.
@@ -211,8 +211,8 @@ fn rule(
     });
     let rule = Rule {
         stand_in,
-        key: resolve.route.key.map(<[KeyPart]>::to_vec),
-        age: Arc::clone(&resolve.route.age),
+        key: resolve.route.key.map(Into::into),
+        created: resolve.route.created,
         route: Arc::clone(route),
         index,
         name: written.name.cloned(),
@@ -224,7 +224,7 @@ fn rule(
         session: session.and_then(Result::ok).map(Box::new),
         refused: None,
     };
-    (Rule { refused: refused.as_ref().map(|p: &Problem| p.message.clone()), ..rule }, refused)
+    (Rule { refused: refused.as_ref().map(|p: &Problem| p.message.as_str().into()), ..rule }, refused)
 }
 
 /// A request can't be both redirected and rewritten.

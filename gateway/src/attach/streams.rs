@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{L4Rule, ParentReference};
+use jiff::Timestamp;
 
 use super::rules::backend_name;
 use super::{Compiled, find, verdict};
-use crate::objects::Age;
+use crate::objects::seniority;
 use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
 use crate::table::{Backend, Draft, From, Problem, Resolver, Scope, Spot, StreamRule, Wants};
 
@@ -21,7 +22,7 @@ pub(crate) struct Route<'a> {
     pub(crate) hostnames: &'a [String],
     pub(crate) parents: &'a [ParentReference],
     pub(crate) wants: Wants,
-    pub(crate) age: Arc<Age>,
+    pub(crate) created: Option<Timestamp>,
     /// Ports by name; a number below 0 is a place here.
     pub(crate) port_names: &'a [String],
     /// It is made of what belongs to Ingresses: it stands at their Gateway, and a Service that isn't there means the ServiceImport.
@@ -65,10 +66,11 @@ pub(crate) fn attach(
 }
 
 /// The older goes before the younger; each stands there once.
-fn put(waiting: &mut Vec<Arc<StreamRule>>, rule: &Arc<StreamRule>) {
-    let at = waiting.partition_point(|other| (&other.age, &other.route) < (&rule.age, &rule.route));
-    if waiting.get(at).is_none_or(|other| other.route != rule.route) {
-        waiting.insert(at, Arc::clone(rule));
+fn put(waiting: &mut Vec<Arc<StreamRule>>, new: &Arc<StreamRule>) {
+    let is_older = |old: &Arc<StreamRule>| seniority(old.created, &old.route) < seniority(new.created, &new.route);
+    let at = waiting.partition_point(is_older);
+    if waiting.get(at).is_none_or(|other| other.route != new.route) {
+        waiting.insert(at, Arc::clone(new));
     }
 }
 
@@ -90,6 +92,6 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
     }
     compiled.left_out = resolver.noted.left_out.take();
     let name = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
-    compiled.rules = Some(Arc::new(StreamRule { age: Arc::clone(&route.age), route: name, backends, terms: None }));
+    compiled.rules = Some(Arc::new(StreamRule { created: route.created, route: name, backends, terms: None }));
     compiled
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attach::rules::{Matches, Route, Written, provide as provide_rules};
-use crate::objects::{Kind, Name, age};
+use crate::objects::{Kind, Name, created};
 use crate::table::{Draft, Match, Wants};
 use atoll_api::kinds::gateway::{GRPCRouteMatch, GRPCRouteRule};
 
@@ -23,7 +23,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         hostnames: &spec.hostnames,
         parents: &spec.parent_refs,
         wants: Wants::Grpc,
-        age: Arc::new(age(&*object)),
+        created: created(&*object),
         port_names: &[],
         stand_in: None,
         key: None,
@@ -41,13 +41,13 @@ fn rule(written: &GRPCRouteRule) -> Written<'_> {
         backends: &written.backend_refs,
         timeouts: None,
         retry: None,
-        session: written.session_persistence.as_ref(),
+        session: written.session_persistence.as_deref(),
     }
 }
 
 fn matches(written: &GRPCRouteRule) -> Matches {
     if written.matches.is_empty() {
-        return vec![Match::compile_grpc(&GRPCRouteMatch::default()).map(Arc::new)];
+        return vec![Match::compile_grpc(&GRPCRouteMatch::default()).map(Match::shared)];
     }
-    written.matches.iter().map(|m| Match::compile_grpc(m).map(Arc::new)).collect()
+    written.matches.iter().map(|m| Match::compile_grpc(m).map(Match::shared)).collect()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attach::rules::{Matches, Route, Written, provide as provide_rules};
-use crate::objects::{Kind, Name, age};
+use crate::objects::{Kind, Name, created};
 use crate::table::{Draft, Match, Wants};
 use atoll_api::kinds::gateway::{HTTPRouteMatch, HTTPRouteRule};
 
@@ -23,7 +23,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         hostnames: &spec.hostnames,
         parents: &spec.parent_refs,
         wants: Wants::Http,
-        age: Arc::new(age(&*object)),
+        created: created(&*object),
         port_names: &[],
         stand_in: None,
         key: None,
@@ -47,7 +47,7 @@ pub(super) fn rule(written: &HTTPRouteRule) -> Written<'_> {
 
 fn matches(written: &HTTPRouteRule) -> Matches {
     if written.matches.is_empty() {
-        return vec![Match::compile(&HTTPRouteMatch::default()).map(Arc::new)];
+        return vec![Match::compile(&HTTPRouteMatch::default()).map(Match::shared)];
     }
-    written.matches.iter().map(|m| Match::compile(m).map(Arc::new)).collect()
+    written.matches.iter().map(|m| Match::compile(m).map(Match::shared)).collect()
 }

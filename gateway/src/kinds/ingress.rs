@@ -6,7 +6,7 @@ use atoll_api::ingress::BackendTls;
 
 use super::httproute;
 use crate::attach::{rules, streams};
-use crate::objects::{Kind, Name, age};
+use crate::objects::{Kind, Name, created};
 use crate::status::RouteVerdicts;
 use crate::table::{Draft, OwnTls, Wants};
 use crate::tls::BackendCheck;
@@ -21,7 +21,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         return;
     };
     let part = &live.part;
-    let age = Arc::new(age(&*object));
+    let created = created(&*object);
     let own_tls = part.trusts.as_ref().map(|trusts| own_tls(draft, &name.0, trusts));
     let (mut parents, mut spots) = (Vec::new(), Vec::new());
     for route in &part.routes {
@@ -32,7 +32,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
             hostnames: &route.spec.hostnames,
             parents: &route.spec.parent_refs,
             wants: if part.grpc { Wants::Grpc } else { Wants::Http },
-            age: Arc::clone(&age),
+            created,
             port_names: &part.port_names,
             stand_in: part.stand_in.as_ref(),
             key: part.key.as_deref(),
@@ -49,7 +49,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
             hostnames: &spec.hostnames,
             parents: &spec.parent_refs,
             wants: Wants::Tcp,
-            age: Arc::clone(&age),
+            created,
             port_names: &part.port_names,
             is_ours: true,
             rules: &spec.rules,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::balancer::{Terms, section};
-use crate::objects::{Kind, Name, age};
+use crate::objects::{Kind, Name, created};
 use crate::status::RouteVerdicts;
 use crate::table::{Backend, Draft, Host, Spot, StreamRule, Wants};
 
@@ -19,7 +19,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     let is_it =
         |g: &crate::table::GatewayDraft| g.namespace == name.0 && g.object.metadata.name.as_ref() == Some(&name.1);
     let Some(gateway) = draft.gateways.iter().position(is_it) else { return };
-    let (age, terms) = (Arc::new(age(&*object)), Arc::new(Terms::of(balanced)));
+    let (created, terms) = (created(&*object), Arc::new(Terms::of(balanced)));
     let route: Arc<str> = format!("{KIND} {}/{}", name.0, name.1).into();
     let (any, mut spots) = (vec![(None, Host::rank(None))], Vec::new());
     for port in &balanced.facts.ports {
@@ -28,8 +28,8 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         let upstream = draft.resolver.balanced(balanced, port, wants);
         let target = Ok(upstream);
         let backend = Backend { weight: 1, name: balanced.service.to_string(), target, filters: Vec::new() };
-        let (age, route, terms) = (Arc::clone(&age), Arc::clone(&route), Some(Arc::clone(&terms)));
-        let rule = Arc::new(StreamRule { age, route, backends: vec![backend], terms });
+        let (route, terms) = (Arc::clone(&route), Some(Arc::clone(&terms)));
+        let rule = Arc::new(StreamRule { created, route, backends: vec![backend], terms });
         let listeners = &mut draft.gateways[gateway].listeners;
         let Some(at) = listeners.iter().position(|listener| listener.spec.name == section) else { continue };
         listeners[at].attached += 1;

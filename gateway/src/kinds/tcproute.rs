@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::attach::streams::{Route, provide as provide_streams};
 use crate::ingress;
-use crate::objects::{Kind, Name, age};
+use crate::objects::{Kind, Name, created};
 use crate::table::{Draft, Wants};
 
 pub(super) const ROW: Kind = Kind::Tcp;
@@ -21,7 +21,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         hostnames: &[],
         parents: &spec.parent_refs,
         wants: Wants::Tcp,
-        age: Arc::new(age(&*object)),
+        created: created(&*object),
         port_names: &[],
         is_ours: ingress::is_ours(&*object),
         rules: &spec.rules,

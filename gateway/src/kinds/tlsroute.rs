@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attach::streams::{Route, provide as provide_streams};
-use crate::objects::{Kind, Name, age};
+use crate::objects::{Kind, Name, created};
 use crate::table::{Draft, Wants};
 
 pub(super) const ROW: Kind = Kind::Tls;
@@ -20,7 +20,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         hostnames: &spec.hostnames,
         parents: &spec.parent_refs,
         wants: Wants::Tcp,
-        age: Arc::new(age(&*object)),
+        created: created(&*object),
         port_names: &[],
         is_ours: false,
         rules: &spec.rules,

@@ -348,7 +348,8 @@ impl GatewayDraft {
 fn precedence(a: &Entry, b: &Entry) -> std::cmp::Ordering {
     (b.host_rank.cmp(&a.host_rank))
         .then_with(|| a.matcher.order(&b.matcher))
-        .then_with(|| (&a.rule.age, &a.rule.route, a.rule.index).cmp(&(&b.rule.age, &b.rule.route, b.rule.index)))
+        .then_with(|| a.rule.seniority().cmp(&b.rule.seniority()))
+        .then_with(|| a.rule.index.cmp(&b.rule.index))
 }
 
 /// What is remembered from one table to the next is taken apart, so that its parts can be used at once.

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
+use std::sync::{Arc, LazyLock};
 
 use atoll_api::ingress::BEGINS;
 use atoll_api::kinds::gateway::{GRPCRouteMatch, HTTPRouteMatch, NamedMatch};
@@ -100,6 +101,21 @@ impl Match {
     pub(crate) fn compile_grpc(written: &GRPCRouteMatch) -> Result<Self, String> {
         let headers = headers(&written.headers)?;
         Ok(Self { path: call(written)?, method: None, headers, query: Vec::new() })
+    }
+
+    /// To be shared. What takes every request is there once: most routes have nothing else.
+    pub(crate) fn shared(self) -> Arc<Self> {
+        static EVERY: LazyLock<Arc<Match>> = LazyLock::new(|| Arc::new(Match::every()));
+        if self.is_every() { Arc::clone(&EVERY) } else { Arc::new(self) }
+    }
+
+    fn every() -> Self {
+        Self { path: PathMatch::Prefix(String::new()), method: None, headers: Vec::new(), query: Vec::new() }
+    }
+
+    fn is_every(&self) -> bool {
+        let any_path = matches!(&self.path, PathMatch::Prefix(prefix) if prefix.is_empty());
+        any_path && self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
     }
 
     /// Whether `request` is meant.

@@ -44,6 +44,7 @@ use atoll_api::kinds::Subset;
 use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::routing::Chain;
 use atoll_api::topology::{ClusterFacts, Topology};
+use jiff::Timestamp;
 
 pub(crate) use backend::{
     IMPORT_GROUP, OwnTls, Problem, Resolver, Scope, Wants, import_parts, member_targets, pick_port, service_port,
@@ -70,7 +71,7 @@ use crate::balancer::Terms;
 use crate::choose::Capacity;
 use crate::filter::Filter;
 use crate::health::Care;
-use crate::objects::Age;
+use crate::objects::{Seniority, seniority};
 use crate::session::Session;
 use crate::tls::{BackendTls, Certificate};
 
@@ -177,8 +178,8 @@ pub(crate) type Level = Arc<Vec<Entry>>;
 /// Where a stream or a packet goes.
 #[derive(Debug)]
 pub(crate) struct StreamRule {
-    /// How old the route is.
-    pub(crate) age: Arc<Age>,
+    /// When the route was made.
+    pub(crate) created: Option<Timestamp>,
     /// kind namespace/name of the route.
     pub(crate) route: Arc<str>,
     /// Backends with a weight above 0.
@@ -199,8 +200,8 @@ pub(crate) struct Entry {
 /// What is done with a request that matches. There may be thousands: what few have is boxed.
 #[derive(Debug)]
 pub(crate) struct Rule {
-    /// How old the route is.
-    pub(crate) age: Arc<Age>,
+    /// When the route was made.
+    pub(crate) created: Option<Timestamp>,
     /// kind namespace/name of the route.
     pub(crate) route: Arc<str>,
     /// The how-manieth rule of it.
@@ -222,12 +223,17 @@ pub(crate) struct Rule {
     /// Who answers where the backend has no endpoint.
     pub(crate) stand_in: Option<Box<Backend>>,
     /// By what endpoints are chosen, where it is not as the policy says.
-    pub(crate) key: Option<Vec<KeyPart>>,
+    pub(crate) key: Option<Box<[KeyPart]>>,
     /// Why every request is answered with an error.
-    pub(crate) refused: Option<String>,
+    pub(crate) refused: Option<Box<str>>,
 }
 
 impl Rule {
+    /// By what the older of two is known.
+    pub(crate) fn seniority(&self) -> Seniority<'_> {
+        seniority(self.created, &self.route)
+    }
+
     /// Whether requests pass as they are: nothing of the rule looks at or changes more than where they go.
     pub(crate) fn is_plain(&self) -> bool {
         let changes = !self.filters.is_empty() || self.backends.iter().any(|b| !b.filters.is_empty());

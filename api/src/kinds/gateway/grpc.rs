@@ -49,7 +49,7 @@ pub struct GRPCRouteRule {
     pub backend_refs: Vec<HTTPBackendRef>,
     /// Session persistence (experimental channel).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_persistence: Option<SessionPersistence>,
+    pub session_persistence: Option<Box<SessionPersistence>>,
 }
 
 /// What a call must be.

@@ -105,3 +105,13 @@ fn what_does_not_compile_is_refused_with_its_reason() {
         assert!(refused.starts_with(why), "{written}: {refused}");
     }
 }
+
+#[test]
+fn what_takes_every_request_is_there_once() {
+    let prefix = |value: &str| json!({"path": {"type": "PathPrefix", "value": value}});
+    let shared = |written: Value| compile(written).unwrap().shared();
+    assert!(Arc::ptr_eq(&shared(json!({})), &shared(prefix("/"))));
+    for other in [prefix("/a"), json!({"path": {"type": "Exact", "value": "/"}}), json!({"method": "GET"})] {
+        assert!(!Arc::ptr_eq(&shared(json!({})), &shared(other.clone())), "{other}");
+    }
+}
