@@ -3,6 +3,7 @@
 //! Closed loop: as fast as it is answered. Open loop: at a rate, and times count from when a request was due, so that a server that stands
 //! still is seen to. Answers are checked: status, and that they have the length that they say.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -177,6 +178,19 @@ impl Load {
         Ok(seen)
     }
 
+    /// Connections of which each asked once.
+    async fn idle(&self) -> Result<Vec<Box<dyn Any>>> {
+        let tls = TlsConnector::from(secure::client(&self.folder, false)?);
+        let (mut kept, mut buffer): (Vec<Box<dyn Any>>, _) = (Vec::new(), vec![0; 64 * 1024]);
+        let request = request(&self.host, &self.path);
+        for _ in 0..self.connections {
+            let mut stream = self.open(&tls).await?;
+            ask(&mut stream, request.as_bytes(), &mut buffer).await?;
+            kept.push(Box::new(stream));
+        }
+        Ok(kept)
+    }
+
     async fn open(&self, tls: &TlsConnector) -> Result<Box<dyn Pipe>> {
         let stream = TcpStream::connect(self.at).await?;
         stream.set_nodelay(true)?;
@@ -238,15 +252,11 @@ pub(crate) async fn idle(way: Way, at: SocketAddr, host: &str, count: usize, pid
         rate: 0.0,
         folder: folder.to_owned(),
     };
-    let tls = TlsConnector::from(secure::client(folder, false)?);
-    let (mut kept, mut buffer) = (Vec::with_capacity(count), vec![0; 64 * 1024]);
-    let request = request(host, "/128");
     let before = memory(pid)?;
-    for _ in 0..count {
-        let mut stream = load.open(&tls).await?;
-        ask(&mut stream, request.as_bytes(), &mut buffer).await?;
-        kept.push(stream);
-    }
+    let kept: Vec<Box<dyn Any>> = match way {
+        Way::H2 | Way::Grpc => multiplexed::idle(&load).await?,
+        Way::Http | Way::Tls | Way::New => load.idle().await?,
+    };
     tokio::time::sleep(Duration::from_millis(500)).await;
     let after = memory(pid)?;
     say("connections", kept.len())?;

@@ -10,7 +10,7 @@
 //!   origin AT                          answers of HTTP/2 with gRPC's trailers
 //!   load WAY AT HOST PATH CONNECTIONS SECONDS [RATE] [FOLDER]
 //!                                      WAY: http, tls, new (a TLS connection for each), h2, grpc; RATE a second, else as many as are answered
-//!   idle WAY AT HOST COUNT PID FOLDER  connections that ask once and stay
+//!   idle WAY AT HOST COUNT PID FOLDER  connections that ask once and stay; WAY: http, tls, h2
 //!   changes HUB AT COUNT RATE          changes of routes, endpoints and certificates until they are seen in answers
 //!   alone FOLDER                       Atoll's gateway before one endpoint, on ports that it says, its certificate in FOLDER
 //!   failure RATE FOLDER                Atoll's gateway before two clusters in namespaces, whose pods are killed and cut off

@@ -1,5 +1,6 @@
 //! HTTP/2: an origin that answers calls, and connections with many streams each.
 
+use std::any::Any;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -73,6 +74,21 @@ pub(crate) async fn ask(load: &Load, mut due: Due) -> Result<Seen> {
     }
     connection.abort();
     Ok(seen)
+}
+
+/// Connections of which each asked once.
+pub(crate) async fn idle(load: &Load) -> Result<Vec<Box<dyn Any>>> {
+    let mut kept: Vec<Box<dyn Any>> = Vec::new();
+    for _ in 0..load.connections {
+        let stream = TcpStream::connect(load.at).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        one(load, sender.clone()).await?;
+        kept.push(Box::new(sender));
+    }
+    Ok(kept)
 }
 
 impl Seen {
