@@ -31,6 +31,7 @@ pub(crate) use self::known::Known;
 use crate::ingress::{self, Derived, Settings};
 use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, Slices, name_of};
 use crate::pods::Labelled;
+use crate::status::fold;
 
 /// Which definition is looked at.
 const HTTP_ROUTES: &str = "metadata.name=httproutes.gateway.networking.k8s.io";
@@ -88,11 +89,11 @@ impl Watches {
             classes: start.follow(all()),
             gateways: start.follow(all()),
             sets: start.follow(all()),
-            routes: start.follow(all()),
-            grpc: start.follow(all()),
-            tls: start.follow(all()),
-            tcp: start.follow(all()),
-            udp: start.follow(all()),
+            routes: start.follow_part(all(), |route: &mut HTTPRoute| fold(&mut route.status)),
+            grpc: start.follow_part(all(), |route: &mut GRPCRoute| fold(&mut route.status)),
+            tls: start.follow_part(all(), |route: &mut TLSRoute| fold(&mut route.status)),
+            tcp: start.follow_part(all(), |route: &mut TCPRoute| fold(&mut route.status)),
+            udp: start.follow_part(all(), |route: &mut UDPRoute| fold(&mut route.status)),
             policies: start.follow(all()),
             grants: start.follow(all()),
             secrets: start.follow(all().fields("type=kubernetes.io/tls")),

@@ -4,13 +4,13 @@ pub(crate) mod rules;
 pub(crate) mod streams;
 
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
 
 use crate::balancer;
 use crate::ingress;
-use crate::status::{LEFT_OUT, ParentVerdict, Verdict};
+use crate::status::{LEFT_OUT, ParentVerdict, SERVED, Verdict};
 use crate::table::{Draft, Host, ListenerDraft, Problem, allows};
 
 /// What of a route decides where it attaches.
@@ -64,6 +64,9 @@ pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReferenc
     }
     let mut place =
         Place { gateway, listeners: Vec::new(), why: ("NoMatchingParent", "the parent has no such listener".into()) };
+    // Listeners share the names.
+    let parse = if is_ingress { Host::of_ingress } else { Host::parse };
+    let named: Vec<Host> = route.hostnames.iter().map(|name| parse(name)).collect();
     for (at, listener) in owner.listeners.iter().enumerate().filter(|(_, l)| l.set == set && is_meant(parent, l)) {
         let from = listener.spec.allowed_routes.as_ref().and_then(|a| a.namespaces.as_ref());
         let namespaces = &draft.objects.namespaces;
@@ -75,8 +78,7 @@ pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReferenc
             }
             continue;
         }
-        let parse = if is_ingress { Host::of_ingress } else { Host::parse };
-        let hosts = hosts(listener.host.as_ref(), route.hostnames, parse);
+        let hosts = hosts(listener.host.as_ref(), &named);
         if hosts.is_empty() {
             place.why = ("NoMatchingListenerHostname", "no host name of the route is one of a listener's".into());
             continue;
@@ -119,28 +121,15 @@ fn is_meant(parent: &ParentReference, listener: &ListenerDraft) -> bool {
         && parent.port.is_none_or(|port| port == listener.spec.port)
 }
 
-fn hosts(listener: Option<&Host>, route: &[String], parse: fn(&str) -> Host) -> Hosts {
+fn hosts(listener: Option<&Host>, route: &[Host]) -> Hosts {
     if route.is_empty() {
         return vec![(listener.cloned(), Host::rank(None))];
     }
-    let named = route.iter().map(|name| parse(name));
-    named
-        .filter_map(|host| {
-            let rank = Host::rank(Some(&host));
-            let both = match listener {
-                Some(listener) => listener.meet(&host)?.clone(),
-                None => host,
-            };
-            Some((Some(both), rank))
-        })
-        .collect()
-}
-
-/// What is said of most routes.
-static SERVED: LazyLock<Arc<[Verdict]>> = LazyLock::new(|| [served(), Verdict::resolved()].into());
-
-fn served() -> Verdict {
-    Verdict::new("Accepted", true, "Accepted", "the route is served")
+    let meet = |host| {
+        let both = listener.map_or(Some(host), |listener| listener.meet(host))?;
+        Some((Some(both.clone()), Host::rank(Some(host))))
+    };
+    route.iter().filter_map(meet).collect()
 }
 
 /// What is said of a route at its parent of that place.
@@ -154,7 +143,7 @@ pub(crate) fn verdict<T>(parent: usize, place: &Place, compiled: &Compiled<T>) -
         Some(problem) if compiled.whole == 0 => {
             Verdict::new("Accepted", false, problem.reason, problem.message.as_str())
         }
-        _ => served(),
+        _ => Verdict::served(),
     };
     let mut verdicts = vec![accepted];
     verdicts.push(match (&compiled.unresolved, &compiled.left_out) {

@@ -91,7 +91,7 @@ impl Said {
     ) -> bool {
         let (namespace, plain) = name.clone();
         let owner = Owner { kind: kind.to_owned(), namespace, name: plain, cluster: None };
-        let old = object.status().map(|s| s.parents.as_slice()).unwrap_or_default();
+        let old = object.status().map(|s| s.parents).unwrap_or_default();
         let mut parents: Vec<RouteParentStatus> =
             old.iter().filter(|p| p.controller_name != PROVIDER_CONTROLLER).cloned().collect();
         for (parent, unattached) in &wanted.routes[&(kind, name.clone())] {

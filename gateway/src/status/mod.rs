@@ -32,11 +32,11 @@ use serde_json::Value;
 pub(crate) use balancers::{Warning, state as balancer_state};
 use condition::merge;
 pub(crate) use condition::replace;
-pub(crate) use condition::{LEFT_OUT, Verdict};
+pub(crate) use condition::{LEFT_OUT, SERVED, Verdict};
 pub(crate) use events::{About, event};
 pub(crate) use ingress::KIND as INGRESS;
 pub(crate) use made::Made;
-pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
+pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts, fold};
 
 use crate::balancer::Balanced;
 use crate::objects::{Kind, Name, Objects, name_of};
