@@ -203,28 +203,31 @@ pub(crate) fn frames(answer: http1::Answer, in_flight: InFlight) -> Response<Rep
     Answered { answer: Answer::H1(Box::new(answer)), in_flight, told: None }.into_response(None)
 }
 
-impl Forward<'_> {
+impl<'a> Forward<'a> {
     /// Sends the request until somebody answers.
-    pub(crate) async fn run(
+    pub(crate) fn run(
         self,
-        ask: Ask<'_>,
+        ask: Ask<'a>,
         payload: Payload,
         trace: &mut Trace,
         alarm: &mut Alarm,
-    ) -> Result<Answered, Refusal> {
+    ) -> impl Future<Output = Result<Answered, Refusal>> {
+        // Made before the future is, which would have room for what they are made of, too.
         let mut attempts = Attempts::new(self, ask, payload);
-        let mut last = None;
-        while trace.attempts < attempts.max {
-            let Some(next) = attempts.next(trace.attempts) else { break };
-            trace.attempts += 1;
-            trace.endpoint = Some(Arc::clone(&endpoint(attempts.live, next.at).endpoint));
-            match attempts.one(next, alarm).await {
-                Step::Answered(answered) => return Ok(answered),
-                Step::Next(refusal) => last = Some(refusal),
-                Step::End(refusal) => return Err(refusal),
+        async move {
+            let mut last = None;
+            while trace.attempts < attempts.max {
+                let Some(next) = attempts.next(trace.attempts) else { break };
+                trace.attempts += 1;
+                trace.endpoint = Some(Arc::clone(&endpoint(attempts.live, next.at).endpoint));
+                match attempts.one(next, alarm).await {
+                    Step::Answered(answered) => return Ok(answered),
+                    Step::Next(refusal) => last = Some(refusal),
+                    Step::End(refusal) => return Err(refusal),
+                }
             }
+            Err(last.unwrap_or_else(|| attempts.nobody()))
         }
-        Err(last.unwrap_or_else(|| attempts.nobody()))
     }
 
     fn question(&self) -> Question<'_> {

@@ -3,7 +3,7 @@
 //! In: the answer as a future. Out: the answer; what of the other could not be written by then, to be written before it.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
@@ -23,9 +23,9 @@ pub(super) struct Before<'a> {
 }
 
 impl Before<'_> {
-    /// Waits for the answer, and tells the client meanwhile.
-    pub(super) async fn tell<T>(mut self, writer: &mut Writes, answer: impl Future<Output = T>) -> T {
-        let (mut answer, mut begun) = (pin!(answer), false);
+    /// Waits for the answer, and tells the client meanwhile. The answer stays where it is: taken over, there would be room for it twice.
+    pub(super) async fn tell<T>(mut self, writer: &mut Writes, mut answer: Pin<&mut impl Future<Output = T>>) -> T {
+        let mut begun = false;
         poll_fn(|cx| {
             let polled = answer.as_mut().poll(cx);
             self.gather(polled.is_pending());

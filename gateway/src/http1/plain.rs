@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Context;
 
@@ -130,7 +131,10 @@ impl Connection {
         });
         let wanted = wanted.as_deref().filter(|_| asked.expects);
         let before = Before { said: &mut self.said, early: &self.early, wanted };
-        let sent = before.tell(&mut self.writer, forward.run(ask, payload, &mut trace, &mut self.alarm)).await;
+        let sent = {
+            let answered = pin!(forward.run(ask, payload, &mut trace, &mut self.alarm));
+            before.tell(&mut self.writer, answered).await
+        };
         self.out.clear();
         self.out.append(&mut self.said);
         let code = sent.as_ref().map_or_else(|refusal| refusal.status.as_u16(), |answered| answered.status());

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -48,9 +48,11 @@ impl Connection {
         if asked.minor == 1 {
             head.extensions.insert(Arc::clone(&self.early));
         }
-        let answered = answer(&self.plane, &self.client, Request::from_parts(head, body));
         let before = Before { said: &mut self.said, early: &self.early, wanted };
-        let response = before.tell(&mut self.writer, answered).await;
+        let response = {
+            let answered = pin!(answer(&self.plane, &self.client, Request::from_parts(head, body)));
+            before.tell(&mut self.writer, answered).await
+        };
         self.out.append(&mut self.said);
         let next = self.write(response, asked).await;
         self.settle(next, back).await
