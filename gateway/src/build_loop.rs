@@ -12,7 +12,7 @@ use atoll_wire::follow::{Report, Snapshot as Followed};
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::LastGood;
@@ -133,6 +133,7 @@ impl Builder {
                 unsaved = listed && self.kept.is_some();
             }
             let rest = Instant::now() + GATHER;
+            let ports_at = Instant::now() + PORTS_AGAIN;
             // Saves what there is, then waits until something that tables are made of is another.
             loop {
                 tokio::select! {
@@ -144,7 +145,7 @@ impl Builder {
                         if changed.is_err() { return }
                         if !Arc::ptr_eq(&self.topology.borrow_and_update().topology, &topology) { break }
                     }
-                    () = sleep(PORTS_AGAIN), if !self.ports.failed.is_empty() || !self.doors.lacking().is_empty() => break,
+                    () = tokio::time::sleep_until(ports_at), if !self.ports.failed.is_empty() || !self.doors.lacking().is_empty() => break,
                     () = tokio::time::sleep_until(save_at), if unsaved => {
                         let began = Instant::now();
                         unsaved = !self.save(&topology).await;

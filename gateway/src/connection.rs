@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{Client, speak};
+use crate::http1::LAST_CALL;
 use crate::l4::stream as carry;
 use crate::listen::hello;
 use crate::metrics::Cut;
@@ -74,7 +75,7 @@ pub(crate) async fn serve(
             carry(&plane, stream, peer, snapshot, &listener, &*rule(&listener, "")?).await
         }
         Protocol::Http | Protocol::Udp => {
-            let (h2, stream) = begin(&plane, stream).await?;
+            let (h2, stream) = begin(&plane, stream, &stop).await?;
             let stream = taken(&plane, stream);
             let client = Client { slot, peer, tls: false, sni: None, certificate: None, direct: false };
             speak(plane, stream, client, h2, stop).await
@@ -118,7 +119,7 @@ async fn secure(
     let sni = Some(name).filter(|name| !name.is_empty());
     let client = Client { slot, peer, tls: true, sni, certificate: shown, direct };
     // Who agreed on HTTP/2 begins with its preface; the bounds of servers begin with the first octets.
-    let (begun, stream) = begin(&plane, Box::new(stream)).await?;
+    let (begun, stream) = begin(&plane, Box::new(stream), &stop).await?;
     if h2 && !begun {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 was agreed on, and something else spoken"));
     }
@@ -135,9 +136,16 @@ fn rule(listener: &ListenerTable, name: &str) -> io::Result<Arc<StreamRule>> {
     listener.streams.find(name).cloned().ok_or_else(nobody)
 }
 
-/// Waits for the first octets; whether HTTP/2 begins.
-async fn begin(plane: &Plane, stream: BoxStream) -> io::Result<(bool, BoxStream)> {
-    let begun = sniff(stream, plane.limits.header_timeout).await;
+/// Waits for the first octets; whether HTTP/2 begins. Where we are to end, no longer than for who is idle.
+async fn begin(plane: &Plane, stream: BoxStream, stop: &CancellationToken) -> io::Result<(bool, BoxStream)> {
+    let last_call = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_CALL).await;
+    };
+    let begun = tokio::select! {
+        begun = sniff(stream, plane.limits.header_timeout) => begun,
+        () = last_call => return Err(io::ErrorKind::ConnectionAborted.into()),
+    };
     begun.inspect_err(|error| {
         if error.kind() == io::ErrorKind::TimedOut {
             plane.metrics.cut(Cut::Head);

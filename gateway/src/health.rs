@@ -24,6 +24,7 @@ use arc_swap::ArcSwap;
 use atoll_api::health::{HealthView, Probe, Rules};
 use atoll_api::names::ClusterName;
 use atoll_api::topology::Topology;
+use atoll_reach::is_starved;
 use atoll_wire::follow::{Report, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -100,6 +101,9 @@ impl Health {
 
     /// A connect failed, or no answer came.
     pub(crate) fn failed(&self, endpoint: &Endpoint, failure: Failure) {
+        if failure == Failure::Connect && is_starved() {
+            return;
+        }
         let care = endpoint.care();
         let turned = endpoint.state().failed(failure, &care.outlier, Instant::now());
         self.metrics.failed(endpoint.address.cluster_name());
@@ -266,6 +270,9 @@ impl Prober {
 
     fn take(&self, found: &Found) {
         let endpoint = &found.endpoint;
+        if found.what == Err(Failure::Connect) && is_starved() {
+            return endpoint.state().unprobed(Instant::now());
+        }
         let (turned, fell) = {
             let mut state = endpoint.state();
             let was_up = state.is_up();

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use atoll_api::quantity::Milli;
 use atoll_api::topology::{BalancerFacts, Endpoint, EndpointPort, ServicePort};
-use k8s_openapi::api::core::v1::{Container, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Container, Node, ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::DynamicObject;
@@ -157,11 +157,13 @@ pub(super) fn service(service: Service) -> Option<ServiceRow> {
 
 pub(super) fn slice(slice: EndpointSlice) -> Option<SliceRow> {
     let service = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?;
+    let namespace = slice.metadata.namespace.clone();
     let endpoints = slice.endpoints.into_iter().flat_map(|endpoint| {
         let conditions = endpoint.conditions.unwrap_or_default();
         // KEP-752: absent means ready; one that terminates takes nothing new.
         let ready = conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or(false);
-        let pod = endpoint.target_ref.filter(|t| t.kind.as_deref() == Some("Pod")).and_then(|t| t.name);
+        let own = |t: &ObjectReference| t.namespace.is_none() || t.namespace == namespace;
+        let pod = endpoint.target_ref.filter(|t| t.kind.as_deref() == Some("Pod") && own(t)).and_then(|t| t.name);
         let (hostname, node, zone) = (endpoint.hostname, endpoint.node_name, endpoint.zone);
         endpoint.addresses.into_iter().filter_map(move |address| {
             Some(Endpoint {

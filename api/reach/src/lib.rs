@@ -52,6 +52,8 @@ mod packets;
 
 mod probe;
 
+mod starved;
+
 mod check;
 
 pub mod proxy;
@@ -75,6 +77,7 @@ pub use revoke::{Cut, Revocations};
 pub use role::{Peer, Role, Serial};
 pub use serve::{Allow, serve_relay};
 pub use sniff::{again, sniff, tcp};
+pub use starved::is_starved;
 pub use stream::{Accept, BoxStream, Connect, Listen, Stream, System, host_and_port, listener, udp_connected};
 pub use targets::{probe_members, targets_of};
 pub use tls::{ClientAuth, Secured, TlsIdentity, pinned};

@@ -15,6 +15,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::starved::is_starved;
 use crate::stream::Connect;
 
 /// Addresses tried of each group in one round.
@@ -157,7 +158,7 @@ async fn probe_named(connect: &dyn Connect, name: &str, target: &Target) -> (Str
     (name.to_owned(), probe(connect, target).await)
 }
 
-/// Whether every group has an address that answers; nothing if there is nothing to try or no need to.
+/// Whether every group has an address that answers; nothing if there is nothing to try or no need to, or nothing can be opened here.
 async fn probe(connect: &dyn Connect, target: &Target) -> Option<bool> {
     let groups: Vec<&Vec<SocketAddr>> = target.groups.iter().filter(|g| !g.is_empty()).collect();
     if target.want != Want::Auto || target.overlap || groups.is_empty() {
@@ -175,7 +176,7 @@ async fn probe(connect: &dyn Connect, target: &Target) -> Option<bool> {
             }
         }
         if !any {
-            return Some(false);
+            return Some(false).filter(|_| !is_starved());
         }
     }
     Some(true)

@@ -225,6 +225,12 @@ impl EndpointState {
         Some(look)
     }
 
+    /// A probe could not be made: nothing was learnt.
+    pub(crate) fn unprobed(&mut self, now: Instant) {
+        self.probing = None;
+        self.next = Some(now + PROBE_ILL_EVERY);
+    }
+
     /// A probe ended. One that checked a suspicion and failed says as much as a failed request.
     pub(crate) fn probed(&mut self, found: Result<Proof, Failure>, rules: &Rules, care: &Care, now: Instant) -> Turn {
         let (was, was_up) = (self.is_failing(), self.probe.up());

@@ -31,7 +31,7 @@ use crate::progress::{Alarm, Patience};
 const UNWANTED_BYTES_MAX: usize = 256 * 1024;
 /// So long a connection without a request is kept after the stop: a request that is on its way already gets its answer, and hears of the end
 /// by that.
-const LAST_CALL: Duration = Duration::from_secs(5);
+pub(crate) const LAST_CALL: Duration = Duration::from_secs(5);
 
 /// A client's connection.
 pub(super) struct Connection {

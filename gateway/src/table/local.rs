@@ -8,7 +8,7 @@ use std::sync::Arc;
 use atoll_api::kinds::Subset;
 use atoll_api::names::ServiceName;
 use atoll_api::topology::ServicePort;
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -153,10 +153,16 @@ pub(crate) fn slice_targets(slice: &EndpointSlice, port: &str, wants: Wants) -> 
     ready(slice)
         .filter_map(|e| {
             let address = e.addresses.first()?.parse().ok()?;
-            let pod = e.target_ref.as_ref().and_then(|r| r.name.clone());
+            let pod = e.target_ref.as_ref().filter(|r| is_pod_of(r, slice)).and_then(|r| r.name.clone());
             Some(Target { address, port, door: None, alone: false, zone: e.zone.clone(), pod })
         })
         .collect()
+}
+
+/// Whether a pod of the slice's own namespace is meant: no other has a say in what is sent there.
+fn is_pod_of(target: &ObjectReference, slice: &EndpointSlice) -> bool {
+    let is_pod = target.kind.as_deref() == Some("Pod");
+    is_pod && (target.namespace.is_none() || target.namespace == slice.metadata.namespace)
 }
 
 /// The same of one whose endpoints are names: each is as many as the name has addresses.

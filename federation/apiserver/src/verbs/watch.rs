@@ -58,14 +58,14 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Reply, Refusal> {
     let current = memory.revision();
     if let Some(asked) = asked.filter(|asked| *asked > current) {
         // From another life of this server (in memory, or before a restore): the watcher has to list again.
-        return Err(too_old(asked, current));
+        return Ok(gone(asked, current));
     }
     let Some(collection) = memory.collection(&call.resource().collection) else {
         return Err(Refusal::internal("the collection was just made"));
     };
     let with_state = asked.is_none() || options.send_initial;
     if let Some(asked) = asked.filter(|asked| !with_state && collection.since(*asked).is_none()) {
-        return Err(too_old(asked, current));
+        return Ok(gone(asked, current));
     }
     let timeout = options.timeout_s.map_or(call.server.config.watch_timeout, Duration::from_secs).min(TIMEOUT_MAX);
     let mut watcher = Watcher {
@@ -95,6 +95,16 @@ pub(crate) fn watch(call: &Call<'_>) -> Result<Reply, Refusal> {
     let mut reply = Reply::bytes(200, Bytes::new());
     reply.body = StreamBody::new(frames).boxed_unsync();
     Ok(reply)
+}
+
+/// The watcher has to list again. It is told so within the stream, as kube-apiserver does: clients begin anew at an ERROR event, and some ask
+/// again for the same revision, for ever, where the watch itself is refused.
+fn gone(asked: u64, current: u64) -> Reply {
+    Reply::bytes(200, Bytes::from(error(asked, current)))
+}
+
+fn error(asked: u64, current: u64) -> String {
+    format!("{}\n", json!({"type": "ERROR", "object": too_old(asked, current).to_value()}))
 }
 
 fn too_old(asked: u64, current: u64) -> Refusal {
@@ -178,9 +188,7 @@ impl Watcher {
         let mut out = BytesMut::new();
         let Some(changes) = changes else {
             self.ended = true;
-            let error =
-                json!({"type": "ERROR", "object": too_old(self.seen, self.server.store.read().revision()).to_value()});
-            out.put_slice(format!("{error}\n").as_bytes());
+            out.put_slice(error(self.seen, self.server.store.read().revision()).as_bytes());
             return out.freeze();
         };
         for change in &changes {

@@ -274,7 +274,7 @@ impl History {
         let (namespace, name) = (*self.dice.of(NAMESPACES), *self.dice.of(&["one-1", "one-2", "two-1"]));
         let labels = json!({"kubernetes.io/service-name": self.dice.of(&["one", "two"])});
         let endpoints: Vec<Value> =
-            (0..self.dice.below(3)).map(|_| json!({"addresses": [format!("10.0.0.{}", self.dice.below(4))], "targetRef": {"name": self.dice.of(PODS)}})).collect();
+            (0..self.dice.below(3)).map(|_| json!({"addresses": [format!("10.0.0.{}", self.dice.below(4))], "targetRef": {"kind": "Pod", "name": self.dice.of(PODS)}})).collect();
         let ports = json!([{"name": self.dice.of(&["http", "web"]), "port": 8080}]);
         if self.dice.chance(4) {
             let endpoints = json!([{"addresses": [self.dice.of(&["a.test", "b.test"])]}]);

@@ -49,10 +49,14 @@ fn local(name: &str) -> Value {
     json!({"name": name, "port": 80})
 }
 
-/// The Service of that name in the hub's own API, with endpoints at these pods.
+/// The Service of that name in the hub's own API, with endpoints at these pods, of its namespace unless another stands before a slash.
 fn service(name: &str, pods: &[&str]) -> [Value; 2] {
     let meta = |name: &str| json!({"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": name}});
-    let endpoint = |(n, pod): (usize, &&str)| json!({"addresses": [format!("10.0.0.{n}")], "targetRef": {"kind": "Pod", "name": pod}});
+    let endpoint = |(n, pod): (usize, &&str)| {
+        let (namespace, pod) = pod.split_once('/').unwrap_or(("shop", pod));
+        let target = json!({"kind": "Pod", "namespace": namespace, "name": pod});
+        json!({"addresses": [format!("10.0.0.{n}")], "targetRef": target})
+    };
     let endpoints: Vec<Value> = pods.iter().enumerate().map(endpoint).collect();
     [
         json!({"kind": "Service", "metadata": meta(name), "spec": {"ports": [{"name": "http", "port": 80}]}}),
@@ -64,7 +68,7 @@ fn service(name: &str, pods: &[&str]) -> [Value; 2] {
 /// What the backends of the only rule lead to, or why they don't; what the condition ResolvedRefs says; and why the route is not accepted.
 fn said(rule: Value, policies: &Topology) -> (Vec<String>, String, Option<String>) {
     let mut all = vec![gateway("g", NOW, json!([http("l", 80, None)])), route("r", NOW, json!([]), json!([rule]))];
-    all.extend(service("web", &["web-1", "web-2", "other", "web-3"]));
+    all.extend(service("web", &["web-1", "web-2", "other", "web-3", "away/web-1"]));
     all.extend(service("plain", &["web-1"]));
     let labelled = |pod: &str, version: &str| {
         let labels = BTreeMap::from([("version".to_owned(), version.to_owned())]);
