@@ -69,10 +69,11 @@ pub(crate) async fn serve(
         }
     };
     match protocol {
-        Protocol::Tls => secure(plane, stream, (peer, !proxied), slot, stop).await,
+        // The large ones are put elsewhere: whoever waits in plain HTTP would have room for them.
+        Protocol::Tls => Box::pin(secure(plane, stream, (peer, !proxied), slot, stop)).await,
         Protocol::Tcp => {
             let (snapshot, listener) = listener(&plane, slot, "").ok_or_else(nobody)?;
-            carry(&plane, stream, peer, snapshot, &listener, &*rule(&listener, "")?).await
+            Box::pin(carry(&plane, stream, peer, snapshot, &listener, &*rule(&listener, "")?)).await
         }
         Protocol::Http | Protocol::Udp => {
             let (h2, stream) = begin(&plane, stream, &stop).await?;
@@ -101,7 +102,7 @@ async fn secure(
     };
     if listener.mode == Mode::Pass {
         let Ok(rule) = rule(&listener, &name) else { return Err(alerted(&plane, stream, UNRECOGNIZED_NAME).await) };
-        return carry(&plane, stream, peer, snapshot, &listener, &rule).await;
+        return Box::pin(carry(&plane, stream, peer, snapshot, &listener, &rule)).await;
     }
     // Its certificate is not there or no good: its condition says which.
     let Some(config) = listener.server.clone() else { return Err(alerted(&plane, stream, INTERNAL_ERROR).await) };
@@ -109,7 +110,8 @@ async fn secure(
     let accepted = tokio::time::timeout_at(until, TlsAcceptor::from(config).accept(stream));
     let stream = accepted.await.map_err(late)??;
     if listener.mode == Mode::Terminate {
-        return carry(&plane, Box::new(stream), peer, snapshot, &listener, &*rule(&listener, &name)?).await;
+        let rule = rule(&listener, &name)?;
+        return Box::pin(carry(&plane, Box::new(stream), peer, snapshot, &listener, &rule)).await;
     }
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|first| {
@@ -174,4 +176,19 @@ async fn alerted(plane: &Plane, mut stream: BoxStream, alert: u8) -> io::Error {
 
 fn nobody() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no listener or route takes it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn who_waits_in_plain_http_has_no_room_for_what_others_speak() {
+        let octets = size(|(plane, stream, peer, slot, stop)| serve(plane, stream, peer, slot, stop));
+        assert!(octets <= 1024, "{octets}");
+    }
 }

@@ -83,7 +83,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let (half, writer) = halves(stream);
-    let connection = Connection {
+    let connection = Box::new(Connection {
         client: Arc::new(client),
         reader: Some(Reader { half, buffer: Buffer::default() }),
         writer,
@@ -97,13 +97,14 @@ pub(crate) async fn serve(
         early: Arc::default(),
         said: Vec::new(),
         plane,
-    };
+    });
     let end = connection.plane.end.clone();
     end.run_until_cancelled(Box::pin(connection.run())).await.unwrap_or(Ok(()))
 }
 
 impl Connection {
-    async fn run(mut self) -> io::Result<()> {
+    /// Serves it to its end. What it is made of is in a box: a future has room for what it is given, and again for where it goes.
+    async fn run(mut self: Box<Self>) -> io::Result<()> {
         while self.next_head().await? {
             match self.one().await? {
                 Next::Request => {}
@@ -314,4 +315,19 @@ enum Ended {
     Bad(Bad),
     Stream(io::Error),
     Late,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn every_connection_has_room_for_what_is_common_alone() {
+        let octets = size(Connection::run);
+        assert!(octets <= 4096, "{octets}");
+    }
 }
