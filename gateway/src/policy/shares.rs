@@ -121,20 +121,24 @@ mod tests {
     use super::*;
     use crate::policy::buckets::{Buckets, Rate};
 
+    /// Three replicas that keep one rate together.
+    fn three(rate: Rate) -> Vec<(Shares, Arc<Buckets>)> {
+        let of = |rank| {
+            let (shares, buckets) = (Shares::default(), Arc::new(Buckets::new(rate)));
+            let shared: Arc<dyn Shared> = Arc::clone(&buckets) as _;
+            shares.join("shop/limit rate 0", &shared);
+            shares.equal(3, rank);
+            (shares, buckets)
+        };
+        (0..3).map(of).collect()
+    }
+
     /// Who comes to another replica each half second gets about a replica's part, though never the same one is asked.
     #[test]
     fn somebody_who_moves_between_replicas_keeps_a_part() {
         let start = Instant::now();
         let rate = Rate { per_second: 30.0, burst: 30.0 };
-        let replicas: Vec<(Shares, Arc<Buckets>)> = (0..3)
-            .map(|rank| {
-                let (shares, buckets) = (Shares::default(), Arc::new(Buckets::new(rate)));
-                let shared: Arc<dyn Shared> = Arc::clone(&buckets) as _;
-                shares.join("shop/limit rate 0", &shared);
-                shares.equal(3, rank);
-                (shares, buckets)
-            })
-            .collect();
+        let replicas = three(rate);
         let mut told: Vec<Demand> = vec![Vec::new(); 3];
         let mut passed = 0;
         for ms in (0..30_000_u64).step_by(10) {
@@ -177,15 +181,7 @@ mod tests {
     fn three_replicas_together_stay_within_a_tenth_above_the_rate() {
         let start = Instant::now();
         let rate = Rate { per_second: 100.0, burst: 100.0 };
-        let replicas: Vec<(Shares, Arc<Buckets>)> = (0..3)
-            .map(|rank| {
-                let (shares, buckets) = (Shares::default(), Arc::new(Buckets::new(rate)));
-                let shared: Arc<dyn Shared> = Arc::clone(&buckets) as _;
-                shares.join("shop/limit rate 0", &shared);
-                shares.equal(3, rank);
-                (shares, buckets)
-            })
-            .collect();
+        let replicas = three(rate);
         let mut told: Vec<Demand> = vec![Vec::new(); 3];
         let mut passed = Vec::new();
         for ms in 0..40_000_u64 {
