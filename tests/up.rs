@@ -16,11 +16,12 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
+use atoll_api::kinds::gateway::HTTPRoute;
 use atoll_api::kinds::{Cluster, ReplicationApproval, ReplicationRequest, RequestState};
 use hickory_proto::op::ResponseCode;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 use world::{FREE, Place, Up, client, until};
 
@@ -62,6 +63,7 @@ async fn what_is_ready_answers_what_is_broken_heals_and_nothing_is_left() -> Res
     })
     .await;
     answered_by(&up, "prod-eu").await;
+    changes_are_seen_again(&up, &kubeconfig).await?;
     place.ended(&["demo", "break", "nowhere"]).await?.says("nobody", 1, &["nowhere", "prod-us", "gateway"]);
 
     assert_eq!(up.interrupt().await?, Some(0));
@@ -139,6 +141,25 @@ async fn without_the_hub_others_are_found(place: &Place, up: &Up, near: &[String
     answered_by(up, "prod-us").await;
     place.ended(&["demo", "heal", "prod-eu"]).await?.says("prod-eu", 0, &["connected again"]);
     place.ended(&["demo", "heal", "hub"]).await?.says("hub", 0, &["again"]);
+    Ok(())
+}
+
+/// What is made after the hub began anew, and what is taken away: the gateway had followed the hub's API before.
+async fn changes_are_seen_again(up: &Up, kubeconfig: &Path) -> Result<()> {
+    let routes: Api<HTTPRoute> = Api::namespaced(client(kubeconfig, "atoll").await?, "shop");
+    let backend = json!({"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": "web", "port": 80});
+    let later =
+        serde_json::from_value(json!({"metadata": {"name": "later"}, "spec": {"parentRefs": [{"name": "shop"}],
+        "hostnames": ["later.example.com"], "rules": [{"backendRefs": [backend]}]}}))?;
+    routes.create(&PostParams::default(), &later).await?;
+    until("a route of after the restart is served", async || up.curl("later.example.com").await).await;
+    routes.delete("later", &DeleteParams::default()).await?;
+    until("a route that was deleted is not", async || {
+        let refused = up.curl("later.example.com").await.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(refused.starts_with("HTTP/1.1 404"), "{refused}");
+        Ok(())
+    })
+    .await;
     Ok(())
 }
 
