@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::choose::{Capacity, Question, bound, place, room};
 use crate::endpoint::{Live, LiveEndpoint, LivePart};
 use crate::plane::{Plane, Snapshot};
-use crate::table::{Backend, ListenerTable, Mode, Policy, Slot, Upstream};
+use crate::table::{Backend, ListenerTable, Mode, Policy, Slot, Unserved, Upstream};
 use crate::tls::Certificate;
 
 /// Explains a GET of `path` at `host` for somebody in `from`; absent: where the gateway stands.
@@ -105,9 +105,10 @@ fn route(
     let chain = policies.and_then(|p| p.chain(listener, &rule.route, rule.name.as_ref()));
     let given = chain.iter().flat_map(|chain| &chain.given);
     said["policies"] = given.map(|(filter, policy)| json!({"filter": filter, "policy": policy})).collect();
-    if let Some(why) = &rule.refused {
-        said["error"] = format!("500: {why}").into();
-        return;
+    match rule.refused.as_deref() {
+        None => {}
+        Some(Unserved::Broken(why)) => return said["error"] = format!("500: {why}").into(),
+        Some(Unserved::Over(why)) => return said["error"] = format!("503: {why}").into(),
     }
     let backends = rule.backends.iter().map(|b| backend(plane, snapshot, b, host, standing));
     said["backends"] = backends.collect();

@@ -123,7 +123,7 @@ fn path(matches: &[impl AsRef<Match>]) -> String {
     let [one] = matches else { return whole() };
     let path = match &one.as_ref().path {
         PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Begins(path) => path,
-        PathMatch::Regex(_) | PathMatch::Method(_) => return whole(),
+        PathMatch::Regex(_) | PathMatch::Method(_) | PathMatch::Outline { .. } => return whole(),
     };
     let fits = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b';');
     if fits { path.clone() } else { whole() }

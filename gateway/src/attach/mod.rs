@@ -13,6 +13,9 @@ use crate::ingress;
 use crate::status::{LEFT_OUT, ParentVerdict, SERVED, Verdict};
 use crate::table::{Draft, Host, ListenerDraft, Problem, allows};
 
+/// Reason of what is over the bounds of its namespace.
+const OVER: &str = "NamespaceLimit";
+
 /// What of a route decides where it attaches.
 pub(crate) struct Route<'a> {
     pub(crate) kind: &'static str,
@@ -47,6 +50,12 @@ pub(crate) struct Compiled<T> {
 }
 
 impl<T> Compiled<T> {
+    /// What refuses all requests: the route is over the bounds of its namespace.
+    pub(crate) fn over(rules: T, why: &str) -> Self {
+        let refused = Some(Problem::new(OVER, why));
+        Self { rules, whole: 0, refused, unresolved: None, left_out: None }
+    }
+
     /// Whether any of it is served.
     pub(crate) fn is_served(&self) -> bool {
         self.whole > 0 || self.refused.is_none()
@@ -86,8 +95,7 @@ pub(crate) fn find(draft: &Draft<'_>, route: &Route<'_>, parent: &ParentReferenc
         place.listeners.push((at, hosts));
     }
     if let Some(over) = &draft.over {
-        place.listeners.clear();
-        place.why = ("NamespaceLimit", over.to_string().into());
+        place.why = (OVER, over.to_string().into());
     }
     Some(place)
 }

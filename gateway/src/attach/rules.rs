@@ -2,7 +2,7 @@
 //!
 //! In: a route, the draft with its listeners. Out: entries at the listeners that take it, and a verdict for each parent. Rules that can't be
 //! served (a match that does not compile, a filter that can't be made) answer with an error to whatever of their matches can be read, so that
-//! nobody gets past what they keep out.
+//! nobody gets past what they keep out. So do those of a route that is over the bounds of its namespace.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::filter::{self, Filter, Resolve};
 use crate::session::Session;
 use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
 use crate::table::{
-    Backend, Draft, Entry, From, ListenerDraft, Match, OwnTls, Problem, Resolver, Retry, Rule, Scope, Spot, Wants,
+    Backend, Draft, Entry, From, ListenerDraft, Match, OwnTls, Problem, Resolver, Retry, Rule, Scope, Spot, Unserved, Wants,
     subset_named, subset_of, subset_suffix,
 };
 
@@ -88,7 +88,10 @@ pub(crate) fn attach(
     for (nth, parent) in route.parents.iter().enumerate() {
         let Some(place) = find(draft, &meant, parent) else { continue };
         let scope = Scope { own: route.own_tls.cloned(), ..Scope::of(place.gateway, &draft.gateways[place.gateway]) };
-        let compiled = compiled.entry(place.gateway).or_insert_with(|| compile(&mut draft.resolver, route, &scope));
+        let compiled = compiled.entry(place.gateway).or_insert_with(|| match &draft.over {
+            Some(why) => refuse(route, why),
+            None => compile(&mut draft.resolver, route, &scope),
+        });
         // Where nothing of it is served its requests are refused: a route that takes more would not keep out whom it keeps out.
         let served = compiled.is_served();
         for (at, hosts) in place.listeners.iter().filter(|_| served || !compiled.rules.is_empty()) {
@@ -117,8 +120,38 @@ fn put(listener: &mut ListenerDraft, hosts: &Hosts, rules: &Rules) {
     }
 }
 
+/// Rules that answer everything with an error: the route is over a bound.
+fn refuse(route: &Route<'_>, why: &Arc<str>) -> Compiled<Rules> {
+    let name = label(route);
+    let rule = |index: usize, written: &Written<'_>| Rule {
+        created: route.created,
+        route: Arc::clone(&name),
+        index,
+        name: written.name.cloned(),
+        filters: Vec::new(),
+        backends: Vec::new(),
+        request_timeout: None,
+        backend_timeout: None,
+        retry: None,
+        session: None,
+        stand_in: None,
+        key: None,
+        refused: Some(Box::new(Unserved::Over(Arc::clone(why)))),
+    };
+    let each = route.rules.iter().enumerate();
+    let rules = each.map(|(index, written)| {
+        let matches = written.matches.iter().flatten().cloned().collect();
+        (matches, Arc::new(rule(index, written)))
+    });
+    Compiled::over(rules.collect(), why)
+}
+
+fn label(route: &Route<'_>) -> Arc<str> {
+    format!("{} {}/{}", route.kind, route.namespace, route.name).into()
+}
+
 fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Compiled<Rules> {
-    let name: Arc<str> = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
+    let name = label(route);
     let mut resolve = Backends { resolver, route, scope, unresolved: None };
     let mut compiled: Compiled<Rules> = Compiled::default();
     for (index, written) in route.rules.iter().enumerate() {
@@ -224,7 +257,8 @@ fn rule(
         session: session.and_then(Result::ok).map(Box::new),
         refused: None,
     };
-    (Rule { refused: refused.as_ref().map(|p: &Problem| p.message.as_str().into()), ..rule }, refused)
+    let broken = |p: &Problem| Box::new(Unserved::Broken(p.message.clone()));
+    (Rule { refused: refused.as_ref().map(broken), ..rule }, refused)
 }
 
 /// A request can't be both redirected and rewritten.

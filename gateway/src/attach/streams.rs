@@ -50,16 +50,21 @@ pub(crate) fn attach(
     for (nth, parent) in route.parents.iter().enumerate() {
         let Some(place) = find(draft, &meant, parent) else { continue };
         let scope = Scope::of(place.gateway, &draft.gateways[place.gateway]);
-        let compiled = compiled.entry(place.gateway).or_insert_with(|| compile(&mut draft.resolver, route, &scope));
+        let compiled = compiled.entry(place.gateway).or_insert_with(|| match &draft.over {
+            Some(why) => Compiled::over(Some(Arc::new(rule(route, Vec::new(), Some(Arc::clone(why))))), why),
+            None => compile(&mut draft.resolver, route, &scope),
+        });
+        // Where it is over a bound its clients are refused: a route that takes more would not keep out whom it keeps out.
+        let served = compiled.is_served();
         for (at, hosts) in &place.listeners {
             let listener = &mut draft.gateways[place.gateway].listeners[*at];
-            listener.attached += 1;
+            listener.attached += i32::from(served);
             for (host, _) in hosts {
                 if let Some(rule) = &compiled.rules {
                     put(listener.streams.entry(host.as_ref(), Vec::new), rule);
                 }
             }
-            spots.push(Spot::new(place.gateway, *at, hosts));
+            spots.push(Spot::new(place.gateway, *at, hosts).counted(served));
         }
         parents.push(verdict(nth, &place, compiled));
     }
@@ -91,7 +96,11 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
         }
     }
     compiled.left_out = resolver.noted.left_out.take();
-    let name = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
-    compiled.rules = Some(Arc::new(StreamRule { created: route.created, route: name, backends, terms: None }));
+    compiled.rules = Some(Arc::new(rule(route, backends, None)));
     compiled
+}
+
+fn rule(route: &Route<'_>, backends: Vec<Backend>, over: Option<Arc<str>>) -> StreamRule {
+    let name = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
+    StreamRule { created: route.created, route: name, backends, terms: None, over }
 }

@@ -26,7 +26,7 @@ use crate::policy::process::attributes::Left;
 use crate::policy::{self, Asked, normalise, pass, tell};
 use crate::progress::Alarm;
 use crate::session::Shown;
-use crate::table::{Backend, ListenerTable, Rule};
+use crate::table::{Backend, ListenerTable, Rule, Unserved};
 
 /// Answers one request, whatever happens.
 pub(crate) async fn answer(plane: &Arc<Plane>, client: &Client, request: Request<FromClient>) -> Response<Reply> {
@@ -169,8 +169,10 @@ async fn serve(
         listener.route(&host, &head).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no route takes this"))?;
     let rule = &entry.rule;
     trace.route = Some(Arc::clone(&rule.route));
-    if let Some(why) = &rule.refused {
-        return Err(Refusal::ours("the route is broken", why));
+    match rule.refused.as_deref() {
+        None => {}
+        Some(Unserved::Broken(why)) => return Err(Refusal::ours("the route is broken", why)),
+        Some(Unserved::Over(why)) => return Err(Refusal::over(why)),
     }
     let scheme = if client.tls { "https" } else { "http" };
     let upgrade = headers::upgrade(&head);

@@ -30,6 +30,12 @@ impl Refusal {
         Self { told: Some(told), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{told}: {why}")) }
     }
 
+    /// The route is there, and over a bound: the log says which.
+    pub(crate) fn over(why: &str) -> Self {
+        let told = "the route is over a limit of its namespace";
+        Self { told: Some(told), ..Self::unavailable(format!("{told}: {why}")) }
+    }
+
     fn told(&self) -> &str {
         self.told.unwrap_or(&self.why)
     }

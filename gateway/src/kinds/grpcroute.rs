@@ -14,7 +14,7 @@ pub(super) const KIND: &str = "GRPCRoute";
 pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     let Some(object) = draft.objects.grpc.at(name).cloned() else { return };
     let object_of_status = Arc::clone(&object);
-    let rules = draft.rules(&object.spec.rules, rule);
+    let rules = object.spec.rules.iter().map(|written| rule(written, draft.over.is_some())).collect();
     let spec = &object.spec;
     let route = Route {
         kind: KIND,
@@ -33,10 +33,10 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     provide_rules(draft, object_of_status, &[route]);
 }
 
-fn rule(written: &GRPCRouteRule) -> Written<'_> {
+fn rule(written: &GRPCRouteRule, over: bool) -> Written<'_> {
     Written {
         name: written.name.as_ref(),
-        matches: matches(written),
+        matches: matches(written, if over { |m| Ok(Match::outline_grpc(m)) } else { Match::compile_grpc }),
         filters: &written.filters,
         backends: &written.backend_refs,
         timeouts: None,
@@ -45,9 +45,9 @@ fn rule(written: &GRPCRouteRule) -> Written<'_> {
     }
 }
 
-fn matches(written: &GRPCRouteRule) -> Matches {
+fn matches(written: &GRPCRouteRule, compile: fn(&GRPCRouteMatch) -> Result<Match, String>) -> Matches {
     if written.matches.is_empty() {
-        return vec![Match::compile_grpc(&GRPCRouteMatch::default()).map(Match::shared)];
+        return vec![compile(&GRPCRouteMatch::default()).map(Match::shared)];
     }
-    written.matches.iter().map(|m| Match::compile_grpc(m).map(Match::shared)).collect()
+    written.matches.iter().map(|m| compile(m).map(Match::shared)).collect()
 }

@@ -14,7 +14,7 @@ pub(super) const KIND: &str = "HTTPRoute";
 pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     let Some(object) = draft.objects.routes.at(name).cloned() else { return };
     let object_of_status = Arc::clone(&object);
-    let rules = draft.rules(&object.spec.rules, rule);
+    let rules = object.spec.rules.iter().map(|written| rule(written, draft.over.is_some())).collect();
     let spec = &object.spec;
     let route = Route {
         kind: KIND,
@@ -33,10 +33,11 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     provide_rules(draft, object_of_status, &[route]);
 }
 
-pub(super) fn rule(written: &HTTPRouteRule) -> Written<'_> {
+/// A rule; `over`: of a route whose requests are refused.
+pub(super) fn rule(written: &HTTPRouteRule, over: bool) -> Written<'_> {
     Written {
         name: written.name.as_ref(),
-        matches: matches(written),
+        matches: matches(written, if over { |m| Ok(Match::outline(m)) } else { Match::compile }),
         filters: &written.filters,
         backends: &written.backend_refs,
         timeouts: written.timeouts.as_deref(),
@@ -45,9 +46,9 @@ pub(super) fn rule(written: &HTTPRouteRule) -> Written<'_> {
     }
 }
 
-fn matches(written: &HTTPRouteRule) -> Matches {
+fn matches(written: &HTTPRouteRule, compile: fn(&HTTPRouteMatch) -> Result<Match, String>) -> Matches {
     if written.matches.is_empty() {
-        return vec![Match::compile(&HTTPRouteMatch::default()).map(Match::shared)];
+        return vec![compile(&HTTPRouteMatch::default()).map(Match::shared)];
     }
-    written.matches.iter().map(|m| Match::compile(m).map(Match::shared)).collect()
+    written.matches.iter().map(|m| compile(m).map(Match::shared)).collect()
 }

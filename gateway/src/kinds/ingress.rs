@@ -37,7 +37,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
             stand_in: part.stand_in.as_ref(),
             key: part.key.as_deref(),
             own_tls: own_tls.as_ref(),
-            rules: draft.rules(&route.spec.rules, httproute::rule),
+            rules: route.spec.rules.iter().map(|written| httproute::rule(written, draft.over.is_some())).collect(),
         };
         rules::attach(draft, &route, &mut parents, &mut spots);
     }

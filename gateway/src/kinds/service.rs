@@ -29,7 +29,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         let target = Ok(upstream);
         let backend = Backend { weight: 1, name: balanced.service.to_string(), target, filters: Vec::new() };
         let (route, terms) = (Arc::clone(&route), Some(Arc::clone(&terms)));
-        let rule = Arc::new(StreamRule { created, route, backends: vec![backend], terms });
+        let rule = Arc::new(StreamRule { created, route, backends: vec![backend], terms, over: None });
         let listeners = &mut draft.gateways[gateway].listeners;
         let Some(at) = listeners.iter().position(|listener| listener.spec.name == section) else { continue };
         listeners[at].attached += 1;

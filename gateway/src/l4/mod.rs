@@ -31,6 +31,9 @@ fn admit(
     rule: &StreamRule,
     client: IpAddr,
 ) -> Result<Vec<Permit>, &'static str> {
+    if rule.over.is_some() {
+        return Err("the route is over a limit of its namespace");
+    }
     if let Some(terms) = &rule.terms {
         terms.admit(client)?;
     }

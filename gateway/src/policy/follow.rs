@@ -291,7 +291,9 @@ impl Following {
                 format!("targetRefs: {} `{}{section}` does not exist", t.kind, t.name)
             });
             let others = self.given.watches.others(owners, judged);
-            policies::update(&newest, judged, &gateways(judged), missing, &others, now)
+            let unserved = snapshot.as_ref().and_then(|s| policies::unserved(&s.table, &judged.targets));
+            let accepted = policies::accepted(judged, missing, unserved);
+            policies::update(&newest, &accepted, &gateways(judged), &others, now)
         });
         let told = policies::Told { updates: each.collect(), warnings: self.warnings() };
         if told.differs(&self.given.statuses.borrow()) {

@@ -77,6 +77,27 @@ pub(crate) fn ancestors(table: &Table, targets: &[Target]) -> BTreeSet<(String, 
     touched.filter_map(|l| l.gateway.split_once('/')).map(|(at, name)| (at.to_owned(), name.to_owned())).collect()
 }
 
+/// Targets that are there and serve nobody, because their namespace has as many routes as it may have; and whether that is all of them.
+pub(crate) fn unserved(table: &Table, targets: &[Target]) -> Option<(String, bool)> {
+    let listeners = || table.slots.values().flat_map(|slot| slot.listeners.values());
+    let over = |target: &Target| {
+        let route = format!("{} {}/{}", target.kind, target.namespace, target.name);
+        // All rules of a route are, or none.
+        let found = listeners().find_map(|listener| {
+            let mut requests = listener.routes.values().flat_map(|entries| entries.iter());
+            let mut streams = listener.streams.values();
+            let request = requests.find(|entry| *entry.rule.route == *route).map(|entry| match &entry.rule.refused {
+                Some(refused) => refused.over(),
+                None => None,
+            });
+            request.or_else(|| streams.find(|rule| *rule.route == *route).map(|rule| rule.over.as_ref()))
+        });
+        Some(format!("{} `{}` is not served: {}", target.kind, target.name, found??))
+    };
+    let found: Vec<String> = targets.iter().filter_map(over).collect();
+    (!found.is_empty()).then(|| (found.join("; "), found.len() == targets.len()))
+}
+
 fn touches(listener: &ListenerTable, target: &Target) -> bool {
     let path = format!("{}/{}", target.namespace, target.name);
     match target.kind.as_str() {
@@ -91,20 +112,29 @@ fn touches(listener: &ListenerTable, target: &Target) -> bool {
     }
 }
 
-/// The status of a policy, where it says something else than before. What other controllers and
+/// What is said of a policy of which a target is missing, or not served.
+pub(crate) fn accepted(judged: &Judged, missing: Option<String>, unserved: Option<(String, bool)>) -> Verdict {
+    let accepted = &judged.accepted;
+    match (missing, unserved) {
+        _ if !accepted.status => accepted.clone(),
+        (Some(why), _) => Verdict::new("Accepted", false, "TargetNotFound", why),
+        (None, Some((why, true))) => Verdict::new("Accepted", false, "TargetNotServed", why),
+        (None, Some((why, false))) => {
+            Verdict::new("Accepted", true, accepted.reason, format!("{}; {why}", accepted.message))
+        }
+        (None, None) => accepted.clone(),
+    }
+}
+
+/// The status of a policy of which that is `accepted`, where it says something else than before. What other controllers and
 /// other fleets say stays.
 pub(crate) fn update(
     newest: &RoutePolicy,
-    judged: &Judged,
+    accepted: &Verdict,
     gateways: &BTreeSet<(String, String)>,
-    missing: Option<String>,
     others: &Others<'_>,
     now: Timestamp,
 ) -> Option<Update> {
-    let accepted = match missing {
-        Some(why) if judged.accepted.status => Verdict::new("Accepted", false, "TargetNotFound", why),
-        _ => judged.accepted.clone(),
-    };
     let of_gateways =
         gateways.iter().map(|(namespace, name)| reference(GATEWAY_GROUP, "Gateway", namespace, name, None));
     let mut refs: Vec<ParentReference> = of_gateways.collect();

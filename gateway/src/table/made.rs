@@ -67,17 +67,12 @@ pub(crate) struct Draft<'a> {
     pub(crate) resolver: Resolver<'a>,
     /// Oldest first.
     pub(crate) gateways: &'a mut Vec<GatewayDraft>,
-    /// Why the route is not attached anywhere: its namespace has as many as it may have. Nothing of it is compiled then.
+    /// Why the route refuses its requests: its namespace has as many as it may have. Nothing of it is compiled then, but that they stay its own.
     pub(crate) over: Option<Arc<str>>,
     made: Option<(RouteVerdicts, Vec<Spot>)>,
 }
 
 impl Draft<'_> {
-    /// The rules of the route, which are made only where it may be served.
-    pub(crate) fn rules<'r, W, R>(&self, written: &'r [W], make: impl FnMut(&'r W) -> R) -> Vec<R> {
-        if self.over.is_some() { Vec::new() } else { written.iter().map(make).collect() }
-    }
-
     /// Says what became of the route, and where it stands.
     pub(crate) fn attached(&mut self, verdicts: RouteVerdicts, spots: Vec<Spot>) {
         self.made = Some((verdicts, spots));

@@ -4,6 +4,8 @@
 //! a choice: regular expressions must match the whole value and stand between exact paths and prefixes; of a repeated query
 //! parameter the first counts; of repeated headers the values joined by commas.
 
+mod outline;
+
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 use std::sync::{Arc, LazyLock};
@@ -29,6 +31,11 @@ pub(crate) enum PathMatch {
     Begins(String),
     /// The last of two segments: a gRPC method of any service.
     Method(String),
+    /// What an expression of that length begins with, which is not compiled.
+    Outline {
+        begin: String,
+        length: usize,
+    },
 }
 
 /// What a value must be.
@@ -36,6 +43,8 @@ pub(crate) enum PathMatch {
 pub(crate) enum ValueMatch {
     Exact(String),
     Regex(Regex),
+    /// That there is one.
+    Any,
 }
 
 /// A request as matches look at it.
@@ -135,6 +144,7 @@ impl Match {
         let (kind, length) = match &self.path {
             PathMatch::Exact(path) => (0, path.len()),
             PathMatch::Regex(regex) => (1, regex.as_str().len()),
+            PathMatch::Outline { length, .. } => (1, *length),
             PathMatch::Prefix(prefix) if prefix.is_empty() => (3, 0),
             // Of two that are the same the one that ends with a segment is the narrower.
             PathMatch::Prefix(prefix) => (2, prefix.len() * 2 + 1),
@@ -162,7 +172,7 @@ impl PathMatch {
                 path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
             Self::Regex(regex) => regex.is_match(path),
-            Self::Begins(begin) => path.starts_with(begin.as_str()),
+            Self::Begins(begin) | Self::Outline { begin, .. } => path.starts_with(begin.as_str()),
             Self::Method(method) => {
                 path.rsplit_once('/').is_some_and(|(service, last)| last == method && service.len() > 1)
             }
@@ -175,6 +185,7 @@ impl ValueMatch {
         match self {
             Self::Exact(exact) => exact == value,
             Self::Regex(regex) => regex.is_match(value),
+            Self::Any => true,
         }
     }
 }
@@ -185,7 +196,7 @@ impl std::fmt::Display for Match {
             PathMatch::Exact(path) => write!(f, "path = {path}")?,
             PathMatch::Prefix(prefix) => write!(f, "path below {prefix}/")?,
             PathMatch::Regex(regex) => write!(f, "path ~ {regex}")?,
-            PathMatch::Begins(begin) => write!(f, "path {begin}…")?,
+            PathMatch::Begins(begin) | PathMatch::Outline { begin, .. } => write!(f, "path {begin}…")?,
             PathMatch::Method(method) => write!(f, "method {method} of any service")?,
         }
         if let Some(method) = &self.method {
@@ -253,15 +264,19 @@ fn value(written: &NamedMatch) -> Result<ValueMatch, String> {
     }
 }
 
+/// An expression that a whole value is to match.
+fn whole(written: &str) -> String {
+    format!("^(?:{written})$")
+}
+
 fn regex(written: &str) -> Result<Regex, String> {
-    let whole = format!("^(?:{written})$");
-    let built = RegexBuilder::new(&whole).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build();
+    let built = RegexBuilder::new(&whole(written)).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build();
     built.map_err(|error| format!("regular expression `{written}`: {error}"))
 }
 
 /// What an expression takes compiled, in bytes: the least power of two in which it can be; nothing where it is refused.
 pub(crate) fn regex_bytes(written: &str) -> usize {
-    let whole = format!("^(?:{written})$");
+    let whole = whole(written);
     let sizes = std::iter::successors(Some(REGEX_BYTES_LEAST), |size| Some(size * 2));
     let mut sizes = sizes.take_while(|size| *size <= REGEX_BYTES_MAX);
     sizes.find(|size| RegexBuilder::new(&whole).size_limit(*size).build().is_ok()).unwrap_or_default()

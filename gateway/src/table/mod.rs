@@ -186,6 +186,8 @@ pub(crate) struct StreamRule {
     pub(crate) backends: Vec<Backend>,
     /// What the Service that it is of asks for.
     pub(crate) terms: Option<Arc<Terms>>,
+    /// Nobody is served, because its namespace has as many routes as it may have.
+    pub(crate) over: Option<Arc<str>>,
 }
 
 /// One match of a rule.
@@ -225,7 +227,26 @@ pub(crate) struct Rule {
     /// By what endpoints are chosen, where it is not as the policy says.
     pub(crate) key: Option<Box<[KeyPart]>>,
     /// Why every request is answered with an error.
-    pub(crate) refused: Option<Box<str>>,
+    pub(crate) refused: Option<Box<Unserved>>,
+}
+
+/// Why a route is there and serves nobody.
+#[derive(Debug, Clone)]
+pub(crate) enum Unserved {
+    /// It can't be carried out.
+    Broken(String),
+    /// Its namespace has as many routes as it may have.
+    Over(Arc<str>),
+}
+
+impl Unserved {
+    /// Why, where it is over a bound.
+    pub(crate) fn over(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Broken(_) => None,
+            Self::Over(why) => Some(why),
+        }
+    }
 }
 
 impl Rule {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::backend::Pod;
 use crate::client::get;
-use crate::world::{World, import, policy, route, topology};
+use crate::world::{Made, World, import, policy, route, topology};
 
 fn mark(text: &str) -> Value {
     json!([{"filter": "headers", "response": {"set": [{"name": "x-mark", "value": text}]}}])
@@ -51,6 +51,37 @@ async fn the_most_specific_policy_gives_a_filter_and_explain_names_it() {
 
     world.delete(policy("web", ("HTTPRoute", "web"), json!([]))).await;
     world.until("shop.test", "/", |a| a.header("x-mark") == "gateway").await;
+}
+
+#[tokio::test]
+async fn a_route_over_the_limit_of_its_namespace_keeps_out_whom_its_policy_keeps_out_and_both_say_so() {
+    let mut made = Made::default();
+    made.limits.namespace.routes = 1;
+    let world = World::start_as(made).await;
+    let web = Pod::start("web", "127.13.0.9").await;
+    world.publish(topology(&[("eu", &[&web])]), true);
+    let to = |path: &str| json!([{"matches": [{"path": {"value": path}}], "backendRefs": [import("web")]}]);
+    world.apply(route("web", &["shop.test"], to("/"))).await;
+    world.until("shop.test", "/admin", |a| a.status == 200).await;
+    let nobody = json!([{"filter": "deny", "cidrs": ["0.0.0.0/0", "::/0"]}]);
+    world.apply(policy("nobody", ("HTTPRoute", "young"), nobody)).await;
+    world.apply(route("young", &["shop.test"], to("/admin"))).await;
+    let refused = world.until("shop.test", "/admin", |a| a.status != 200).await;
+    assert_eq!((refused.status, refused.body.trim()), (503, "the route is over a limit of its namespace"));
+    assert_eq!(get(world.http, "shop.test", "/").await.status, 200, "others are served");
+    let said = world.server.explain("shop.test", "/admin", None).await;
+    let why = said["listeners"][0]["error"].as_str().unwrap();
+    assert!(why.starts_with("503: namespace `shop` may have 1 routes"), "{why}");
+    let told = |s: &Value| s["ancestors"][0]["conditions"][0]["reason"] == "TargetNotServed";
+    let status = world.until_status(policy("nobody", ("HTTPRoute", "young"), json!([])), told).await;
+    let condition = &status["ancestors"][0]["conditions"][0];
+    let why = condition["message"].as_str().unwrap();
+    assert!(condition["status"] == "False" && why.contains("`young` is not served: namespace `shop`"), "{why}");
+    // There is room.
+    world.delete(route("web", &[], json!([]))).await;
+    world.until("shop.test", "/admin", |a| a.status == 403).await;
+    let accepted = |s: &Value| s["ancestors"][0]["conditions"][0]["message"] == "the policy is in force";
+    world.until_status(policy("nobody", ("HTTPRoute", "young"), json!([])), accepted).await;
 }
 
 #[tokio::test]

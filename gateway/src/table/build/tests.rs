@@ -457,16 +457,42 @@ fn what_is_over_the_bounds_of_its_namespace_is_refused_alone_and_says_why() {
     use crate::objects::Edit;
     use crate::quota::Quota;
     let old = "2026-01-01T00:00:00Z";
+    let young = "2026-01-02T00:00:00Z";
+    let parents = json!([{"name": "g", "namespace": "infra"}]);
+    let named = |kind: &str, name: &str| json!({"kind": kind, "metadata": {"name": name, "namespace": "shop", "creationTimestamp": young}});
+    let (mut grpc, mut tls) = (named("GRPCRoute", "calls"), named("TLSRoute", "stream"));
+    grpc["spec"] = json!({"parentRefs": parents, "hostnames": ["a.test"], "rules": [
+        {"matches": [{"method": {"type": "RegularExpression", "service": "shop[.].*"}}]}]});
+    tls["spec"] = json!({"parentRefs": parents, "hostnames": ["s.test"], "rules": [{"backendRefs": []}]});
+    let passes = json!({"name": "tls", "port": 443, "protocol": "TLS", "tls": {"mode": "Passthrough"},
+        "allowedRoutes": {"namespaces": {"from": "All"}}});
+    let rules = json!([path("RegularExpression", "/x+"), path("PathPrefix", "/admin")]);
     let all = [
-        gateway("g", old, json!([http("any", 80, None)])),
+        gateway("g", old, json!([http("any", 80, None), passes])),
         route("first", old, json!(["a.test"]), json!([path("PathPrefix", "/")])),
-        route("second", "2026-01-02T00:00:00Z", json!(["b.test"]), json!([path("RegularExpression", "/x+")])),
+        route("second", young, json!(["a.test", "b.test"]), rules),
+        grpc,
+        tls,
     ];
     let built = built_with(&all, &[], |objects| {
         Quota::new(NamespaceLimits { routes: 1, ..NamespaceLimits::default() }).derive(objects, &[Edit::Whole]);
     });
-    assert_eq!(taken(&built, Slot::Http, "a.test", "/"), "first 0");
-    assert_eq!(taken(&built, Slot::Http, "b.test", "/xx"), "no route");
+    // What they take stays theirs, and is refused.
+    for (host, target, expected) in [
+        ("a.test", "/", "first 0"),
+        ("a.test", "/admin/x", "second 1"),
+        ("a.test", "/xx", "second 0"),
+        ("a.test", "/shop.Cart/Add", "GRPCRoute shop/calls 0"),
+        ("b.test", "/", "no route"),
+    ] {
+        assert_eq!(taken(&built, Slot::Http, host, target), expected, "{host}{target}");
+    }
+    let listener = built.table.listener(Slot::Http, "a.test").unwrap();
+    let entries = listener.routes.levels("a.test").flat_map(|level| level.iter());
+    let why = entries.filter(|e| !e.rule.route.ends_with("first")).map(|e| e.rule.refused.as_ref().unwrap().over());
+    assert!(why.into_iter().all(|why| why.unwrap().contains("namespaceRoutes")));
+    let streams = &built.table.listener(Slot::Https, "s.test").unwrap().streams;
+    assert!(streams.find("s.test").unwrap().over.is_some(), "its clients are refused");
     let statuses = built.statuses.of("HTTPRoute");
     let said: Vec<&Value> = statuses.iter().map(|s: &Value| &s["parents"][0]["conditions"][0]).collect();
     assert_eq!(
