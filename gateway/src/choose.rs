@@ -127,8 +127,7 @@ impl Question<'_> {
             .iter()
             .filter_map(|part| {
                 let cluster = part.facts.as_deref()?;
-                let out = part.state.as_ref().is_some_and(|state| state.is_out());
-                Some(Candidate::new(cluster, believes(&view, &cluster.name, out), part.endpoints.len()))
+                Some(Candidate::new(cluster, believes(&view, &cluster.name, part.is_out()), part.endpoints.len()))
             })
             .collect();
         let place = place(self.standing, &self.table.topology);

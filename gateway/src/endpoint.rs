@@ -2,23 +2,23 @@
 //!
 //! In: the upstreams of a table. Out: the same with live endpoints: their health, requests in flight, idle connections. Never dials.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use atoll_api::kinds::BalanceMethod;
-use atoll_api::names::ClusterName;
+use atoll_api::names::{ClusterName, ServiceName};
 use atoll_api::topology::{ClusterFacts, Topology, Traffic};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::balance::hash::{Maglev, Ring, hash};
-use crate::health::{Care, ClusterState, EndpointState};
+use crate::health::{Care, ClusterState, EndpointState, Outage};
 use crate::pool::Idle;
-use crate::table::Upstream;
+use crate::table::{Upstream, UpstreamId};
 use crate::tls::BackendTls;
 
 /// Which endpoint.
@@ -65,8 +65,8 @@ pub(crate) struct Endpoint {
     care: ArcSwap<Care>,
     /// Where its node listens for it, and until when that is not tried.
     door: Mutex<(Option<SocketAddr>, Option<Instant>)>,
-    /// Of its cluster; nothing for the hub's own network.
-    pub(crate) cluster: Option<Arc<ClusterState>>,
+    /// The services that it is of, without their subsets.
+    services: ArcSwap<Vec<UpstreamId>>,
     pub(crate) idle: Idle,
     retired: AtomicBool,
     /// Requests go there: it speaks HTTP, and may be asked in it.
@@ -98,9 +98,19 @@ impl Endpoint {
         self.http.load(Ordering::Relaxed)
     }
 
+    /// The services that it is of, without their subsets.
+    pub(crate) fn services(&self) -> Arc<Vec<UpstreamId>> {
+        self.services.load_full()
+    }
+
     /// How it is watched.
     pub(crate) fn care(&self) -> Arc<Care> {
         self.care.load_full()
+    }
+
+    /// It is watched like that from now on.
+    pub(crate) fn watch_with(&self, care: &Arc<Care>) {
+        self.care.store(Arc::clone(care));
     }
 
     /// Where its node listens for it, unless nobody answered there just now.
@@ -153,15 +163,32 @@ pub(crate) struct Live {
 /// What one cluster offers.
 pub(crate) struct LivePart {
     pub(crate) facts: Option<Arc<ClusterFacts>>,
-    pub(crate) state: Option<Arc<ClusterState>>,
+    /// Of the cluster, and of the service in it; nothing for the hub's own network.
+    state: Option<(Arc<ClusterState>, Arc<Outage>)>,
     pub(crate) endpoints: Vec<LiveEndpoint>,
     ring: OnceLock<Ring>,
     maglev: OnceLock<Maglev>,
 }
 
 impl LivePart {
-    fn new(facts: Option<Arc<ClusterFacts>>, state: Option<Arc<ClusterState>>, endpoints: Vec<LiveEndpoint>) -> Self {
-        Self { facts, state, endpoints, ring: OnceLock::new(), maglev: OnceLock::new() }
+    /// Whether it takes no requests: the cluster is out, or the service in it.
+    pub(crate) fn is_out(&self) -> bool {
+        self.is_cluster_out() || self.is_service_out()
+    }
+
+    /// Whether the cluster is out.
+    pub(crate) fn is_cluster_out(&self) -> bool {
+        self.state.as_ref().is_some_and(|(cluster, _)| cluster.outage.is_out())
+    }
+
+    /// Whether the service is out in it: none of its endpoints there is well.
+    pub(crate) fn is_service_out(&self) -> bool {
+        self.state.as_ref().is_some_and(|(_, service)| service.is_out())
+    }
+
+    /// How much of its part it gets: less while it was out not long ago.
+    pub(crate) fn ease(&self, now: Instant) -> f64 {
+        self.state.as_ref().map_or(1.0, |(cluster, service)| cluster.outage.ease(now).min(service.ease(now)))
     }
 
     /// The cluster's name; empty: the hub's own network.
@@ -190,7 +217,41 @@ pub(crate) struct LiveEndpoint {
 pub(crate) struct InUse {
     pub(crate) state: Arc<ClusterState>,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    /// The same by service.
+    pub(crate) services: Vec<ServiceInUse>,
 }
+
+/// Those of one of its services.
+pub(crate) struct ServiceInUse {
+    /// namespace/name:port.
+    pub(crate) name: String,
+    pub(crate) outage: Arc<Outage>,
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl InUse {
+    /// Whether it is out, or any of its services.
+    pub(crate) fn is_any_out(&self) -> bool {
+        self.state.outage.is_out() || self.services.iter().any(|service| service.outage.is_out())
+    }
+
+    /// The services that an endpoint is of.
+    pub(crate) fn services_of<'a>(&'a self, endpoint: &'a Endpoint) -> impl Iterator<Item = &'a ServiceInUse> {
+        self.services.iter().filter(move |service| service.has(endpoint))
+    }
+}
+
+impl ServiceInUse {
+    /// Whether an endpoint is of it.
+    pub(crate) fn has(&self, endpoint: &Endpoint) -> bool {
+        self.endpoints.iter().any(|e| std::ptr::eq(&**e, endpoint))
+    }
+}
+
+/// Endpoints by service, without subsets.
+type ByService = BTreeMap<UpstreamId, Vec<Arc<Endpoint>>>;
+/// A service in a cluster, by its port.
+type InCluster = (ClusterName, ServiceName, u16);
 
 /// All endpoints in use.
 #[derive(Default)]
@@ -200,33 +261,44 @@ pub(crate) struct Endpoints {
     stale: AtomicBool,
     all: ArcSwap<Vec<Arc<Endpoint>>>,
     by_cluster: ArcSwap<BTreeMap<ClusterName, InUse>>,
+    by_service: ArcSwap<ByService>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// Each with how many upstreams lead to it.
-    endpoints: HashMap<Address, (Arc<Endpoint>, usize)>,
+    endpoints: HashMap<Address, Used>,
     clusters: BTreeMap<ClusterName, Arc<ClusterState>>,
+    services: BTreeMap<InCluster, Arc<Outage>>,
     /// How endpoints are watched that no policy says anything of.
     usual: Arc<Care>,
 }
 
+/// An endpoint, and how many upstreams of which services lead to it.
+struct Used {
+    endpoint: Arc<Endpoint>,
+    services: Vec<(UpstreamId, usize)>,
+}
+
 impl Known {
+    fn service(&mut self, cluster: &ClusterName, id: &UpstreamId) -> Arc<Outage> {
+        Arc::clone(self.services.entry((cluster.clone(), id.service().clone(), id.port())).or_default())
+    }
+
     fn cluster(&mut self, name: &ClusterName) -> Arc<ClusterState> {
         Arc::clone(self.clusters.entry(name.clone()).or_insert_with(|| Arc::new(ClusterState::new(name.clone()))))
     }
 
-    /// One more upstream leads to it.
-    fn endpoint(&mut self, address: Address, cluster: Option<&Arc<ClusterState>>) -> Arc<Endpoint> {
+    /// One more upstream leads to it, of that service.
+    fn endpoint(&mut self, address: Address, service: &UpstreamId) -> Arc<Endpoint> {
         let make = || {
-            let made = Arc::new(Endpoint {
+            let endpoint = Arc::new(Endpoint {
                 address: address.clone(),
                 id: hash(address.to_string().as_bytes()),
                 in_flight: AtomicUsize::new(0),
                 state: Mutex::new(EndpointState::begun(Instant::now())),
                 care: ArcSwap::default(),
                 door: Mutex::default(),
-                cluster: cluster.cloned(),
+                services: ArcSwap::default(),
                 idle: Idle::default(),
                 retired: AtomicBool::new(false),
                 http: AtomicBool::new(false),
@@ -234,18 +306,23 @@ impl Known {
                 down: watch::Sender::new(0),
                 falls: AtomicU64::new(0),
             });
-            (made, 0)
+            Used { endpoint, services: Vec::new() }
         };
-        let (endpoint, users) = self.endpoints.entry(address.clone()).or_insert_with(make);
-        *users += 1;
-        Arc::clone(endpoint)
+        let used = self.endpoints.entry(address.clone()).or_insert_with(make);
+        match used.services.iter_mut().find(|(id, _)| id == service) {
+            Some((_, users)) => *users += 1,
+            None => used.services.push((service.clone(), 1)),
+        }
+        Arc::clone(&used.endpoint)
     }
 
     /// One fewer leads to it.
-    fn release(&mut self, endpoint: &Endpoint, topology: &Topology) {
-        let Some((_, users)) = self.endpoints.get_mut(&endpoint.address) else { return };
-        *users -= 1;
-        if *users == 0 {
+    fn release(&mut self, endpoint: &Endpoint, service: &UpstreamId, topology: &Topology) {
+        let Some(used) = self.endpoints.get_mut(&endpoint.address) else { return };
+        let of_service = used.services.iter_mut().filter(|(id, _)| id == service);
+        of_service.for_each(|(_, users)| *users = users.saturating_sub(1));
+        used.services.retain(|(_, users)| *users > 0);
+        if used.services.is_empty() {
             self.endpoints.remove(&endpoint.address);
             endpoint.retired.store(true, Ordering::Relaxed);
             endpoint.idle.clear();
@@ -258,19 +335,21 @@ impl Known {
     }
 
     fn live(&mut self, upstream: &Upstream, turn: usize) -> Live {
+        let id = upstream.id.whole();
         let parts = upstream.clusters.iter().map(|part| {
-            let state = part.name().map(|name| self.cluster(name));
+            let state = part.name().map(|name| (self.cluster(name), self.service(name, &id)));
             let endpoints = part.endpoints.iter().map(|target| {
                 let (cluster, ip, port) = (part.name().cloned(), target.address, target.port);
                 let (h2, udp, tls) = (upstream.h2, upstream.udp, upstream.tls.clone());
                 let address = Address { cluster, ip, port, h2, udp, alone: target.alone, tls };
-                let endpoint = self.endpoint(address, state.as_ref());
+                let endpoint = self.endpoint(address, &id);
                 endpoint.set_door(target.door);
-                endpoint.care.store(Arc::clone(upstream.policy.as_ref().map_or(&self.usual, |policy| &policy.care)));
+                endpoint.watch_with(upstream.policy.as_ref().map_or(&self.usual, |policy| &policy.care));
                 LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
             });
             let endpoints = endpoints.collect();
-            LivePart::new(part.cluster.clone(), state, endpoints)
+            let facts = part.cluster.clone();
+            LivePart { facts, state, endpoints, ring: OnceLock::new(), maglev: OnceLock::new() }
         });
         let subset = upstream.id.subset().map(str::to_owned);
         Live { subset, parts: parts.collect(), turn: AtomicUsize::new(turn) }
@@ -293,9 +372,12 @@ impl Endpoints {
             older => Arc::new(known.live(upstream, older.map_or(0, |live| live.turn.load(Ordering::Relaxed)))),
         });
         let live = live.collect();
-        let gone = before.1.iter().enumerate().filter(|(at, _)| !stays(*at));
-        for endpoint in gone.flat_map(|(_, live)| &live.parts).flat_map(|part| &part.endpoints) {
-            known.release(&endpoint.endpoint, topology);
+        let gone = before.0.iter().zip(before.1).enumerate().filter(|(at, _)| !stays(*at));
+        for (_, (upstream, live)) in gone {
+            let id = upstream.id.whole();
+            for endpoint in live.parts.iter().flat_map(|part| &part.endpoints) {
+                known.release(&endpoint.endpoint, &id, topology);
+            }
         }
         self.stale.store(true, Ordering::Release);
         live
@@ -308,16 +390,36 @@ impl Endpoints {
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.stale.store(false, Ordering::Release);
-        let mut by_cluster: BTreeMap<ClusterName, InUse> = BTreeMap::new();
-        for (endpoint, _) in known.endpoints.values() {
-            if let (Some(name), Some(state)) = (&endpoint.address.cluster, &endpoint.cluster) {
-                let fresh = || InUse { state: Arc::clone(state), endpoints: Vec::new() };
-                by_cluster.entry(name.clone()).or_insert_with(fresh).endpoints.push(Arc::clone(endpoint));
+        let (mut by_cluster, mut by_service) = (BTreeMap::<ClusterName, InUse>::new(), ByService::new());
+        let mut in_clusters: BTreeMap<InCluster, Vec<Arc<Endpoint>>> = BTreeMap::new();
+        for Used { endpoint, services } in known.endpoints.values() {
+            let ids: Vec<UpstreamId> = services.iter().map(|(id, _)| id.clone()).collect();
+            for id in &ids {
+                by_service.entry(id.clone()).or_default().push(Arc::clone(endpoint));
             }
+            if let Some(name) = &endpoint.address.cluster
+                && let Some(state) = known.clusters.get(name)
+            {
+                let fresh = || InUse { state: Arc::clone(state), endpoints: Vec::new(), services: Vec::new() };
+                by_cluster.entry(name.clone()).or_insert_with(fresh).endpoints.push(Arc::clone(endpoint));
+                // Those that several kinds of upstreams lead to are one service there.
+                let there: BTreeSet<_> = ids.iter().map(|id| (id.service().clone(), id.port())).collect();
+                for (service, port) in there {
+                    in_clusters.entry((name.clone(), service, port)).or_default().push(Arc::clone(endpoint));
+                }
+            }
+            endpoint.services.store(Arc::new(ids));
         }
         known.clusters.retain(|name, _| by_cluster.contains_key(name));
-        self.all.store(Arc::new(known.endpoints.values().map(|(endpoint, _)| Arc::clone(endpoint)).collect()));
+        known.services.retain(|service, _| in_clusters.contains_key(service));
+        for (at, endpoints) in in_clusters {
+            let Some((outage, in_use)) = known.services.get(&at).zip(by_cluster.get_mut(&at.0)) else { continue };
+            let (name, outage) = (format!("{}:{}", at.1, at.2), Arc::clone(outage));
+            in_use.services.push(ServiceInUse { name, outage, endpoints });
+        }
+        self.all.store(Arc::new(known.endpoints.values().map(|used| Arc::clone(&used.endpoint)).collect()));
         self.by_cluster.store(Arc::new(by_cluster));
+        self.by_service.store(Arc::new(by_service));
     }
 
     /// Every endpoint in use.
@@ -330,5 +432,10 @@ impl Endpoints {
     pub(crate) fn by_cluster(&self) -> Arc<BTreeMap<ClusterName, InUse>> {
         self.refresh();
         self.by_cluster.load_full()
+    }
+    /// Every one by service.
+    pub(crate) fn by_service(&self) -> Arc<ByService> {
+        self.refresh();
+        self.by_service.load_full()
     }
 }

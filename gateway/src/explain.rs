@@ -161,13 +161,15 @@ pub(crate) fn names(plane: &Plane, upstream: &Upstream) -> Value {
 /// What hub and own eyes say of a cluster that offers the service.
 pub(crate) fn known(snapshot: &Snapshot, part: &LivePart) -> Option<Value> {
     let facts = part.facts.as_ref()?;
-    let out = part.state.as_ref().is_some_and(|s| s.is_out());
     let newest = snapshot.table.topology.clusters.get(facts.name.as_str());
     let mut said = json!({
         "cluster": facts.name.as_str(), "set": facts.set(), "role": format!("{:?}", facts.role()),
         "hubSays": if newest.is_some_and(|c| c.ready) { "ready" } else { "not ready" },
-        "weSee": if out { "out" } else { "well" }, "endpoints": part.endpoints.len(),
+        "weSee": if part.is_cluster_out() { "out" } else { "well" }, "endpoints": part.endpoints.len(),
     });
+    if part.is_service_out() {
+        said["service"] = "out: none of its endpoints here is well".into();
+    }
     // Its endpoints are not among those that there are.
     let taken: serde_json::Map<String, Value> =
         newest.into_iter().flat_map(|c| c.taken_out()).map(|(whose, word)| (whose, word.into())).collect();
@@ -183,7 +185,7 @@ fn cluster(plane: &Plane, live: &Live, policy: Option<&Policy>, part: usize) -> 
     json!({
         "cluster": name,
         "reach": name.map(|name| format!("{:?}", plane.pool.dialer.route(name))),
-        "out": part.state.as_ref().is_some_and(|s| s.is_out()),
+        "out": part.is_out(),
         "capacity": policy.and_then(|policy| fill(plane, policy, live, part)),
         "endpoints": part.endpoints.iter().map(|e| endpoint(plane, e)).collect::<Value>(),
     })

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   probes (as checked) ──┐
-//!   requests ─────────────┴─► endpoint ─► cluster out (half of its endpoints) ─┐
-//!   topology, hub's silence ──────────────────────────► HealthView ────────────┴─► choice of clusters
+//!   requests ─────────────┴─► endpoint ─► service out in its cluster, cluster out ─┐
+//!   topology, hub's silence ──────────────────────────► HealthView ────────────────┴─► choice of clusters
 //! ```
 //!
 //! In: endpoints in use, results, the topology as followed. Out: which endpoints and clusters take requests, and what the hub is told.
@@ -11,6 +11,7 @@
 
 mod ask;
 mod care;
+mod outage;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -32,18 +33,21 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use care::Care;
-pub(crate) use state::{ClusterState, EndpointState, Failure, LOOK_AFTER, Turn};
+pub(crate) use outage::{ClusterState, Outage, Tally};
+pub(crate) use state::{EndpointState, Failure, LOOK_AFTER, Turn};
 use state::{LOOK_MAX, Look, Proof};
 
-use crate::endpoint::{Endpoint, Endpoints};
+use crate::endpoint::{Endpoint, Endpoints, InUse};
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 
 const TICK: Duration = Duration::from_millis(250);
 /// Probes at once.
 const PROBES_MAX: usize = 128;
-/// Endpoints of the same cluster that are looked at when one fails.
+/// Endpoints of the same service that are looked at when one fails.
 const NEIGHBOURS_MAX: usize = 16;
+/// And so many of the cluster's other services, one of each before a second one of any.
+const OTHERS_MAX: usize = 32;
 /// Suspicions that wait for a probe.
 const SUSPECTS_MAX: usize = 1024;
 
@@ -90,13 +94,13 @@ impl Health {
         }
     }
 
-    /// Whether one more of its cluster may be left out.
+    /// Whether one more of its service may be left out; of each, where it is of several.
     fn may_eject(&self, endpoint: &Endpoint, percent_max: usize) -> bool {
-        let by_cluster = self.endpoints.by_cluster();
-        let Some(in_use) = endpoint.address.cluster.as_ref().and_then(|name| by_cluster.get(name)) else { return true };
-        let now = Instant::now();
-        let ejected = in_use.endpoints.iter().filter(|e| e.state().is_ejected(now)).count();
-        (ejected + 1) * 100 <= in_use.endpoints.len() * percent_max
+        let (by_service, now) = (self.endpoints.by_service(), Instant::now());
+        endpoint.services().iter().filter_map(|id| by_service.get(id)).all(|all| {
+            let ejected = all.iter().filter(|e| e.state().is_ejected(now)).count();
+            (ejected + 1) * 100 <= all.len() * percent_max
+        })
     }
 
     /// A connect failed, or no answer came.
@@ -114,11 +118,20 @@ impl Health {
         }
     }
 
-    /// Nobody waits at one more endpoint of a cluster that is out.
+    /// Nobody waits at one more endpoint of a cluster or service that is out.
     fn leave(&self, endpoint: &Endpoint) {
-        if endpoint.cluster.as_ref().is_some_and(|cluster| cluster.is_out()) {
+        let is_out = |in_use: &InUse| {
+            in_use.state.outage.is_out() || in_use.services_of(endpoint).any(|service| service.outage.is_out())
+        };
+        if self.in_use(endpoint, is_out) == Some(true) {
             endpoint.fell();
         }
+    }
+
+    /// What is in use of the endpoint's cluster, if it has one.
+    fn in_use<T>(&self, endpoint: &Endpoint, look: impl FnOnce(&InUse) -> T) -> Option<T> {
+        let by_cluster = self.endpoints.by_cluster();
+        endpoint.address.cluster.as_ref().and_then(|name| by_cluster.get(name)).map(look)
     }
 
     /// A request waits for its first octet since then: does its endpoint say anything at all?
@@ -129,18 +142,29 @@ impl Health {
         }
     }
 
-    /// One endpoint fails: is it alone, or is its cluster gone?
+    /// One endpoint fails: is it alone, is its service gone there, or its cluster?
     pub(crate) fn look_around(&self, endpoint: &Endpoint) {
-        let by_cluster = self.endpoints.by_cluster();
-        let Some(in_use) = endpoint.address.cluster.as_ref().and_then(|name| by_cluster.get(name)) else { return };
-        if !in_use.state.is_out() {
+        self.in_use(endpoint, |in_use| {
+            if in_use.state.outage.is_out() {
+                return;
+            }
             let now = Instant::now();
             let wanted = |e: &&Arc<Endpoint>| {
                 let state = e.state();
                 !state.is_failing() && !state.is_looked_at(now)
             };
-            in_use.endpoints.iter().filter(wanted).take(NEIGHBOURS_MAX).for_each(|e| self.suspect(e));
-        }
+            let own = in_use.services_of(endpoint).flat_map(|service| &service.endpoints);
+            own.filter(wanted).take(NEIGHBOURS_MAX).for_each(|e| self.suspect(e));
+            let others = in_use.services.iter().filter(|service| !service.has(endpoint));
+            let mut others: Vec<_> = others.map(|service| service.endpoints.iter().filter(wanted)).collect();
+            let mut left = OTHERS_MAX;
+            while left > 0 && !others.is_empty() {
+                others.retain_mut(|others| {
+                    let next = others.next().filter(|_| left > 0);
+                    next.inspect(|e| self.suspect(e)).inspect(|_| left -= 1).is_some()
+                });
+            }
+        });
     }
 
     /// The endpoint is to be asked whether it is there, unless it is being asked.
@@ -153,18 +177,37 @@ impl Health {
 
     /// Judges the endpoint's cluster anew.
     fn weigh(&self, endpoint: &Endpoint) {
-        let by_cluster = self.endpoints.by_cluster();
-        let Some(in_use) = endpoint.address.cluster.as_ref().and_then(|name| by_cluster.get(name)) else { return };
-        let failing = in_use.endpoints.iter().filter(|e| e.state().is_failing()).count();
-        let Some(out) = in_use.state.weigh(failing, in_use.endpoints.len(), Instant::now()) else { return };
+        self.in_use(endpoint, |in_use| self.weigh_cluster(in_use));
+    }
+
+    /// Judges a cluster and its services anew.
+    fn weigh_cluster(&self, in_use: &InUse) {
+        let (cluster, now) = (&in_use.state.name, Instant::now());
+        let failing = |all: &[Arc<Endpoint>]| all.iter().filter(|e| e.state().is_failing()).count();
+        let mut tally = Tally::default();
+        for service in &in_use.services {
+            let (failing, of) = (failing(&service.endpoints), service.endpoints.len());
+            tally.count(failing, of);
+            let Some(out) = service.outage.weigh(failing == of, now) else { continue };
+            self.version.fetch_add(1, Ordering::Release);
+            if out {
+                tracing::info!(%cluster, service = %service.name, of, "service is out in its cluster");
+                service.endpoints.iter().for_each(|e| e.fell());
+            } else {
+                tracing::info!(%cluster, service = %service.name, "service is back in its cluster");
+            }
+        }
+        (tally.failing, tally.endpoints) = (failing(&in_use.endpoints), in_use.endpoints.len());
+        let Some(out) = in_use.state.outage.weigh(tally.is_ill(), now) else { return };
         self.version.fetch_add(1, Ordering::Release);
-        self.metrics.cluster_out(in_use.state.name.as_str(), out);
+        self.metrics.cluster_out(cluster.as_str(), out);
         if out {
-            tracing::warn!(cluster = %in_use.state.name, failing, of = in_use.endpoints.len(), "cluster is out");
+            let Tally { failing, endpoints, ill, services } = tally;
+            tracing::warn!(%cluster, failing, of = endpoints, ill, services, "cluster is out");
             // Requests that others of its endpoints work on may still be answered.
             in_use.endpoints.iter().filter(|e| e.state().is_failing()).for_each(|e| e.fell());
         } else {
-            tracing::info!(cluster = %in_use.state.name, "cluster is back");
+            tracing::info!(%cluster, "cluster is back");
         }
     }
 
@@ -172,7 +215,7 @@ impl Health {
     fn judge(&self, snapshot: &Snapshot, report: &watch::Sender<Report>) {
         let by_cluster = self.endpoints.by_cluster();
         let probes: BTreeMap<ClusterName, Probe> =
-            by_cluster.iter().map(|(name, in_use)| (name.clone(), Probe::new(!in_use.state.is_out()))).collect();
+            by_cluster.iter().map(|(name, in_use)| (name.clone(), Probe::new(!in_use.state.outage.is_out()))).collect();
         let silence = snapshot.heard.map(|at| Instant::now().saturating_duration_since(at));
         let view = HealthView::new(&snapshot.topology, silence, &probes, &self.rules);
         let before = self.view.load();
@@ -238,15 +281,14 @@ impl Prober {
     /// Starts the probes that are due.
     fn begin(&self, pool: &Pool, probes: &mut JoinSet<Found>) {
         let now = Instant::now();
+        // Who is out comes back also by the clock.
+        let by_cluster = self.health.endpoints.by_cluster();
+        by_cluster.values().filter(|in_use| in_use.is_any_out()).for_each(|in_use| self.health.weigh_cluster(in_use));
         for endpoint in self.health.endpoints.all().iter() {
             if probes.len() >= PROBES_MAX {
                 return;
             }
             endpoint.idle.sweep(now);
-            // A cluster that is out comes back also by the clock.
-            if endpoint.cluster.as_ref().is_some_and(|c| c.is_out()) {
-                self.health.weigh(endpoint);
-            }
             // Nothing tells whether somebody is there who is reached by UDP.
             if endpoint.address.udp {
                 continue;

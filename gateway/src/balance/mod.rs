@@ -111,7 +111,7 @@ pub(crate) fn is_left(live: &Live, tiers: &[Vec<usize>], tried: &[Picked], now: 
 
 /// Whether a cluster went since the request was given its tiers.
 fn is_out(live: &Live, part: usize) -> bool {
-    live.parts[part].state.as_ref().is_some_and(|state| state.is_out())
+    live.parts[part].is_out()
 }
 
 /// The endpoint at a place.
@@ -136,7 +136,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     /// Clusters that get less than their part, and nothing of this one.
     fn held(&self, tiers: &[Vec<usize>]) -> Vec<usize> {
-        let ease = |part: usize| self.live.parts[part].state.as_ref().map_or(1.0, |state| state.ease(self.now));
+        let ease = |part: usize| self.live.parts[part].ease(self.now);
         let all = tiers.iter().flatten().copied().map(|part| (part, ease(part)));
         all.filter(|(_, ease)| *ease < 1.0 && !self.dice.hits(*ease)).map(|(part, _)| part).collect()
     }

@@ -1,13 +1,11 @@
-//! The state of one endpoint and of one cluster: what results do to it. Pure but for the type of its clock: time is an argument.
+//! The state of one endpoint: what results do to it. Pure but for the type of its clock: time is an argument.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_api::health::{Probe, Rules};
-use atoll_api::names::ClusterName;
 
 use super::care::{Care, Outlier};
+use super::outage::ramp;
 use crate::balance::PeakEwma;
 
 type Instant = tokio::time::Instant;
@@ -22,15 +20,6 @@ const PROBE_EVERY: Duration = Duration::from_secs(3);
 const PROBE_ILL_EVERY: Duration = Duration::from_secs(1);
 /// An answer within this time makes a probe needless.
 const PROVEN: Duration = Duration::from_secs(2);
-/// A cluster stays out for at least this long, longer when it falls again soon.
-const OUT_MIN: Duration = Duration::from_secs(2);
-const OUT_MAX: Duration = Duration::from_secs(60);
-/// Falling again within this time is soon.
-const SOON: Duration = Duration::from_secs(30);
-/// A cluster that is back gets its whole part after this time.
-const RAMP: Duration = Duration::from_secs(10);
-/// And so much of it at once.
-const RAMP_FIRST: f64 = 0.1;
 
 /// How a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,79 +262,4 @@ impl EndpointState {
             _ => Turn::None,
         }
     }
-}
-
-/// The state of one cluster.
-#[derive(Debug)]
-pub(crate) struct ClusterState {
-    pub(crate) name: ClusterName,
-    out: AtomicBool,
-    /// It is back, and gets less than its part.
-    ramping: AtomicBool,
-    history: Mutex<History>,
-}
-
-#[derive(Debug, Default)]
-struct History {
-    out_since: Option<Instant>,
-    back_since: Option<Instant>,
-    hold: Duration,
-}
-
-impl ClusterState {
-    /// A cluster that is well.
-    pub(crate) fn new(name: ClusterName) -> Self {
-        Self { name, out: AtomicBool::new(false), ramping: AtomicBool::new(false), history: Mutex::default() }
-    }
-
-    /// How much of its part it gets: less while it was out not long ago.
-    pub(crate) fn ease(&self, now: Instant) -> f64 {
-        if !self.ramping.load(Ordering::Relaxed) {
-            return 1.0;
-        }
-        let back = self.history.lock().unwrap_or_else(PoisonError::into_inner).back_since;
-        let ease = back.map_or(1.0, |at| ramp(now.saturating_duration_since(at), RAMP));
-        if ease >= 1.0 {
-            self.ramping.store(false, Ordering::Relaxed);
-        }
-        ease
-    }
-
-    /// Whether it takes no requests.
-    pub(crate) fn is_out(&self) -> bool {
-        self.out.load(Ordering::Acquire)
-    }
-
-    /// Judges by how many of its endpoints in use fail. Returns whether it is out now, where that changed.
-    ///
-    /// It is out when at least half of them fail (two or more, or its only one), and back when they no longer do, at the earliest
-    /// after a while that doubles when it falls again soon.
-    pub(crate) fn weigh(&self, failing: usize, in_use: usize, now: Instant) -> Option<bool> {
-        let ill = failing * 2 >= in_use && (failing >= 2 || (failing == 1 && in_use == 1));
-        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        match (self.is_out(), ill) {
-            (false, true) => {
-                let again = history.back_since.is_some_and(|at| now.saturating_duration_since(at) < SOON);
-                history.hold = if again { (history.hold * 2).clamp(OUT_MIN, OUT_MAX) } else { OUT_MIN };
-                history.out_since = Some(now);
-                self.out.store(true, Ordering::Release);
-                Some(true)
-            }
-            (true, false) if history.out_since.is_none_or(|at| now.saturating_duration_since(at) >= history.hold) => {
-                history.back_since = Some(now);
-                self.ramping.store(true, Ordering::Relaxed);
-                self.out.store(false, Ordering::Release);
-                Some(false)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// From a tenth to all, evenly, within `window`.
-fn ramp(gone: Duration, window: Duration) -> f64 {
-    if gone >= window {
-        return 1.0;
-    }
-    (gone.as_secs_f64() / window.as_secs_f64()).max(RAMP_FIRST)
 }

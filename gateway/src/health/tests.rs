@@ -125,35 +125,138 @@ async fn recent_answers_make_probes_needless() {
     assert!(state.begin_probe(false, at(start, 5000)).is_some());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_cluster_is_out_when_half_of_its_endpoints_fail() {
-    for (failing, in_use, out) in [
-        (0, 1, false),
-        (1, 1, true),
-        (1, 2, false),
-        (2, 2, true),
-        (2, 4, true),
-        (2, 5, false),
-        (3, 5, true),
-        (0, 0, false),
-    ] {
-        let cluster = ClusterState::new("a".parse().unwrap());
-        cluster.weigh(failing, in_use, Instant::now());
-        assert_eq!(cluster.is_out(), out, "{failing} of {in_use}");
+#[test]
+fn a_cluster_is_out_when_half_of_its_endpoints_fail_and_not_merely_those_of_one_of_several_services() {
+    // Services as failing endpoints of all.
+    type Case = (&'static [(usize, usize)], bool);
+    let cases: [Case; 19] = [
+        (&[], false),
+        (&[(0, 1)], false),
+        (&[(1, 1)], true),
+        (&[(1, 2)], false),
+        (&[(2, 2)], true),
+        (&[(2, 4)], true),
+        (&[(2, 5)], false),
+        (&[(3, 5)], true),
+        // One of two is dead, however large it is.
+        (&[(4, 4), (0, 2)], false),
+        (&[(40, 40), (0, 1), (0, 1)], false),
+        (&[(1, 1), (0, 1)], false),
+        // Both are.
+        (&[(4, 4), (1, 2)], true),
+        (&[(1, 1), (1, 1)], true),
+        (&[(4, 4), (1, 3)], false),
+        // Two of three, two of five.
+        (&[(2, 2), (2, 2), (0, 1)], true),
+        (&[(9, 9), (9, 9), (0, 1), (0, 1), (0, 1)], false),
+        (&[(9, 9), (9, 9), (1, 2), (0, 1), (0, 1)], true),
+        // Most services, but few endpoints.
+        (&[(1, 1), (1, 1), (0, 9)], false),
+        // Half of each: a zone of it is gone.
+        (&[(1, 2), (1, 2), (1, 2)], true),
+    ];
+    for (services, out) in cases {
+        let mut tally = Tally::default();
+        for (failing, of) in services {
+            tally.count(*failing, *of);
+            (tally.failing, tally.endpoints) = (tally.failing + failing, tally.endpoints + of);
+        }
+        assert_eq!(tally.is_ill(), out, "{services:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_falls_again_soon_stays_out_longer() {
-    let (start, cluster) = (Instant::now(), ClusterState::new("a".parse().unwrap()));
-    assert_eq!(cluster.weigh(1, 1, start), Some(true));
-    assert_eq!(cluster.weigh(0, 1, at(start, 1999)), None);
-    assert_eq!(cluster.weigh(0, 1, at(start, 2000)), Some(false));
-    assert_eq!(cluster.weigh(1, 1, at(start, 3000)), Some(true));
-    assert_eq!(cluster.weigh(0, 1, at(start, 6999)), None);
-    assert_eq!(cluster.weigh(0, 1, at(start, 7000)), Some(false));
-    assert_eq!(cluster.weigh(1, 1, at(start, 60_000)), Some(true));
-    assert_eq!(cluster.weigh(0, 1, at(start, 62_000)), Some(false), "long ago is forgotten");
+    let (start, cluster) = (Instant::now(), Outage::default());
+    assert_eq!(cluster.weigh(true, start), Some(true));
+    assert_eq!(cluster.weigh(false, at(start, 1999)), None);
+    assert_eq!(cluster.weigh(false, at(start, 2000)), Some(false));
+    assert_eq!(cluster.weigh(true, at(start, 3000)), Some(true));
+    assert_eq!(cluster.weigh(false, at(start, 6999)), None);
+    assert_eq!(cluster.weigh(false, at(start, 7000)), Some(false));
+    assert_eq!(cluster.weigh(true, at(start, 60_000)), Some(true));
+    assert_eq!(cluster.weigh(false, at(start, 62_000)), Some(false), "long ago is forgotten");
+}
+
+/// Services of cluster `eu` by how many endpoints they have; and of the hub's own network, where `own`.
+fn in_use(services: &[usize], own: bool) -> (Prober, Vec<Vec<Arc<Endpoint>>>) {
+    use crate::table::{Part, Target, Upstream, UpstreamId};
+    use atoll_api::names::ServiceName;
+    let facts = serde_json::from_value(serde_json::json!({"name": "eu", "spec": {"environment": "prod"}})).unwrap();
+    let facts = Some(Arc::new(facts)).filter(|_| !own);
+    let target = |s: usize, e: usize| {
+        let address = format!("10.0.{s}.{e}").parse().unwrap();
+        Target { address, port: 80, door: None, alone: false, zone: None, pod: None }
+    };
+    let upstream = |(s, count): (usize, &usize)| {
+        let name = ServiceName::new("shop", format!("s{s}"));
+        let id = match own {
+            true => UpstreamId::Local(name, 80, None),
+            false => UpstreamId::Set("prod".to_owned(), name, 80, None),
+        };
+        let endpoints = (0..*count).map(|e| target(s, e)).collect();
+        let clusters = vec![Part { cluster: facts.clone(), endpoints }];
+        Arc::new(Upstream { id, h2: false, udp: false, tls: None, clusters, names: Box::default(), policy: None })
+    };
+    let upstreams: Vec<_> = services.iter().enumerate().map(upstream).collect();
+    let endpoints = Arc::new(Endpoints::default());
+    let live = endpoints.enliven(&upstreams, (&[], &[]), &Topology::default());
+    let of = |live: &Arc<crate::endpoint::Live>| {
+        live.parts[0].endpoints.iter().map(|e| Arc::clone(&e.endpoint)).collect::<Vec<_>>()
+    };
+    let all = live.iter().map(of).collect();
+    (Prober::new(endpoints, Metrics::register(&prometheus::Registry::new(), false).unwrap()), all)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_none_of_whose_endpoints_is_well_is_out_where_its_cluster_stays() {
+    let (prober, all) = in_use(&[4, 2], false);
+    let (health, by_cluster) = (&prober.health, prober.health.endpoints.by_cluster());
+    let eu = by_cluster.values().next().unwrap();
+    let out = || (eu.state.outage.is_out(), eu.services.iter().map(|s| s.outage.is_out()).collect::<Vec<_>>());
+    let version = health.version();
+    all[0].iter().take(3).for_each(|e| health.failed(e, Failure::Connect));
+    assert_eq!(out(), (false, vec![false, false]), "one of it is well");
+    health.failed(&all[0][3], Failure::Connect);
+    assert_eq!(out(), (false, vec![true, false]));
+    assert!(health.version() > version, "choices are made anew");
+    assert!(all[0].iter().all(|e| e.falls() > 0), "nobody waits there");
+    health.failed(&all[1][0], Failure::Connect);
+    assert_eq!(out(), (true, vec![true, false]), "half of each service fails: the cluster is gone");
+    all.iter().flatten().for_each(|e| health.ok(e, None));
+    assert_eq!(out(), (true, vec![true, false]), "not before its time");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    health.weigh_cluster(eu);
+    assert_eq!(out(), (false, vec![false, false]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspicion_looks_at_the_service_itself_and_at_one_of_each_other_first() {
+    let (mut prober, all) = in_use(&[3, 100, 2, 1], false);
+    prober.health.failed(&all[0][0], Failure::Connect);
+    let mut asked = vec![0; all.len()];
+    while let Ok(e) = prober.suspects.try_recv() {
+        asked[all.iter().position(|of| of.iter().any(|other| Arc::ptr_eq(other, &e))).unwrap()] += 1;
+    }
+    assert_eq!(asked, [2, OTHERS_MAX - 3, 2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_of_a_services_endpoints_are_ejected_for_errors_whoever_else_there_is() {
+    let outlier = care::Outlier { errors: Some(3), ..outlier() };
+    let care = Arc::new(Care { outlier, ..Care::default() });
+    for own in [true, false] {
+        let (prober, all) = in_use(&[4, 1, 40], own);
+        for e in all.iter().flatten() {
+            e.watch_with(&care);
+        }
+        for e in all[..2].iter().flatten() {
+            (0..3).for_each(|_| prober.health.answered(e, None, true));
+        }
+        let now = Instant::now();
+        let out: Vec<usize> = all.iter().map(|of| of.iter().filter(|e| e.state().is_ejected(now)).count()).collect();
+        assert_eq!(out, [2, 0, 0], "half of its own, and not the only one; own network: {own}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,10 +283,10 @@ async fn answers_with_errors_eject_where_that_is_wanted_and_allowed_and_a_good_o
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_is_back_gets_its_part_within_ten_seconds() {
     let start = Instant::now();
-    let cluster = ClusterState::new("eu".parse().unwrap());
+    let cluster = Outage::default();
     assert!(cluster.ease(start) >= 1.0);
-    assert_eq!(cluster.weigh(2, 3, start), Some(true));
-    assert_eq!(cluster.weigh(0, 3, at(start, 3000)), Some(false));
+    assert_eq!(cluster.weigh(true, start), Some(true));
+    assert_eq!(cluster.weigh(false, at(start, 3000)), Some(false));
     let eases = [3000, 8000, 12_000, 13_000, 20_000].map(|ms| (cluster.ease(at(start, ms)) * 100.0).round());
     assert_eq!(eases, [10.0, 50.0, 90.0, 100.0, 100.0]);
 }

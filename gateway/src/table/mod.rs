@@ -310,6 +310,22 @@ impl UpstreamId {
         }
     }
 
+    /// The whole service of which it may be a subset.
+    pub(crate) fn whole(&self) -> Self {
+        match self {
+            Self::Local(service, port, _) => Self::Local(service.clone(), *port, None),
+            Self::Set(set, service, port, _) => Self::Set(set.clone(), service.clone(), *port, None),
+            Self::Member(..) => self.clone(),
+        }
+    }
+
+    /// The service's port.
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Self::Local(_, port, _) | Self::Set(_, _, port, _) | Self::Member(_, _, port) => *port,
+        }
+    }
+
     /// The subset, where it is one.
     pub(crate) fn subset(&self) -> Option<&str> {
         match self {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::backend::{Manner, Pod};
 use crate::client::{get, request, send};
-use crate::world::{World, import, route, topology};
+use crate::world::{World, import, route, topology, with_service};
 
 /// Sends GETs one after the other until told to stop; gives statuses other than 200.
 fn load(world: &World) -> (Arc<AtomicBool>, tokio::task::JoinHandle<Vec<String>>) {
@@ -63,6 +63,75 @@ async fn requests_go_on_from_the_next_cluster_without_a_failed_one_and_come_back
         assert_eq!(task.await.unwrap(), Vec::<String>::new(), "no request failed");
     }
     assert!(healed.iter().any(|pod| pod.hits() > 0));
+}
+
+#[tokio::test]
+async fn a_service_with_dead_pods_leaves_its_cluster_to_the_others_and_moves_alone() {
+    let world = World::start().await;
+    let first = Pod::start("eu-1", "127.11.8.1").await;
+    let second = Pod::start_as("eu-2", "127.11.8.2", first.address.port(), Manner::Well).await;
+    let us = Pod::start("us", "127.11.8.3").await;
+    let dead = Pod::start("dead-1", "127.11.8.4").await;
+    let also = Pod::start_as("dead-2", "127.11.8.5", dead.address.port(), Manner::Well).await;
+    let third = Pod::start_as("dead-3", "127.11.8.6", dead.address.port(), Manner::Well).await;
+    let well = Pod::start("well", "127.11.8.7").await;
+    let known = topology(&[("eu", &[&first, &second]), ("us", &[&us])]);
+    let known = with_service(known, "well", &[&well]);
+    [&dead, &also, &third].into_iter().for_each(Pod::die);
+    world.publish(with_service(known.clone(), "z", &[&dead, &also, &third]), true);
+    for name in ["web", "z", "well"] {
+        world.apply(route(name, &[&format!("{name}.test")], json!([{"backendRefs": [import(name)]}]))).await;
+    }
+    world.until("web.test", "/", |a| a.status == 200).await;
+    world.until("well.test", "/", |a| a.status == 200).await;
+    for _ in 0..10 {
+        world.until("z.test", "/", |a| a.status == 503).await;
+        assert!(get(world.http, "web.test", "/").await.pod().starts_with("eu"), "half of the cluster's pods are z's");
+    }
+    let out = |said: &serde_json::Value, at: usize| said["listeners"][0]["backends"][0]["clusters"][at].clone();
+    let said = world.server.explain("z.test", "/", None).await;
+    assert_eq!(out(&said, 0)["weSee"], "well", "{said:#}");
+    assert!(out(&said, 0)["service"].as_str().unwrap().starts_with("out"), "{said:#}");
+    assert_eq!(world.report.borrow().probes.get("eu"), Some(&true));
+    // Where all of a service's are gone it moves at once; the cluster has others that are well.
+    world.publish(known, true);
+    world.until("z.test", "/", |a| a.status == 500).await;
+    let began = Instant::now();
+    first.die();
+    second.die();
+    world.until("web.test", "/", |a| a.pod() == "us").await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let again = Instant::now();
+    assert_eq!(get(world.http, "web.test", "/").await.pod(), "us");
+    assert!(again.elapsed() < Duration::from_millis(900), "{:?}", again.elapsed());
+    assert_eq!(get(world.http, "well.test", "/").await.pod(), "well");
+    assert_eq!(world.report.borrow().probes.get("eu"), Some(&true));
+}
+
+#[tokio::test]
+async fn a_cluster_of_many_services_of_which_one_is_asked_is_out_after_a_second() {
+    let world = World::start().await;
+    let pod = |n: u8| async move { Pod::start(&format!("eu-{n}"), &format!("127.11.9.{n}")).await };
+    let pods = futures::future::join_all((1..9).map(pod)).await;
+    let us = Pod::start("us", "127.11.9.100").await;
+    let mut known = topology(&[("eu", &[&pods[0]]), ("us", &[&us])]);
+    for (n, pod) in pods.iter().enumerate().skip(1) {
+        known = with_service(known, &format!("s{n}"), &[pod]);
+    }
+    world.publish(known, true);
+    world.apply(route("web", &["web.test"], json!([{"backendRefs": [import("web")]}]))).await;
+    for n in 1..8 {
+        let name = format!("s{n}");
+        world.apply(route(&name, &[&format!("{name}.test")], json!([{"backendRefs": [import(&name)]}]))).await;
+        world.until(&format!("{name}.test"), "/", |a| a.status == 200).await;
+    }
+    world.until("web.test", "/", |a| a.pod() == "eu-1").await;
+    pods.iter().for_each(Pod::freeze);
+    let began = Instant::now();
+    assert_eq!(get(world.http, "web.test", "/").await.pod(), "us");
+    world.report.clone().wait_for(|r| r.probes.get("eu") == Some(&false)).await.unwrap();
+    // A second, and what a busy machine adds.
+    assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -390,30 +390,42 @@ pub(crate) fn topology(clusters: &[(&str, &[&Pod])]) -> Topology {
         let environment = if *name == "dr" { "dr" } else { "prod" };
         let facts = json!({"name": name, "spec": {"environment": environment, "region": name}, "ready": true});
         let facts: ClusterFacts = serde_json::from_value(facts).unwrap();
-        let endpoints = pods.iter().map(|pod| Endpoint {
-            address: pod.address.ip(),
-            ready: true,
-            failing: false,
-            hostname: None,
-            node: None,
-            zone: None,
-            pod: None,
-            labels: BTreeMap::new(),
-        });
-        let port = pods.first().map_or(1, |p| p.address.port());
-        let ports = vec![EndpointPort { name: "http".to_owned(), protocol: "TCP".to_owned(), port }];
-        let endpoints = Endpoints { endpoints: endpoints.collect(), ports, ..Endpoints::default() };
-        topology.endpoints.insert(facts.name.clone(), BTreeMap::from([(web.clone(), Arc::new(endpoints))]).into());
+        let endpoints = BTreeMap::from([(web.clone(), Arc::new(offered(pods)))]);
+        topology.endpoints.insert(facts.name.clone(), endpoints.into());
         topology.clusters.insert(facts.name.clone(), Arc::new(facts));
     }
-    let port = ServicePort { name: "http".to_owned(), protocol: "TCP".to_owned(), port: 80, ..ServicePort::default() };
-    let facts = ServiceFacts {
-        clusters: clusters.iter().map(|(name, _)| (*name).to_owned()).collect(),
-        ports: vec![port],
-        headless: false,
-    };
-    topology.services.insert("prod".to_owned(), BTreeMap::from([(web, Arc::new(facts))]).into());
+    let of = clusters.iter().map(|(name, _)| (*name).to_owned()).collect();
+    topology.services.insert("prod".to_owned(), BTreeMap::from([(web, Arc::new(exported(of)))]).into());
     topology
+}
+
+/// The same with another service of `shop`, which `eu` alone offers.
+pub(crate) fn with_service(mut topology: Topology, name: &str, pods: &[&Pod]) -> Topology {
+    let service = ServiceName::new("shop", name);
+    topology.endpoints.get_mut("eu").unwrap().insert(service.clone(), Arc::new(offered(pods)));
+    topology.services.get_mut("prod").unwrap().insert(service, Arc::new(exported(vec!["eu".to_owned()])));
+    topology
+}
+
+fn offered(pods: &[&Pod]) -> Endpoints {
+    let endpoints = pods.iter().map(|pod| Endpoint {
+        address: pod.address.ip(),
+        ready: true,
+        failing: false,
+        hostname: None,
+        node: None,
+        zone: None,
+        pod: None,
+        labels: BTreeMap::new(),
+    });
+    let port = pods.first().map_or(1, |p| p.address.port());
+    let ports = vec![EndpointPort { name: "http".to_owned(), protocol: "TCP".to_owned(), port }];
+    Endpoints { endpoints: endpoints.collect(), ports, ..Endpoints::default() }
+}
+
+fn exported(clusters: Vec<String>) -> ServiceFacts {
+    let port = ServicePort { name: "http".to_owned(), protocol: "TCP".to_owned(), port: 80, ..ServicePort::default() };
+    ServiceFacts { clusters, ports: vec![port], headless: false }
 }
 
 /// The same with a TrafficPolicy of `shop` of that name.

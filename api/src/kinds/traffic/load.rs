@@ -39,7 +39,7 @@ pub struct OutlierEjection {
     /// For how long at the most. Default: `60s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ejection_max: Option<String>,
-    /// Answers with errors eject at most so many percent of a cluster's endpoints. Default: 50.
+    /// Answers with errors eject at most so many percent of the service's endpoints. Default: 50.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100))]
     pub max_ejected_percent: Option<u8>,
