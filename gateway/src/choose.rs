@@ -120,16 +120,22 @@ impl Question<'_> {
             UpstreamId::Local(..) => return only("the hub's own network".to_owned()),
             UpstreamId::Member(cluster, ..) => return only(format!("it is of cluster {cluster}")),
         };
-        let view = health.view();
-        let candidates: Vec<Candidate<'_>> = self
+        let (view, heeded) = (health.view(), health.heeds());
+        let mut candidates: Vec<Candidate<'_>> = self
             .live
             .parts
             .iter()
             .filter_map(|part| {
                 let cluster = part.facts.as_deref()?;
-                Some(Candidate::new(cluster, believes(&view, &cluster.name, part.is_out()), part.endpoints.len()))
+                let unready = part.endpoints.iter().filter(|e| heeded && e.failing).count();
+                let ready = believes(&view, &cluster.name, part.is_out());
+                Some(Candidate { unready, ..Candidate::new(cluster, ready, part.endpoints.len() - unready) })
             })
             .collect();
+        // Where all that there are fail their checks they are what is left.
+        if candidates.iter().all(|c| c.endpoints == 0) {
+            candidates.iter_mut().for_each(|c| c.last_good = c.unready > 0);
+        }
         let place = place(self.standing, &self.table.topology);
         let asker = Asker {
             cluster: place.cluster.as_deref(),
@@ -156,7 +162,8 @@ pub(crate) fn seat(plane: &Plane, policy: Option<&Policy>, live: &Live, part: us
     let Some((policy, capacity)) = bounded else { return Ok(None) };
     let now = Instant::now();
     let room = room(plane, policy, capacity, live, &live.parts[part]);
-    room.take(bound(capacity, &live.parts[part], now), now).map(Some).ok_or(Full)
+    let bound = bound(capacity, &live.parts[part], plane.health.heeds(), now);
+    room.take(bound, now).map(Some).ok_or(Full)
 }
 
 /// The room of a policy at one cluster. Where each endpoint counts a subset has its own, for its endpoints are fewer.
@@ -165,9 +172,9 @@ pub(crate) fn room(plane: &Plane, policy: &Policy, capacity: Capacity, live: &Li
     plane.rooms.of(&policy.name, subset, part.name(), &plane.shares)
 }
 
-/// What a capacity means for a cluster as it is now.
-pub(crate) fn bound(capacity: Capacity, part: &LivePart, now: Instant) -> usize {
-    capacity.of(|| match part.endpoints.iter().filter(|e| e.endpoint.state().is_usable(now)).count() {
+/// What a capacity means for a cluster as it is now. `heeded`: the hub's word on endpoints counts.
+pub(crate) fn bound(capacity: Capacity, part: &LivePart, heeded: bool, now: Instant) -> usize {
+    capacity.of(|| match part.endpoints.iter().filter(|e| e.is_usable(heeded, now)).count() {
         // Where nobody is well anybody may be tried.
         0 => part.endpoints.len(),
         usable => usable,

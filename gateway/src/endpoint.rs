@@ -69,6 +69,8 @@ pub(crate) struct Endpoint {
     services: ArcSwap<Vec<UpstreamId>>,
     pub(crate) idle: Idle,
     retired: AtomicBool,
+    /// The hub says that it fails the health check of its service: it is left out alone, and says nothing of its cluster.
+    left_out: AtomicBool,
     /// Requests go there: it speaks HTTP, and may be asked in it.
     http: AtomicBool,
     /// Ends what is under way there, when people disable it.
@@ -211,9 +213,18 @@ pub(crate) struct LiveEndpoint {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) zone: Option<String>,
     pub(crate) pod: Option<String>,
+    /// The hub says that it fails the health check of its service's policy.
+    pub(crate) failing: bool,
 }
 
-/// Endpoints of one cluster that are in use.
+impl LiveEndpoint {
+    /// Whether it takes requests. `heeded`: the hub's word counts.
+    pub(crate) fn is_usable(&self, heeded: bool, now: Instant) -> bool {
+        !(heeded && self.failing) && self.endpoint.state().is_usable(now)
+    }
+}
+
+/// Endpoints of one cluster that are in use, without those that are left out alone.
 pub(crate) struct InUse {
     pub(crate) state: Arc<ClusterState>,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
@@ -301,6 +312,7 @@ impl Known {
                 services: ArcSwap::default(),
                 idle: Idle::default(),
                 retired: AtomicBool::new(false),
+                left_out: AtomicBool::new(false),
                 http: AtomicBool::new(false),
                 end: CancellationToken::new(),
                 down: watch::Sender::new(0),
@@ -344,8 +356,9 @@ impl Known {
                 let address = Address { cluster, ip, port, h2, udp, alone: target.alone, tls };
                 let endpoint = self.endpoint(address, &id);
                 endpoint.set_door(target.door);
+                endpoint.left_out.store(target.failing, Ordering::Relaxed);
                 endpoint.watch_with(upstream.policy.as_ref().map_or(&self.usual, |policy| &policy.care));
-                LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone() }
+                LiveEndpoint { endpoint, zone: target.zone.clone(), pod: target.pod.clone(), failing: target.failing }
             });
             let endpoints = endpoints.collect();
             let facts = part.cluster.clone();
@@ -401,11 +414,12 @@ impl Endpoints {
                 && let Some(state) = known.clusters.get(name)
             {
                 let fresh = || InUse { state: Arc::clone(state), endpoints: Vec::new(), services: Vec::new() };
-                by_cluster.entry(name.clone()).or_insert_with(fresh).endpoints.push(Arc::clone(endpoint));
+                let counts = Some(endpoint).filter(|e| !e.left_out.load(Ordering::Relaxed));
+                by_cluster.entry(name.clone()).or_insert_with(fresh).endpoints.extend(counts.cloned());
                 // Those that several kinds of upstreams lead to are one service there.
                 let there: BTreeSet<_> = ids.iter().map(|id| (id.service().clone(), id.port())).collect();
                 for (service, port) in there {
-                    in_clusters.entry((name.clone(), service, port)).or_default().push(Arc::clone(endpoint));
+                    in_clusters.entry((name.clone(), service, port)).or_default().extend(counts.cloned());
                 }
             }
             endpoint.services.store(Arc::new(ids));

@@ -2,9 +2,10 @@
 //!
 //! In: host, path, region. Reads what requests read and decides as they do, but sends nothing.
 
+mod endpoints;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use atoll_api::health::Source;
 use atoll_api::kinds::BalanceMethod;
@@ -13,11 +14,13 @@ use http::request::Parts;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::balance::is_in_panic;
 use crate::choose::{Capacity, Question, bound, place, room};
-use crate::endpoint::{Live, LiveEndpoint, LivePart};
+use crate::endpoint::{Live, LivePart};
 use crate::plane::{Plane, Snapshot};
 use crate::table::{Backend, ListenerTable, Mode, Policy, Slot, Unserved, Upstream};
 use crate::tls::Certificate;
+pub(crate) use endpoints::endpoint;
 
 /// Explains a GET of `path` at `host` for somebody in `from`; absent: where the gateway stands.
 pub(crate) fn explain(plane: &Plane, host: &str, path: &str, from: Option<&str>) -> Value {
@@ -143,13 +146,32 @@ fn backend(plane: &Plane, snapshot: &Snapshot, backend: &Backend, host: &str, st
         Some(Capacity::Total(n)) => format!("{n} requests at once for each cluster").into(),
     };
     let policy = question.policy().map(Arc::as_ref);
+    said["retryBudget"] = json!({"left": plane.budget.left(Instant::now()), "of": "the gateway"});
     let of_tier = |tier: &Vec<usize>| tier.iter().map(|part| cluster(plane, live, policy, *part)).collect::<Value>();
     let tiers = choice.tiers.iter().map(of_tier);
     said["tiers"] = tiers.collect();
+    if let Some(policy) = policy {
+        spared(plane, live, policy, &choice.tiers, &mut said);
+    }
     if choice.tiers.is_empty() || live.parts.iter().all(|p| p.endpoints.is_empty()) {
         said["error"] = "503: no endpoint is ready".into();
     }
     said
+}
+
+/// Tiers that are passed over because too few there are well, and what is left of the policy's own retry budget.
+fn spared(plane: &Plane, live: &Live, policy: &Policy, tiers: &[Vec<usize>], said: &mut Value) {
+    let (care, heeded, now) = (&policy.care, plane.health.heeds(), Instant::now());
+    if care.panic_percent > 0 {
+        let is_over = |tier: &&Vec<usize>| is_in_panic(live, tier, care, heeded, now);
+        let over: Vec<&Vec<usize>> = tiers.iter().filter(is_over).collect();
+        let names = |tier: &&Vec<usize>| tier.iter().map(|part| live.parts[*part].name()).collect::<Vec<_>>();
+        said["panic"] = json!({"percent": care.panic_percent, "passedOver": over.iter().map(names).collect::<Vec<_>>(),
+            "ignored": !tiers.is_empty() && over.len() == tiers.len()});
+    }
+    if let Some(budget) = &care.budget {
+        said["retryBudget"] = json!({"left": budget.left(now), "of": "the policy"});
+    }
 }
 
 /// What the names of a backend lead to, and when they are asked again.
@@ -193,18 +215,7 @@ fn cluster(plane: &Plane, live: &Live, policy: Option<&Policy>, part: usize) -> 
 
 /// How full a cluster is, where a policy bounds it: its bound, this gateway's part of that, and what is taken of it.
 pub(crate) fn fill(plane: &Plane, policy: &Policy, live: &Live, part: &LivePart) -> Option<Value> {
-    let bound = bound(policy.capacity?, part, Instant::now());
+    let bound = bound(policy.capacity?, part, plane.health.heeds(), Instant::now());
     let room = room(plane, policy, policy.capacity?, live, part);
     Some(json!({"bound": bound, "here": room.seats(bound), "taken": room.taken()}))
-}
-
-pub(crate) fn endpoint(plane: &Plane, live: &LiveEndpoint) -> Value {
-    let endpoint = &live.endpoint;
-    let state = endpoint.state();
-    json!({
-        "address": std::net::SocketAddr::new(endpoint.address.ip, endpoint.address.port).to_string(),
-        "pod": live.pod, "zone": live.zone, "way": plane.pool.way(endpoint).to_string(),
-        "usable": state.is_usable(Instant::now()), "probe": if state.is_up() { "up" } else { "down" },
-        "inFlight": endpoint.in_flight.load(Ordering::Relaxed), "idle": endpoint.idle.len(),
-    })
 }

@@ -18,11 +18,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use atoll_api::health::{HealthView, Probe, Rules};
+use atoll_api::health::{HealthView, Probe, Rules, Source};
 use atoll_api::names::ClusterName;
 use atoll_api::topology::Topology;
 use atoll_reach::is_starved;
@@ -58,6 +58,8 @@ pub(crate) struct Health {
     rules: Rules,
     /// Grows with every change that a choice of clusters may depend on.
     version: AtomicU64,
+    /// Whether the hub's word on endpoints counts.
+    heeds: AtomicBool,
     suspects: mpsc::Sender<Arc<Endpoint>>,
     metrics: Metrics,
 }
@@ -77,6 +79,11 @@ impl Health {
     /// Grows with every change that a choice of clusters may depend on.
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// Whether the hub's word on endpoints counts: it speaks, or we see almost nobody.
+    pub(crate) fn heeds(&self) -> bool {
+        self.heeds.load(Ordering::Relaxed)
     }
 
     /// An answer came, after `took` if that tells anything.
@@ -188,7 +195,7 @@ impl Health {
         for service in &in_use.services {
             let (failing, of) = (failing(&service.endpoints), service.endpoints.len());
             tally.count(failing, of);
-            let Some(out) = service.outage.weigh(failing == of, now) else { continue };
+            let Some(out) = service.outage.weigh(of > 0 && failing == of, now) else { continue };
             self.version.fetch_add(1, Ordering::Release);
             if out {
                 tracing::info!(%cluster, service = %service.name, of, "service is out in its cluster");
@@ -223,6 +230,7 @@ impl Health {
             if before.source() != view.source() {
                 tracing::info!(source = ?view.source(), "whose word on health counts");
             }
+            self.heeds.store(view.source() != Source::Probes, Ordering::Relaxed);
             self.view.store(Arc::new(view));
             self.version.fetch_add(1, Ordering::Release);
         }
@@ -249,8 +257,9 @@ impl Prober {
         let (suspects, queue) = mpsc::channel(SUSPECTS_MAX);
         let rules = Rules::default();
         let view = HealthView::new(&Topology::default(), None, &BTreeMap::new(), &rules);
+        let heeds = AtomicBool::new(view.source() != Source::Probes);
         let (view, version) = (ArcSwap::from_pointee(view), AtomicU64::new(0));
-        Self { health: Arc::new(Health { endpoints, view, rules, version, suspects, metrics }), suspects: queue }
+        Self { health: Arc::new(Health { endpoints, view, rules, version, heeds, suspects, metrics }), suspects: queue }
     }
 
     /// Probes endpoints in use until `shutdown`.

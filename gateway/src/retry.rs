@@ -53,12 +53,23 @@ impl Budget {
         let _ = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
+    /// What time gave since it was last counted.
+    fn given(&self, counted: Option<Instant>, now: Instant) -> u32 {
+        let since = counted.map_or(0, |at| now.saturating_duration_since(at).as_millis());
+        u32::try_from(since).unwrap_or(u32::MAX).saturating_mul(self.per_second.saturating_mul(COST)) / 1000
+    }
+
+    /// How many may be sent again now.
+    pub(crate) fn left(&self, now: Instant) -> u32 {
+        let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let saved = self.saved.load(Ordering::Relaxed).saturating_add(self.given(counted, now));
+        saved.min(SAVED_MAX * COST) / COST
+    }
+
     /// Whether one may be sent again now; if so, that is paid for.
     pub(crate) fn retry(&self, now: Instant) -> bool {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = counted.map_or(0, |at| now.saturating_duration_since(at).as_millis());
-        let earned =
-            u32::try_from(since).unwrap_or(u32::MAX).saturating_mul(self.per_second.saturating_mul(COST)) / 1000;
+        let earned = self.given(*counted, now);
         if counted.is_none() || earned > 0 {
             self.earn(earned);
             *counted = Some(now);
@@ -81,6 +92,7 @@ mod tests {
         assert_eq!(spend(start), 200);
         (0..50).for_each(|_| budget.request());
         assert_eq!(spend(start), 10, "a fifth of the requests");
+        assert_eq!(budget.left(start + Duration::from_secs(2)), 20, "which costs nothing to know");
         assert_eq!(spend(start + Duration::from_secs(2)), 20, "ten a second");
         assert_eq!(spend(start + Duration::from_secs(3600)), 200, "never more than was saved");
         assert!(!Budget::new(0, 0).retry(start), "nothing is allowed");

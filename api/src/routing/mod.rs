@@ -58,7 +58,7 @@ pub struct Candidate<'a> {
     pub ready: bool,
     /// How many endpoints there could take a request.
     pub endpoints: usize,
-    /// How many are there, but are not ready.
+    /// How many are there, but are not ready, or fail their health check.
     pub unready: usize,
     /// When somebody was usable last, this one was.
     pub last_good: bool,
@@ -145,6 +145,9 @@ pub fn choose(asker: &Asker<'_>, candidates: &[Candidate<'_>], chain: &Chain) ->
     let usable = in_set.iter().copied().filter(|i| {
         let c = &candidates[*i];
         match (c.ready, c.endpoints) {
+            (true, 0) if c.unready > 0 => {
+                why.push(format!("{}: left out, none of its {} endpoints is well", c.name(), c.unready));
+            }
             (true, 0) => why.push(format!("{}: left out, has no ready endpoint", c.name())),
             (false, _) => why.push(format!("{}: left out, not ready", c.name())),
             (true, _) => return true,

@@ -59,6 +59,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) full: &'a [usize],
     /// What a policy wants endpoints to be spared.
     pub(crate) care: Option<&'a Care>,
+    /// Whether the hub's word on endpoints counts.
+    pub(crate) heeded: bool,
 }
 
 /// Picks the next endpoint; nothing when everything was tried.
@@ -78,7 +80,7 @@ pub(crate) fn pick(
             && !tried.contains(&at)
             && (requests_max == usize::MAX || turn.in_flight(at) < requests_max)
     };
-    let usable = |at: Picked| untried(at) && endpoint(live, at).endpoint.state().is_usable(now);
+    let usable = |at: Picked| untried(at) && endpoint(live, at).is_usable(wish.heeded, now);
     let allowed = |part: usize| tiers.iter().any(|tier| tier.contains(&part));
     if let Some(at) = wish.session.filter(|at| allowed(at.0) && usable(*at)) {
         return Some(at);
@@ -101,12 +103,21 @@ pub(crate) fn pick(
     well.or_else(|| tiers.iter().find_map(|tier| turn.of_tier(tier, |at| !spent(at.0) && untried(at))))
 }
 
-/// Whether anybody is well, in a cluster that is not out, who was not tried yet.
-pub(crate) fn is_left(live: &Live, tiers: &[Vec<usize>], tried: &[Picked], now: Instant) -> bool {
+/// Whether anybody is well, in a cluster that is not out, who was not tried yet. `heeded`: the hub's word on endpoints counts.
+pub(crate) fn is_left(live: &Live, tiers: &[Vec<usize>], tried: &[Picked], heeded: bool, now: Instant) -> bool {
     tiers.iter().flatten().filter(|part| !is_out(live, **part)).any(|part| {
         let all = live.parts[*part].endpoints.iter().enumerate();
-        all.filter(|(at, _)| !tried.contains(&(*part, *at))).any(|(_, e)| e.endpoint.state().is_usable(now))
+        all.filter(|(at, _)| !tried.contains(&(*part, *at))).any(|(_, e)| e.is_usable(heeded, now))
     })
+}
+
+/// Whether so few of a tier are well that the others would be too much for them.
+pub(crate) fn is_in_panic(live: &Live, tier: &[usize], care: &Care, heeded: bool, now: Instant) -> bool {
+    let all = || tier.iter().flat_map(|part| &live.parts[*part].endpoints);
+    care.panic_percent > 0 && {
+        let well = all().filter(|e| e.is_usable(heeded, now)).count();
+        well * 100 < all().count() * care.panic_percent
+    }
 }
 
 /// Whether a cluster went since the request was given its tiers.
@@ -151,14 +162,8 @@ impl Turn<'_> {
         self.dice.hits(endpoint(self.live, at).endpoint.state().ease(window, self.now))
     }
 
-    /// Whether so few of a tier are well that the others would be too much for them.
     fn is_in_panic(&self, tier: &[usize]) -> bool {
-        let percent = self.wish.care.map_or(0, |care| care.panic_percent);
-        let all = || tier.iter().flat_map(|part| &self.live.parts[*part].endpoints);
-        percent > 0 && {
-            let well = all().filter(|e| e.endpoint.state().is_usable(self.now)).count();
-            well * 100 < all().count() * percent
-        }
+        self.wish.care.is_some_and(|care| is_in_panic(self.live, tier, care, self.wish.heeded, self.now))
     }
 
     fn of_tier(&self, tier: &[usize], fit: impl Fn(Picked) -> bool) -> Option<Picked> {
@@ -249,6 +254,7 @@ mod tests {
                     alone: false,
                     zone: Some((*zone).to_owned()).filter(|z| !z.is_empty()),
                     pod: None,
+                    failing: false,
                 })
                 .collect(),
         };
@@ -266,7 +272,7 @@ mod tests {
     }
 
     fn wish(zone: Option<&str>) -> Wish<'_> {
-        Wish { method: BalanceMethod::PeakEwma, key: 0, session: None, zone, full: &[], care: None }
+        Wish { method: BalanceMethod::PeakEwma, key: 0, session: None, zone, full: &[], care: None, heeded: true }
     }
 
     fn eject(live: &Live, at: Picked, now: Instant) {

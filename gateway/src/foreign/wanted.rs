@@ -243,7 +243,9 @@ impl<'a> Gather<'a> {
         self.wanted.members.push((cluster.clone(), service.clone(), Arc::clone(facts)));
         let owner = member_owner(cluster, service);
         let (topology, prefix) = (self.topology, format!("{cluster}_{}_{}", service.namespace, service.name));
-        self.balanced(&owner, &prefix, facts, |port, wants| member_parts(topology, cluster, service, port, wants));
+        self.balanced(&owner, &prefix, facts, |port, wants| {
+            member_parts(topology, cluster, service, port, wants).into_iter().map(Part::well).collect()
+        });
     }
 
     fn balanced(

@@ -61,7 +61,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// One more service, of whose endpoints so many fail.
     pub(crate) fn count(&mut self, failing: usize, endpoints: usize) {
-        self.services += 1;
+        self.services += usize::from(endpoints > 0);
         self.ill += usize::from(failing > 0 && failing * 2 >= endpoints);
     }
 

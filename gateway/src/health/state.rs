@@ -95,7 +95,20 @@ impl EndpointState {
 
     /// Whether requests say that it is ill, and it is left out.
     pub(crate) fn is_ejected(&self, now: Instant) -> bool {
-        self.ejected_until.is_some_and(|until| now < until)
+        self.ejected_until(now).is_some()
+    }
+
+    /// Until when it is left out, if it is.
+    pub(crate) fn ejected_until(&self, now: Instant) -> Option<Instant> {
+        self.ejected_until.filter(|until| now < *until)
+    }
+
+    /// What it was left out for, for people.
+    pub(crate) fn ejected_for(&self) -> String {
+        match (self.failures, self.errors) {
+            (0, errors) => format!("{errors} answers with errors in a row"),
+            (failures, _) => format!("{failures} requests in a row without an answer"),
+        }
     }
 
     /// How much of its part it gets, where one that is new or back gets all after `window`.

@@ -186,7 +186,7 @@ fn in_use(services: &[usize], own: bool) -> (Prober, Vec<Vec<Arc<Endpoint>>>) {
     let facts = Some(Arc::new(facts)).filter(|_| !own);
     let target = |s: usize, e: usize| {
         let address = format!("10.0.{s}.{e}").parse().unwrap();
-        Target { address, port: 80, door: None, alone: false, zone: None, pod: None }
+        Target { address, port: 80, door: None, alone: false, zone: None, pod: None, failing: false }
     };
     let upstream = |(s, count): (usize, &usize)| {
         let name = ServiceName::new("shop", format!("s{s}"));

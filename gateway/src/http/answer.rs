@@ -259,7 +259,7 @@ pub(super) async fn routed(
         return Ok(back(rule, Some(backend), origin, answer));
     }
     // Who stands in answers where nobody else is there.
-    let backend = rule.stand_in.as_deref().filter(|_| is_deserted(snapshot, backend)).unwrap_or(backend);
+    let backend = rule.stand_in.as_deref().filter(|_| is_deserted(plane, snapshot, backend)).unwrap_or(backend);
     let (place, standing) = plane.clients.standing(asked.client);
     let upstream = *backend.target.as_ref().map_err(|why| Refusal::ours("the backend is missing", why))?;
     let forward = Forward {
@@ -399,10 +399,10 @@ fn backend<'a>(plane: &Plane, rule: &'a Rule) -> Result<&'a Backend, Refusal> {
     drawn.ok_or_else(|| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the route has no backend"))
 }
 
-/// Whether a backend has no endpoint.
-fn is_deserted(snapshot: &Snapshot, backend: &Backend) -> bool {
-    let Ok(upstream) = &backend.target else { return true };
-    snapshot.live[*upstream].parts.iter().all(|part| part.endpoints.is_empty())
+/// Whether a backend has no endpoint, but such as fail their health check.
+fn is_deserted(plane: &Plane, snapshot: &Snapshot, backend: &Backend) -> bool {
+    let (Ok(upstream), heeded) = (&backend.target, plane.health.heeds()) else { return true };
+    snapshot.live[*upstream].parts.iter().flat_map(|part| &part.endpoints).all(|e| heeded && e.failing)
 }
 
 /// The backend and the endpoint that a session goes to; nothing where that is gone.

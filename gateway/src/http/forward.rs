@@ -363,7 +363,8 @@ impl<'a> Attempts<'a> {
         let (method, key, session) = (self.method, self.key, self.forward.session);
         let care = self.policy.as_ref().map(|policy| &*policy.care);
         loop {
-            let wish = Wish { method, key, session, zone: self.zone.as_deref(), full: &self.full, care };
+            let heeded = self.forward.plane.health.heeds();
+            let wish = Wish { method, key, session, zone: self.zone.as_deref(), full: &self.full, care, heeded };
             let at = pick(self.live, &self.tiers, &wish, &self.tried, &self.forward.plane.dice, now)?;
             match self.seat(at) {
                 Ok(seat) => return Some((at, seat)),
@@ -413,7 +414,7 @@ impl<'a> Attempts<'a> {
         };
         endpoint.set_http();
         let (live, tiers, tried) = (self.live, &self.tiers, &self.tried);
-        let elsewhere = || is_left(live, tiers, tried, Instant::now());
+        let elsewhere = || is_left(live, tiers, tried, plane.health.heeds(), Instant::now());
         let mut attempt = Attempt { plane, endpoint, replayable: self.replayable, elsewhere: &elsewhere, limit, alarm };
         let sent = attempt.send(connection, self.ask, body).await;
         if !matches!(sent, Sent::Answer(_))

@@ -116,6 +116,7 @@ impl<'a> Endpoints<'a> {
                 zone,
                 full: &self.full,
                 care: self.policy.as_ref().map(|policy| &*policy.care),
+                heeded: self.plane.health.heeds(),
             };
             let at = pick(live, &self.tiers, &wish, &self.tried, &self.plane.dice, Instant::now())?;
             match seat(self.plane, self.policy.as_deref(), live, at.0) {

@@ -96,7 +96,7 @@ fn import(written: &BackendRef, namespace: &str, set: Option<&str>, topology: &T
     let clusters = facts.clusters.iter().filter_map(|name| topology.clusters.get(name.as_str()));
     for cluster in clusters.filter(|c| c.set() == set && c.ready) {
         let Some(found) = topology.endpoints_in(cluster.name.as_str(), &service) else { continue };
-        let targets = member_targets(found, port, None, Wants::Http).into_iter();
+        let targets = member_targets(found, port, None, Wants::Http).into_iter().filter(|target| !target.failing);
         at.extend(targets.map(|target| At::ip(Some(cluster.name.as_str()), target.address, target.port)));
     }
     Ok(at)

@@ -370,7 +370,7 @@ pub(crate) fn service_port(port: k8s_openapi::api::core::v1::ServicePort) -> Ser
     }
 }
 
-/// The ready endpoints that a member offers at a port, those of the subset where one is asked for.
+/// The ready endpoints that a member offers at a port, those of the subset where one is asked for; with those that fail their health check.
 pub(crate) fn member_targets(
     endpoints: &Endpoints,
     port: &ServicePort,
@@ -379,11 +379,19 @@ pub(crate) fn member_targets(
 ) -> Vec<Target> {
     let found = endpoints.ports.iter().find(|p| p.name == port.name && is(wants, &p.protocol));
     let Some(found) = found else { return Vec::new() };
-    let is_meant = |e: &&Endpoint| e.ready && subset.is_none_or(|subset| subset.takes(&e.labels));
+    let is_meant = |e: &&Endpoint| (e.ready || e.failing) && subset.is_none_or(|subset| subset.takes(&e.labels));
     let ready = endpoints.endpoints.iter().filter(is_meant);
     let target = |e: &Endpoint| {
         let door = endpoints.door(e, &port.name, wants.transport());
-        Target { address: e.address, port: found.port, door, alone: false, zone: e.zone.clone(), pod: e.pod.clone() }
+        Target {
+            address: e.address,
+            port: found.port,
+            door,
+            alone: false,
+            zone: e.zone.clone(),
+            pod: e.pod.clone(),
+            failing: e.failing,
+        }
     };
     ready.map(target).collect()
 }

@@ -154,7 +154,7 @@ pub(crate) fn slice_targets(slice: &EndpointSlice, port: &str, wants: Wants) -> 
         .filter_map(|e| {
             let address = e.addresses.first()?.parse().ok()?;
             let pod = e.target_ref.as_ref().filter(|r| is_pod_of(r, slice)).and_then(|r| r.name.clone());
-            Some(Target { address, port, door: None, alone: false, zone: e.zone.clone(), pod })
+            Some(Target { address, port, door: None, alone: false, zone: e.zone.clone(), pod, failing: false })
         })
         .collect()
 }
@@ -197,6 +197,7 @@ fn led(objects: &Objects, name: &str, port: u16, zone: Option<&String>) -> impl 
         alone: false,
         zone: zone.cloned(),
         pod: None,
+        failing: false,
     })
 }
 

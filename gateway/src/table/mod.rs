@@ -369,11 +369,17 @@ pub(crate) struct Upstream {
 pub(crate) struct Part {
     /// The member; nothing: the hub's own network.
     pub(crate) cluster: Option<Arc<ClusterFacts>>,
-    /// Its ready endpoints.
+    /// Its ready endpoints, with those that fail their health check.
     pub(crate) endpoints: Vec<Target>,
 }
 
 impl Part {
+    /// Without endpoints that fail their health check.
+    pub(crate) fn well(mut self) -> Self {
+        self.endpoints.retain(|endpoint| !endpoint.failing);
+        self
+    }
+
     /// Its name.
     pub(crate) fn name(&self) -> Option<&ClusterName> {
         self.cluster.as_ref().map(|c| &c.name)
@@ -391,6 +397,8 @@ pub(crate) struct Target {
     pub(crate) alone: bool,
     pub(crate) zone: Option<String>,
     pub(crate) pod: Option<String>,
+    /// The hub says that it fails the health check of its service's policy: while that counts it takes no requests.
+    pub(crate) failing: bool,
 }
 
 /// A TrafficPolicy, parsed.

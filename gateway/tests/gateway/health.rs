@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::backend::{Manner, Pod};
 use crate::client::get;
-use crate::world::{World, import, route, topology, with_traffic};
+use crate::world::{World, import, route, service, topology, with_failing, with_traffic};
 
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -131,4 +131,98 @@ async fn the_last_cluster_left_is_asked_whatever_is_known_of_it() {
     report.wait_for(|r| r.probes.get("eu") == Some(&false)).await.unwrap();
     let _back = Pod::start_as("eu", ip, address.port(), Manner::Well).await;
     assert_eq!(get(world.http, "x", "/").await.status, 200, "it is out, and asked all the same");
+}
+
+#[tokio::test]
+async fn who_fails_the_checks_of_the_dns_servers_takes_nothing_while_the_hub_speaks_and_counts_all_the_same() {
+    let (pods, us) = (pods(6).await, Pod::start("us", "127.33.6.3").await);
+    let spec = json!({"service": "web", "panicPercent": 60, "healthCheck": {"protocol": "HTTP", "path": "/healthz"}});
+    let world = world(&[("eu", &[&pods[0], &pods[1]]), ("us", &[&us])], spec.clone()).await;
+    let all = |spec| with_traffic(topology(&[("eu", &[&pods[0], &pods[1]]), ("us", &[&us])]), "web", spec);
+    until_answering(&world, &["eu-1", "eu-2"]).await;
+    world.publish(with_failing(all(spec.clone()), "eu", &[&pods[0]]), true);
+    until_answering(&world, &["us"]).await;
+    let said = world.server.explain("x", "/", None).await["listeners"][0]["backends"][0].clone();
+    assert_eq!(said["panic"], json!({"percent": 60, "passedOver": [["eu"]], "ignored": false}), "{said:#}");
+    let endpoints = said["tiers"][0][0]["endpoints"].as_array().unwrap();
+    let ill = endpoints.iter().find(|e| e["usable"] == false).unwrap();
+    let why = ill["why"][0].as_str().unwrap();
+    assert!(why.starts_with("HTTP /healthz at port") && why.ends_with("as the DNS servers find"), "{why}");
+    assert_eq!((&ill["healthCheck"]["hub"], &ill["healthCheck"]["here"]), (&json!("fails"), &json!("passes")));
+    // Half is enough: the one that is well serves.
+    let mut calm = spec.clone();
+    calm["panicPercent"] = json!(50);
+    world.publish(with_failing(all(calm.clone()), "eu", &[&pods[0]]), true);
+    until_answering(&world, &["eu-2"]).await;
+    // All of them fail: the next cluster; and when there is none that is well, those that there are.
+    world.publish(with_failing(all(calm.clone()), "eu", &[&pods[0], &pods[1]]), true);
+    until_answering(&world, &["us"]).await;
+    let said = world.server.explain("x", "/", None).await["listeners"][0]["backends"][0].clone();
+    assert!(said["why"].to_string().contains("eu: left out, none of its 2 endpoints is well"), "{said:#}");
+    let none = with_failing(with_failing(all(calm.clone()), "eu", &[&pods[0], &pods[1]]), "us", &[&us]);
+    world.publish(none, true);
+    until_answering(&world, &["eu-1", "eu-2"]).await;
+    // The hub is silent: what we see ourselves counts.
+    world.publish(with_failing(all(spec), "eu", &[&pods[0]]), false);
+    until_answering(&world, &["eu-1", "eu-2"]).await;
+}
+
+#[tokio::test]
+async fn explain_says_what_keeps_an_endpoint_from_a_request() {
+    let pods = pods(7).await;
+    let spec = json!({"service": "web", "outlier": {"consecutiveErrors": 2, "ejection": "30s"}, "slowStart": "60s",
+        "circuitBreaker": {"requestsPerEndpoint": 3}, "retryBudget": {"percent": 10, "perSecond": 1}, "balance": {"method": "RoundRobin"}});
+    let world = world(&[("eu", &[&pods[0], &pods[1]])], spec).await;
+    world.until("x", "/", |a| a.status == 200).await;
+    pods[0].busy.wrong.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    let ill = loop {
+        get(world.http, "x", "/").await;
+        let said = world.server.explain("x", "/", None).await["listeners"][0]["backends"][0].clone();
+        assert_eq!(said["retryBudget"], json!({"left": 200, "of": "the policy"}));
+        let endpoints = said["tiers"][0][0]["endpoints"].as_array().unwrap().clone();
+        for endpoint in &endpoints {
+            assert_eq!(
+                (&endpoint["circuitBreaker"]["requestsMax"], &endpoint["circuitBreaker"]["full"]),
+                (&json!(3), &json!(false))
+            );
+            let part = endpoint["slowStart"]["part"].as_f64().unwrap_or(1.0);
+            assert!((0.1..=1.0).contains(&part), "{endpoint:#}");
+        }
+        if let Some(ill) = endpoints.into_iter().find(|e| !e["ejected"].is_null()) {
+            break ill;
+        }
+        assert!(started.elapsed() < WAIT_MAX, "{said:#}");
+    };
+    assert_eq!(ill["ejected"]["why"], "2 answers with errors in a row");
+    let until: jiff::Timestamp = ill["ejected"]["until"].as_str().unwrap().parse().unwrap();
+    let left = until.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((20..=31).contains(&left), "{left}");
+    assert_eq!((&ill["usable"], &ill["why"]), (&json!(false), &json!(["ejected: 2 answers with errors in a row"])));
+}
+
+#[tokio::test]
+async fn of_a_service_of_the_hub_no_more_than_half_is_ejected_for_errors() {
+    let (pods, world) = (pods(8).await, World::start().await);
+    let outlier = json!({"consecutiveErrors": 2, "ejection": "30s"});
+    let spec = json!({"service": "own", "outlier": outlier, "balance": {"method": "RoundRobin"}});
+    world.publish(with_traffic(topology(&[]), "own", spec), true);
+    let [object, mut slice] = service("own", &pods[0]);
+    slice["endpoints"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"addresses": [pods[1].address.ip()], "conditions": {"ready": true}}));
+    world.apply(object).await;
+    world.apply(slice).await;
+    world.apply(route("own", &[], json!([{"backendRefs": [{"name": "own", "port": 80}]}]))).await;
+    until_answering(&world, &["eu-1", "eu-2"]).await;
+    pods.iter().for_each(|pod| pod.busy.wrong.store(true, Ordering::SeqCst));
+    let ejected = |said: &Value| {
+        let endpoints = said["listeners"][0]["backends"][0]["tiers"][0][0]["endpoints"].as_array().unwrap().clone();
+        endpoints.iter().filter(|e| !e["ejected"].is_null()).count()
+    };
+    for _ in 0..10 {
+        get(world.http, "x", "/").await;
+    }
+    assert_eq!(ejected(&world.server.explain("x", "/", None).await), 1);
 }

@@ -407,6 +407,17 @@ pub(crate) fn with_service(mut topology: Topology, name: &str, pods: &[&Pod]) ->
     topology
 }
 
+/// The same where the DNS servers find that those pods of a cluster fail the health check of `web`.
+pub(crate) fn with_failing(mut topology: Topology, cluster: &str, pods: &[&Pod]) -> Topology {
+    let web = ServiceName::new("shop", "web");
+    let all = topology.endpoints.get_mut(cluster).unwrap();
+    let mut endpoints = Endpoints::clone(all.get(&web).unwrap());
+    let ill = |e: &&mut Endpoint| pods.iter().any(|pod| pod.address.ip() == e.address);
+    endpoints.endpoints.iter_mut().filter(ill).for_each(|e| (e.ready, e.failing) = (false, true));
+    all.insert(web, Arc::new(endpoints));
+    topology
+}
+
 fn offered(pods: &[&Pod]) -> Endpoints {
     let endpoints = pods.iter().map(|pod| Endpoint {
         address: pod.address.ip(),

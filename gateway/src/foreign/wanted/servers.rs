@@ -94,7 +94,8 @@ impl Gather<'_> {
                 let facts = self.topology.services.get(rule.set).and_then(|services| services.get(&service));
                 let facts = facts.ok_or_else(|| format!("cluster set {} has no such service", rule.set))?;
                 let port = pick_port(&facts.ports, target.port, wants).ok_or("the service has no such port")?;
-                Ok(self.best(rule.set, &service, import_parts(self.topology, rule.set, &service, port, subset, wants)))
+                let parts = import_parts(self.topology, rule.set, &service, port, subset, wants);
+                Ok(self.best(rule.set, &service, parts.into_iter().map(Part::well).collect()))
             }
             _ => Err(format!("kind {kind} is not served")),
         }
