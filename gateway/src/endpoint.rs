@@ -87,6 +87,19 @@ impl Endpoint {
         self.retired.load(Ordering::Relaxed)
     }
 
+    /// Whether people disabled it: nothing goes there, and what is under way there ends.
+    pub(crate) fn is_disabled(&self) -> bool {
+        // The first costs nothing, and the second is rare.
+        self.is_retired() && self.end.is_cancelled()
+    }
+
+    /// No table leads there, and people want nothing to go on there.
+    pub(crate) fn disable(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.end.cancel();
+        self.fell();
+    }
+
     /// A request goes there.
     pub(crate) fn set_http(&self) {
         // Written once, read by all.
@@ -340,8 +353,7 @@ impl Known {
             endpoint.idle.clear();
             let cluster = endpoint.address.cluster.as_ref().and_then(|name| topology.clusters.get(name));
             if cluster.is_some_and(|cluster| cluster.traffic(endpoint.address.ip) == Traffic::Disabled) {
-                endpoint.fell();
-                endpoint.end.cancel();
+                endpoint.disable();
             }
         }
     }

@@ -78,6 +78,7 @@ pub(crate) fn pick(
     let untried = |at: Picked| {
         !wish.full.contains(&at.0)
             && !tried.contains(&at)
+            && !endpoint(live, at).endpoint.is_disabled()
             && (requests_max == usize::MAX || turn.in_flight(at) < requests_max)
     };
     let usable = |at: Picked| untried(at) && endpoint(live, at).is_usable(wish.heeded, now);
@@ -88,13 +89,16 @@ pub(crate) fn pick(
     let fit = |at: Picked| !spent(at.0) && usable(at) && !is_out(live, at.0);
     // Clusters that are back not long ago, and don't get this one; and endpoints, of whom another of the same tier gets it.
     let held = turn.held(tiers);
-    let eager = |tier: &Vec<usize>| {
-        let now = |at: Picked| fit(at) && !held.contains(&at.0);
+    let eager = |tier: &Vec<usize>, also: &dyn Fn(Picked) -> bool| {
+        let now = |at: Picked| fit(at) && !held.contains(&at.0) && also(at);
         let eased = turn.eases().and_then(|window| turn.of_tier(tier, |at| now(at) && turn.is_due(at, window)));
         eased.or_else(|| turn.of_tier(tier, now))
     };
     let calm = || tiers.iter().filter(|tier| !turn.is_in_panic(tier));
-    let well = calm().find_map(eager);
+    // Who failed a request comes after everybody who did not, of whatever tier, for one that was tried already: it has waited once.
+    let sound = |at: Picked| !endpoint(live, at).endpoint.state().is_failing();
+    let well = if tried.is_empty() { None } else { calm().find_map(|tier| eager(tier, &sound)) };
+    let well = well.or_else(|| calm().find_map(|tier| eager(tier, &|_| true)));
     let well = well.or_else(|| if held.is_empty() { None } else { calm().find_map(|tier| turn.of_tier(tier, fit)) });
     let well = well.or_else(|| calm().find_map(|tier| turn.of_tier(tier, |at| !spent(at.0) && usable(at))));
     // No other cluster is left: more of those that had their turn.
@@ -107,7 +111,8 @@ pub(crate) fn pick(
 pub(crate) fn is_left(live: &Live, tiers: &[Vec<usize>], tried: &[Picked], heeded: bool, now: Instant) -> bool {
     tiers.iter().flatten().filter(|part| !is_out(live, **part)).any(|part| {
         let all = live.parts[*part].endpoints.iter().enumerate();
-        all.filter(|(at, _)| !tried.contains(&(*part, *at))).any(|(_, e)| e.is_usable(heeded, now))
+        let mut untried = all.filter(|(at, e)| !tried.contains(&(*part, *at)) && !e.endpoint.is_disabled());
+        untried.any(|(_, e)| e.is_usable(heeded, now))
     })
 }
 
@@ -295,6 +300,23 @@ mod tests {
         eject(&live, (1, 0), now);
         assert!(next(&[]).is_some_and(|(part, _)| part == 0), "nobody is well: the best tier is tried all the same");
         assert_eq!(next(&[(0, 0), (0, 1), (1, 0)]), None, "everything was tried");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_tried_once_goes_to_those_that_did_not_fail_before_those_that_did() {
+        let (live, dice, now) = (live(&[&["", "", ""], &[""]]), Dice::new(), Instant::now());
+        let next = |tried: &[Picked]| pick(&live, &[vec![0], vec![1]], &wish(None), tried, &dice, now);
+        for at in [(0, 1), (0, 2)] {
+            endpoint(&live, at).endpoint.state().failed(Failure::FirstByte, &Care::default().outlier, now);
+        }
+        assert!(next(&[]).is_some_and(|(part, _)| part == 0), "one failure is no habit");
+        assert_eq!(next(&[(0, 0)]), Some((1, 0)), "but nobody waits twice");
+        assert!(next(&[(0, 0), (1, 0)]).is_some_and(|(part, at)| part == 0 && at > 0), "unless nobody else is left");
+        // Nor is anybody sent to what is disabled.
+        endpoint(&live, (0, 1)).endpoint.disable();
+        assert_eq!(next(&[(0, 0), (1, 0)]), Some((0, 2)));
+        assert_eq!(next(&[(0, 0), (0, 2), (1, 0)]), None);
+        assert!(!is_left(&live, &[vec![0], vec![1]], &[(0, 0), (0, 2), (1, 0)], true, now));
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,6 +55,8 @@ pub(super) enum Sent {
     Lost(bool),
     /// The endpoint went down meanwhile.
     Down,
+    /// People disabled it.
+    Disabled,
     /// No answer in time.
     Late,
 }
@@ -131,10 +133,13 @@ impl Attempt<'_> {
         limit: Instant,
     ) -> Result<T, Sent> {
         let mut down = self.endpoint.down.subscribe();
-        let (mut looked, mut fell) = (false, self.endpoint.falls() != falls);
+        let (mut looked, mut fell) = (false, self.endpoint.falls() != falls || self.endpoint.is_disabled());
         let (mut is_down, mut until) = (false, limit);
         loop {
             if std::mem::take(&mut fell) {
+                if self.endpoint.is_disabled() {
+                    return Err(Sent::Disabled);
+                }
                 if self.replayable && (self.elsewhere)() {
                     return Err(Sent::Down);
                 }
@@ -150,7 +155,7 @@ impl Attempt<'_> {
                     self.plane.health.waited(self.endpoint, began);
                 }
                 // The sender lives as long as the endpoint.
-                changed = down.changed(), if self.replayable || !is_down => fell = changed.is_ok(),
+                changed = down.changed() => fell = changed.is_ok(),
                 () = sleep_until(until) => {
                     if until < limit && !self.endpoint.state().is_failing() {
                         // It is well again, and may have the request still.

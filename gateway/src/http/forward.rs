@@ -409,6 +409,10 @@ impl<'a> Attempts<'a> {
             }
             None => return Step::End(late()),
         };
+        if endpoint.is_disabled() {
+            self.costs = false;
+            return Step::Next(Refusal::unavailable("the endpoint was disabled"));
+        }
         let Some(body) = self.payload.take() else {
             return Step::End(Refusal::unavailable("the body of the request was sent already"));
         };
@@ -431,7 +435,9 @@ impl<'a> Attempts<'a> {
     /// What an attempt says of the endpoint, and what follows from it.
     async fn judge(&mut self, sent: Sent, at: Picked, endpoint: &Arc<Endpoint>, in_flight: InFlight) -> Step {
         let plane = self.forward.plane;
-        self.costs = !matches!(sent, Sent::Unsent(..) | Sent::Down);
+        // Connections of HTTP/2 end with what is disabled.
+        let sent = if matches!(sent, Sent::Lost(_)) && endpoint.is_disabled() { Sent::Disabled } else { sent };
+        self.costs = !matches!(sent, Sent::Unsent(..) | Sent::Down | Sent::Disabled);
         match sent {
             Sent::Answer(answer) => {
                 if self.payload.is_there() && self.is_wanted_again(answer.status()).await {
@@ -453,6 +459,11 @@ impl<'a> Attempts<'a> {
                 if self.may_follow().await { Step::Next(refusal) } else { Step::End(refusal) }
             }
             Sent::Down => Step::Next(Refusal::unavailable("the endpoint went down")),
+            // Whoever may be sent again goes on, but never into what is disabled; a POST hears of it at once.
+            Sent::Disabled => {
+                let refusal = Refusal::unavailable("the endpoint was disabled while it worked on the request");
+                if self.replayable { Step::Next(refusal) } else { Step::End(refusal) }
+            }
             Sent::Late if self.payload.is_there() && self.is_wanted_again(LATE).await => Step::Next(late()),
             Sent::Late => Step::End(late()),
         }
@@ -460,7 +471,7 @@ impl<'a> Attempts<'a> {
 
     /// A connection was closed. One that was kept says nothing of its endpoint, which is asked once more.
     fn closed(&mut self, endpoint: &Endpoint, at: Picked, reused: bool) {
-        self.again = Some(at).filter(|_| reused);
+        self.again = Some(at).filter(|_| reused && !endpoint.is_disabled());
         if !reused {
             self.forward.plane.health.failed(endpoint, Failure::FirstByte);
         }

@@ -221,6 +221,43 @@ async fn views_show_what_there_is_and_what_people_take_out_is_out_at_once() {
     world.until("a.test", "/", |a| a.pod() == "us").await;
 }
 
+#[tokio::test]
+async fn requests_that_wait_at_a_disabled_cluster_go_on_elsewhere_or_hear_of_it_at_once() {
+    let world = World::start().await;
+    let first = Pod::start("eu-1", "127.34.4.1").await;
+    let second = Pod::start_as("eu-2", "127.34.4.2", first.address.port(), Manner::Well).await;
+    let us = Pod::start("us", "127.34.4.3").await;
+    let known = topology(&[("eu", &[&first, &second]), ("us", &[&us])]);
+    world.publish(known.clone(), true);
+    world.apply(route("web", &["a.test"], json!([{"backendRefs": [import("web")]}]))).await;
+    world.until("a.test", "/", |a| a.status == 200).await;
+    let (at, started) = (world.http, Instant::now());
+    let waits = "/?wait_ms=10000";
+    let gets: Vec<_> = (0..4).map(|_| tokio::spawn(async move { get(at, "a.test", waits).await })).collect();
+    let asked = request("a.test", &format!("POST {waits}"), &[], "once");
+    let post = tokio::spawn(async move { send(at, asked).await });
+    let now = |pod: &Pod| pod.busy.now.load(std::sync::atomic::Ordering::SeqCst);
+    while now(&first) + now(&second) < 5 {
+        assert!(started.elapsed() < WAIT_MAX);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let hits = first.hits() + second.hits();
+    world.publish(labelled(known, "eu", "gateway.atoll.dev/traffic", "disable"), true);
+    let answer = tokio::time::timeout(Duration::from_secs(5), post).await.expect("at once").unwrap();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.body.trim(), "the endpoint was disabled while it worked on the request");
+    // They wait at the other cluster now.
+    while now(&us) < 4 {
+        assert!(started.elapsed() < WAIT_MAX);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(first.hits() + second.hits(), hits, "none was sent into what is disabled");
+    for get in gets {
+        let answer = get.await.unwrap();
+        assert_eq!((answer.status, answer.pod()), (200, "us"), "{}", answer.body);
+    }
+}
+
 /// A pod whose answers begin and never end.
 async fn endless(ip: &str) -> Pod {
     let listener = TcpListener::bind((ip, 0)).await.unwrap();
