@@ -21,8 +21,8 @@ use crate::filter::{self, Filter, Resolve};
 use crate::session::Session;
 use crate::status::{ParentVerdict, RouteObject, RouteVerdicts};
 use crate::table::{
-    Backend, Draft, Entry, From, ListenerDraft, Match, OwnTls, Problem, Resolver, Retry, Rule, Scope, Spot, Unserved, Wants,
-    subset_named, subset_of, subset_suffix,
+    Backend, Draft, Entry, From, ListenerDraft, Match, OwnTls, Problem, Resolver, Retry, Rule, Scope, Spot, Unserved,
+    Wants, subset_named, subset_of, subset_suffix,
 };
 
 /// Retries of a rule that does not say how many.

@@ -20,7 +20,7 @@ use super::body::Outgoing;
 use super::forward::Ask;
 use crate::endpoint::Endpoint;
 use crate::health::LOOK_AFTER;
-use crate::http1::{self, Exchange, Failed, render_request};
+use crate::http1::{self, Exchange, Failed, HeadBounds, render_request};
 use crate::plane::Plane;
 use crate::pool::Connection;
 use crate::progress::Alarm;
@@ -53,6 +53,8 @@ pub(super) enum Sent {
     Unsent(Outgoing, bool),
     /// The connection ended without an answer. Whether it was an older one.
     Lost(bool),
+    /// The answer is none, or more than one may be: it was there, and may be worked on elsewhere no better.
+    Malformed(&'static str),
     /// The endpoint went down meanwhile.
     Down,
     /// People disabled it.
@@ -97,12 +99,14 @@ impl Attempt<'_> {
 
     async fn h1(&mut self, stream: BoxStream, reused: bool, ask: Ask<'_>, body: Outgoing) -> Sent {
         let early = ask.early();
+        let limits = &self.plane.limits;
+        let bounds = HeadBounds { bytes: limits.header_bytes_max, fields: limits.headers_max };
         let mut exchange = match ask {
-            Ask::Plain(plain) => Exchange::new(stream, plain.octets, body, plain.chunked, plain.is_head),
+            Ask::Plain(plain) => Exchange::new(stream, plain.octets, (body, plain.chunked), plain.is_head, bounds),
             Ask::Whole(head) => {
                 let (mut octets, length) = (Vec::new(), body.size_hint().exact());
                 render_request(&mut octets, head, length);
-                Exchange::new(stream, &octets, body, length.is_none(), head.method == Method::HEAD)
+                Exchange::new(stream, &octets, (body, length.is_none()), head.method == Method::HEAD, bounds)
             }
         };
         let mut answer = poll_fn(|cx| exchange.poll(early, cx));
@@ -110,6 +114,7 @@ impl Attempt<'_> {
             Ok(Ok(answer)) => Sent::Answer(Answer::H1(Box::new(answer))),
             Ok(Err(Failed::Unsent(body))) => Sent::Unsent(body, reused),
             Ok(Err(Failed::Lost)) => Sent::Lost(reused),
+            Ok(Err(Failed::Malformed(why))) => Sent::Malformed(why),
             Err(given_up) => given_up,
         }
     }

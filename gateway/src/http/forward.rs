@@ -458,6 +458,11 @@ impl<'a> Attempts<'a> {
                 self.closed(endpoint, at, reused);
                 if self.may_follow().await { Step::Next(refusal) } else { Step::End(refusal) }
             }
+            // It answered: that says nothing of its health, and another would hardly say better.
+            Sent::Malformed(why) => {
+                plane.health.ok(endpoint, None);
+                Step::End(Refusal::new(StatusCode::BAD_GATEWAY, format!("the endpoint's answer is malformed: {why}")))
+            }
             Sent::Down => Step::Next(Refusal::unavailable("the endpoint went down")),
             // Whoever may be sent again goes on, but never into what is disabled; a POST hears of it at once.
             Sent::Disabled => {

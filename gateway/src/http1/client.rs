@@ -16,15 +16,25 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 
 use super::buffer::{Buffer, LARGE, SMALL};
-use super::head::{Framing, Head};
+use super::head::{Bad, Framing, Head};
 use super::reading::{Broken, Reading};
 use super::render;
 use crate::http::{Early, Outgoing};
 
-/// An answer's head is at most this long.
-const HEAD_BYTES_MAX: usize = 128 * 1024;
+/// So many heads may come before an answer.
+const EARLY_MAX: usize = 1000;
 /// So much of a body is made ready before it is written.
 const READY_BYTES: usize = 32 * 1024;
+
+/// What the head of an answer may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadBounds {
+    /// So long at most.
+    pub(crate) bytes: usize,
+    /// So many fields.
+    pub(crate) fields: usize,
+}
+
 /// What is on its way to the endpoint.
 struct Sending {
     out: Vec<u8>,
@@ -105,6 +115,8 @@ pub(crate) enum Failed {
     Unsent(Outgoing),
     /// It was sent, in part or whole, and the connection is over.
     Lost,
+    /// It was answered with what is no answer, or more than one may be.
+    Malformed(&'static str),
 }
 
 /// A request under way.
@@ -113,6 +125,9 @@ pub(crate) struct Exchange {
     sending: Sending,
     buffer: Buffer,
     head: Head,
+    bounds: HeadBounds,
+    /// How many heads came before the answer.
+    early: usize,
     is_head: bool,
     /// The endpoint takes nothing any more, but may have answered before.
     deaf: bool,
@@ -128,10 +143,17 @@ pub(crate) fn is_alive(stream: &mut BoxStream) -> bool {
 
 impl Exchange {
     /// A request whose head is `octets`, on a connection that is there. `chunked`: how that head frames `body`.
-    pub(crate) fn new(stream: BoxStream, octets: &[u8], body: Outgoing, chunked: bool, is_head: bool) -> Self {
+    pub(crate) fn new(
+        stream: BoxStream,
+        octets: &[u8],
+        (body, chunked): (Outgoing, bool),
+        is_head: bool,
+        bounds: HeadBounds,
+    ) -> Self {
         let whole = body.is_end_stream() && !chunked;
         let sending = Sending { out: octets.to_vec(), written: 0, begun: false, body, chunked, whole };
-        Self { stream: Some(stream), sending, buffer: Buffer::default(), head: Head::default(), is_head, deaf: false }
+        let (stream, buffer, head) = (Some(stream), Buffer::default(), Head::default());
+        Self { stream, sending, buffer, head, bounds, early: 0, is_head, deaf: false }
     }
 
     /// Sends, and waits until an answer begins; what comes before it goes to `early`. Not to be polled again after that.
@@ -154,12 +176,17 @@ impl Exchange {
                 Poll::Ready(Ok(_)) => {}
             }
             while !self.buffer.is_empty() {
-                match self.head.answer(self.buffer.bytes()) {
-                    Err(_) => return self.fail(),
-                    Ok(None) if self.buffer.len() > HEAD_BYTES_MAX => return self.fail(),
-                    Ok(None) => break,
+                match self.head.answer(self.buffer.bytes(), self.bounds.fields) {
+                    Err(Bad(_, why)) => return self.refuse(why),
+                    Ok(None) if self.buffer.len() <= self.bounds.bytes => break,
+                    Ok(None) => return self.refuse("the head is too long"),
+                    Ok(Some(())) if self.head.len > self.bounds.bytes => return self.refuse("the head is too long"),
                     Ok(Some(())) if self.head.status == 101 || self.head.status >= 200 => return self.answer(),
                     Ok(Some(())) => {
+                        self.early += 1;
+                        if self.early > EARLY_MAX {
+                            return self.refuse("too many heads come before it");
+                        }
                         inform(early, &self.head, self.buffer.bytes());
                         self.buffer.used(self.head.len);
                     }
@@ -174,10 +201,19 @@ impl Exchange {
         Poll::Ready(Err(if self.sending.begun { Failed::Lost } else { Failed::Unsent(body) }))
     }
 
+    /// What came is none, or too much.
+    fn refuse(&mut self, why: &'static str) -> Poll<Result<Answer, Failed>> {
+        self.stream = None;
+        Poll::Ready(Err(Failed::Malformed(why)))
+    }
+
     fn answer(&mut self) -> Poll<Result<Answer, Failed>> {
         let bytes = self.buffer.bytes();
-        let framing = self.head.answer_framing(bytes, self.is_head);
-        let (Ok(framing), Some(stream)) = (framing, self.stream.take()) else { return self.fail() };
+        let framing = match self.head.answer_framing(bytes, self.is_head) {
+            Ok(framing) => framing,
+            Err(Bad(_, why)) => return self.refuse(why),
+        };
+        let Some(stream) = self.stream.take() else { return self.fail() };
         let reusable = self.head.persists(bytes) && framing != Framing::Close && !self.deaf;
         let none =
             Sending { out: Vec::new(), written: 0, begun: true, body: Outgoing::Empty, chunked: false, whole: true };

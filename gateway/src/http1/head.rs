@@ -80,21 +80,22 @@ impl Head {
         Ok(Some(()))
     }
 
-    /// Reads the head of an answer; `None`: more is needed.
+    /// Reads the head of an answer; `None`: more is needed. `fields_max`: how many fields it may have.
     ///
     /// # Errors
     /// It is none.
-    pub(crate) fn answer(&mut self, bytes: &[u8]) -> Result<Option<()>, Bad> {
+    pub(crate) fn answer(&mut self, bytes: &[u8], fields_max: usize) -> Result<Option<()>, Bad> {
         let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let room = &mut room[..fields_max.min(FIELDS_MAX)];
         let mut answer = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
-        match config.parse_response_with_uninit_headers(&mut answer, bytes, &mut room) {
+        match config.parse_response_with_uninit_headers(&mut answer, bytes, room) {
             Ok(httparse::Status::Partial) => return Ok(None),
             Ok(httparse::Status::Complete(len)) => self.len = len,
-            Err(_) => return Err(Bad(502, "the endpoint answered with what is no head")),
+            Err(error) => return Err(Bad(502, why_answer(error))),
         }
         if lone_line_feed(&bytes[..self.len]).is_err() {
-            return Err(Bad(502, "the endpoint answered with bare line feeds"));
+            return Err(Bad(502, "a line ends in LF alone"));
         }
         (self.method, self.target) = ((0, 0), (0, 0));
         (self.status, self.minor) = (answer.code.unwrap_or_default(), answer.version.unwrap_or_default());
@@ -156,7 +157,7 @@ impl Head {
     /// # Errors
     /// In a way that others may read otherwise.
     pub(crate) fn answer_framing(&self, bytes: &[u8], head: bool) -> Result<Framing, Bad> {
-        let framing = self.framing(bytes).map_err(|_| Bad(502, "the endpoint framed its answer in two ways"))?;
+        let framing = self.framing(bytes).map_err(|Bad(_, why)| Bad(502, why))?;
         Ok(match self.status {
             100..=199 | 204 | 304 => Framing::None,
             _ if head => Framing::None,
@@ -220,6 +221,14 @@ fn lone_line_feed(bytes: &[u8]) -> Result<(), Bad> {
     let lone = bytes.first() == Some(&b'\n')
         || bytes.iter().zip(bytes.iter().skip(1)).fold(false, |lone, (a, b)| lone | ((*b == b'\n') & (*a != b'\r')));
     if lone { Err(Bad(400, "a line ends in LF alone")) } else { Ok(()) }
+}
+
+/// The same of an answer, whose fault is another's.
+fn why_answer(error: httparse::Error) -> &'static str {
+    match why(error) {
+        Bad(_, "that is no request") => "that is no head",
+        Bad(_, why) => why,
+    }
 }
 
 fn why(error: httparse::Error) -> Bad {

@@ -33,7 +33,7 @@ pub(crate) mod fuzzed {
 
 pub(crate) use body::ClientBody;
 pub(crate) use chunked::{NO_TRAILER, may_trail};
-pub(crate) use client::{Answer, Exchange, Failed, Incoming, is_alive};
+pub(crate) use client::{Answer, Exchange, Failed, HeadBounds, Incoming, is_alive};
 pub(crate) use reading::Broken;
 pub(crate) use render::request as render_request;
 pub(crate) use serve::{LAST_CALL, serve};

@@ -287,7 +287,7 @@ mod tests {
     fn an_answer_has_one_framing_and_a_date() {
         let head = "HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\nConnection: x-a\r\nX-A: 1\r\nX-B: 2\r\n\r\n";
         let (mut read, mut out) = (Head::default(), Vec::new());
-        read.answer(head.as_bytes()).unwrap().unwrap();
+        read.answer(head.as_bytes(), 100).unwrap().unwrap();
         pass_answer(&mut out, &read, head.as_bytes(), Framing::Chunked, After::Close, None);
         let out = String::from_utf8(out).unwrap();
         let (before, rest) = out.split_once("date: ").unwrap();

@@ -120,6 +120,9 @@ async fn an_answer_that_is_none_or_too_much_is_502() {
     let ok = "HTTP/1.1 200 OK\r\n";
     for (n, (name, octets)) in [
         ("a head of 300 KiB", format!("{ok}x: {}\r\ncontent-length: 2\r\n\r\nok", "y".repeat(300_000))),
+        ("a head of 65 KiB", format!("{ok}x: {}\r\ncontent-length: 2\r\n\r\nok", "y".repeat(66_000))),
+        ("no end of heads before it", "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(2000)),
+        ("101 fields", format!("{ok}{}content-length: 2\r\n\r\nok", "x: y\r\n".repeat(100))),
         ("1,000 fields", format!("{ok}{}content-length: 2\r\n\r\nok", "x: y\r\n".repeat(1000))),
         ("two lengths", format!("{ok}content-length: 2\r\ncontent-length: 3\r\n\r\nok")),
         ("two framings", format!("{ok}content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")),
@@ -139,7 +142,29 @@ async fn an_answer_that_is_none_or_too_much_is_502() {
         world.apply(route(&host, &[&host], json!([{"backendRefs": [{"name": service_name, "port": 80}]}]))).await;
         let answer = world.until(&host, "/", |a| a.status != 404 && a.status != 503 && a.status != 500).await;
         assert_eq!(answer.status, 502, "{name}: {answer:?}");
+        assert!(answer.body.starts_with("the endpoint's answer is malformed: "), "{name}: {}", answer.body);
+        // It answered: it is as well as it was.
+        let said = world.server.explain(&host, "/", None).await;
+        let endpoint = &said["listeners"][0]["backends"][0]["tiers"][0][0]["endpoints"][0];
+        assert!(endpoint["usable"] == true && endpoint["why"].is_null(), "{name}: {endpoint:#}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_not_asked_for_elsewhere_and_takes_nobody_out() {
+    let world = World::start().await;
+    let eu = saying("127.35.3.1", b"hello\r\n\r\n".to_vec()).await;
+    let us = Pod::start("us", "127.35.3.2").await;
+    world.publish(topology(&[("eu", &[&eu]), ("us", &[&us])]), true);
+    world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
+    world.until("x", "/", |a| a.status == 502).await;
+    for _ in 0..5 {
+        let answer = get(world.http, "x", "/").await;
+        assert_eq!(answer.status, 502);
+        assert!(answer.body.starts_with("the endpoint's answer is malformed: "), "{}", answer.body);
+    }
+    assert_eq!(us.hits(), 0);
+    world.report.clone().wait_for(|r| r.probes.get("eu") == Some(&true)).await.unwrap();
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ fn answers_end_as_their_status_and_framing_say() {
         ("HTTP/1.1 200 OK\nx: y\r\n\r\n", false, Err(502)),
     ] {
         let mut read = Head::default();
-        let found = read.answer(bytes.as_bytes()).map(|_| ());
+        let found = read.answer(bytes.as_bytes(), 100).map(|_| ());
         let found = found.and_then(|()| read.answer_framing(bytes.as_bytes(), head)).map_err(|bad| bad.0);
         assert_eq!(found, expected, "{bytes:?}");
     }
