@@ -9,18 +9,16 @@ use std::sync::Arc;
 
 use atoll_api::ingress::{Data, Finding, INGRESS_CLASS, Options, Part, Step, Stream, is_served, streams, translate};
 use atoll_api::kinds::gateway::{
-    GATEWAY_CLASS, Gateway, GatewaySpec, ReferenceGrant, ReferenceGrantSpec, TCPRoute, TCPRouteSpec, UDPRoute,
-    UDPRouteSpec,
+    GATEWAY_CLASS, Gateway, GatewaySpec, ReferenceGrant, ReferenceGrantSpec, TCPRouteSpec, UDPRouteSpec,
 };
 use atoll_api::kinds::route_policy::FilterStep;
 use atoll_api::kinds::{RoutePolicy, RoutePolicySpec, SYSTEM_NAMESPACE, TargetRef};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest as _, Sha256};
 
 use crate::fleet::Fleet;
-use crate::objects::{Edit, Kind, Name, Objects};
+use crate::objects::{Edit, Identify, Kind, Name, Objects, Route};
 use crate::table::INGRESS_GROUP;
 use crate::tls::AUTHORITY_KEY;
 
@@ -32,18 +30,13 @@ const STAMP: char = '@';
 pub(crate) const CLOSED: &str = "ingress";
 
 /// Whether an object is made of Ingresses.
-pub(crate) fn is_ours(object: &impl ResourceExt) -> bool {
-    is_made(object.meta())
-}
-
-/// The same, of what is known by its metadata.
-pub(crate) fn is_made(meta: &ObjectMeta) -> bool {
-    port_of(meta).is_some()
+pub(crate) fn is_ours<K: Identify + ?Sized>(object: &K) -> bool {
+    port_of(object).is_some()
 }
 
 /// The port of a ConfigMap that a route stands for: `tcp-9000`.
-pub(crate) fn port_of(meta: &ObjectMeta) -> Option<&str> {
-    meta.name.as_deref()?.strip_prefix(OURS)
+pub(crate) fn port_of<K: Identify + ?Sized>(object: &K) -> Option<&str> {
+    object.place().1.strip_prefix(OURS)
 }
 
 /// Whether a rule of that name may serve only with its filters in force.
@@ -224,17 +217,13 @@ fn pass(objects: &mut Objects, stream: &Stream, there: bool) {
     let name = named(stream);
     let (parent_refs, rules) = (vec![stream.parent.clone()], vec![stream.rule.clone()]);
     // Whatever people write is older.
-    let age = Some(Time(Timestamp::MAX));
+    let age = Timestamp::MAX;
     if stream.kind == "TCPRoute" {
         let spec = TCPRouteSpec { parent_refs, rules, ..TCPRouteSpec::default() };
-        let mut route = TCPRoute::new(&name.1, spec);
-        (route.metadata.namespace, route.metadata.creation_timestamp) = (Some(name.0.clone()), age);
-        objects.tcp.set(&name, there.then(|| Arc::new(route)));
+        objects.tcp.set(&name, there.then(|| Arc::new(Route::made(&name.0, &name.1, age, spec))));
     } else {
         let spec = UDPRouteSpec { parent_refs, rules, ..UDPRouteSpec::default() };
-        let mut route = UDPRoute::new(&name.1, spec);
-        (route.metadata.namespace, route.metadata.creation_timestamp) = (Some(name.0.clone()), age);
-        objects.udp.set(&name, there.then(|| Arc::new(route)));
+        objects.udp.set(&name, there.then(|| Arc::new(Route::made(&name.0, &name.1, age, spec))));
     }
 }
 

@@ -3,6 +3,8 @@
 //! What is built from them does not know whether they came from a watch or from the last good file. A clone costs pointers. Pure.
 
 mod edit;
+mod identify;
+mod route;
 mod shelf;
 
 use std::collections::BTreeSet;
@@ -10,16 +12,14 @@ use std::sync::Arc;
 
 use atoll_api::ingress::option;
 use atoll_api::kinds::gateway::{
-    BackendObjectReference, BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, Listener, ListenerSet,
-    ReferenceGrant, TCPRoute, TLSRoute, UDPRoute,
+    BackendObjectReference, BackendTLSPolicy, GRPCRouteSpec, Gateway, GatewayClass, HTTPRouteSpec, Listener,
+    ListenerSet, ReferenceGrant, TCPRouteSpec, TLSRouteSpec, UDPRouteSpec,
 };
 use atoll_api::topology::is_balancer;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use crate::balancer::{self, Balancers};
@@ -29,42 +29,21 @@ use crate::pods::Labelled;
 use crate::quota::Over;
 use crate::table::is_front;
 pub(crate) use edit::{Edit, Kept, Kind};
-pub(crate) use shelf::{Name, Shelf, Slices, name_of, service_of};
+pub(crate) use identify::{Age, Identify, Seniority, age, name_of, seniority};
+pub(crate) use route::{Route, Spec};
+pub(crate) use shelf::{Name, Shelf, Slices, service_of};
+
+pub(crate) type HttpRoute = Route<HTTPRouteSpec>;
+pub(crate) type GrpcRoute = Route<GRPCRouteSpec>;
+pub(crate) type TlsRoute = Route<TLSRouteSpec>;
+pub(crate) type TcpRoute = Route<TCPRouteSpec>;
+pub(crate) type UdpRoute = Route<UDPRouteSpec>;
 
 /// The label by which an EndpointSlice names its Service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// By which a definition says what channel it is of.
 const CHANNEL: &str = "gateway.networking.k8s.io/channel";
-
-/// By what the older of two objects of a kind is known, as the Gateway API settles conflicts: the time, then namespace and name.
-pub(crate) type Age = (Option<Timestamp>, Option<String>, String);
-
-/// The age of an object.
-pub(crate) fn age(object: &impl kube::ResourceExt) -> Age {
-    age_by(object.meta())
-}
-
-/// The age of an object that is known by its metadata.
-pub(crate) fn age_by(meta: &ObjectMeta) -> Age {
-    let name = meta.name.clone().or_else(|| meta.generate_name.clone()).unwrap_or_default();
-    (meta.creation_timestamp.as_ref().map(|time| time.0), meta.namespace.clone(), name)
-}
-
-/// When an object was made.
-pub(crate) fn created(object: &impl kube::ResourceExt) -> Option<Timestamp> {
-    object.meta().creation_timestamp.as_ref().map(|time| time.0)
-}
-
-/// As [`Age`] for routes of several kinds: the time, then namespace, name and kind.
-pub(crate) type Seniority<'a> = (Option<Timestamp>, &'a str, &'a str, &'a str);
-
-/// The seniority of a route. `route`: kind namespace/name.
-pub(crate) fn seniority(created: Option<Timestamp>, route: &str) -> Seniority<'_> {
-    let (kind, named) = route.split_once(' ').unwrap_or(("", route));
-    let (namespace, name) = named.split_once('/').unwrap_or(("", named));
-    (created, namespace, name, kind)
-}
 
 /// The Secrets that listeners show; `own`: the namespace of the object that they are of.
 pub(crate) fn shown(listeners: &[Listener], own: Option<String>) -> impl Iterator<Item = Name> {
@@ -81,11 +60,11 @@ pub(crate) struct Objects {
     pub(crate) classes: Shelf<GatewayClass>,
     pub(crate) gateways: Shelf<Gateway>,
     pub(crate) sets: Shelf<ListenerSet>,
-    pub(crate) routes: Shelf<HTTPRoute>,
-    pub(crate) grpc: Shelf<GRPCRoute>,
-    pub(crate) tls: Shelf<TLSRoute>,
-    pub(crate) tcp: Shelf<TCPRoute>,
-    pub(crate) udp: Shelf<UDPRoute>,
+    pub(crate) routes: Shelf<HttpRoute>,
+    pub(crate) grpc: Shelf<GrpcRoute>,
+    pub(crate) tls: Shelf<TlsRoute>,
+    pub(crate) tcp: Shelf<TcpRoute>,
+    pub(crate) udp: Shelf<UdpRoute>,
     pub(crate) policies: Shelf<BackendTLSPolicy>,
     pub(crate) grants: Shelf<ReferenceGrant>,
     pub(crate) secrets: Shelf<Secret>,
@@ -197,34 +176,34 @@ impl Objects {
 
     fn named_services(&self) -> BTreeSet<(String, String)> {
         let mut named = BTreeSet::new();
-        let mut name = |own: Option<String>, target: &BackendObjectReference| {
-            named.insert((target.namespace.clone().or(own).unwrap_or_default(), target.name.clone()));
+        let mut name = |own: &str, target: &BackendObjectReference| {
+            named.insert((target.namespace.clone().unwrap_or_else(|| own.to_owned()), target.name.clone()));
         };
         let http = self
             .routes
             .iter()
-            .flat_map(|r| r.spec.rules.iter().map(|rule| (r.namespace(), &rule.filters, &rule.backend_refs)));
+            .flat_map(|r| r.spec.rules.iter().map(|rule| (r.place().0, &rule.filters, &rule.backend_refs)));
         let grpc = self
             .grpc
             .iter()
-            .flat_map(|r| r.spec.rules.iter().map(|rule| (r.namespace(), &rule.filters, &rule.backend_refs)));
+            .flat_map(|r| r.spec.rules.iter().map(|rule| (r.place().0, &rule.filters, &rule.backend_refs)));
         for (own, filters, backends) in http.chain(grpc) {
             let filters = filters.iter().chain(backends.iter().flat_map(|b| &b.filters));
             let mirrors = filters.filter_map(|f| f.request_mirror.as_ref()).map(|m| &m.backend_ref);
-            backends.iter().map(|b| &b.target).chain(mirrors).for_each(|target| name(own.clone(), target));
+            backends.iter().map(|b| &b.target).chain(mirrors).for_each(|target| name(own, target));
         }
-        let tls = self.tls.iter().map(|r| (r.namespace(), &r.spec.rules));
-        let tcp = self.tcp.iter().map(|r| (r.namespace(), &r.spec.rules));
-        let udp = self.udp.iter().map(|r| (r.namespace(), &r.spec.rules));
+        let tls = self.tls.iter().map(|r| (r.place().0, &r.spec.rules));
+        let tcp = self.tcp.iter().map(|r| (r.place().0, &r.spec.rules));
+        let udp = self.udp.iter().map(|r| (r.place().0, &r.spec.rules));
         for (own, rules) in tls.chain(tcp).chain(udp) {
-            rules.iter().flat_map(|r| &r.backend_refs).for_each(|b| name(own.clone(), &b.target));
+            rules.iter().flat_map(|r| &r.backend_refs).for_each(|b| name(own, &b.target));
         }
         for ((namespace, _), live) in &self.derived.live {
             let rules = live.part.routes.iter().flat_map(|route| &route.spec.rules);
-            rules.flat_map(|r| &r.backend_refs).for_each(|b| name(Some(namespace.clone()), &b.target));
+            rules.flat_map(|r| &r.backend_refs).for_each(|b| name(namespace, &b.target));
             let passed = live.part.passed.iter().flat_map(|spec| &spec.rules).flat_map(|rule| &rule.backend_refs);
-            passed.for_each(|b| name(Some(namespace.clone()), &b.target));
-            live.part.stand_in.iter().for_each(|b| name(Some(namespace.clone()), &b.target));
+            passed.for_each(|b| name(namespace, &b.target));
+            live.part.stand_in.iter().for_each(|b| name(namespace, &b.target));
         }
         named
     }
@@ -246,23 +225,6 @@ mod tests {
 
     fn slice(name: &str, service: &str) -> Value {
         json!({"metadata": {"namespace": "a", "name": name, "labels": {SERVICE_NAME: service}}, "addressType": "IPv4", "endpoints": []})
-    }
-
-    #[test]
-    fn routes_of_all_kinds_are_ordered_by_time_then_namespace_then_name_then_kind() {
-        let day = |n: i64| Timestamp::from_second(n * 86_400).ok();
-        let mut all = [
-            (day(2), "HTTPRoute a/a"),
-            (day(1), "TCPRoute b/a"),
-            (day(1), "GRPCRoute a-b/a"),
-            (day(1), "HTTPRoute a/b"),
-            (day(1), "GRPCRoute a/b"),
-            (None, "Ingress z/z"),
-        ];
-        all.sort_by(|a, b| seniority(a.0, a.1).cmp(&seniority(b.0, b.1)));
-        let order = all.map(|(_, route)| route).join(", ");
-        let expected = "Ingress z/z, GRPCRoute a/b, HTTPRoute a/b, GRPCRoute a-b/a, TCPRoute b/a, HTTPRoute a/a";
-        assert_eq!(order, expected);
     }
 
     #[test]

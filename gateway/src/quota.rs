@@ -13,7 +13,7 @@ use kube::ResourceExt as _;
 use crate::balancer;
 use crate::config::NamespaceLimits;
 use crate::kinds::KINDS;
-use crate::objects::{Age, Edit, Kind, Name, Objects, age, age_by, shown};
+use crate::objects::{Age, Edit, Kind, Name, Objects, age, shown};
 use crate::table::{RouteName, regex_bytes};
 
 /// A regular expression, by the type of a match.
@@ -121,7 +121,7 @@ fn routes(objects: &Objects) -> impl Iterator<Item = RouteName> {
 /// The age of a route.
 fn age_of(objects: &Objects, (row, name): &RouteName) -> Option<Age> {
     let kind = KINDS.iter().find(|kind| kind.row == *row)?;
-    Some(age_by((kind.object)(objects, name)?.meta()))
+    Some(age(&*(kind.object)(objects, name)?))
 }
 
 /// What the expressions of a route take compiled, in bytes; nothing where it has none.

@@ -29,9 +29,10 @@ pub(crate) use self::kind::{Again, Watched};
 use self::kind::{Touched, only_annotations, only_authorities, only_authority};
 pub(crate) use self::known::Known;
 use crate::ingress::{self, Derived, Settings};
-use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, Slices, name_of};
+use crate::objects::{
+    Edit, GrpcRoute, HttpRoute, Kept, Kind, Name, Objects, Shelf, Slices, TcpRoute, TlsRoute, UdpRoute, name_of,
+};
 use crate::pods::Labelled;
-use crate::status::fold;
 
 /// Which definition is looked at.
 const HTTP_ROUTES: &str = "metadata.name=httproutes.gateway.networking.k8s.io";
@@ -44,11 +45,11 @@ pub(crate) struct Watches {
     classes: Watched<GatewayClass>,
     gateways: Watched<Gateway>,
     sets: Watched<ListenerSet>,
-    routes: Watched<HTTPRoute>,
-    grpc: Watched<GRPCRoute>,
-    tls: Watched<TLSRoute>,
-    tcp: Watched<TCPRoute>,
-    udp: Watched<UDPRoute>,
+    routes: Watched<HttpRoute>,
+    grpc: Watched<GrpcRoute>,
+    tls: Watched<TlsRoute>,
+    tcp: Watched<TcpRoute>,
+    udp: Watched<UdpRoute>,
     policies: Watched<BackendTLSPolicy>,
     grants: Watched<ReferenceGrant>,
     secrets: Watched<Secret>,
@@ -89,11 +90,11 @@ impl Watches {
             classes: start.follow(all()),
             gateways: start.follow(all()),
             sets: start.follow(all()),
-            routes: start.follow_part(all(), |route: &mut HTTPRoute| fold(&mut route.status)),
-            grpc: start.follow_part(all(), |route: &mut GRPCRoute| fold(&mut route.status)),
-            tls: start.follow_part(all(), |route: &mut TLSRoute| fold(&mut route.status)),
-            tcp: start.follow_part(all(), |route: &mut TCPRoute| fold(&mut route.status)),
-            udp: start.follow_part(all(), |route: &mut UDPRoute| fold(&mut route.status)),
+            routes: start.follow_as::<HTTPRoute, _>(all()),
+            grpc: start.follow_as::<GRPCRoute, _>(all()),
+            tls: start.follow_as::<TLSRoute, _>(all()),
+            tcp: start.follow_as::<TCPRoute, _>(all()),
+            udp: start.follow_as::<UDPRoute, _>(all()),
             policies: start.follow(all()),
             grants: start.follow(all()),
             secrets: start.follow(all().fields("type=kubernetes.io/tls")),
@@ -287,17 +288,28 @@ impl Start<'_> {
         K: Kept + Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
         K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
     {
-        self.follow_part(config, |_| ())
+        self.follow_as::<K, K>(config)
+    }
+
+    /// Follows a kind that is held otherwise than it is written.
+    fn follow_as<W, K>(&mut self, config: watcher::Config) -> Watched<K>
+    where
+        W: Resource + Clone + Into<K> + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        W::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+        K: Kept + Send + Sync,
+    {
+        self.follow_part(config, |_: &mut W| ())
     }
 
     /// Follows a kind of which `trim` leaves only what is looked at.
-    fn follow_part<K>(&mut self, config: watcher::Config, trim: fn(&mut K)) -> Watched<K>
+    fn follow_part<W, K>(&mut self, config: watcher::Config, trim: fn(&mut W)) -> Watched<K>
     where
-        K: Kept + Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
-        K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+        W: Resource + Clone + Into<K> + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        W::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+        K: Kept + Send + Sync,
     {
         let (changed, touched) = (self.changed.clone(), Arc::clone(&self.touched));
-        let told = move |object: Option<&K>| {
+        let told = move |object: Option<&W>| {
             let mut touched = touched.lock().unwrap_or_else(PoisonError::into_inner);
             match object {
                 Some(object) => touched.one(K::KIND, name_of(object)),

@@ -48,7 +48,8 @@ pub(crate) struct Written<'a> {
 pub(crate) struct Route<'a> {
     pub(crate) kind: &'static str,
     pub(crate) namespace: &'a str,
-    pub(crate) name: &'a str,
+    /// kind namespace/name.
+    pub(crate) label: &'a Arc<str>,
     pub(crate) hostnames: &'a [String],
     pub(crate) parents: &'a [ParentReference],
     pub(crate) wants: Wants,
@@ -122,10 +123,9 @@ fn put(listener: &mut ListenerDraft, hosts: &Hosts, rules: &Rules) {
 
 /// Rules that answer everything with an error: the route is over a bound.
 fn refuse(route: &Route<'_>, why: &Arc<str>) -> Compiled<Rules> {
-    let name = label(route);
     let rule = |index: usize, written: &Written<'_>| Rule {
         created: route.created,
-        route: Arc::clone(&name),
+        route: Arc::clone(route.label),
         index,
         name: written.name.cloned(),
         filters: Vec::new(),
@@ -146,17 +146,12 @@ fn refuse(route: &Route<'_>, why: &Arc<str>) -> Compiled<Rules> {
     Compiled::over(rules.collect(), why)
 }
 
-fn label(route: &Route<'_>) -> Arc<str> {
-    format!("{} {}/{}", route.kind, route.namespace, route.name).into()
-}
-
 fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Compiled<Rules> {
-    let name = label(route);
     let mut resolve = Backends { resolver, route, scope, unresolved: None };
     let mut compiled: Compiled<Rules> = Compiled::default();
     for (index, written) in route.rules.iter().enumerate() {
         let matches: Vec<Arc<Match>> = written.matches.iter().flatten().cloned().collect();
-        let (rule, refused) = rule(&mut resolve, &name, index, written, &matches);
+        let (rule, refused) = rule(&mut resolve, route.label, index, written, &matches);
         match refused {
             Some(problem) => drop(compiled.refused.get_or_insert(problem)),
             None => compiled.whole += 1,

@@ -18,7 +18,8 @@ use crate::table::{Backend, Draft, From, Problem, Resolver, Scope, Spot, StreamR
 pub(crate) struct Route<'a> {
     pub(crate) kind: &'static str,
     pub(crate) namespace: &'a str,
-    pub(crate) name: &'a str,
+    /// kind namespace/name.
+    pub(crate) label: &'a Arc<str>,
     pub(crate) hostnames: &'a [String],
     pub(crate) parents: &'a [ParentReference],
     pub(crate) wants: Wants,
@@ -101,6 +102,5 @@ fn compile(resolver: &mut Resolver<'_>, route: &Route<'_>, scope: &Scope) -> Com
 }
 
 fn rule(route: &Route<'_>, backends: Vec<Backend>, over: Option<Arc<str>>) -> StreamRule {
-    let name = format!("{} {}/{}", route.kind, route.namespace, route.name).into();
-    StreamRule { created: route.created, route: name, backends, terms: None, over }
+    StreamRule { created: route.created, route: Arc::clone(route.label), backends, terms: None, over }
 }

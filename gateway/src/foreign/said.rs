@@ -91,7 +91,7 @@ impl Said {
     ) -> bool {
         let (namespace, plain) = name.clone();
         let owner = Owner { kind: kind.to_owned(), namespace, name: plain, cluster: None };
-        let old = object.status().map(|s| s.parents).unwrap_or_default();
+        let old = object.said();
         let mut parents: Vec<RouteParentStatus> =
             old.iter().filter(|p| p.controller_name != PROVIDER_CONTROLLER).cloned().collect();
         for (parent, unattached) in &wanted.routes[&(kind, name.clone())] {
@@ -101,7 +101,7 @@ impl Said {
             parents.push(RouteParentStatus {
                 parent_ref: parent.clone(),
                 controller_name: PROVIDER_CONTROLLER.to_owned(),
-                conditions: replace(kept, said, object.meta().generation, now),
+                conditions: replace(kept, said, object.generation(), now),
             });
         }
         if old == parents {

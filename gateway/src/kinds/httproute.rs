@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attach::rules::{Matches, Route, Written, provide as provide_rules};
-use crate::objects::{Kind, Name, created};
+use crate::objects::{Kind, Name};
 use crate::table::{Draft, Match, Wants};
 use atoll_api::kinds::gateway::{HTTPRouteMatch, HTTPRouteRule};
 
@@ -19,11 +19,11 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     let route = Route {
         kind: KIND,
         namespace: &name.0,
-        name: &name.1,
+        label: &object.label,
         hostnames: &spec.hostnames,
         parents: &spec.parent_refs,
         wants: Wants::Http,
-        created: created(&*object),
+        created: object.created,
         port_names: &[],
         stand_in: None,
         key: None,

@@ -6,7 +6,7 @@ use atoll_api::ingress::BackendTls;
 
 use super::httproute;
 use crate::attach::{rules, streams};
-use crate::objects::{Kind, Name, created};
+use crate::objects::{Identify, Kind, Name};
 use crate::status::RouteVerdicts;
 use crate::table::{Draft, OwnTls, Wants};
 use crate::tls::BackendCheck;
@@ -21,14 +21,14 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         return;
     };
     let part = &live.part;
-    let created = created(&*object);
+    let (created, label) = (object.created(), format!("{KIND} {}/{}", name.0, name.1).into());
     let own_tls = part.trusts.as_ref().map(|trusts| own_tls(draft, &name.0, trusts));
     let (mut parents, mut spots) = (Vec::new(), Vec::new());
     for route in &part.routes {
         let route = rules::Route {
             kind: KIND,
             namespace: &name.0,
-            name: &name.1,
+            label: &label,
             hostnames: &route.spec.hostnames,
             parents: &route.spec.parent_refs,
             wants: if part.grpc { Wants::Grpc } else { Wants::Http },
@@ -45,7 +45,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         let route = streams::Route {
             kind: KIND,
             namespace: &name.0,
-            name: &name.1,
+            label: &label,
             hostnames: &spec.hostnames,
             parents: &spec.parent_refs,
             wants: Wants::Tcp,

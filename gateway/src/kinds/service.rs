@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::balancer::{Terms, section};
-use crate::objects::{Kind, Name, created};
+use crate::objects::{Identify, Kind, Name};
 use crate::status::RouteVerdicts;
 use crate::table::{Backend, Draft, Host, Spot, StreamRule, Wants};
 
@@ -19,7 +19,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     let is_it =
         |g: &crate::table::GatewayDraft| g.namespace == name.0 && g.object.metadata.name.as_ref() == Some(&name.1);
     let Some(gateway) = draft.gateways.iter().position(is_it) else { return };
-    let (created, terms) = (created(&*object), Arc::new(Terms::of(balanced)));
+    let (created, terms) = (object.created(), Arc::new(Terms::of(balanced)));
     let route: Arc<str> = format!("{KIND} {}/{}", name.0, name.1).into();
     let (any, mut spots) = (vec![(None, Host::rank(None))], Vec::new());
     for port in &balanced.facts.ports {

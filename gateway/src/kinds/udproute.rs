@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::attach::streams::{Route, provide as provide_streams};
 use crate::ingress;
-use crate::objects::{Kind, Name, created};
+use crate::objects::{Kind, Name};
 use crate::table::{Draft, Wants};
 
 pub(super) const ROW: Kind = Kind::Udp;
@@ -17,11 +17,11 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
     let route = Route {
         kind: KIND,
         namespace: &name.0,
-        name: &name.1,
+        label: &object.label,
         hostnames: &[],
         parents: &spec.parent_refs,
         wants: Wants::Udp,
-        created: created(&*object),
+        created: object.created,
         port_names: &[],
         is_ours: ingress::is_ours(&*object),
         rules: &spec.rules,

@@ -5,19 +5,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use atoll_api::kinds::gateway::{
-    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TCPRoute, TLSRoute,
-    UDPRoute,
-};
+use atoll_api::kinds::gateway::{BackendTLSPolicy, Gateway, GatewayClass, ListenerSet, ReferenceGrant};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::ResourceExt;
+use kube::ResourceExt as _;
 
 use super::shelf::service_of;
-use super::{Name, Objects};
+use super::{GrpcRoute, HttpRoute, Identify, Name, Objects, TcpRoute, TlsRoute, UdpRoute};
 use crate::balancer;
 use crate::names::Found;
 use crate::pods::Labelled;
@@ -72,7 +69,7 @@ pub(crate) enum Edit {
 }
 
 /// A kind that tables are made of.
-pub(crate) trait Kept: ResourceExt + Sized + 'static {
+pub(crate) trait Kept: Identify + Sized + 'static {
     const KIND: Kind;
 
     /// Puts an object in the place of the one before, or takes that away.
@@ -161,7 +158,7 @@ macro_rules! stated {
 macro_rules! route {
     ($kind:ty, $row:ident, $shelf:ident) => {
         kept!($kind, $row, $shelf, |name, old, new| match (old, new) {
-            (Some(old), Some(new)) if alike(&old.metadata, &new.metadata) && old.spec == new.spec => {
+            (Some(old), Some(new)) if old.is_as_written(new) => {
                 vec![Edit::Said(Kind::$row, name.clone())]
             }
             _ => vec![Edit::Route(Kind::$row, name.clone())],
@@ -173,11 +170,11 @@ stated!(GatewayClass, Class, classes);
 stated!(Gateway, Gateway, gateways);
 stated!(ListenerSet, Set, sets);
 stated!(BackendTLSPolicy, Policy, policies);
-route!(HTTPRoute, Http, routes);
-route!(GRPCRoute, Grpc, grpc);
-route!(TLSRoute, Tls, tls);
-route!(TCPRoute, Tcp, tcp);
-route!(UDPRoute, Udp, udp);
+route!(HttpRoute, Http, routes);
+route!(GrpcRoute, Grpc, grpc);
+route!(TlsRoute, Tls, tls);
+route!(TcpRoute, Tcp, tcp);
+route!(UdpRoute, Udp, udp);
 kept!(Ingress, Ingress, ingresses, |name, old, new| match (old, new) {
     (Some(old), Some(new))
         if alike(&old.metadata, &new.metadata)

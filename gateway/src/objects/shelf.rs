@@ -6,17 +6,13 @@ use std::sync::Arc;
 
 use atoll_api::ordered::Ordered;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt;
+use kube::ResourceExt as _;
 
 use super::SERVICE_NAME;
+use super::identify::{Identify, name_of};
 
 /// Namespace (empty where a kind has none) and name.
 pub(crate) type Name = (String, String);
-
-/// The name of an object.
-pub(crate) fn name_of(object: &impl ResourceExt) -> Name {
-    (object.namespace().unwrap_or_default(), object.name_any())
-}
 
 /// What stands at a place: namespace (empty where a kind has none) and name.
 trait Placed {
@@ -59,35 +55,33 @@ impl<K> Clone for Keyed<K> {
     }
 }
 
-impl<K: ResourceExt> Placed for Keyed<K> {
+impl<K: Identify> Placed for Keyed<K> {
     fn place(&self) -> (&str, &str) {
-        let meta = self.0.meta();
-        let name = meta.name.as_deref().or(meta.generate_name.as_deref());
-        (meta.namespace.as_deref().unwrap_or_default(), name.unwrap_or_default())
+        self.0.place()
     }
 }
 
-impl<'a, K: ResourceExt + 'a> Borrow<dyn Placed + 'a> for Keyed<K> {
+impl<'a, K: Identify + 'a> Borrow<dyn Placed + 'a> for Keyed<K> {
     fn borrow(&self) -> &(dyn Placed + 'a) {
         self
     }
 }
 
-impl<K: ResourceExt> PartialEq for Keyed<K> {
+impl<K: Identify> PartialEq for Keyed<K> {
     fn eq(&self, other: &Self) -> bool {
         self.place() == other.place()
     }
 }
 
-impl<K: ResourceExt> Eq for Keyed<K> {}
+impl<K: Identify> Eq for Keyed<K> {}
 
-impl<K: ResourceExt> PartialOrd for Keyed<K> {
+impl<K: Identify> PartialOrd for Keyed<K> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<K: ResourceExt> Ord for Keyed<K> {
+impl<K: Identify> Ord for Keyed<K> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.place().cmp(&other.place())
     }
@@ -121,7 +115,7 @@ impl<K> Shelf<K> {
     }
 }
 
-impl<K: ResourceExt> Shelf<K> {
+impl<K: Identify> Shelf<K> {
     /// Every name.
     pub(crate) fn names(&self) -> impl Iterator<Item = Name> {
         self.iter().map(|object| name_of(&**object))
@@ -154,7 +148,7 @@ impl<K: ResourceExt> Shelf<K> {
     }
 }
 
-impl<K: ResourceExt> FromIterator<Arc<K>> for Shelf<K> {
+impl<K: Identify> FromIterator<Arc<K>> for Shelf<K> {
     fn from_iter<I: IntoIterator<Item = Arc<K>>>(objects: I) -> Self {
         Self(objects.into_iter().map(|object| (Keyed(object), ())).collect())
     }

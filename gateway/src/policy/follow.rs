@@ -94,7 +94,8 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     let changed = changed.clone();
-    let (watched, following) = Watched::open(client, config, |_| (), move |_| changed.send_modify(|n| *n += 1));
+    let (watched, following) =
+        Watched::open(client, config, |_: &mut K| (), move |_: Option<&K>| changed.send_modify(|n| *n += 1));
     tasks.spawn(following);
     watched
 }

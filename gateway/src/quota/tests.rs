@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::objects::Kept;
+use crate::objects::{HttpRoute, Kept, TcpRoute};
 
 const LIMITS: NamespaceLimits = NamespaceLimits { routes: 2, regex_bytes: 8 * 1024, certificates: 2 };
 
@@ -33,16 +33,15 @@ fn edited(names: &[&str]) -> Vec<Edit> {
 
 #[test]
 fn the_oldest_routes_of_a_namespace_stay_and_who_is_over_comes_when_there_is_room() {
-    use atoll_api::kinds::gateway::{HTTPRoute, TCPRoute};
     let (mut quota, mut objects) = (Quota::new(LIMITS), Objects::default());
     for (namespace, name, day) in [("a", "old", 1), ("a", "young", 3), ("b", "only", 9)] {
-        put::<HTTPRoute>(&mut objects, route(namespace, name, day, None));
+        put::<HttpRoute>(&mut objects, route(namespace, name, day, None));
     }
     assert_eq!(quota.derive(&mut objects, &[Edit::Whole]), []);
     assert_eq!(over(&objects), Vec::<String>::new());
 
     // Of another kind, older than one that is there.
-    put::<TCPRoute>(&mut objects, json!({"metadata": meta("a", "middle", 2), "spec": {"rules": []}}));
+    put::<TcpRoute>(&mut objects, json!({"metadata": meta("a", "middle", 2), "spec": {"rules": []}}));
     let edit = Edit::Route(Kind::Tcp, ("a".to_owned(), "middle".to_owned()));
     assert_eq!(quota.derive(&mut objects, &[edit]), edited(&["young"]));
     assert_eq!(over(&objects), ["a/young"], "the other namespace is not concerned");
@@ -50,25 +49,24 @@ fn the_oldest_routes_of_a_namespace_stay_and_who_is_over_comes_when_there_is_roo
     assert!(why.contains("namespace `a` may have 2 routes") && why.contains("gateway.limits.namespaceRoutes"), "{why}");
 
     let gone = ("a".to_owned(), "old".to_owned());
-    let edits = objects.take::<HTTPRoute>(&gone, None);
+    let edits = objects.take::<HttpRoute>(&gone, None);
     assert_eq!(quota.derive(&mut objects, &edits), edited(&["young"]));
     assert_eq!(over(&objects), Vec::<String>::new());
 }
 
 #[test]
 fn expressions_count_by_their_size_and_routes_without_any_go_on() {
-    use atoll_api::kinds::gateway::HTTPRoute;
     let (mut quota, mut objects) = (Quota::new(NamespaceLimits { routes: 0, ..LIMITS }), Objects::default());
-    put::<HTTPRoute>(&mut objects, route("a", "first", 1, Some("/a")));
-    put::<HTTPRoute>(&mut objects, route("a", "large", 2, Some("/[a-z]{200}")));
-    put::<HTTPRoute>(&mut objects, route("a", "small", 3, Some("/b")));
-    put::<HTTPRoute>(&mut objects, route("a", "none", 4, None));
-    put::<HTTPRoute>(&mut objects, route("a", "broken", 5, Some("(")));
+    put::<HttpRoute>(&mut objects, route("a", "first", 1, Some("/a")));
+    put::<HttpRoute>(&mut objects, route("a", "large", 2, Some("/[a-z]{200}")));
+    put::<HttpRoute>(&mut objects, route("a", "small", 3, Some("/b")));
+    put::<HttpRoute>(&mut objects, route("a", "none", 4, None));
+    put::<HttpRoute>(&mut objects, route("a", "broken", 5, Some("(")));
     assert_eq!(quota.derive(&mut objects, &[Edit::Whole]), edited(&["large"]));
     assert!(objects.over.routes.values().all(|why| why.contains("8 KiB") && why.contains("namespaceRegexKiB")));
 
     // It is written anew, and smaller.
-    let edits = put::<HTTPRoute>(&mut objects, route("a", "large", 2, Some("/c")));
+    let edits = put::<HttpRoute>(&mut objects, route("a", "large", 2, Some("/c")));
     assert_eq!(quota.derive(&mut objects, &edits), edited(&["large", "small"]));
     assert_eq!(over(&objects), ["a/small"], "the older one has the room now");
 }

@@ -37,29 +37,6 @@ impl Verdict {
 /// What is said of most routes.
 pub(crate) static SERVED: LazyLock<Arc<[Verdict]>> = LazyLock::new(|| [Verdict::served(), Verdict::resolved()].into());
 
-/// Holds what is said of most routes as one condition without words, which only says when: with thousands of routes the words weigh as
-/// much as all that these say.
-pub(super) fn fold(conditions: &mut Vec<Condition>) {
-    let Some(Condition { observed_generation, last_transition_time, .. }) = conditions.first().cloned() else { return };
-    if *conditions == served(observed_generation, &last_transition_time) {
-        let [type_, status, reason, message] = [const { String::new() }; 4];
-        *conditions = vec![Condition { type_, status, reason, message, observed_generation, last_transition_time }];
-    }
-}
-
-/// What [`fold`] was given.
-pub(super) fn unfold(conditions: &mut Vec<Condition>) {
-    if let [folded] = conditions.as_slice()
-        && folded.type_.is_empty()
-    {
-        *conditions = served(folded.observed_generation, &folded.last_transition_time);
-    }
-}
-
-fn served(generation: Option<i64>, since: &Time) -> Vec<Condition> {
-    merge(&[], SERVED.iter().cloned(), generation, since.0)
-}
-
 /// The old conditions with `verdicts` put in. The time of a transition moves only with the status.
 pub(super) fn merge(
     old: &[Condition],

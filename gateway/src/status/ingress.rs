@@ -31,8 +31,7 @@ pub(super) fn update(object: &Ingress, addresses: &[GatewayAddress]) -> Option<U
 
 /// What of a port of a ConfigMap does not stand as it is written: a Service that is not there, a port that is taken.
 pub(super) fn port_warnings(verdicts: &RouteVerdicts, unserved: &[&ListenerDraft], objects: &Objects) -> Vec<Warning> {
-    let meta = verdicts.object.meta();
-    let Some(port) = crate::ingress::port_of(meta) else { return Vec::new() };
+    let Some(port) = crate::ingress::port_of(&*verdicts.object) else { return Vec::new() };
     let Some((namespace, name)) = &objects.derived.maps[usize::from(port.starts_with("udp"))] else {
         return Vec::new();
     };
@@ -61,12 +60,12 @@ pub(super) fn warnings(verdicts: &RouteVerdicts, unserved: &[&ListenerDraft]) ->
     }
     problems.sort_unstable();
     problems.dedup();
-    let meta = verdicts.object.meta();
+    let (namespace, name) = verdicts.object.place();
     let of = |(reason, message): (&str, String)| Warning {
         kind: KIND,
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid: verdicts.object.uid(),
         problem: BalancerProblem { reason: reason.to_owned(), message },
     };
     problems.into_iter().map(of).collect()

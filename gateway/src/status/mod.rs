@@ -14,6 +14,7 @@ mod made;
 pub(crate) mod policies;
 mod policy;
 mod route;
+mod said;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod write;
@@ -25,7 +26,7 @@ use atoll_api::kinds::gateway::{GatewayClass, GatewayClassStatus, SupportedFeatu
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::core::ApiResource;
-use kube::{Resource, ResourceExt as _};
+use kube::Resource;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -36,10 +37,11 @@ pub(crate) use condition::{LEFT_OUT, SERVED, Verdict};
 pub(crate) use events::{About, event};
 pub(crate) use ingress::KIND as INGRESS;
 pub(crate) use made::Made;
-pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts, fold};
+pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
+pub(crate) use said::Said;
 
 use crate::balancer::Balanced;
-use crate::objects::{Kind, Name, Objects, name_of};
+use crate::objects::{Identify, Kind, Name, Objects, name_of};
 use crate::table::{GatewayDraft, Input, ListenerDraft, Policies, RouteName};
 
 /// A status to be written. There may be thousands that wait.
@@ -57,11 +59,21 @@ pub(crate) struct Update {
 
 impl Update {
     fn of<K: Resource<DynamicType = ()>>(object: &K, status: &impl Serialize) -> Option<Self> {
+        Self::new::<K>(object, object.meta().resource_version.as_deref(), status)
+    }
+
+    /// Of an object of kind `K`, however it is held.
+    fn new<K: Resource<DynamicType = ()>>(
+        object: &impl Identify,
+        version: Option<&str>,
+        status: &impl Serialize,
+    ) -> Option<Self> {
+        let (namespace, name) = object.place();
         Some(Self {
             resource: || ApiResource::erase::<K>(&()),
-            namespace: object.namespace(),
-            name: object.name_any(),
-            version: object.resource_version(),
+            namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+            name: name.to_owned(),
+            version: version.map(str::to_owned),
             status: serde_json::to_string(status).ok()?.into(),
         })
     }
@@ -146,7 +158,7 @@ impl Sheet {
     /// Judges a route; nothing: there is none.
     pub(crate) fn route(&mut self, route: &RouteName, verdicts: Option<&RouteVerdicts>, input: &Input<'_>) {
         // Nobody wrote what is made of ConfigMaps of ports.
-        let written = verdicts.filter(|verdicts| !crate::ingress::is_made(verdicts.object.meta()));
+        let written = verdicts.filter(|verdicts| !crate::ingress::is_ours(&*verdicts.object));
         self.put(route.0, route.1.clone(), written.and_then(|verdicts| route::update(verdicts, input)));
     }
 

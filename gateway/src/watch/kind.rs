@@ -21,7 +21,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::known::{Known, fitting};
-use crate::objects::{Edit, Kept, Kind, Name, Objects, Shelf, name_of};
+use crate::objects::{Edit, Identify, Kept, Kind, Name, Objects, Shelf, name_of};
 use crate::tls::AUTHORITY_KEY;
 
 /// What an object was when `kubectl apply` wrote it.
@@ -71,23 +71,23 @@ impl<K> Watched<K> {
     }
 }
 
-impl<K> Watched<K>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
-    K::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
-{
-    /// A kind, and what follows it for ever; `trim` leaves only what is looked at. `told` gets each object that changed, and nothing where
-    /// the kind as a whole did.
-    pub(crate) fn open(
+impl<K: Identify + Send + Sync + 'static> Watched<K> {
+    /// A kind that is written as `W`, and what follows it for ever; `trim` leaves only what is looked at. `told` gets each object that changed,
+    /// and nothing where the kind as a whole did.
+    pub(crate) fn open<W>(
         client: &Client,
         config: watcher::Config,
-        trim: fn(&mut K),
-        told: impl Fn(Option<&K>) + Send + Sync + 'static,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        trim: fn(&mut W),
+        told: impl Fn(Option<&W>) + Send + Sync + 'static,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static)
+    where
+        W: Resource + Clone + Into<K> + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        W::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+    {
         let known = Known::default();
         let listed = Arc::new(AtomicBool::new(false));
-        let (api, kept, seen): (Api<K>, _, _) = (Api::all(client.clone()), Known::clone(&known), Arc::clone(&listed));
-        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        let (api, kept, seen): (Api<W>, _, _) = (Api::all(client.clone()), Known::clone(&known), Arc::clone(&listed));
+        let kind = W::kind(&W::DynamicType::default()).into_owned();
         let following = async move {
             let events = watcher(api, config).backoff(Again::default()).modify(|object| {
                 only_own(object.meta_mut());

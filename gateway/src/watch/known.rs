@@ -5,9 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kube::ResourceExt;
-
-use crate::objects::{Name, Shelf, name_of};
+use crate::objects::{Identify, Name, Shelf, name_of};
 
 /// The objects of a kind. A clone is the same.
 pub(crate) struct Known<K>(Arc<Mutex<Shelf<K>>>);
@@ -40,7 +38,7 @@ impl<K> Known<K> {
     }
 }
 
-impl<K: ResourceExt> Known<K> {
+impl<K: Identify> Known<K> {
     /// The one of that name.
     pub(crate) fn at(&self, name: &Name) -> Option<Arc<K>> {
         self.shelf().at(name).cloned()
@@ -50,19 +48,17 @@ impl<K: ResourceExt> Known<K> {
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         self.shelf().get(namespace, name).cloned()
     }
-}
 
-impl<K: ResourceExt + Clone> Known<K> {
-    pub(super) fn apply(&self, object: &K) {
+    pub(super) fn apply<W: Identify + Clone + Into<K>>(&self, object: &W) {
         self.shelf().set(&name_of(object), Some(fitting(object)));
     }
 
-    pub(super) fn delete(&self, object: &K) {
+    pub(super) fn delete(&self, object: &impl Identify) {
         self.shelf().set(&name_of(object), None);
     }
 }
 
-/// What is decoded has room for four where there is one; a clone has not.
-pub(super) fn fitting<K: Clone>(object: &K) -> Arc<K> {
-    Arc::new(object.clone())
+/// An object as it is held. What is decoded has room for four where there is one; a clone has not.
+pub(super) fn fitting<W: Clone + Into<K>, K>(object: &W) -> Arc<K> {
+    Arc::new(object.clone().into())
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{GATEWAY_GROUP, ParentReference};
-use kube::ResourceExt;
 
 use super::{Known, Watches};
-use crate::objects::Objects;
+use crate::objects::{Identify, Objects};
 use crate::policy::{Backends, Judged, Target};
 use crate::status::policies::Others;
 
@@ -82,6 +81,6 @@ impl Watches {
     }
 }
 
-fn at<K: ResourceExt>(known: &Known<K>, target: &Target) -> Option<Arc<K>> {
+fn at<K: Identify>(known: &Known<K>, target: &Target) -> Option<Arc<K>> {
     known.get(&target.namespace, &target.name)
 }

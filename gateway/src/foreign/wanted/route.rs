@@ -5,24 +5,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use atoll_api::kinds::gateway::{
-    BackendRef, GRPCRoute, HTTPBackendRef, HTTPRoute, HTTPRouteFilter, L4Rule, ParentReference, TCPRoute, TLSRoute,
-    UDPRoute,
-};
+use atoll_api::kinds::gateway::{BackendRef, HTTPBackendRef, HTTPRouteFilter, L4Rule, ParentReference};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::objects::{Age, Name, Objects, age, name_of};
+use crate::objects::{Age, GrpcRoute, HttpRoute, Name, Objects, TcpRoute, TlsRoute, UdpRoute, age, name_of};
 use crate::table::{Wants, subset_named, subset_of};
 
 /// A route of any kind.
 #[derive(Clone, Copy)]
 pub(super) enum Route<'a> {
-    Http(&'a HTTPRoute),
-    Grpc(&'a GRPCRoute),
-    Tls(&'a TLSRoute),
-    Tcp(&'a TCPRoute),
-    Udp(&'a UDPRoute),
+    Http(&'a HttpRoute),
+    Grpc(&'a GrpcRoute),
+    Tls(&'a TlsRoute),
+    Tcp(&'a TcpRoute),
+    Udp(&'a UdpRoute),
 }
 
 /// A rule of one.

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use atoll_api::kinds::gateway::{
-    BackendTLSPolicy, GRPCRoute, Gateway, GatewayClass, HTTPRoute, ListenerSet, ReferenceGrant, TLSRoute,
-};
+use atoll_api::kinds::gateway::{BackendTLSPolicy, Gateway, GatewayClass, ListenerSet, ReferenceGrant};
 use atoll_api::topology::{
     ClusterFacts, Endpoint, EndpointPort, Endpoints, ServiceFacts, ServicePort, Topology, TrafficFacts,
 };
@@ -17,7 +15,7 @@ use super::*;
 use crate::acme::Standing;
 use crate::fleet::Fleet;
 use crate::names::{Found, Leads};
-use crate::objects::{Kept, Objects, name_of};
+use crate::objects::{GrpcRoute, HttpRoute, Kept, Objects, TlsRoute, name_of};
 use crate::table::build::Ports;
 use crate::table::{Table, Upstream};
 
@@ -165,8 +163,8 @@ impl History {
     fn http_route(&mut self) -> Vec<Edit> {
         let (namespace, name) = (*self.dice.of(NAMESPACES), *self.dice.of(&["r1", "r2", "r3"]));
         if self.dice.chance(3) {
-            return self.told::<HTTPRoute>(namespace, name, |o| {
-                o.status = Some(serde_json::from_value(json!({"parents": []})).unwrap());
+            return self.told::<HttpRoute>(namespace, name, |o| {
+                o.bear(serde_json::from_value(json!({"parents": []})).unwrap());
             });
         }
         let rules: Vec<Value> = (0..1 + self.dice.below(3))
@@ -176,7 +174,7 @@ impl History {
             })
             .collect();
         let spec = json!({"parentRefs": self.parents(), "hostnames": self.hosts(), "rules": rules});
-        self.put::<HTTPRoute>(namespace, name, json!({"spec": spec}))
+        self.put::<HttpRoute>(namespace, name, json!({"spec": spec}))
     }
 
     fn grpc_route(&mut self) -> Vec<Edit> {
@@ -184,14 +182,14 @@ impl History {
         let matches = json!([{"method": {"service": self.dice.of(&["x", "y"])}}]);
         let rules = json!([{"matches": matches, "backendRefs": [self.divided()]}]);
         let spec = json!({"parentRefs": self.parents(), "hostnames": self.hosts(), "rules": rules});
-        self.put::<GRPCRoute>(namespace, "r1", json!({"spec": spec}))
+        self.put::<GrpcRoute>(namespace, "r1", json!({"spec": spec}))
     }
 
     fn tls_route(&mut self) -> Vec<Edit> {
         let (namespace, name) = (*self.dice.of(NAMESPACES), *self.dice.of(&["t1", "t2"]));
         let rules = json!([{"backendRefs": [self.backend()]}]);
         let spec = json!({"parentRefs": self.parents(), "hostnames": self.hosts(), "rules": rules});
-        self.put::<TLSRoute>(namespace, name, json!({"spec": spec}))
+        self.put::<TlsRoute>(namespace, name, json!({"spec": spec}))
     }
 
     fn listeners(&mut self) -> Value {
