@@ -9,7 +9,7 @@ mod verdicts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use atoll_api::kinds::gateway::{GATEWAY_GROUP, GatewayClassStatus, RouteParentStatus, RouteStatus};
+use atoll_api::kinds::gateway::{GATEWAY_GROUP, GatewayClassStatus, RouteParentStatus};
 use atoll_api::kinds::{Condition, FIELD_MANAGER};
 use atoll_api::provider::{Answer, Owner, PROVIDER_CONTROLLER, Refused};
 use atoll_api::topology::BalancerState;
@@ -107,8 +107,9 @@ impl Said {
         if old == parents {
             return true;
         }
-        let Some(update) = object.update(&RouteStatus { parents }) else { return true };
-        self.patch(&(update.resource)(), update.namespace.as_deref(), &update.name, update.status()).await
+        let Some((resource, _)) = object.written() else { return true };
+        let (namespace, name) = object.place();
+        self.patch(&resource(), Some(namespace), name, json!({"parents": parents})).await
     }
 
     async fn service(&self, service: &Service, wanted: &Wanted, told: &Told, now: Timestamp) -> bool {

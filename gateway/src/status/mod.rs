@@ -26,9 +26,9 @@ use atoll_api::kinds::gateway::{GatewayClass, GatewayClassStatus, SupportedFeatu
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::core::ApiResource;
-use kube::Resource;
+use kube::{Resource, ResourceExt as _};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(crate) use balancers::{Warning, state as balancer_state};
 use condition::merge;
@@ -37,11 +37,12 @@ pub(crate) use condition::{LEFT_OUT, SERVED, Verdict};
 pub(crate) use events::{About, event};
 pub(crate) use ingress::KIND as INGRESS;
 pub(crate) use made::Made;
+use route::Statement;
 pub(crate) use route::{ParentVerdict, RouteObject, RouteVerdicts};
 pub(crate) use said::Said;
 
 use crate::balancer::Balanced;
-use crate::objects::{Identify, Kind, Name, Objects, name_of};
+use crate::objects::{Kind, Name, Objects, name_of};
 use crate::table::{GatewayDraft, Input, ListenerDraft, Policies, RouteName};
 
 /// A status to be written. There may be thousands that wait.
@@ -53,39 +54,39 @@ pub(crate) struct Update {
     pub(crate) name: String,
     /// The version of the object that it is about.
     pub(crate) version: Option<String>,
+    status: Status,
+}
+
+#[derive(Debug, Clone)]
+enum Status {
     /// As JSON.
-    status: Box<str>,
+    Written(Box<str>),
+    /// That of a route, of which there may be most: it is put into words when it is written.
+    Route(Box<Statement>),
 }
 
 impl Update {
     fn of<K: Resource<DynamicType = ()>>(object: &K, status: &impl Serialize) -> Option<Self> {
-        Self::new::<K>(object, object.meta().resource_version.as_deref(), status)
-    }
-
-    /// Of an object of kind `K`, however it is held.
-    fn new<K: Resource<DynamicType = ()>>(
-        object: &impl Identify,
-        version: Option<&str>,
-        status: &impl Serialize,
-    ) -> Option<Self> {
-        let (namespace, name) = object.place();
         Some(Self {
             resource: || ApiResource::erase::<K>(&()),
-            namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
-            name: name.to_owned(),
-            version: version.map(str::to_owned),
-            status: serde_json::to_string(status).ok()?.into(),
+            namespace: object.namespace(),
+            name: object.name_any(),
+            version: object.resource_version(),
+            status: Status::Written(serde_json::to_string(status).ok()?.into()),
         })
     }
 
     /// What is to be written.
     pub(crate) fn status(&self) -> Value {
-        serde_json::from_str(&self.status).unwrap_or_default()
+        match &self.status {
+            Status::Written(json) => serde_json::from_str(json).unwrap_or_default(),
+            Status::Route(statement) => json!({"parents": statement.parents()}),
+        }
     }
 
     /// Whether both say the same of the same version.
     pub(crate) fn says(&self, other: &Self) -> bool {
-        self.version == other.version && self.status == other.status
+        self.version == other.version && self.status() == other.status()
     }
 }
 

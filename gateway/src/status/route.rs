@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use atoll_api::kinds::Condition;
-use atoll_api::kinds::gateway::{GATEWAY_CONTROLLER, Gateway, ParentReference, RouteParentStatus, RouteStatus};
+use atoll_api::kinds::gateway::{GATEWAY_CONTROLLER, Gateway, ParentReference, RouteParentStatus};
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
+use kube::core::ApiResource;
 
-use super::Update;
 use super::condition::{Verdict, alike, replace};
+use super::{Status, Update};
 use crate::objects::{Identify, Route, Spec};
 use crate::table::Input;
 
@@ -25,8 +26,8 @@ pub(crate) trait RouteObject: Identify + std::fmt::Debug + Send + Sync {
     fn said(&self) -> Vec<RouteParentStatus> {
         Vec::new()
     }
-    /// The same with another status.
-    fn update(&self, _: &RouteStatus) -> Option<Update> {
+    /// Its kind, and the version that it is of, where its status speaks of parents.
+    fn written(&self) -> Option<(fn() -> ApiResource, Option<&str>)> {
         None
     }
 }
@@ -40,8 +41,8 @@ impl<S: Spec> RouteObject for Route<S> {
         Self::said(self)
     }
 
-    fn update(&self, status: &RouteStatus) -> Option<Update> {
-        Update::new::<S::Object>(self, self.version.as_deref(), status)
+    fn written(&self) -> Option<(fn() -> ApiResource, Option<&str>)> {
+        Some((|| ApiResource::erase::<S::Object>(&()), self.version.as_deref()))
     }
 }
 
@@ -67,25 +68,49 @@ pub(crate) struct ParentVerdict {
 #[derive(Debug, Clone)]
 pub(crate) struct RouteVerdicts {
     pub(crate) object: Arc<dyn RouteObject>,
-    pub(crate) parents: Vec<ParentVerdict>,
+    pub(crate) parents: Arc<[ParentVerdict]>,
 }
 
-/// The status of a route, where it says something else than before. The parents of other controllers stay, and those of
-/// other fleets; of ours, those that are no longer named go.
-pub(super) fn update(verdicts: &RouteVerdicts, input: &Input<'_>) -> Option<Update> {
-    let old = verdicts.object.said();
-    let (generation, (namespace, _)) = (verdicts.object.generation(), verdicts.object.place());
-    let ours = |p: &&RouteParentStatus| input.fleet.says(input.objects, namespace, &p.controller_name, &p.parent_ref);
-    let mut parents: Vec<_> = old.iter().filter(|p| !ours(p)).cloned().collect();
-    for said in &verdicts.parents {
-        let Some(parent) = verdicts.object.parents().get(said.parent) else { continue };
-        let before = old.iter().filter(ours).find(|p| p.parent_ref == *parent);
-        let kept: &[Condition] = before.map(|p| p.conditions.as_slice()).unwrap_or_default();
-        parents.push(RouteParentStatus {
-            parent_ref: parent.clone(),
-            controller_name: GATEWAY_CONTROLLER.to_owned(),
-            conditions: replace(kept, said.verdicts.to_vec(), generation, input.now),
+/// What is to be said of a route.
+#[derive(Debug, Clone)]
+pub(super) struct Statement {
+    verdicts: RouteVerdicts,
+    /// What its status says of parents of others, which stays.
+    others: Vec<RouteParentStatus>,
+    now: Timestamp,
+}
+
+impl Statement {
+    /// Its parents in words. Of ours, those that are no longer named go.
+    pub(super) fn parents(&self) -> Vec<RouteParentStatus> {
+        let RouteVerdicts { object, parents } = &self.verdicts;
+        let (named, old) = (object.parents(), object.said());
+        let ours = parents.iter().filter_map(|said| {
+            let parent = named.get(said.parent)?;
+            let before = old.iter().find(|p| p.parent_ref == *parent && !self.others.contains(p));
+            let kept = before.map(|p| p.conditions.as_slice()).unwrap_or_default();
+            Some(RouteParentStatus {
+                parent_ref: parent.clone(),
+                controller_name: GATEWAY_CONTROLLER.to_owned(),
+                conditions: replace(kept, said.verdicts.to_vec(), object.generation(), self.now),
+            })
         });
+        self.others.iter().cloned().chain(ours).collect()
     }
-    (!alike(&old, &parents)).then(|| verdicts.object.update(&RouteStatus { parents })).flatten()
+}
+
+/// The status of a route, where it says something else than before. The parents of other controllers stay, and those of other fleets.
+pub(super) fn update(verdicts: &RouteVerdicts, input: &Input<'_>) -> Option<Update> {
+    let (resource, version) = verdicts.object.written()?;
+    let (old, (namespace, name)) = (verdicts.object.said(), verdicts.object.place());
+    let ours = |p: &&RouteParentStatus| input.fleet.says(input.objects, namespace, &p.controller_name, &p.parent_ref);
+    let others = old.iter().filter(|p| !ours(p)).cloned().collect();
+    let statement = Statement { verdicts: verdicts.clone(), others, now: input.now };
+    (!alike(&old, &statement.parents())).then(|| Update {
+        resource,
+        namespace: Some(namespace.to_owned()),
+        name: name.to_owned(),
+        version: version.map(str::to_owned),
+        status: Status::Route(Box::new(statement)),
+    })
 }

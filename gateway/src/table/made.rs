@@ -131,9 +131,8 @@ impl Made {
         let over = input.objects.over.routes.get(route).cloned();
         let mut draft = Draft { objects: input.objects, resolver, gateways: &mut self.gateways, over, made: None };
         (provider.provide)(&mut draft, &route.1);
-        let Draft { resolver, made: Some((mut verdicts, spots)), .. } = draft else { return };
+        let Draft { resolver, made: Some((verdicts, spots)), .. } = draft else { return };
         let Noted { upstreams, services, ancestors, .. } = resolver.noted;
-        verdicts.parents.shrink_to_fit();
         let name = Arc::new(route.clone());
         let services = services.into_iter().map(|service| self.named(service, &name)).collect();
         for pair in &ancestors {
