@@ -35,7 +35,7 @@ pub(crate) struct Route<'a> {
 pub(crate) fn provide(draft: &mut Draft<'_>, object: Arc<dyn RouteObject>, route: &Route<'_>) {
     let (mut parents, mut spots) = (Vec::new(), Vec::new());
     attach(draft, route, &mut parents, &mut spots);
-    draft.attached(RouteVerdicts { object, parents: parents.into() }, spots);
+    draft.attached(RouteVerdicts::new(object, parents), spots);
 }
 
 /// Attaches one of an object's routes; what became of it is added to what is there.

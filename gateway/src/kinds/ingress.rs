@@ -56,7 +56,7 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         };
         streams::attach(draft, &route, &mut parents, &mut spots);
     }
-    draft.attached(RouteVerdicts { object, parents: parents.into() }, spots);
+    draft.attached(RouteVerdicts::new(object, parents), spots);
 }
 
 /// How an Ingress wants TLS spoken to its backends.

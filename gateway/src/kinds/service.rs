@@ -36,5 +36,5 @@ pub(super) fn provide(draft: &mut Draft<'_>, name: &Name) {
         listeners[at].streams.entry(None, Vec::new).push(rule);
         spots.push(Spot::new(gateway, at, &any));
     }
-    draft.attached(RouteVerdicts { object, parents: Arc::default() }, spots);
+    draft.attached(RouteVerdicts::new(object, Vec::new()), spots);
 }

@@ -1,13 +1,13 @@
 //! Statuses of routes, which all kinds share.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use atoll_api::kinds::gateway::{GATEWAY_CONTROLLER, Gateway, ParentReference, RouteParentStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::core::ApiResource;
 
-use super::condition::{Verdict, alike, replace};
+use super::condition::{SERVED, Verdict, alike, replace};
 use super::{Status, Update};
 use crate::objects::{Identify, Route, Spec};
 use crate::table::Input;
@@ -69,6 +69,16 @@ pub(crate) struct ParentVerdict {
 pub(crate) struct RouteVerdicts {
     pub(crate) object: Arc<dyn RouteObject>,
     pub(crate) parents: Arc<[ParentVerdict]>,
+}
+
+impl RouteVerdicts {
+    /// What most routes have, one parent that serves them, is there once.
+    pub(crate) fn new(object: Arc<dyn RouteObject>, parents: Vec<ParentVerdict>) -> Self {
+        static ONE: LazyLock<Arc<[ParentVerdict]>> =
+            LazyLock::new(|| [ParentVerdict { parent: 0, verdicts: Arc::clone(&SERVED) }].into());
+        let parents = if *parents == **ONE { Arc::clone(&ONE) } else { parents.into() };
+        Self { object, parents }
+    }
 }
 
 /// What is to be said of a route.

@@ -118,6 +118,16 @@ impl<T> HostMap<T> {
         }
     }
 
+    /// The value of exactly this name.
+    pub(crate) fn get(&self, host: Option<&Host>) -> Option<&T> {
+        match host {
+            Some(Host::Exact(name)) => self.exact.get(name),
+            Some(Host::Child(suffix)) => self.child.get(suffix),
+            Some(Host::Below(suffix)) => self.below.get(suffix),
+            None => self.any.as_ref(),
+        }
+    }
+
     /// The value of exactly this name, to be changed.
     pub(crate) fn get_mut(&mut self, host: Option<&Host>) -> Option<&mut T> {
         match host {

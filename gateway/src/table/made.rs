@@ -18,7 +18,7 @@ use super::entry::GatewayDraft;
 use super::policy::Policies;
 use super::served::served;
 use super::upstreams::Upstreams;
-use super::{Entry, Host, ListenerDraft, ListenerTable, Policy, Slot, SlotTable, Table};
+use super::{Entry, Host, Level, ListenerDraft, ListenerTable, Policy, Slot, SlotTable, Table};
 use crate::attach::Hosts;
 use crate::ingress;
 use crate::kinds::KINDS;
@@ -163,12 +163,12 @@ impl Made {
             listener.attached -= i32::from(spot.counted);
             let levels = Arc::make_mut(&mut listener.routes);
             for host in spot.hosts.iter().map(Option::as_ref) {
-                let level = levels.get_mut(host).map(|level| {
-                    Arc::make_mut(level).retain(|entry| *entry.rule.route != *name);
-                    level.is_empty()
-                });
-                if level == Some(true) {
+                let stays = |entry: &Entry| *entry.rule.route != *name;
+                if levels.get(host).is_some_and(|level| !level.iter().any(stays)) {
                     levels.remove(host);
+                } else if let Some(level) = levels.get_mut(host) {
+                    Arc::make_mut(level).retain(stays);
+                    listener.unsorted.insert(host.cloned());
                 }
                 let streams = listener.streams.get_mut(host).map(|waiting| {
                     waiting.retain(|rule| *rule.route != *name);
@@ -241,13 +241,16 @@ impl Made {
         let (name, refused) = (gateway.label(), gateway.refused.is_some());
         let set = gateway.listeners[at].set.and_then(|set| gateway.sets.get(set));
         let set = set.map(|set| format!("{}/{}", set.namespace, set.object.name_any()));
-        let listener = &mut gateway.listeners[at];
+        let (earlier, rest) = gateway.listeners.split_at_mut(at);
+        let listener = &mut rest[0];
         let unsorted = std::mem::take(&mut listener.unsorted);
         if !unsorted.is_empty() {
+            // One of the same name mostly has the same routes: HTTP beside HTTPS.
+            let twin = earlier.iter().rfind(|other| other.host == listener.host).map(|other| &other.routes);
             let levels = Arc::make_mut(&mut listener.routes);
-            for host in &unsorted {
-                if let Some(level) = levels.get_mut(host.as_ref()) {
-                    Arc::make_mut(level).sort_by(precedence);
+            for host in unsorted.iter().map(Option::as_ref) {
+                if let Some(level) = levels.get_mut(host) {
+                    settle(level, twin.and_then(|twin| twin.get(host)));
                 }
             }
         }
@@ -344,6 +347,19 @@ fn precedence(a: &Entry, b: &Entry) -> std::cmp::Ordering {
         .then_with(|| a.matcher.order(&b.matcher))
         .then_with(|| a.rule.seniority().cmp(&b.rule.seniority()))
         .then_with(|| a.rule.index.cmp(&b.rule.index))
+}
+
+/// Puts entries in order, and shares those of `twin`, the same host of another listener, where they are the same: there may be thousands.
+fn settle(level: &mut Level, twin: Option<&Level>) {
+    if !level.is_sorted_by(|a, b| precedence(a, b).is_le()) {
+        Arc::make_mut(level).sort_by(precedence);
+    }
+    let is_same = |(a, b): (&Entry, &Entry)| {
+        Arc::ptr_eq(&a.rule, &b.rule) && Arc::ptr_eq(&a.matcher, &b.matcher) && a.host_rank == b.host_rank
+    };
+    if let Some(twin) = twin.filter(|twin| twin.len() == level.len() && twin.iter().zip(&***level).all(is_same)) {
+        *level = Arc::clone(twin);
+    }
 }
 
 /// What is remembered from one table to the next is taken apart, so that its parts can be used at once.
