@@ -29,7 +29,7 @@ use crate::pods::Labelled;
 use crate::quota::Over;
 use crate::table::is_front;
 pub(crate) use edit::{Edit, Kept, Kind};
-pub(crate) use identify::{Age, Identify, Seniority, age, name_of, seniority};
+pub(crate) use identify::{Age, Identify, Seniority, age, label_parts, name_of, seniority};
 pub(crate) use route::{Route, Spec};
 pub(crate) use shelf::{Name, Shelf, Slices, service_of};
 

@@ -13,6 +13,12 @@ pub(crate) trait Identify {
     fn created(&self) -> Option<Timestamp>;
     /// Which version of what people wrote it is.
     fn generation(&self) -> Option<i64>;
+    /// Shares with the one before what is the same in both and held by others, too.
+    fn succeed(&mut self, _before: &Self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 impl<K: ResourceExt> Identify for K {
@@ -50,12 +56,12 @@ pub(crate) type Seniority<'a> = (Option<Timestamp>, &'a str, &'a str, &'a str);
 
 /// The seniority of a route. `route`: kind namespace/name.
 pub(crate) fn seniority(created: Option<Timestamp>, route: &str) -> Seniority<'_> {
-    let (kind, (namespace, name)) = parts(route);
+    let (kind, (namespace, name)) = label_parts(route);
     (created, namespace, name, kind)
 }
 
 /// Kind, namespace and name of what is called `kind namespace/name`.
-pub(super) fn parts(route: &str) -> (&str, (&str, &str)) {
+pub(crate) fn label_parts(route: &str) -> (&str, (&str, &str)) {
     let (kind, place) = route.split_once(' ').unwrap_or(("", route));
     (kind, place.split_once('/').unwrap_or(("", place)))
 }

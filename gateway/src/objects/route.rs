@@ -4,6 +4,7 @@
 //! In: objects as they were decoded. Out: routes, and objects again where a file or a status is written: without labels, annotations and identity,
 //! which no table is made of.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{
@@ -16,7 +17,7 @@ use kube::Resource;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::identify::{Identify, parts};
+use super::identify::{Identify, label_parts};
 use crate::status::Said;
 
 /// The spec of a kind of routes.
@@ -63,11 +64,11 @@ specs!(HTTPRouteSpec of HTTPRoute GRPCRouteSpec of GRPCRoute TLSRouteSpec of TLS
 /// A route.
 #[derive(Debug, Clone)]
 pub(crate) struct Route<S> {
-    /// kind namespace/name.
+    /// kind namespace/name; its rules share it.
     pub(crate) label: Arc<str>,
     /// When it was made.
     pub(crate) created: Option<Timestamp>,
-    pub(crate) generation: Option<i64>,
+    generation: Option<NonZero<i64>>,
     /// Its resource version.
     pub(crate) version: Option<Box<str>>,
     pub(crate) spec: S,
@@ -81,7 +82,7 @@ impl<S: Spec> Route<S> {
         Self {
             label: format!("{} {namespace}/{name}", S::Object::kind(&())).into(),
             created: metadata.creation_timestamp.map(|time| time.0),
-            generation: metadata.generation,
+            generation: metadata.generation.and_then(NonZero::new),
             version: metadata.resource_version.map(String::into_boxed_str),
             status: Said::of(status, spec.parents()),
             spec,
@@ -118,7 +119,7 @@ impl<S: Spec> Route<S> {
             namespace: Some(namespace.to_owned()),
             name: Some(name.to_owned()),
             creation_timestamp: self.created.map(Time),
-            generation: self.generation,
+            generation: self.generation(),
             resource_version: self.version.as_deref().map(str::to_owned),
             ..ObjectMeta::default()
         };
@@ -128,7 +129,7 @@ impl<S: Spec> Route<S> {
 
 impl<S> Identify for Route<S> {
     fn place(&self) -> (&str, &str) {
-        parts(&self.label).1
+        label_parts(&self.label).1
     }
 
     fn created(&self) -> Option<Timestamp> {
@@ -136,7 +137,11 @@ impl<S> Identify for Route<S> {
     }
 
     fn generation(&self) -> Option<i64> {
-        self.generation
+        self.generation.map(NonZero::get)
+    }
+
+    fn succeed(&mut self, before: &Self) {
+        self.label = Arc::clone(&before.label);
     }
 }
 

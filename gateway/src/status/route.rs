@@ -14,6 +14,10 @@ use crate::table::Input;
 
 /// A route of any kind.
 pub(crate) trait RouteObject: Identify + std::fmt::Debug + Send + Sync {
+    /// kind namespace/name, where it holds that.
+    fn label(&self) -> Option<Arc<str>> {
+        None
+    }
     /// Its identity, where that is told to anybody.
     fn uid(&self) -> Option<String> {
         None
@@ -33,6 +37,10 @@ pub(crate) trait RouteObject: Identify + std::fmt::Debug + Send + Sync {
 }
 
 impl<S: Spec> RouteObject for Route<S> {
+    fn label(&self) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.label))
+    }
+
     fn parents(&self) -> &[ParentReference] {
         self.spec.parents()
     }

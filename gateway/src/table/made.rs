@@ -22,7 +22,7 @@ use super::{Entry, Host, Level, ListenerDraft, ListenerTable, Policy, Slot, Slot
 use crate::attach::Hosts;
 use crate::ingress;
 use crate::kinds::KINDS;
-use crate::objects::{Kind, Name, Objects};
+use crate::objects::{Kind, Name, Objects, label_parts};
 use crate::status::{RouteVerdicts, Sheet, balancer_state};
 use crate::tls::{Asks, Keys};
 
@@ -100,9 +100,10 @@ pub(crate) struct Made {
     pub(super) upstreams: Upstreams,
     /// TrafficPolicies of services.
     pub(super) traffic: HashMap<ServiceName, Arc<Policy>>,
-    pub(super) routes: BTreeMap<Arc<RouteName>, Box<Attached>>,
+    /// By their labels, which the rules and the objects share.
+    pub(super) routes: BTreeMap<Arc<str>, Box<Attached>>,
     /// Routes by the services that they name.
-    pub(super) by_service: HashMap<Arc<ServiceName>, BTreeSet<Arc<RouteName>>>,
+    pub(super) by_service: HashMap<Arc<ServiceName>, BTreeSet<Arc<str>>>,
     /// Which policies have to do with which Gateways, by their places, and how many routes say so.
     pub(super) ancestors: BTreeMap<(usize, usize), usize>,
     pub(super) table: Table,
@@ -133,7 +134,7 @@ impl Made {
         (provider.provide)(&mut draft, &route.1);
         let Draft { resolver, made: Some((verdicts, spots)), .. } = draft else { return };
         let Noted { upstreams, services, ancestors, .. } = resolver.noted;
-        let name = Arc::new(route.clone());
+        let name = verdicts.object.label().unwrap_or_else(|| label(route).into());
         let services = services.into_iter().map(|service| self.named(service, &name)).collect();
         for pair in &ancestors {
             *self.ancestors.entry(*pair).or_default() += 1;
@@ -146,7 +147,7 @@ impl Made {
     }
 
     /// Notes that a route names a service.
-    fn named(&mut self, service: ServiceName, route: &Arc<RouteName>) -> Arc<ServiceName> {
+    fn named(&mut self, service: ServiceName, route: &Arc<str>) -> Arc<ServiceName> {
         let service = self.by_service.get_key_value(&service).map_or_else(|| Arc::new(service), |(k, _)| Arc::clone(k));
         self.by_service.entry(Arc::clone(&service)).or_default().insert(Arc::clone(route));
         service
@@ -154,10 +155,10 @@ impl Made {
 
     /// Takes a route away from wherever it stands.
     pub(super) fn detach(&mut self, route: &RouteName, touched: &mut Touched) {
-        let Some(attached) = self.routes.remove(route) else { return };
+        let name = label(route);
+        let Some(attached) = self.routes.remove(&*name) else { return };
         touched.stood(&attached);
         touched.routes.insert(route.clone());
-        let name = label(route);
         for spot in &attached.spots {
             let listener = &mut self.gateways[spot.gateway].listeners[spot.listener];
             listener.attached -= i32::from(spot.counted);
@@ -185,7 +186,7 @@ impl Made {
         }
         for service in &attached.services {
             if let Some(routes) = self.by_service.get_mut(service) {
-                routes.remove(route);
+                routes.remove(&*name);
                 if routes.is_empty() {
                     self.by_service.remove(service);
                 }
@@ -201,15 +202,15 @@ impl Made {
     }
 
     /// The routes that name a service.
-    pub(super) fn routes_of(&self, service: &ServiceName) -> impl Iterator<Item = &RouteName> {
-        self.by_service.get(service).into_iter().flatten().map(|route| &**route)
+    pub(super) fn routes_of(&self, service: &ServiceName) -> impl Iterator<Item = RouteName> {
+        self.by_service.get(service).into_iter().flatten().filter_map(|label| labelled(label))
     }
 
     /// The object of a route is another one, and says nothing else.
     pub(super) fn retell(&mut self, objects: &Objects, route: &RouteName) {
         let provider = KINDS.iter().find(|p| p.row == route.0);
         let object = provider.and_then(|p| (p.object)(objects, &route.1));
-        if let (Some(attached), Some(object)) = (self.routes.get_mut(route), object) {
+        if let (Some(attached), Some(object)) = (self.routes.get_mut(&*label(route)), object) {
             attached.verdicts.object = object;
         }
     }
@@ -295,7 +296,7 @@ impl Made {
             self.sheet.gateway(&self.gateways[gateway], input);
         }
         for route in &touched.routes {
-            let attached = self.routes.get(route);
+            let attached = self.routes.get(&*label(route));
             self.sheet.route(route, attached.map(|attached| &attached.verdicts), input);
             if let (Kind::Ingress, Some(object)) = (route.0, input.objects.ingresses.at(&route.1)) {
                 let stands = attached.is_some_and(|attached| attached.spots.iter().any(|spot| spot.counted));
@@ -331,6 +332,13 @@ impl Touched {
 fn label(route: &RouteName) -> String {
     let kind = KINDS.iter().find(|p| p.row == route.0).map_or("", |p| p.kind);
     format!("{kind} {}/{}", route.1.0, route.1.1)
+}
+
+/// The route that is called so.
+fn labelled(label: &str) -> Option<RouteName> {
+    let (kind, (namespace, name)) = label_parts(label);
+    let row = KINDS.iter().find(|p| p.kind == kind)?.row;
+    Some((row, (namespace.to_owned(), name.to_owned())))
 }
 
 impl GatewayDraft {

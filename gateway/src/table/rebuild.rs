@@ -38,7 +38,7 @@ pub(crate) fn rebuild(input: &Input<'_>, memory: &mut Memory, edits: &[Edit]) ->
     for service in &plan.endpoints {
         if made.upstreams.refresh(service, input.objects, input.topology) {
             // Routes say what of names is not used.
-            plan.routes.extend(made.routes_of(service).cloned());
+            plan.routes.extend(made.routes_of(service));
         }
     }
     for route in &plan.routes {
@@ -60,7 +60,7 @@ fn plan(input: &Input<'_>, made: &mut Made, edits: &[Edit]) -> Option<Plan> {
     }
     let mut plan = Plan { endpoints: differs.endpoints, ..Plan::default() };
     for service in &differs.services {
-        plan.routes.extend(made.routes_of(service).cloned());
+        plan.routes.extend(made.routes_of(service));
     }
     if differs.sites {
         plan.touched.gateways.extend(0..made.gateways.len());
@@ -69,13 +69,13 @@ fn plan(input: &Input<'_>, made: &mut Made, edits: &[Edit]) -> Option<Plan> {
         match edit {
             Edit::Nothing | Edit::Whole | Edit::Ingress => {}
             Edit::Route(kind, name) => drop(plan.routes.insert((*kind, name.clone()))),
-            Edit::Service(name) => plan.routes.extend(made.routes_of(&service(name)).cloned()),
+            Edit::Service(name) => plan.routes.extend(made.routes_of(&service(name))),
             Edit::Endpoints(name) => drop(plan.endpoints.insert(service(name))),
             Edit::Named { name, told } => {
                 for service in made.upstreams.named(name) {
                     plan.endpoints.insert(service.clone());
                     if *told {
-                        plan.routes.extend(made.routes_of(service).cloned());
+                        plan.routes.extend(made.routes_of(service));
                     }
                 }
             }

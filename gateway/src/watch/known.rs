@@ -50,7 +50,12 @@ impl<K: Identify> Known<K> {
     }
 
     pub(super) fn apply<W: Identify + Clone + Into<K>>(&self, object: &W) {
-        self.shelf().set(&name_of(object), Some(fitting(object)));
+        let (mut shelf, name) = (self.shelf(), name_of(object));
+        let mut object: K = object.clone().into();
+        if let Some(before) = shelf.at(&name) {
+            object.succeed(before);
+        }
+        shelf.set(&name, Some(Arc::new(object)));
     }
 
     pub(super) fn delete(&self, object: &impl Identify) {
