@@ -9,10 +9,10 @@
 //! ```
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use atoll_reach::{BoxStream, proxy, sniff};
+use atoll_reach::proxy::{self, Ends};
+use atoll_reach::{BoxStream, sniff};
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -42,19 +42,19 @@ const INTERNAL_ERROR: u8 = 80;
 pub(crate) async fn serve(
     plane: Arc<Plane>,
     mut stream: BoxStream,
-    mut peer: SocketAddr,
+    mut ends: Ends,
     slot: Slot,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let proxied = plane.is_proxy(peer.ip());
+    let proxied = plane.is_proxy(ends.client.ip());
     if proxied {
         // On whose behalf a balancer comes; its own connections are its own.
         let taken = tokio::time::timeout(plane.limits.handshake_timeout, proxy::take_any(&mut stream)).await;
-        peer = taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.unwrap_or(peer);
+        ends = taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.unwrap_or(ends);
     }
     // A proxy that is trusted speaks for many.
-    let counted = !plane.trusted.believes(peer.ip());
-    let held = counted.then(|| plane.per_client.enter(peer.ip()));
+    let counted = !plane.trusted.believes(ends.client.ip());
+    let held = counted.then(|| plane.per_client.enter(ends.client.ip()));
     if matches!(held, Some(None)) {
         plane.metrics.cut(Cut::Connections);
         return Ok(());
@@ -70,15 +70,15 @@ pub(crate) async fn serve(
     };
     match protocol {
         // The large ones are put elsewhere: whoever waits in plain HTTP would have room for them.
-        Protocol::Tls => Box::pin(secure(plane, stream, (peer, !proxied), slot, stop)).await,
+        Protocol::Tls => Box::pin(secure(plane, stream, (ends, !proxied), slot, stop)).await,
         Protocol::Tcp => {
             let (snapshot, listener) = listener(&plane, slot, "").ok_or_else(nobody)?;
-            Box::pin(carry(&plane, stream, peer, snapshot, &listener, &*rule(&listener, "")?)).await
+            Box::pin(carry(&plane, stream, ends, snapshot, &listener, &*rule(&listener, "")?)).await
         }
         Protocol::Http | Protocol::Udp => {
             let (h2, stream) = begin(&plane, stream, &stop).await?;
             let stream = taken(&plane, stream);
-            let client = Client { slot, peer, tls: false, sni: None, certificate: None, direct: false };
+            let client = Client { slot, ends, tls: false, sni: None, certificate: None, direct: false };
             speak(plane, stream, client, h2, stop).await
         }
     }
@@ -87,7 +87,7 @@ pub(crate) async fn serve(
 async fn secure(
     plane: Arc<Plane>,
     stream: BoxStream,
-    (peer, direct): (SocketAddr, bool),
+    (ends, direct): (Ends, bool),
     slot: Slot,
     stop: CancellationToken,
 ) -> io::Result<()> {
@@ -102,7 +102,7 @@ async fn secure(
     };
     if listener.mode == Mode::Pass {
         let Ok(rule) = rule(&listener, &name) else { return Err(alerted(&plane, stream, UNRECOGNIZED_NAME).await) };
-        return Box::pin(carry(&plane, stream, peer, snapshot, &listener, &rule)).await;
+        return Box::pin(carry(&plane, stream, ends, snapshot, &listener, &rule)).await;
     }
     // Its certificate is not there or no good: its condition says which.
     let Some(config) = listener.server.clone() else { return Err(alerted(&plane, stream, INTERNAL_ERROR).await) };
@@ -111,7 +111,7 @@ async fn secure(
     let stream = accepted.await.map_err(late)??;
     if listener.mode == Mode::Terminate {
         let rule = rule(&listener, &name)?;
-        return Box::pin(carry(&plane, Box::new(stream), peer, snapshot, &listener, &rule)).await;
+        return Box::pin(carry(&plane, Box::new(stream), ends, snapshot, &listener, &rule)).await;
     }
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|first| {
@@ -119,7 +119,7 @@ async fn secure(
         Box::new(Shown { certificate, verified: listener.verifies })
     });
     let sni = Some(name).filter(|name| !name.is_empty());
-    let client = Client { slot, peer, tls: true, sni, certificate: shown, direct };
+    let client = Client { slot, ends, tls: true, sni, certificate: shown, direct };
     // Who agreed on HTTP/2 begins with its preface; the bounds of servers begin with the first octets.
     let (begun, stream) = begin(&plane, Box::new(stream), &stop).await?;
     if h2 && !begun {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn who_waits_in_plain_http_has_no_room_for_what_others_speak() {
-        let octets = size(|(plane, stream, peer, slot, stop)| serve(plane, stream, peer, slot, stop));
+        let octets = size(|(plane, stream, ends, slot, stop)| serve(plane, stream, ends, slot, stop));
         assert!(octets <= 1024, "{octets}");
     }
 }

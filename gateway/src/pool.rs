@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_api::health::{Check, Target};
-use atoll_reach::{BoxStream, Checks, Connect, Dialer, Route, proxy};
+use atoll_reach::proxy::{self, Ends};
+use atoll_reach::{BoxStream, Checks, Connect, Dialer, Route};
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -130,20 +131,18 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A connection to `endpoint` for `client`: an idle one unless `fresh`, else a new one.
+    /// A connection to `endpoint` for a client's: an idle one unless `fresh`, else a new one.
     ///
     /// # Errors
     /// The connect failed or took too long. Another endpoint may do.
-    pub(crate) async fn get(&self, endpoint: &Arc<Endpoint>, client: IpAddr, fresh: bool) -> io::Result<Connection> {
-        // Of a request the address is known alone.
-        let client = SocketAddr::new(client, 0);
+    pub(crate) async fn get(&self, endpoint: &Arc<Endpoint>, ends: Ends, fresh: bool) -> io::Result<Connection> {
         if endpoint.address.h2 {
-            return self.h2(endpoint, client).await.map(Connection::H2);
+            return self.h2(endpoint, ends).await.map(Connection::H2);
         }
         if !fresh && let Some(idle) = Self::idle(endpoint) {
             return Ok(idle);
         }
-        Ok(Connection::H1 { stream: self.open(endpoint, client).await?, reused: false })
+        Ok(Connection::H1 { stream: self.open(endpoint, ends).await?, reused: false })
     }
 
     /// An idle connection that speaks HTTP/1.1, where there is one.
@@ -160,12 +159,12 @@ impl Pool {
         }
     }
 
-    async fn h2(&self, endpoint: &Arc<Endpoint>, client: SocketAddr) -> io::Result<http2::SendRequest<Outgoing>> {
+    async fn h2(&self, endpoint: &Arc<Endpoint>, ends: Ends) -> io::Result<http2::SendRequest<Outgoing>> {
         let known = endpoint.idle.h2.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known.filter(|c| !c.is_closed()) {
             return Ok(known);
         }
-        let stream = self.open(endpoint, client).await?;
+        let stream = self.open(endpoint, ends).await?;
         let shaken = http2::Builder::new(Tasks)
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(5))
@@ -189,12 +188,12 @@ impl Pool {
         Ok(sender)
     }
 
-    /// Opens a stream to `endpoint` for `client`, with the PROXY protocol and TLS where that is to be spoken.
+    /// Opens a stream to `endpoint` for a client's, with the PROXY protocol and TLS where that is to be spoken.
     ///
     /// # Errors
     /// As a TCP connect's; `InvalidData` where its certificate is not trusted.
-    pub(crate) async fn open(&self, endpoint: &Endpoint, client: SocketAddr) -> io::Result<BoxStream> {
-        self.open_as(endpoint, client, endpoint.care().proxy).await
+    pub(crate) async fn open(&self, endpoint: &Endpoint, ends: Ends) -> io::Result<BoxStream> {
+        self.open_as(endpoint, ends, endpoint.care().proxy).await
     }
 
     /// The same with that version of the PROXY protocol, or with none.
@@ -204,13 +203,12 @@ impl Pool {
     pub(crate) async fn open_as(
         &self,
         endpoint: &Endpoint,
-        client: SocketAddr,
+        ends: Ends,
         version: Option<proxy::Version>,
     ) -> io::Result<BoxStream> {
         let mut stream = self.dial(endpoint).await?;
         if let Some(version) = version {
-            let server = SocketAddr::new(endpoint.address.ip, endpoint.address.port);
-            stream.write_all(&proxy::header(version, client, server)).await?;
+            stream.write_all(&proxy::header(version, ends)).await?;
         }
         let Some(tls) = &endpoint.address.tls else { return Ok(stream) };
         let connector = TlsConnector::from(Arc::clone(&tls.config));

@@ -1,6 +1,6 @@
 //! The PROXY protocol: a load balancer says on whose behalf it opened a connection, and we say so to servers. Pure but for reading the octets.
 //!
-//! In: the first octets of a connection. Out: the client's address, or that the connection is the balancer's own; and headers as octets. What
+//! In: the first octets of a connection. Out: both its ends, or that the connection is the balancer's own; and headers as octets. What
 //! is not exactly a header is refused, whole; what a header holds beyond addresses is skipped. Source: HAProxy, "The PROXY protocol", §2.1
 //! (version 1), §2.2 (version 2).
 
@@ -29,6 +29,15 @@ pub enum Refused {
     /// Too long, or too short for its addresses.
     #[error("PROXY protocol header of a bad length")]
     Length,
+}
+
+/// Both ends of a client's connection: what a header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Who opened it; of the port 0 nothing is known.
+    pub client: SocketAddr,
+    /// The address that it was opened to.
+    pub server: SocketAddr,
 }
 
 /// The fixed part of a header.
@@ -71,8 +80,8 @@ impl Head {
         if rest > REST_BYTES_MAX { Err(Refused::Length) } else { Ok(Self { local, family, rest }) }
     }
 
-    /// The client's address out of what follows; `None`: the connection's own counts.
-    pub(super) fn client(self, rest: &[u8]) -> Result<Option<SocketAddr>, Refused> {
+    /// The addresses out of what follows; `None`: the connection's own count.
+    pub(super) fn ends(self, rest: &[u8]) -> Result<Option<Ends>, Refused> {
         let port = |at: usize| u16::from_be_bytes([rest[at], rest[at + 1]]);
         match self.family {
             _ if self.local => Ok(None),
@@ -81,12 +90,14 @@ impl Head {
             Family::V4 if rest.len() < 12 => Err(Refused::Length),
             Family::V6 if rest.len() < 36 => Err(Refused::Length),
             Family::V4 => {
-                let ip = Ipv4Addr::new(rest[0], rest[1], rest[2], rest[3]);
-                Ok(Some(SocketAddr::new(ip.into(), port(8))))
+                let ip = |at: usize| Ipv4Addr::new(rest[at], rest[at + 1], rest[at + 2], rest[at + 3]).into();
+                let (client, server) = (SocketAddr::new(ip(0), port(8)), SocketAddr::new(ip(4), port(10)));
+                Ok(Some(Ends { client, server }))
             }
             Family::V6 => {
-                let ip = rest.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets)).ok_or(Refused::Length)?;
-                Ok(Some(SocketAddr::new(ip.into(), port(32))))
+                let ip = |at: usize| rest[at..].first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into());
+                let (Some(from), Some(to)) = (ip(0), ip(16)) else { return Err(Refused::Length) };
+                Ok(Some(Ends { client: SocketAddr::new(from, port(32)), server: SocketAddr::new(to, port(34)) }))
             }
         }
     }
@@ -101,8 +112,8 @@ pub enum Version {
     V2,
 }
 
-/// The header that says that `client` came, to `server`.
-pub fn header(version: Version, client: SocketAddr, server: SocketAddr) -> Vec<u8> {
+/// The header that says whose connection it is.
+pub fn header(version: Version, Ends { client, server }: Ends) -> Vec<u8> {
     let (from, to) = match (client.ip().to_canonical(), server.ip().to_canonical()) {
         (from @ IpAddr::V4(_), to @ IpAddr::V4(_)) => (from, to),
         // Of two families the one that holds both.
@@ -137,8 +148,8 @@ fn six(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// The client that a line names; `None`: the connection's own counts.
-fn line(line: &str) -> Result<Option<SocketAddr>, Refused> {
+/// The ends that a line names; `None`: the connection's own count.
+fn line(line: &str) -> Result<Option<Ends>, Refused> {
     let words: Vec<&str> = line.strip_prefix("PROXY ").ok_or(Refused::Missing)?.split(' ').collect();
     let port = |word: &str| {
         let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
@@ -153,8 +164,8 @@ fn line(line: &str) -> Result<Option<SocketAddr>, Refused> {
                 _ => word.parse().ok().map(IpAddr::V6),
             };
             let all = (ip(from), ip(to), port(from_port), port(to_port));
-            let (Some(from), Some(_), Some(port), Some(_)) = all else { return Err(Refused::Unknown) };
-            Ok(Some(SocketAddr::new(from, port)))
+            let (Some(from), Some(to), Some(from_port), Some(to_port)) = all else { return Err(Refused::Unknown) };
+            Ok(Some(Ends { client: SocketAddr::new(from, from_port), server: SocketAddr::new(to, to_port) }))
         }
         _ => Err(Refused::Unknown),
     }
@@ -164,7 +175,7 @@ fn line(line: &str) -> Result<Option<SocketAddr>, Refused> {
 ///
 /// # Errors
 /// The stream's, or `InvalidData` for what is no header.
-pub async fn take_any(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+pub async fn take_any(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Ends>> {
     let refused = |why: Refused| io::Error::new(io::ErrorKind::InvalidData, why);
     let mut first = [0; SIGNATURE.len()];
     stream.read_exact(&mut first).await?;
@@ -194,19 +205,19 @@ pub async fn take_any(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Optio
 ///
 /// # Errors
 /// The stream's, or `InvalidData` for what is no header.
-pub async fn take(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+pub async fn take(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Ends>> {
     let mut octets = [0; HEAD_BYTES];
     stream.read_exact(&mut octets).await?;
     after(stream, &octets).await
 }
 
 /// Takes what follows the fixed part.
-async fn after(stream: &mut (impl AsyncRead + Unpin), octets: &[u8; HEAD_BYTES]) -> io::Result<Option<SocketAddr>> {
+async fn after(stream: &mut (impl AsyncRead + Unpin), octets: &[u8; HEAD_BYTES]) -> io::Result<Option<Ends>> {
     let refused = |why: Refused| io::Error::new(io::ErrorKind::InvalidData, why);
     let head = Head::read(octets).map_err(refused)?;
     let mut rest = vec![0; head.rest];
     stream.read_exact(&mut rest).await?;
-    head.client(&rest).map_err(refused)
+    head.ends(&rest).map_err(refused)
 }
 
 #[cfg(test)]
@@ -223,24 +234,28 @@ mod tests {
         octets
     }
 
-    fn read(octets: &[u8]) -> Result<Option<SocketAddr>, Refused> {
+    fn read(octets: &[u8]) -> Result<Option<Ends>, Refused> {
         let head = Head::read(octets.first_chunk().unwrap())?;
-        head.client(&octets[HEAD_BYTES..])
+        head.ends(&octets[HEAD_BYTES..])
+    }
+
+    fn ends((client, server): (&str, &str)) -> Ends {
+        Ends { client: client.parse().unwrap(), server: server.parse().unwrap() }
     }
 
     const V4: [u8; 12] = [192, 0, 2, 1, 10, 0, 0, 1, 0x30, 0x39, 0, 53];
 
     #[test]
-    fn a_header_names_the_client() {
+    fn a_header_names_both_ends() {
         let mut v6 = [0; 36];
         v6[..2].copy_from_slice(&[0x20, 0x01]);
-        (v6[15], v6[33]) = (7, 9);
+        (v6[15], v6[31], v6[33], v6[35]) = (7, 8, 9, 10);
         let mut more = V4.to_vec();
         more.extend([0x04, 0, 3, 1, 2, 3]);
         for (case, octets, want) in [
-            ("IPv4", written(1, 0x11, &V4), Ok(Some("192.0.2.1:12345"))),
-            ("IPv6", written(1, 0x21, &v6), Ok(Some("[2001::7]:9"))),
-            ("with more in it", written(1, 0x11, &more), Ok(Some("192.0.2.1:12345"))),
+            ("IPv4", written(1, 0x11, &V4), Ok(Some(("192.0.2.1:12345", "10.0.0.1:53")))),
+            ("IPv6", written(1, 0x21, &v6), Ok(Some(("[2001::7]:9", "[::8]:10")))),
+            ("with more in it", written(1, 0x11, &more), Ok(Some(("192.0.2.1:12345", "10.0.0.1:53")))),
             ("the balancer's own", written(0, 0x11, &V4), Ok(None)),
             ("of no family", written(1, 0, &[]), Ok(None)),
             ("a UNIX socket's", written(1, 0x31, &[0; 216]), Ok(None)),
@@ -250,7 +265,7 @@ mod tests {
             ("too long", written(1, 0x11, &[0; 2049]), Err(Refused::Length)),
             ("version 1", b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2\r\n".to_vec(), Err(Refused::Missing)),
         ] {
-            assert_eq!(read(&octets), want.map(|at| at.map(|at| at.parse().unwrap())), "{case}");
+            assert_eq!(read(&octets), want.map(|at| at.map(ends)), "{case}");
         }
     }
 
@@ -259,7 +274,7 @@ mod tests {
         let mut octets = written(1, 0x11, &V4);
         octets.extend(b"query");
         let mut stream = &octets[..];
-        assert_eq!(take(&mut stream).await.unwrap().unwrap().port(), 12345);
+        assert_eq!(take(&mut stream).await.unwrap().unwrap().client.port(), 12345);
         assert_eq!(stream, b"query");
         let cut = take(&mut &octets[..20]).await.unwrap_err();
         assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
@@ -268,9 +283,13 @@ mod tests {
     #[tokio::test]
     async fn either_version_is_taken_and_what_follows_stays() {
         for (case, octets, want) in [
-            ("version 2", written(1, 0x11, &V4), Some(Some("192.0.2.1:12345"))),
-            ("IPv4", b"PROXY TCP4 192.0.2.1 10.0.0.1 12345 80\r\n".to_vec(), Some(Some("192.0.2.1:12345"))),
-            ("IPv6", b"PROXY TCP6 2001::7 ::1 9 80\r\n".to_vec(), Some(Some("[2001::7]:9"))),
+            ("version 2", written(1, 0x11, &V4), Some(Some(("192.0.2.1:12345", "10.0.0.1:53")))),
+            (
+                "IPv4",
+                b"PROXY TCP4 192.0.2.1 10.0.0.1 12345 80\r\n".to_vec(),
+                Some(Some(("192.0.2.1:12345", "10.0.0.1:80"))),
+            ),
+            ("IPv6", b"PROXY TCP6 2001::7 ::1 9 80\r\n".to_vec(), Some(Some(("[2001::7]:9", "[::1]:80")))),
             ("unknown", b"PROXY UNKNOWN what ever\r\n".to_vec(), Some(None)),
             ("another family", b"PROXY TCP4 ::1 ::1 1 2\r\n".to_vec(), None),
             ("a port that is none", b"PROXY TCP4 192.0.2.1 10.0.0.1 65536 80\r\n".to_vec(), None),
@@ -282,7 +301,7 @@ mod tests {
             let octets = [octets, b"rest".to_vec()].concat();
             let mut stream = &octets[..];
             let taken = take_any(&mut stream).await.ok();
-            assert_eq!(taken, want.map(|at| at.map(|at| at.parse().unwrap())), "{case}");
+            assert_eq!(taken, want.map(|at| at.map(ends)), "{case}");
             assert!(want.is_none() || stream == b"rest", "{case}");
         }
     }
@@ -293,9 +312,12 @@ mod tests {
             ["192.0.2.1:1", "[2001::7]:65535", "[::ffff:10.0.0.1]:80"].map(|at| at.parse::<SocketAddr>().unwrap());
         for version in [Version::V1, Version::V2] {
             for (client, server) in addresses.iter().flat_map(|a| addresses.iter().map(move |b| (a, b))) {
-                let read = take_any(&mut &header(version, *client, *server)[..]).await.unwrap().unwrap();
-                assert_eq!(read.ip().to_canonical(), client.ip().to_canonical(), "{version:?} {client} {server}");
-                assert_eq!(read.port(), client.port());
+                let written = Ends { client: *client, server: *server };
+                let read = take_any(&mut &header(version, written)[..]).await.unwrap().unwrap();
+                for (read, written) in [(read.client, client), (read.server, server)] {
+                    assert_eq!(read.ip().to_canonical(), written.ip().to_canonical(), "{version:?} {client} {server}");
+                    assert_eq!(read.port(), written.port());
+                }
             }
         }
     }
@@ -307,7 +329,7 @@ mod tests {
                 octets[..12].copy_from_slice(SIGNATURE);
                 octets[12] = 0x20 | octets[12] & 0x11;
             }
-            if let Ok(Some(client)) = read(&octets) {
+            if let Ok(Some(Ends { client, .. })) = read(&octets) {
                 let at = if client.is_ipv4() { 24 } else { 48 };
                 prop_assert!(close);
                 prop_assert_eq!(client.port(), u16::from_be_bytes([octets[at], octets[at + 1]]));

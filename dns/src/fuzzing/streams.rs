@@ -35,11 +35,11 @@ pub fn stream(octets: &[u8]) {
 fn header(octets: &[u8]) {
     let mut left = octets;
     // What is there is read at once.
-    let Some(Ok(client)) = proxy::take(&mut left).now_or_never() else { return };
+    let Some(Ok(ends)) = proxy::take(&mut left).now_or_never() else { return };
     assert!(octets.starts_with(proxy::SIGNATURE), "a header without its signature");
     let length = usize::from(u16::from_be_bytes([octets[14], octets[15]]));
     assert_eq!(left, &octets[HEAD_BYTES + length..], "what follows the header");
-    let said = client.map(|at| (at.is_ipv4(), octets[12] & 0x0f, octets[13]));
+    let said = ends.map(|ends| (ends.client.is_ipv4(), octets[12] & 0x0f, octets[13]));
     assert!(matches!(said, None | Some((true, 1, 0x11) | (false, 1, 0x21))), "an address of nowhere");
 }
 

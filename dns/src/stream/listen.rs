@@ -133,7 +133,7 @@ async fn admit(
     if !direct {
         let taken = timeout(edge.limits.handshake, proxy::take(&mut stream)).await;
         let said = taken.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no PROXY protocol header"))??;
-        client = said.unwrap_or(from);
+        client = said.map_or(from, |ends| ends.client);
     }
     // A balancer may hold many: those it speaks for are counted.
     if (direct || client != from) && !seat.sit(client.ip()) {

@@ -29,7 +29,7 @@ impl List {
 #[async_trait]
 impl Guard for List {
     async fn request(&self, asked: &mut Asked<'_>) -> Option<Response<Bytes>> {
-        self.refuses(asked.client).then(|| said(StatusCode::FORBIDDEN, "this address may not come here"))
+        self.refuses(asked.client()).then(|| said(StatusCode::FORBIDDEN, "this address may not come here"))
     }
 
     fn stream(&self, client: IpAddr) -> Result<Option<Permit>, &'static str> {

@@ -4,8 +4,9 @@
 //! lower case, and whoever ends or passes TLS gets every octet again.
 
 use std::io::Cursor;
+use std::net::SocketAddr;
 
-use atoll_reach::proxy::{Version, header, take_any};
+use atoll_reach::proxy::{Ends, Version, header, take_any};
 use futures::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
 
@@ -18,7 +19,7 @@ use crate::listen::hello as read_hello;
 pub fn proxy(octets: &[u8]) {
     let mut left = octets;
     // What is there is read at once.
-    let Some(Ok(client)) = take_any(&mut left).now_or_never() else { return };
+    let Some(Ok(ends)) = take_any(&mut left).now_or_never() else { return };
     let taken = &octets[..octets.len() - left.len()];
     assert_eq!([taken, left].concat(), octets, "what follows the header");
     assert!(taken.len() <= 16 + usize::from(u16::MAX), "a header is short");
@@ -28,13 +29,14 @@ pub fn proxy(octets: &[u8]) {
             "one line"
         );
     }
-    let Some(client) = client else { return };
+    let Some(ends) = ends else { return };
     for version in [Version::V1, Version::V2] {
-        let written = header(version, client, client);
+        let written = header(version, ends);
         let mut again = written.as_slice();
         let named = take_any(&mut again).now_or_never().and_then(Result::ok).flatten();
-        let (ip, port) = (client.ip().to_canonical(), client.port());
-        assert_eq!(named.map(|named| (named.ip().to_canonical(), named.port())), Some((ip, port)), "the same client");
+        let plain = |at: SocketAddr| (at.ip().to_canonical(), at.port());
+        let both = |ends: Ends| (plain(ends.client), plain(ends.server));
+        assert_eq!(named.map(both), Some(both(ends)), "the same ends");
         assert!(again.is_empty(), "its own octets");
     }
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use atoll_reach::BoxStream;
+use atoll_reach::proxy::Ends;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -25,7 +26,11 @@ pub(super) async fn ask(pool: &Pool, endpoint: &Endpoint, within: Duration) -> R
     let here = SocketAddr::new(endpoint.address.ip, endpoint.address.port);
     let until = tokio::time::Instant::now() + within;
     let opened = tokio::time::timeout_at(until, async {
-        if endpoint.is_http() { pool.open(endpoint, here).await } else { pool.dial(endpoint).await }
+        if endpoint.is_http() {
+            pool.open(endpoint, Ends { client: here, server: here }).await
+        } else {
+            pool.dial(endpoint).await
+        }
     });
     let Ok(Ok(stream)) = opened.await else { return Err(Failure::Connect) };
     if !endpoint.is_http() {

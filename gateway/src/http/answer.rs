@@ -86,7 +86,7 @@ impl Line {
 /// Writes the access log.
 pub(crate) fn told(plane: &Plane, client: &Client, trace: &Trace, code: u16, time: Duration, line: Line) {
     let Some((method, uri, version)) = line.0 else { return };
-    let address = trace.client.unwrap_or_else(|| client.peer.ip());
+    let address = trace.client.unwrap_or_else(|| client.ends.client.ip());
     let endpoint = trace.endpoint.as_ref().map(|e| e.address.to_string());
     let why = trace.why();
     tracing::debug!(
@@ -133,7 +133,7 @@ fn ended(plane: &Plane, client: &Client, trace: &Trace, code: u16, line: &Line) 
             ("http.request.method", method.clone()),
             ("url.path", path.to_owned()),
             ("server.address", trace.host.clone()),
-            ("client.address", trace.client.unwrap_or_else(|| client.peer.ip()).to_string()),
+            ("client.address", trace.client.unwrap_or_else(|| client.ends.client.ip()).to_string()),
             ("atoll.route", route.to_owned()),
             ("atoll.cluster", trace.cluster().to_owned()),
             ("atoll.endpoint", trace.endpoint.as_ref().map(|e| e.address.to_string()).unwrap_or_default()),
@@ -154,7 +154,7 @@ async fn serve(
     normalise(&mut head).map_err(Refusal::bad)?;
     let host = headers::host(&mut head)?;
     trace.host.clone_from(&host);
-    let address = plane.trusted.client(client.peer.ip(), &head.headers);
+    let address = plane.trusted.client(client.ends.client.ip(), &head.headers);
     trace.client = Some(address);
     if !client.tls
         && let Some(answer) = challenged(plane, &head)
@@ -191,7 +191,7 @@ async fn serve(
         snapshot,
         head,
         body,
-        client: address,
+        ends: client.ends_of(address),
         tls,
         certificate,
         host,
@@ -260,7 +260,7 @@ pub(super) async fn routed(
     }
     // Who stands in answers where nobody else is there.
     let backend = rule.stand_in.as_deref().filter(|_| is_deserted(plane, snapshot, backend)).unwrap_or(backend);
-    let (place, standing) = plane.clients.standing(asked.client);
+    let (place, standing) = plane.clients.standing(asked.client());
     let upstream = *backend.target.as_ref().map_err(|why| Refusal::ours("the backend is missing", why))?;
     let forward = Forward {
         plane,
@@ -269,13 +269,13 @@ pub(super) async fn routed(
         host: asked.host,
         standing,
         place,
-        client: asked.client,
+        ends: asked.ends,
         request_timeout: rule.request_timeout,
         backend_timeout: rule.backend_timeout,
         retry: rule.retry.as_deref(),
         session: kept.map(|(_, at)| at),
         key: rule.key.as_ref().map(|parts| {
-            let looked = Looked { head: asked.head, host: asked.host, tls: asked.tls, client: asked.client };
+            let looked = Looked { head: asked.head, host: asked.host, tls: asked.tls, client: asked.client() };
             spoken(parts, &looked)
         }),
     };
@@ -373,7 +373,7 @@ fn prepare(plane: &Plane, head: &mut Parts, client: &Client, scheme: &'static st
     headers::strip(&mut head.headers);
     // We answer it ourselves, when we read the body.
     head.headers.remove(http::header::EXPECT);
-    tell(&mut head.headers, &plane.trusted, client.peer.ip(), scheme, || {
+    tell(&mut head.headers, &plane.trusted, client.ends.client.ip(), scheme, || {
         u128::from(plane.dice.roll()) << 64 | u128::from(plane.dice.roll())
     });
     if let Some(protocol) = upgrade {

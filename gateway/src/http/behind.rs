@@ -25,7 +25,7 @@ pub(super) fn begin(asked: &mut Asked<'_>, chain: &Arc<Chain>, matched: &Matched
     let (plane, snapshot, rule) = (Arc::clone(asked.plane), Arc::clone(asked.snapshot), Arc::clone(asked.rule));
     let Ok(permit) = Arc::clone(&plane.copies).try_acquire_owned() else { return };
     let (chain, host, user) = (Arc::clone(chain), asked.host.to_owned(), asked.user.clone());
-    let (client, tls, authorized) = (asked.client, asked.tls, asked.authorized);
+    let (ends, tls, authorized) = (asked.ends, asked.tls, asked.authorized);
     let certificate = asked.certificate.cloned();
     let (prefix, scheme, port) = (matched.prefix.map(str::to_owned), matched.scheme, matched.port);
     let (tracker, end) = (plane.tracker.clone(), plane.end.clone());
@@ -37,7 +37,7 @@ pub(super) fn begin(asked: &mut Asked<'_>, chain: &Arc<Chain>, matched: &Matched
             snapshot: &snapshot,
             head: &mut head,
             body: &mut body,
-            client,
+            ends,
             tls,
             certificate: certificate.as_ref(),
             host: &host,

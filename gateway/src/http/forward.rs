@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use atoll_api::kinds::BalanceMethod;
 use atoll_api::topology::Standing;
+use atoll_reach::proxy::Ends;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
@@ -95,7 +96,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) standing: &'a Standing,
     /// The standing's number.
     pub(crate) place: usize,
-    pub(crate) client: IpAddr,
+    /// Of the client's connection.
+    pub(crate) ends: Ends,
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) backend_timeout: Option<Duration>,
     /// What the route wants tried again.
@@ -238,7 +240,7 @@ impl<'a> Forward<'a> {
             live: &self.snapshot.live[self.upstream],
             host: self.host,
             standing: self.standing,
-            client: client_number(self.client),
+            client: client_number(self.ends.client.ip()),
             dice: plane.dice.roll(),
         }
     }
@@ -312,7 +314,7 @@ impl<'a> Attempts<'a> {
             },
             key: match (forward.key, ask, balance.filter(|b| b.method.goes_by_key())) {
                 (Some(key), ..) => key,
-                (None, Ask::Whole(head), Some(balance)) => balance.key(&head.headers, forward.client),
+                (None, Ask::Whole(head), Some(balance)) => balance.key(&head.headers, forward.ends.client.ip()),
                 _ => 0,
             },
             zone: place(forward.standing, &forward.snapshot.table.topology).zone,
@@ -397,7 +399,7 @@ impl<'a> Attempts<'a> {
         let idle = if fresh { None } else { Pool::idle(endpoint) };
         let got = match idle {
             Some(idle) => Some(Ok(idle)),
-            None => Box::pin(within(limit, connected(plane, endpoint, self.forward.client, fresh))).await,
+            None => Box::pin(within(limit, connected(plane, endpoint, self.forward.ends, fresh))).await,
         };
         let connection = match got {
             Some(Ok(connection)) => connection,
@@ -524,8 +526,8 @@ fn late() -> Refusal {
 }
 
 /// A connection; where that takes long, others of the cluster are looked at meanwhile.
-async fn connected(plane: &Plane, endpoint: &Arc<Endpoint>, client: IpAddr, fresh: bool) -> io::Result<Connection> {
-    let mut get = pin!(plane.pool.get(endpoint, client, fresh));
+async fn connected(plane: &Plane, endpoint: &Arc<Endpoint>, ends: Ends, fresh: bool) -> io::Result<Connection> {
+    let mut get = pin!(plane.pool.get(endpoint, ends, fresh));
     if let Ok(got) = tokio::time::timeout(SLOW_CONNECT, &mut get).await {
         return got;
     }

@@ -56,8 +56,8 @@ fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) 
         plane.metrics.copies_dropped.inc();
         return;
     };
-    let (host, standing, place, client) =
-        (forward.host.to_owned(), forward.standing.clone(), forward.place, forward.client);
+    let (host, standing, place, ends) =
+        (forward.host.to_owned(), forward.standing.clone(), forward.place, forward.ends);
     let (mut head, timeout) = (head.clone(), forward.request_timeout);
     // What is said to a copy is nothing to the client.
     head.extensions.clear();
@@ -70,7 +70,7 @@ fn start(forward: &Forward<'_>, mirror: Mirror, head: &Parts, payload: Payload) 
             host: &host,
             standing: &standing,
             place,
-            client,
+            ends,
             request_timeout: timeout,
             backend_timeout: None,
             retry: None,

@@ -5,12 +5,13 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_reach::BoxStream;
+use atoll_reach::proxy::Ends;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -37,7 +38,8 @@ pub(crate) const PONG_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) slot: Slot,
-    pub(crate) peer: SocketAddr,
+    /// Of the connection, or of that on whose behalf a balancer opened it.
+    pub(crate) ends: Ends,
     pub(crate) tls: bool,
     /// The name that TLS was opened for.
     pub(crate) sni: Option<String>,
@@ -45,6 +47,16 @@ pub(crate) struct Client {
     pub(crate) certificate: Option<Box<Shown>>,
     /// Nobody stands between, so that it is told of HTTP/3.
     pub(crate) direct: bool,
+}
+
+impl Client {
+    /// The ends of a connection of `client`, which is who opened this one, or who asks by way of it: of that one no port is known.
+    pub(crate) fn ends_of(&self, client: IpAddr) -> Ends {
+        if client == self.ends.client.ip() {
+            return self.ends;
+        }
+        Ends { client: SocketAddr::new(client, 0), server: self.ends.server }
+    }
 }
 
 /// Serves one connection. `h2`: HTTP/2 is spoken. `stop`: no further requests.

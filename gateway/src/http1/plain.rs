@@ -105,8 +105,8 @@ impl Connection {
             (Payload::new(Upload::new(&plane, FromClient::H1(body), false)), Some(back), Some(wanted))
         };
         plane.budget.request();
-        let peer = self.client.peer.ip();
-        let (place, standing) = plane.clients.standing(peer);
+        let ends = self.client.ends;
+        let (place, standing) = plane.clients.standing(ends.client.ip());
         let forward = Forward {
             plane: &plane,
             snapshot: &way.snapshot,
@@ -114,7 +114,7 @@ impl Connection {
             host: &self.host,
             standing,
             place,
-            client: peer,
+            ends,
             request_timeout: way.rule.request_timeout,
             backend_timeout: way.rule.backend_timeout,
             retry: None,
@@ -187,7 +187,7 @@ impl Connection {
         }
         // What is not in its form yet, or says something of the client, is looked at on the long way; so is what is refused in words of gRPC.
         let told = head.fields(bytes).any(|(name, value)| tells(name) || is_grpc_type(name, value));
-        if told || plane.trusted.believes(client.peer.ip()) || !matches!(normal(path), Ok(None)) {
+        if told || plane.trusted.believes(client.ends.client.ip()) || !matches!(normal(path), Ok(None)) {
             return None;
         }
         let (snapshot, policies) = (plane.snapshots.load_full()?, plane.policies.load_full()?);
@@ -213,7 +213,7 @@ impl Connection {
         let authority = self.head.values(bytes, "host").next().unwrap_or_default();
         let scheme = if self.client.tls { "https" } else { "http" };
         let id = u128::from(self.plane.dice.roll()) << 64 | u128::from(self.plane.dice.roll());
-        let asker = Asker { client: self.client.peer.ip(), scheme, authority, id };
+        let asker = Asker { client: self.client.ends.client.ip(), scheme, authority, id };
         self.out.clear();
         render::pass_request(&mut self.out, &self.head, bytes, self.head.target(bytes), &asker, asked.framing);
     }

@@ -5,10 +5,12 @@
 //! times what came from it, which the library sees to (§8.1). A connection stays at the address that it came from, for rights and limits go
 //! by that. Balancers that say whom they speak for by the PROXY protocol can't say so here, and are refused.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use atoll_reach::proxy::Ends;
 use quinn::{
     AsyncUdpSocket, Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig,
 };
@@ -65,12 +67,15 @@ pub(super) async fn serve(
         Ok(endpoint) => endpoint,
         Err(error) => return tracing::error!(%slot, error, "no HTTP/3"),
     };
+    let Ok(local) = endpoint.local_addr() else {
+        return tracing::error!(%slot, "no HTTP/3: the socket has no address");
+    };
     if stop.run_until_cancelled(listening.until_ready()).await.is_some() {
         let shaking = Arc::<AtomicUsize>::default();
         while let Some(Some(incoming)) = stop.run_until_cancelled(endpoint.accept()).await {
             let Some((incoming, seat)) = admit(&listening, incoming, &shaking) else { continue };
             let (plane, stop) = (Arc::clone(&plane), stop.clone());
-            listening.plane.tracker.spawn(meet(plane, incoming, slot, seat, stop));
+            listening.plane.tracker.spawn(meet(plane, incoming, (slot, local), seat, stop));
         }
     }
     endpoint.set_server_config(None);
@@ -149,7 +154,13 @@ fn admit(listening: &Listening, incoming: Incoming, shaking: &Arc<AtomicUsize>) 
 }
 
 /// Shakes hands, and serves the connection.
-async fn meet(plane: Arc<Plane>, incoming: Incoming, slot: Slot, seat: Seat, stop: CancellationToken) {
+async fn meet(
+    plane: Arc<Plane>,
+    incoming: Incoming,
+    (slot, local): (Slot, SocketAddr),
+    seat: Seat,
+    stop: CancellationToken,
+) {
     let peer = incoming.remote_address();
     let connecting = plane.end.run_until_cancelled(timeout(plane.limits.handshake_timeout, incoming)).await;
     let connection = match connecting {
@@ -160,7 +171,7 @@ async fn meet(plane: Arc<Plane>, incoming: Incoming, slot: Slot, seat: Seat, sto
     };
     let Seat { _permit, shaking } = seat;
     drop(shaking);
-    let Some(client) = client(&connection, slot) else { return };
+    let Some(client) = client(&connection, slot, local) else { return };
     plane.metrics.connections.inc();
     let open = plane.connections.open(peer, slot);
     talk(Arc::clone(&plane), connection, client, stop).await;
@@ -168,13 +179,14 @@ async fn meet(plane: Arc<Plane>, incoming: Incoming, slot: Slot, seat: Seat, sto
     plane.metrics.connections.dec();
 }
 
-fn client(connection: &Connection, slot: Slot) -> Option<Client> {
+fn client(connection: &Connection, slot: Slot, local: SocketAddr) -> Option<Client> {
+    let ip = connection.local_ip().unwrap_or(local.ip());
     let agreed = connection.handshake_data()?.downcast::<Agreed>().ok()?;
     let shown = connection.peer_identity().and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
     let certificate = shown.and_then(|chain| chain.into_iter().next());
     Some(Client {
         slot,
-        peer: connection.remote_address(),
+        ends: Ends { client: connection.remote_address(), server: SocketAddr::new(ip, local.port()) },
         tls: true,
         sni: agreed.name,
         certificate: certificate.map(|certificate| Box::new(Shown { certificate, verified: agreed.verifies })),

@@ -3,10 +3,10 @@
 //! Endpoints are tried one after the other until one takes the connection; once bytes flow nothing is tried again.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use atoll_reach::BoxStream;
+use atoll_reach::proxy::Ends;
 use tokio::time::Instant;
 
 use super::{Endpoints, admit};
@@ -25,12 +25,13 @@ const ATTEMPTS_MAX: usize = 6;
 pub(crate) async fn stream(
     plane: &Plane,
     mut client: BoxStream,
-    peer: SocketAddr,
+    ends: Ends,
     snapshot: Arc<Snapshot>,
     listener: &ListenerTable,
     rule: &StreamRule,
 ) -> io::Result<()> {
     let denied = |why| io::Error::new(io::ErrorKind::PermissionDenied, why);
+    let peer = ends.client;
     let _permits = admit(plane, listener, rule, peer.ip()).map_err(denied)?;
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("{}: the backend is missing", rule.route));
     let mut endpoints = Endpoints::of(plane, snapshot, rule, peer.ip()).ok_or_else(missing)?;
@@ -40,7 +41,7 @@ pub(crate) async fn stream(
         let in_flight = InFlight::new(Arc::clone(&endpoint), seat);
         let began = Instant::now();
         let version = rule.terms.as_ref().and_then(|terms| terms.proxy).or(endpoint.care().proxy);
-        match plane.pool.open_as(&endpoint, peer, version).await {
+        match plane.pool.open_as(&endpoint, ends, version).await {
             Ok(mut server) => {
                 endpoints.keep(&endpoint);
                 plane.health.ok(&endpoint, Some(began.elapsed()));

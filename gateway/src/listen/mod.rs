@@ -7,10 +7,14 @@ mod hello;
 mod per_client;
 mod ports;
 
+use std::any::Any;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_reach::{Accept, Listen};
+use atoll_reach::proxy::Ends;
+use atoll_reach::{Accept, BoxStream, Listen};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +58,7 @@ impl Listening {
         if stop.run_until_cancelled(self.until_ready()).await.is_none() {
             return;
         }
+        let local = listener.local_addr();
         loop {
             let accepted = stop.run_until_cancelled(async {
                 let permit = Arc::clone(&self.slots).acquire_owned().await.ok()?;
@@ -72,7 +77,8 @@ impl Listening {
             self.plane.tracker.spawn(async move {
                 plane.metrics.connections.inc();
                 let _open = plane.connections.open(peer, slot);
-                let ended = serve(Arc::clone(&plane), stream, peer, slot, stop).await;
+                let ends = Ends { client: peer, server: opened_to(&stream).unwrap_or(local) };
+                let ended = serve(Arc::clone(&plane), stream, ends, slot, stop).await;
                 plane.metrics.connections.dec();
                 if let Err(error) = ended {
                     tracing::debug!(%peer, %slot, %error, "connection ended");
@@ -81,4 +87,10 @@ impl Listening {
             });
         }
     }
+}
+
+/// The address that a connection was opened to; nothing where it is none of the system's.
+fn opened_to(stream: &BoxStream) -> Option<SocketAddr> {
+    let stream: &dyn Any = &**stream;
+    stream.downcast_ref::<TcpStream>()?.local_addr().ok()
 }

@@ -136,7 +136,8 @@ impl Question {
             raw_body: if as_text.is_err() { body.to_vec() } else { Vec::new() },
             body: as_text.unwrap_or_default(),
         };
-        let address = SocketAddress { address: asked.client.to_string(), port_value: 0 };
+        let address =
+            SocketAddress { address: asked.client().to_string(), port_value: asked.ends.client.port().into() };
         let source = PeerAttributes {
             address: Some(Address { socket_address: Some(address) }),
             principal: asked.user.clone().unwrap_or_default(),

@@ -41,7 +41,7 @@ impl Key {
             (LimitKey::Route, ..) => self.hasher.hash_one((0_u8, &**asked.route)),
             (LimitKey::Header, Some(value), _) => self.hasher.hash_one((1_u8, value.as_bytes())),
             (LimitKey::User, _, Some(user)) => self.hasher.hash_one((2_u8, user)),
-            _ => self.address(asked.client),
+            _ => self.address(asked.client()),
         }
     }
 

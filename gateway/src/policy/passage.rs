@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use atoll_reach::proxy::Ends;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode, response};
@@ -25,8 +26,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) snapshot: &'a Arc<Snapshot>,
     pub(crate) head: &'a mut Parts,
     pub(crate) body: &'a mut Upload,
-    /// The client's address, as everything else uses it.
-    pub(crate) client: IpAddr,
+    /// Of the client's connection, with its address as everything else uses it.
+    pub(crate) ends: Ends,
     pub(crate) tls: bool,
     /// The certificate that the client showed.
     pub(crate) certificate: Option<&'a Shown>,
@@ -46,6 +47,13 @@ pub(crate) struct Asked<'a> {
     pub(crate) backs: Vec<Box<dyn Back>>,
     /// What is asked of the backend once the client has its answer.
     pub(crate) behind: Option<Behind>,
+}
+
+impl Asked<'_> {
+    /// The client's address.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.ends.client.ip()
+    }
 }
 
 /// A request that goes on where a guard answered its like.

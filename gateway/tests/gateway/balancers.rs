@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use atoll_api::names::ServiceName;
 use atoll_api::topology::{BALANCER_CLASS, BalancerFacts, BalancerState, ServicePort, Site};
-use atoll_reach::{RelayTable, proxy};
+use atoll_reach::RelayTable;
+use atoll_reach::proxy::{self, Ends};
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
 use serde_json::{Value, json};
@@ -242,8 +243,8 @@ async fn endpoints_are_told_of_the_client_by_the_version_that_the_annotation_nam
                 let mut first = [0; 1];
                 // A probe says nothing.
                 if stream.peek(&mut first).await.unwrap_or(0) > 0 {
-                    let client = proxy::take_any(&mut stream).await;
-                    let _ = say.send((first[0], client.ok().flatten().map(|at| at.ip().to_string()))).await;
+                    let ends = proxy::take_any(&mut stream).await.ok().flatten();
+                    let _ = say.send((first[0], ends)).await;
                 }
             }
         });
@@ -254,10 +255,11 @@ async fn endpoints_are_told_of_the_client_by_the_version_that_the_annotation_nam
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.7.0.1:0".parse().unwrap()).unwrap();
         let mut stream = socket.connect(front).await.unwrap();
+        let ends = Ends { client: stream.local_addr().unwrap(), server: front };
         stream.write_all(b"hello").await.unwrap();
         let got = tokio::time::timeout(WAIT_MAX, said.recv()).await.expect("it is told").unwrap();
         let begins = if version == "v1" { b'P' } else { b'\r' };
-        assert_eq!(got, (begins, Some("127.7.0.1".to_owned())), "{version}");
+        assert_eq!(got, (begins, Some(ends)), "{version}");
         heard.abort();
     }
 }

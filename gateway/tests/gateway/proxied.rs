@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use atoll_reach::proxy::{Version, header, take_any};
+use atoll_reach::proxy::{Ends, Version, header, take_any};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,11 +25,11 @@ async fn the_client_is_who_the_balancers_header_names_and_without_one_nobody_is_
     let eu = Pod::start("eu", "127.35.0.1").await;
     world.publish(topology(&[("eu", &[&eu])]), true);
     world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
-    let (client, own) = ("192.0.2.7:4711".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
+    let ends = Ends { client: "192.0.2.7:4711".parse().unwrap(), server: "192.0.2.1:80".parse().unwrap() };
     let started = tokio::time::Instant::now();
     for version in [Version::V1, Version::V2] {
         let answer = loop {
-            let answer = asked(world.http, &header(version, client, own)).await;
+            let answer = asked(world.http, &header(version, ends)).await;
             if answer.starts_with("HTTP/1.1 200") {
                 break answer;
             }
@@ -41,7 +41,7 @@ async fn the_client_is_who_the_balancers_header_names_and_without_one_nobody_is_
 }
 
 #[tokio::test]
-async fn endpoints_are_told_of_the_client_where_the_policy_says_so() {
+async fn endpoints_are_told_of_both_ends_where_the_policy_says_so() {
     for (net, word) in [(1, "V1"), (2, "V2")] {
         let listener = TcpListener::bind(format!("127.35.{net}.1:0")).await.unwrap();
         let pod = Pod::named(listener.local_addr().unwrap());
@@ -50,10 +50,10 @@ async fn endpoints_are_told_of_the_client_where_the_policy_says_so() {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 tokio::spawn(async move {
                     // A probe says nothing.
-                    let Ok(Some(client)) = take_any(&mut stream).await else { return };
+                    let Ok(Some(ends)) = take_any(&mut stream).await else { return };
                     let mut bytes = [0; 1024];
                     let _ = stream.read(&mut bytes).await;
-                    let body = client.ip().to_string();
+                    let body = format!("{} {} {}", ends.client.ip(), ends.client.port() > 0, ends.server);
                     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                     let _ = stream.write_all(answer.as_bytes()).await;
                     // It would take a second request: none may come.
@@ -65,9 +65,10 @@ async fn endpoints_are_told_of_the_client_where_the_policy_says_so() {
         let known = with_traffic(topology(&[("eu", &[&pod])]), "web", json!({"service": "web", "proxyProtocol": word}));
         world.publish(known, true);
         world.apply(route("web", &[], json!([{"backendRefs": [import("web")]}]))).await;
-        world.until("x", "/", |a| a.status == 200 && a.body == "127.0.0.1").await;
+        let told = format!("127.0.0.1 true {}", world.http);
+        world.until("x", "/", |a| a.status == 200 && a.body == told).await;
         for _ in 0..3 {
-            assert_eq!(crate::client::get(world.http, "x", "/").await.body, "127.0.0.1", "{word}");
+            assert_eq!(crate::client::get(world.http, "x", "/").await.body, told, "{word}");
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Clients of the other versions are told of HTTP/3 where it is served, and nowhere else.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
@@ -86,17 +85,17 @@ async fn where_it_is_switched_off_nobody_listens_and_nobody_is_told() {
 
 #[tokio::test]
 async fn behind_balancers_that_speak_for_others_there_is_none() {
-    use atoll_reach::proxy::{Version, header};
+    use atoll_reach::proxy::{Ends, Version, header};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let on = Stage::set("127.51.2.1", Made::default()).await;
     let made = Made { proxies: vec!["127.0.0.1/32".parse().unwrap()], ..Made::default() };
     let behind = on.world.beside(made).await;
-    let (client, own): (SocketAddr, SocketAddr) = ("192.0.2.7:4711".parse().unwrap(), "192.0.2.1:443".parse().unwrap());
+    let ends = Ends { client: "192.0.2.7:4711".parse().unwrap(), server: "192.0.2.1:443".parse().unwrap() };
     let began = Instant::now();
     let text = loop {
         let mut stream = tokio::net::TcpStream::connect(behind.https).await.unwrap();
-        stream.write_all(&header(Version::V2, client, own)).await.unwrap();
+        stream.write_all(&header(Version::V2, ends)).await.unwrap();
         let mut store = rustls::RootCertStore::empty();
         store.add(on.roots[0].clone()).unwrap();
         let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -130,7 +130,7 @@ const REQUEST: &[(&str, Read)] = &[
     ("request.scheme", |asked| Some(if asked.tls { "https" } else { "http" }.into())),
     ("request.url_path", |asked| Some(asked.head.uri.path().into())),
     ("request.useragent", |asked| text(asked, header::USER_AGENT.as_str())),
-    ("source.address", |asked| Some(asked.client.to_string().as_str().into())),
+    ("source.address", |asked| Some(asked.client().to_string().as_str().into())),
 ];
 /// The one of answers.
 const CODE: &str = "response.code";
