@@ -125,7 +125,7 @@ pub(crate) struct Gateway {
     /// Whose connections begin with a PROXY protocol header.
     pub(crate) proxies: Vec<IpNet>,
     /// Where the access log is written; none: nowhere.
-    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) access_log: Option<atoll_gateway::AccessLog>,
     /// Whether requests are counted by route, too.
     pub(crate) count_routes: bool,
     /// Where traces go.
@@ -146,14 +146,6 @@ pub(crate) struct Gateway {
     pub(crate) acme: Option<atoll_gateway::AcmeSettings>,
     /// How names of backends are resolved.
     pub(crate) names: atoll_gateway::NameSettings,
-}
-
-/// An access log.
-#[derive(Debug, Clone)]
-pub(crate) struct AccessLog {
-    /// `-`: stdout.
-    pub(crate) path: PathBuf,
-    pub(crate) fields: Vec<String>,
 }
 
 /// The checked configuration.

@@ -1,9 +1,10 @@
 //! The access log: one line of JSON a request, with the fields that were chosen.
 //!
 //! In: what became of a request. Out: lines to a writer that somebody else opened. Never blocks: lines wait in a bounded queue for a thread of
-//! their own, and what finds it full is dropped and counted.
+//! their own, and what finds it full, or can't be written, is dropped and counted. After a line that was cut the next begins anew.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use prometheus::IntCounter;
@@ -20,6 +21,15 @@ pub const ACCESS_FIELDS: &[&str] = &[
     "attempts", "failed", "why", "trace",
 ];
 
+/// What is logged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessLog {
+    /// The file; `-`: stdout.
+    pub path: PathBuf,
+    /// The fields of a line, of [`ACCESS_FIELDS`]; empty: all.
+    pub fields: Vec<String>,
+}
+
 /// Writes lines. Clones write the same log.
 #[derive(Debug, Clone)]
 pub(crate) struct Access {
@@ -34,7 +44,9 @@ impl Access {
     pub(crate) fn start(writer: Box<dyn Write + Send>, fields: &[String], dropped: IntCounter) -> Self {
         let (lines, waiting) = sync_channel(WAITING_MAX);
         let wanted = ACCESS_FIELDS.iter().map(|f| fields.is_empty() || fields.iter().any(|w| w == f)).collect();
-        let spawned = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(writer, &waiting));
+        let lost = dropped.clone();
+        let thread = std::thread::Builder::new().name("access-log".to_owned());
+        let spawned = thread.spawn(move || write(writer, &waiting, &lost));
         if let Err(error) = spawned {
             tracing::error!(%error, "no access log");
         }
@@ -54,12 +66,21 @@ impl Access {
     }
 }
 
-/// Writes what comes, many lines at once where many wait.
-fn write(mut writer: Box<dyn Write + Send>, waiting: &Receiver<Vec<u8>>) {
-    let mut failing = false;
-    while let Ok(mut batch) = waiting.recv() {
+/// Writes what comes, many lines at once where many wait. `lost` counts those that could not be written whole.
+fn write(mut writer: Box<dyn Write + Send>, waiting: &Receiver<Vec<u8>>, lost: &IntCounter) {
+    let (mut failing, mut torn) = (false, false);
+    while let Ok(first) = waiting.recv() {
+        let mut batch = if torn { vec![b'\n'] } else { Vec::new() };
+        batch.extend(first);
         batch.extend(waiting.try_iter().take(BATCH_MAX).flatten());
-        match writer.write_all(&batch).and_then(|()| writer.flush()) {
+        let (written, ended) = written(&mut writer, &batch);
+        if written > 0 {
+            torn = batch[written - 1] != b'\n';
+        }
+        let left = batch[written..].iter().filter(|octet| **octet == b'\n').count();
+        // The first of them may be but the end of a line that was cut.
+        lost.inc_by((left - usize::from(left > 0 && written == 0 && batch[0] == b'\n')) as u64);
+        match ended {
             Ok(()) => failing = false,
             Err(error) if !failing => {
                 failing = true;
@@ -68,6 +89,20 @@ fn write(mut writer: Box<dyn Write + Send>, waiting: &Receiver<Vec<u8>>) {
             Err(_) => {}
         }
     }
+}
+
+/// How much could be written, and why not all.
+fn written(writer: &mut dyn Write, octets: &[u8]) -> (usize, std::io::Result<()>) {
+    let mut done = 0;
+    while done < octets.len() {
+        match writer.write(&octets[done..]) {
+            Ok(0) => return (done, Err(ErrorKind::WriteZero.into())),
+            Ok(n) => done += n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return (done, Err(error)),
+        }
+    }
+    (done, writer.flush())
 }
 
 #[cfg(test)]
@@ -102,6 +137,48 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    /// A disk with so much room, which is told of each write.
+    struct Disk {
+        room: Receiver<usize>,
+        left: usize,
+        kept: SyncSender<Vec<u8>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+            if self.left == 0 {
+                self.left = self.room.recv().unwrap_or(usize::MAX);
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let taken = octets.len().min(self.left);
+            self.left -= taken;
+            let _ = self.kept.send(octets[..taken].to_vec());
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_cuts_are_counted_and_the_next_begins_anew() {
+        let ((make_room, room), (kept, written)) = (sync_channel(1), sync_channel(8));
+        let dropped = counter();
+        let disk = Disk { room, left: 20, kept };
+        let access = Access::start(Box::new(disk), &["status".to_owned()], dropped.clone());
+        let next = || String::from_utf8(written.recv_timeout(Duration::from_secs(10)).unwrap()).unwrap();
+        let line = "{\"status\":200}\n";
+        access.line(|_| Some(200.into()));
+        assert_eq!(next(), line);
+        access.line(|_| Some(200.into()));
+        assert_eq!(next(), line[..5]);
+        make_room.send(100).unwrap();
+        access.line(|_| Some(200.into()));
+        assert_eq!(next(), format!("\n{line}"));
+        assert_eq!(dropped.get(), 1);
     }
 
     fn counter() -> IntCounter {

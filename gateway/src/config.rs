@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 
 use crate::policy::Trusted;
-use crate::{AcmeSettings, NameSettings, ProviderSettings, Server, TracesTo};
+use crate::{AccessLog, AcmeSettings, NameSettings, ProviderSettings, Server, TracesTo};
 
 /// What a gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -44,8 +44,8 @@ pub struct Config {
     pub trusted: Trusted,
     /// Whose connections begin with a PROXY protocol header.
     pub proxies: Vec<IpNet>,
-    /// The fields of the access log, of [`crate::ACCESS_FIELDS`]; empty: all.
-    pub access_fields: Vec<String>,
+    /// What the access log says; `None`: there is none, or it says all.
+    pub access_log: Option<AccessLog>,
     /// Whether requests are counted by route, too: as many series as there are routes.
     pub count_routes: bool,
     /// Where traces go; `None`: what clients say of theirs passes untouched.
@@ -80,7 +80,7 @@ impl Default for Config {
             limits: Limits::default(),
             trusted: Trusted::default(),
             proxies: Vec::new(),
-            access_fields: Vec::new(),
+            access_log: None,
             count_routes: false,
             traces: None,
             providers: Vec::new(),

@@ -224,6 +224,9 @@ impl Health {
         let probes: BTreeMap<ClusterName, Probe> =
             by_cluster.iter().map(|(name, in_use)| (name.clone(), Probe::new(!in_use.state.outage.is_out()))).collect();
         let silence = snapshot.heard.map(|at| Instant::now().saturating_duration_since(at));
+        if let Some(silence) = silence {
+            self.metrics.hub_silent.set(silence.as_secs().cast_signed());
+        }
         let view = HealthView::new(&snapshot.topology, silence, &probes, &self.rules);
         let before = self.view.load();
         if **before != view {

@@ -75,7 +75,7 @@ mod views;
 pub mod fuzzing;
 pub mod shadow;
 
-pub use access::ACCESS_FIELDS;
+pub use access::{ACCESS_FIELDS, AccessLog};
 pub use acme::{
     Binding as AcmeBinding, BindingKey as AcmeBindingKey, KeyType as AcmeKeyType, Proving as AcmeProving,
     Settings as AcmeSettings,

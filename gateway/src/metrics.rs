@@ -78,6 +78,9 @@ pub(crate) struct Metrics {
     pub(crate) acme_orders: IntCounterVec,
     pub(crate) acme_failing: IntGaugeVec,
     pub(crate) names: IntGaugeVec,
+    pub(crate) watches_failing: IntGaugeVec,
+    pub(crate) last_good: IntGauge,
+    pub(crate) hub_silent: IntGauge,
 }
 
 impl Metrics {
@@ -160,6 +163,16 @@ impl Metrics {
                 "Names that backends are reached by, by how DNS answers: answered, failing (their last addresses are used), new",
                 &["state"],
             )?,
+            watches_failing: gauges(
+                "atoll_gateway_watch_failing",
+                "Watches that are interrupted, by kind: what changes meanwhile is not seen",
+                &["kind"],
+            )?,
+            last_good: gauge(
+                "atoll_gateway_last_good",
+                "1 while routes are served from the last good file: the API server did not answer in this life yet",
+            )?,
+            hub_silent: gauge("atoll_gateway_hub_silent_seconds", "How long ago the hub was heard last")?,
             clusters_out: gauges("atoll_gateway_cluster_out", "1 while a cluster takes no requests", &["cluster"])?,
             cuts: counters(
                 "atoll_gateway_cut_total",
@@ -172,7 +185,7 @@ impl Metrics {
             )?,
             access_dropped: counter(
                 "atoll_gateway_access_lines_dropped_total",
-                "Lines of the access log that were not written because too many waited",
+                "Lines of the access log that were not written: too many waited, or the file took no more",
             )?,
             spans_dropped: counter(
                 "atoll_gateway_spans_dropped_total",

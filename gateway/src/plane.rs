@@ -118,6 +118,7 @@ impl Plane {
             known.map_or_else(Arc::default, |b| Arc::clone(&b.remembered[at]))
         });
         let remembered = remembered.collect();
+        self.metrics.last_good.set(last_good.into());
         self.snapshots.store(Some(Arc::new(Snapshot { table, live, remembered, last_good })));
         self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
     }

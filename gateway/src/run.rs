@@ -95,7 +95,8 @@ pub async fn run(config: Config, mut resources: Resources, shutdown: Cancellatio
     let metrics = Metrics::register(&resources.metrics, config.count_routes)?;
     let end = CancellationToken::new();
     let access = resources.access.take();
-    let access = access.map(|to| Access::start(to, &config.access_fields, metrics.access_dropped.clone()));
+    let fields = config.access_log.as_ref().map_or(&[][..], |log| &log.fields);
+    let access = access.map(|to| Access::start(to, fields, metrics.access_dropped.clone()));
     let (connect, dropped) = (Arc::clone(&resources.connect), metrics.spans_dropped.clone());
     let traces = config.traces.as_ref().map(|to| Traces::start(to, connect, &config.instance, dropped, end.clone()));
     let (traces, sending) = traces.unzip();
@@ -197,7 +198,9 @@ async fn start(
         plane.pods.remember(&before.pods);
     }
     tasks.spawn(Arc::clone(&plane.pods).follow(resources.client.clone(), shutdown.clone()));
-    let watches = Watches::start(&resources.client, before.clone().unwrap_or_default(), settings, &mut tasks, shutdown);
+    let has_last_good = before.is_some();
+    let before = before.unwrap_or_default();
+    let watches = Watches::start(&resources.client, before, settings, &plane.metrics, &mut tasks, shutdown);
     resources.report.send_modify(|report| {
         let site = &mut report.site;
         (site.classes, site.own, site.node) = (fleet.told(), config.own.clone(), config.node.clone());
@@ -288,7 +291,7 @@ async fn start(
         pods: plane.pods.known(),
         standing: Standing::default(),
         kept,
-        has_last_good: before.is_some(),
+        has_last_good,
         objects: Objects::default(),
         saved: None,
         counted: Arc::default(),

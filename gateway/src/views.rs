@@ -132,7 +132,7 @@ pub(crate) fn told(config: &Config) -> Value {
         limits,
         trusted,
         proxies,
-        access_fields,
+        access_log,
         count_routes,
         traces,
         ingress_classes,
@@ -158,6 +158,7 @@ pub(crate) fn told(config: &Config) -> Value {
     });
     let clients: BTreeMap<String, &Standing> =
         clients.iter().map(|(range, standing)| (range.to_string(), standing)).collect();
+    let access_log = access_log.as_ref().map(|log| json!({"path": log.path, "fields": log.fields}));
     let traces = traces.as_ref().map(|to| json!({"collector": to.collector, "sample": to.sample}));
     let acme = acme.as_ref().map(|acme| {
         let account = acme.binding.as_ref().map(|binding| &binding.key_id);
@@ -174,6 +175,6 @@ pub(crate) fn told(config: &Config) -> Value {
         "service": service, "http3": http3, "own": own, "node": node, "limits": limits,
         "trustedProxies": {"cidrs": trusted.cidrs, "hops": trusted.hops},
         "names": {"servers": names.servers, "allow": names.allow, "deny": names.deny},
-        "proxyProtocol": proxies, "accessLog": {"fields": access_fields}, "metrics": {"perRoute": count_routes}, "traces": traces,
+        "proxyProtocol": proxies, "accessLog": access_log, "metrics": {"perRoute": count_routes}, "traces": traces,
     })
 }

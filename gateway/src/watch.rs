@@ -29,6 +29,7 @@ pub(crate) use self::kind::{Again, Watched};
 use self::kind::{Touched, only_annotations, only_authorities, only_authority};
 pub(crate) use self::known::Known;
 use crate::ingress::{self, Derived, Settings};
+use crate::metrics::Metrics;
 use crate::objects::{
     Edit, GrpcRoute, HttpRoute, Kept, Kind, Name, Objects, Shelf, Slices, TcpRoute, TlsRoute, UdpRoute, name_of,
 };
@@ -78,12 +79,13 @@ impl Watches {
         client: &Client,
         before: Objects,
         settings: Settings,
+        metrics: &Metrics,
         tasks: &mut JoinSet<()>,
         shutdown: &CancellationToken,
     ) -> Arc<Self> {
         let (changed, changes) = watch::channel(0);
         let touched = Arc::default();
-        let mut start = Start { client, tasks, changed, touched: Arc::clone(&touched), shutdown };
+        let mut start = Start { client, metrics, tasks, changed, touched: Arc::clone(&touched), shutdown };
         let all = watcher::Config::default;
         Arc::new(Self {
             definitions: start.follow_part(all().fields(HTTP_ROUTES), only_annotations),
@@ -276,6 +278,7 @@ impl Watches {
 
 struct Start<'a> {
     client: &'a Client,
+    metrics: &'a Metrics,
     tasks: &'a mut JoinSet<()>,
     changed: watch::Sender<u64>,
     touched: Arc<Mutex<Touched>>,
@@ -318,7 +321,7 @@ impl Start<'_> {
             drop(touched);
             changed.send_modify(|n| *n += 1);
         };
-        let (watched, following) = Watched::open(self.client, config, trim, told);
+        let (watched, following) = Watched::open(self.client, self.metrics, config, trim, told);
         let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move {
             shutdown.run_until_cancelled(following).await;

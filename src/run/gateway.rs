@@ -91,7 +91,7 @@ pub(crate) async fn run_gateway(
         limits: config.gateway.limits.clone(),
         trusted: config.gateway.trusted.clone(),
         proxies: config.gateway.proxies.clone(),
-        access_fields: config.gateway.access_log.as_ref().map(|log| log.fields.clone()).unwrap_or_default(),
+        access_log: config.gateway.access_log.clone(),
         count_routes: config.gateway.count_routes,
         traces: config.gateway.traces.clone(),
         providers: config.gateway.providers.clone(),

@@ -28,6 +28,7 @@ use super::shares::{Demand, Shares};
 use super::stores::Stores;
 use crate::LastGood;
 use crate::ingress::Derived;
+use crate::metrics::Metrics;
 use crate::objects::{age, name_of};
 use crate::plane::Plane;
 use crate::status::{Warning, policies};
@@ -58,10 +59,11 @@ pub(crate) struct Follow {
 pub(crate) async fn follow(given: Follow, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     let (changed, changes) = watch::channel(0_u64);
-    let policies = start(&given.client, watcher::Config::default(), &changed, &mut tasks);
+    let metrics = &given.plane.metrics;
+    let policies = start(&given.client, metrics, watcher::Config::default(), &changed, &mut tasks);
     let secret = |kind: &str| watcher::Config::default().fields(&format!("type={kind}"));
-    let opaque = start(&given.client, secret("Opaque"), &changed, &mut tasks);
-    let users = start(&given.client, secret("kubernetes.io/basic-auth"), &changed, &mut tasks);
+    let opaque = start(&given.client, metrics, secret("Opaque"), &changed, &mut tasks);
+    let users = start(&given.client, metrics, secret("kubernetes.io/basic-auth"), &changed, &mut tasks);
     let good = load(given.kept.clone()).await;
     let backends = given.watches.backends();
     let following = Following {
@@ -86,6 +88,7 @@ pub(crate) async fn follow(given: Follow, shutdown: CancellationToken) {
 /// Follows one kind in `tasks`.
 fn start<K>(
     client: &Client,
+    metrics: &Metrics,
     config: watcher::Config,
     changed: &watch::Sender<u64>,
     tasks: &mut JoinSet<()>,
@@ -95,7 +98,7 @@ where
 {
     let changed = changed.clone();
     let (watched, following) =
-        Watched::open(client, config, |_: &mut K| (), move |_: Option<&K>| changed.send_modify(|n| *n += 1));
+        Watched::open(client, metrics, config, |_: &mut K| (), move |_: Option<&K>| changed.send_modify(|n| *n += 1));
     tasks.spawn(following);
     watched
 }

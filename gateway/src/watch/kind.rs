@@ -21,6 +21,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::known::{Known, fitting};
+use crate::metrics::Metrics;
 use crate::objects::{Edit, Identify, Kept, Kind, Name, Objects, Shelf, name_of};
 use crate::tls::AUTHORITY_KEY;
 
@@ -76,6 +77,7 @@ impl<K: Identify + Send + Sync + 'static> Watched<K> {
     /// and nothing where the kind as a whole did.
     pub(crate) fn open<W>(
         client: &Client,
+        metrics: &Metrics,
         config: watcher::Config,
         trim: fn(&mut W),
         told: impl Fn(Option<&W>) + Send + Sync + 'static,
@@ -88,6 +90,7 @@ impl<K: Identify + Send + Sync + 'static> Watched<K> {
         let listed = Arc::new(AtomicBool::new(false));
         let (api, kept, seen): (Api<W>, _, _) = (Api::all(client.clone()), Known::clone(&known), Arc::clone(&listed));
         let kind = W::kind(&W::DynamicType::default()).into_owned();
+        let failing = metrics.watches_failing.with_label_values(&[&*kind]);
         let following = async move {
             let events = watcher(api, config).backoff(Again::default()).modify(|object| {
                 only_own(object.meta_mut());
@@ -96,7 +99,12 @@ impl<K: Identify + Send + Sync + 'static> Watched<K> {
             let mut events = std::pin::pin!(events);
             // A list counts once it is complete.
             let mut coming = Shelf::default();
+            let mut interrupted = false;
             while let Some(event) = events.next().await {
+                let is_broken = event.as_ref().is_err_and(|error| !is_hidden(&kind, error));
+                if is_broken != std::mem::replace(&mut interrupted, is_broken) {
+                    failing.add(if is_broken { 1 } else { -1 });
+                }
                 match event {
                     Ok(Event::Init) => coming = Shelf::default(),
                     Ok(Event::InitApply(object)) => drop(coming.set(&name_of(&object), Some(fitting(&object)))),
@@ -113,11 +121,8 @@ impl<K: Identify + Send + Sync + 'static> Watched<K> {
                         kept.delete(&object);
                         told(Some(&object));
                     }
-                    // A kind that is not served has no objects; it is asked for again, so that one that comes later is seen. Definitions
-                    // may be hidden from us: then all fields are thought to be there.
-                    Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-                        if status.code == 404 || status.code == 403 && kind == "CustomResourceDefinition" =>
-                    {
+                    // It is asked for again, so that one that comes later is seen.
+                    Err(error) if is_hidden(&kind, &error) => {
                         if !seen.swap(true, Ordering::AcqRel) {
                             tracing::warn!(kind, "the API server does not show this kind");
                             told(None);
@@ -136,6 +141,12 @@ impl<K: Kept> Watched<K> {
     pub(super) fn take(&self, name: &Name, objects: &mut Objects) -> Vec<Edit> {
         objects.take(name, self.known.at(name))
     }
+}
+
+/// A kind that is not served has no objects. Definitions may be hidden from us: then all fields are thought to be there.
+fn is_hidden(kind: &str, error: &watcher::Error) -> bool {
+    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else { return false };
+    status.code == 404 || status.code == 403 && kind == "CustomResourceDefinition"
 }
 
 /// What clients note for themselves is not looked at: it may be larger than all else that an object says.

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use atoll_api::topology::Standing;
-use atoll_gateway::{ACCESS_FIELDS, Limits, NameSettings, NamespaceLimits, ProviderSettings, TracesTo, Trusted};
+use atoll_gateway::{
+    ACCESS_FIELDS, AccessLog, Limits, NameSettings, NamespaceLimits, ProviderSettings, TracesTo, Trusted,
+};
 use atoll_reach::host_and_port;
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::acme::FileAcme;
+use crate::config::Gateway;
 use crate::config::values::{clients, domain, range, yes_or_no};
-use crate::config::{AccessLog, Gateway};
 
 /// Who would wait longer waits for nobody.
 const PATIENCE_MAX: Duration = Duration::from_secs(3600);
