@@ -113,6 +113,7 @@ fn check(spec: &TrafficPolicySpec) -> Result<(), String> {
         atoll_api::health::Check::parse(check, &spec.hosts)?;
     }
     check_subsets(&spec.subsets)?;
+    spec.check_load()?;
     atoll_api::routing::Chain::parse(&spec.strategy, spec.all_down).map(drop).map_err(|e| e.to_string())
 }
 
@@ -136,6 +137,8 @@ mod tests {
             (json!({"hosts": ["*.example.com"]}), ""),
             (json!({"hosts": ["shop..com"]}), "host `shop..com`"),
             (json!({"hosts": ["shop.example.com"], "strategy": [{"policy": "astrology"}]}), "astrology"),
+            (json!({"service": "web", "slowStart": "soon"}), "slowStart"),
+            (json!({"service": "web", "outlier": {"ejection": "2m", "ejectionMax": "1m"}}), "at most ejectionMax"),
             (subset("example.com/version"), ""),
             (subset("example.com/"), "subset `v2`: `example.com/` is no key"),
         ] {

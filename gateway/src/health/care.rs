@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_api::duration;
 use atoll_api::health::Check;
 use atoll_api::kinds::{OutlierEjection, ProxyProtocol};
 use atoll_api::topology::TrafficFacts;
@@ -13,12 +12,8 @@ use atoll_reach::proxy::Version;
 
 use crate::retry::{self, Budget};
 
-const EJECT_MIN: Duration = Duration::from_secs(5);
-const EJECT_MAX: Duration = Duration::from_secs(60);
 const FAILURES_TO_EJECT: u32 = 2;
 const EJECTED_PERCENT_MAX: u8 = 50;
-/// Nobody waits longer for an endpoint.
-const TIME_MAX: Duration = Duration::from_secs(3600);
 
 /// What is done for the endpoints of a service.
 #[derive(Debug)]
@@ -53,8 +48,8 @@ pub(crate) struct Outlier {
 
 impl Default for Outlier {
     fn default() -> Self {
-        let percent_max = usize::from(EJECTED_PERCENT_MAX);
-        Self { failures: FAILURES_TO_EJECT, errors: None, time: EJECT_MIN, time_max: EJECT_MAX, percent_max }
+        let ((time, time_max), percent_max) = (OutlierEjection::TIMES, usize::from(EJECTED_PERCENT_MAX));
+        Self { failures: FAILURES_TO_EJECT, errors: None, time, time_max, percent_max }
     }
 }
 
@@ -82,7 +77,7 @@ impl Care {
             check,
             outlier: spec.outlier.as_ref().map_or_else(|| Ok(Outlier::default()), Outlier::parse)?,
             requests_max: breaker.map_or(usize::MAX, |n| usize::try_from(n.max(1)).unwrap_or(usize::MAX)),
-            slow_start: time("slowStart", spec.slow_start.as_ref(), Duration::ZERO)?,
+            slow_start: spec.slow_start()?,
             panic_percent: usize::from(spec.panic_percent.unwrap_or(0).min(100)),
             proxy: spec.proxy_protocol.map(|version| match version {
                 ProxyProtocol::V1 => Version::V1,
@@ -96,25 +91,15 @@ impl Care {
 impl Outlier {
     fn parse(written: &OutlierEjection) -> Result<Self, String> {
         let usual = Self::default();
-        let at_least = time("outlier.ejection", written.ejection.as_ref(), usual.time)?;
-        let time_max = time("outlier.ejectionMax", written.ejection_max.as_ref(), usual.time_max.max(at_least))?;
-        if at_least.is_zero() || time_max < at_least {
-            return Err("outlier.ejection: write more than 0 and at most ejectionMax".to_owned());
-        }
+        let (time, time_max) = written.times()?;
         Ok(Self {
             failures: written.consecutive_failures.unwrap_or(usual.failures).max(1),
             errors: written.consecutive_errors.map(|n| n.max(1)),
-            time: at_least,
+            time,
             time_max,
             percent_max: usize::from(written.max_ejected_percent.unwrap_or(EJECTED_PERCENT_MAX).min(100)),
         })
     }
-}
-
-fn time(field: &str, written: Option<&String>, usual: Duration) -> Result<Duration, String> {
-    let Some(written) = written else { return Ok(usual) };
-    let time = duration::parse(written).map_err(|e| format!("{field}: {e}"))?;
-    if time > TIME_MAX { Err(format!("{field}: write at most 1h")) } else { Ok(time) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,15 @@
 //! What a TrafficPolicy says of how much the gateways may ask of clusters and endpoints, and when they spare them.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::TrafficPolicySpec;
+use crate::duration;
+
+/// Nobody waits longer for an endpoint.
+const TIME_MAX: Duration = Duration::from_secs(3600);
 
 /// How many requests a cluster is sent at once: one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +51,49 @@ pub struct OutlierEjection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100))]
     pub max_ejected_percent: Option<u8>,
+}
+
+impl OutlierEjection {
+    /// For how long at first, and at the most, where nothing is said.
+    pub const TIMES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+    /// For how long at first, and at the most.
+    ///
+    /// # Errors
+    /// A time that is none, and which.
+    pub fn times(&self) -> Result<(Duration, Duration), String> {
+        let first = time("outlier.ejection", self.ejection.as_ref(), Self::TIMES.0)?;
+        let last = time("outlier.ejectionMax", self.ejection_max.as_ref(), Self::TIMES.1.max(first))?;
+        if first.is_zero() || last < first {
+            return Err("outlier.ejection: write more than 0 and at most ejectionMax".to_owned());
+        }
+        Ok((first, last))
+    }
+}
+
+impl TrafficPolicySpec {
+    /// How long an endpoint that is new or back is given less.
+    ///
+    /// # Errors
+    /// A time that is none.
+    pub fn slow_start(&self) -> Result<Duration, String> {
+        time("slowStart", self.slow_start.as_ref(), Duration::ZERO)
+    }
+
+    /// Whether gateways can do what it says of load.
+    ///
+    /// # Errors
+    /// What they can't, and why.
+    pub fn check_load(&self) -> Result<(), String> {
+        self.slow_start()?;
+        self.outlier.as_ref().map_or(Ok(()), |outlier| outlier.times().map(drop))
+    }
+}
+
+fn time(field: &str, written: Option<&String>, usual: Duration) -> Result<Duration, String> {
+    let Some(written) = written else { return Ok(usual) };
+    let time = duration::parse(written).map_err(|e| format!("{field}: {e}"))?;
+    if time > TIME_MAX { Err(format!("{field}: write at most 1h")) } else { Ok(time) }
 }
 
 /// How endpoints are told on whose behalf a connection comes.
