@@ -34,6 +34,11 @@ impl Cause {
         }
     }
 
+    pub(crate) fn too_long(field: impl Into<String>, bytes_max: usize) -> Self {
+        let (field, reason) = (field.into(), "FieldValueTooLong");
+        Self { message: format!("Too long: may not be more than {bytes_max} bytes"), field, reason }
+    }
+
     pub(crate) fn wrong_type(field: impl Into<String>, value: &Value, want: &str) -> Self {
         let field = field.into();
         let got = match value {

@@ -61,12 +61,16 @@ async fn what_makes_no_sense_is_refused() -> Result<()> {
             map
         };
         let named = |name: &str| config_map(name, json!({}));
+        let filled = |name: &str, key: &str, octets: usize| config_map(name, json!({key: "x".repeat(octets)}));
         let labelled = || json!({"metadata": {"labels": {"a b": "c"}}});
         let broken = || json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": "no"});
         let deployments = || "/apis/apps/v1/namespaces/default/deployments".to_owned();
         vec![
             ("POST", MAPS.into(), named("a"), 201, "/metadata/namespace", json!("default")),
             ("PUT", format!("{MAPS}/a"), stale(), 409, "/reason", json!("Conflict")),
+            ("POST", MAPS.into(), filled("full", "x", 1 << 20), 201, "/metadata/name", json!("full")),
+            ("POST", MAPS.into(), filled("over", "x", (1 << 20) + 1), 422, "/details/causes/0/field", json!("data")),
+            ("POST", MAPS.into(), filled("key", "../x", 1), 422, "/details/causes/0/field", json!("data[../x]")),
             ("POST", MAPS.into(), named("Not_A_Name"), 422, "/details/causes/0/field", json!("metadata.name")),
             (
                 "POST",

@@ -13,6 +13,9 @@ use crate::{
     refusal::{Cause, Refusal},
 };
 
+/// All that a Secret or ConfigMap may hold, as the API's `MaxSecretSize` has it.
+const DATA_BYTES_MAX: usize = 1024 * 1024;
+
 /// Fills in what the kind's API promises.
 pub(super) fn default(call: &Call<'_>, before: Option<&Value>, new: &mut Value) -> Result<(), Refusal> {
     match &*call.resource().collection {
@@ -53,10 +56,7 @@ pub(super) fn check(call: &Call<'_>, before: Option<&Value>, new: &Value) -> Vec
             check_workload(before, new, &mut causes);
         }
         "/configmaps" | "/secrets" => {
-            let frozen = before.filter(|b| b["immutable"] == true);
-            if frozen.is_some_and(|b| b["data"] != new["data"] || new["immutable"] != true) {
-                causes.push(Cause::forbidden("data", "field is immutable when `immutable` is set"));
-            }
+            check_data(before, new, *call.resource().collection == *"/secrets", &mut causes);
         }
         "rbac.authorization.k8s.io/rolebindings" | "rbac.authorization.k8s.io/clusterrolebindings"
             if before.is_some_and(|b| b["roleRef"] != new["roleRef"]) =>
@@ -66,6 +66,37 @@ pub(super) fn check(call: &Call<'_>, before: Option<&Value>, new: &Value) -> Vec
         _ => {}
     }
     causes
+}
+
+/// What a Secret or ConfigMap holds. `coded`: `data` is in base64, as `binaryData` always is.
+fn check_data(before: Option<&Value>, new: &Value, coded: bool, causes: &mut Vec<Cause>) {
+    let frozen = before.filter(|b| b["immutable"] == true);
+    for field in ["data", "binaryData"] {
+        if frozen.is_some_and(|b| b[field] != new[field] || new["immutable"] != true) {
+            causes.push(Cause::forbidden(field, "field is immutable when `immutable` is set"));
+        }
+    }
+    let mut octets = 0;
+    for (field, coded) in [("data", coded), ("binaryData", true)] {
+        for (key, value) in new[field].as_object().into_iter().flatten() {
+            if !is_data_key(key) {
+                let why =
+                    "a valid key consists of at most 253 letters, digits, `-`, `_` or `.`, and doesn't begin with `..`";
+                causes.push(Cause::invalid(format!("{field}[{key}]"), &Value::from(&**key), why));
+            }
+            let text = value.as_str().unwrap_or_default();
+            octets += if coded { text.trim_end_matches('=').len() * 3 / 4 } else { text.len() };
+        }
+    }
+    if octets > DATA_BYTES_MAX {
+        causes.push(Cause::too_long("data", DATA_BYTES_MAX));
+    }
+}
+
+/// The name of a value: it may become a file.
+fn is_data_key(key: &str) -> bool {
+    let fits = key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    (1..=253).contains(&key.len()) && fits && key != "." && !key.starts_with("..")
 }
 
 fn check_workload(before: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
