@@ -95,7 +95,7 @@ pub(crate) fn judge(seen: &Seen, started: Instant, missed: Duration, now: Instan
     } else {
         let mut all = vec![
             ready_condition(seen, phase, silent_for),
-            dns_condition(seen, ready, dns_good),
+            dns_condition(seen, ready, dns_good, since(seen.beat.heard) <= missed),
             syncing(seen),
             distinct(seen),
         ];
@@ -172,19 +172,18 @@ fn waiting(seen: &Seen) -> String {
     }
 }
 
-fn dns_condition(seen: &Seen, ready: bool, dns_good: bool) -> Found {
+/// `beats`: its agent is heard, whatever it says.
+fn dns_condition(seen: &Seen, ready: bool, dns_good: bool, beats: bool) -> Found {
+    let (reason, why) = if beats { ("NotReady", "it is not ready") } else { ("AgentSilent", "its agent is silent") };
     match (ready, dns_good, seen.probed) {
         (true, true, _) => Found::new("DNSReady", true, "Answers", "its DNS answers its agent"),
         (true, false, _) => {
             Found::new("DNSReady", false, "Silent", format!("its DNS does not answer its agent: {}", seen.beat.reason))
         }
-        (false, _, Some(true)) => Found::new(
-            "DNSReady",
-            false,
-            "AgentSilent",
-            "its DNS answers a DNS server of ours, but its agent is silent",
-        ),
-        (false, ..) => Found::unknown("DNSReady", "AgentSilent", "nothing is known while its agent is silent"),
+        (false, _, Some(true)) => {
+            Found::new("DNSReady", false, reason, format!("its DNS answers a DNS server of ours, but {why}"))
+        }
+        (false, ..) => Found::unknown("DNSReady", reason, format!("nothing is known while {why}")),
     }
 }
 

@@ -148,6 +148,18 @@ async fn a_gap_starts_the_time_of_being_good_anew() {
 }
 
 #[tokio::test]
+async fn who_beats_is_not_said_to_be_silent() {
+    let started = Instant::now();
+    let at = started + s(100);
+    for (heard, reason) in [(Some(at), "NotReady"), (None, "AgentSilent")] {
+        let beat = Beat { heard, good: Some(started), ..Beat::default() };
+        let verdict = judge(&Seen { beat, probed: Some(true), ..Seen::default() }, started, MISSED, at);
+        let said: Vec<_> = verdict.conditions.iter().map(|c| (c.kind, c.reason)).collect();
+        assert!(said.contains(&("DNSReady", reason)), "{said:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_member_of_names_only_is_what_the_dns_servers_say_of_it() {
     let now = Instant::now();
     for (has_dns, probed, ready, reason) in [

@@ -3,7 +3,6 @@
 //! In: an established connection. Out: each of its streams a task that the connection owns. Bounds: streams at once (QUIC's), requests given up,
 //! idle time. At the end it says so (GOAWAY), and finishes what it took. Source: RFC 9114 §5.2.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,8 @@ const LATE_REQUESTS: [Duration; 2] = [Duration::from_millis(20), Duration::from_
 pub(super) async fn talk(plane: Arc<Plane>, connection: Connection, client: Client, stop: CancellationToken) {
     let limits = &plane.limits;
     let opened = timeout(limits.handshake_timeout, Control::open(&connection, limits.header_bytes_max)).await;
-    let Ok(Ok(control)) = opened else {
+    // It stays open until the connection is closed: one that ends before is an error of ours (§6.2.1).
+    let Ok(Ok(mut control)) = opened else {
         return connection.close(Code::ClosedCriticalStream.into(), b"the control stream can't be opened");
     };
     let streams = Streams::new(Arc::clone(&plane));
@@ -42,7 +42,7 @@ pub(super) async fn talk(plane: Arc<Plane>, connection: Connection, client: Clie
             () = stop.cancelled() => {}
         }
     };
-    let driven = drive(&talk, control, ending);
+    let driven = drive(&talk, &mut control, ending);
     let (code, why) = tokio::select! {
         ended = driven => ended,
         () = held.are_costly() => {
@@ -55,18 +55,18 @@ pub(super) async fn talk(plane: Arc<Plane>, connection: Connection, client: Clie
 }
 
 /// Takes streams until the connection is over, and why it is.
-async fn drive(talk: &Arc<Talk>, mut control: Control, ending: impl Future<Output = ()>) -> (Code, &'static str) {
+async fn drive(talk: &Arc<Talk>, control: &mut Control, ending: impl Future<Output = ()>) -> (Code, &'static str) {
     let connection = &talk.connection;
     let (mut requests, mut listening) = (JoinSet::new(), JoinSet::new());
     let mut taken = 0;
-    let mut last = pin!(async {
+    let mut last = Box::pin(async {
         ending.await;
         // Which request is the last one is said once those are here that are under way (§5.2).
         let said = control.go_away(None).await;
         sleep((2 * connection.rtt()).clamp(LATE_REQUESTS[0], LATE_REQUESTS[1])).await;
-        (control, said)
+        said
     });
-    let (mut control, said) = loop {
+    let said = loop {
         tokio::select! {
             accepted = connection.accept_bi() => {
                 let Ok((outgoing, incoming)) = accepted else { return (Code::NoError, "") };
@@ -83,6 +83,7 @@ async fn drive(talk: &Arc<Talk>, mut control: Control, ending: impl Future<Outpu
             ended = &mut last => break ended,
         }
     };
+    drop(last);
     if said.is_err() || control.go_away(Some(4 * taken)).await.is_err() {
         return (Code::ClosedCriticalStream, "the control stream is closed");
     }

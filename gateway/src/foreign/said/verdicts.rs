@@ -113,7 +113,9 @@ pub(super) fn member(owner: &Owner, facts: &BalancerFacts, wanted: &Wanted, answ
 }
 
 pub(super) fn route(owner: &Owner, unattached: Option<Unattached>, wanted: &Wanted, told: &Told) -> Vec<Verdict> {
-    let why = listed(refused(owner, "", wanted, told));
+    // A backend that is missing is not a field that is not understood; the rest of the route is served.
+    let missing = |r: &&Refused| r.field.contains(".backendRefs[") && wanted.refused.contains(*r);
+    let why = listed(refused(owner, "", wanted, told).filter(|r| !missing(r)));
     let accepted = match (unattached, told) {
         (Some(unattached), _) => {
             let (reason, why) = unattached.said();
@@ -123,7 +125,7 @@ pub(super) fn route(owner: &Owner, unattached: Option<Unattached>, wanted: &Want
         (None, Ok(_)) if why.is_empty() => Verdict::new("Accepted", true, "Accepted", "the balancer serves the route"),
         (None, Ok(_)) => Verdict::new("Accepted", false, "UnsupportedValue", why),
     };
-    let unresolved = listed(wanted.refused.iter().filter(|r| r.owner == *owner));
+    let unresolved = listed(wanted.refused.iter().filter(|r| r.owner == *owner).filter(missing));
     let resolved = match unresolved.is_empty() {
         true => Verdict::resolved(),
         false => Verdict::new("ResolvedRefs", false, "BackendNotFound", unresolved),
@@ -246,4 +248,24 @@ pub(super) fn set(set: &ListenerSet, wanted: &Wanted, told: &Told, now: Timestam
     let (listeners, served) = listeners(&owner, spec, &old.listeners, generation, (wanted, told, now));
     let conditions = replace(&old.conditions, summary(served, spec.len(), told), generation, now);
     ListenerSetStatus { conditions, listeners }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_backend_is_unresolved_and_what_a_balancer_does_not_do_is_not_accepted() {
+        let owner = Owner { kind: "HTTPRoute".to_owned(), ..Owner::default() };
+        let no = |field: &str| Refused { owner: owner.clone(), field: field.to_owned(), message: "no".to_owned() };
+        let missing = no("spec.rules[1].backendRefs[0]");
+        let wanted = Wanted { refused: vec![missing.clone()], ..Wanted::default() };
+        for (of_balancer, accepted) in [(None, true), (Some(no("spec.rules[0].matches[0].path")), false)] {
+            let refused = of_balancer.into_iter().chain([missing.clone()]).collect();
+            let said = route(&owner, None, &wanted, &Ok(Answer { refused, ..Answer::default() }));
+            let told: Vec<_> = said.iter().map(|v| (v.kind, v.status, v.reason)).collect();
+            let reason = if accepted { "Accepted" } else { "UnsupportedValue" };
+            assert_eq!(told, [("Accepted", accepted, reason), ("ResolvedRefs", false, "BackendNotFound")]);
+        }
+    }
 }
