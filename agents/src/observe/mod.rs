@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::facts::Facts;
-use atoll_api::kinds::{MemberDns, ServiceExport};
+use atoll_api::kinds::{Cluster, MemberDns, ServiceExport};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::Resource as _;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -124,7 +125,7 @@ fn compute(seen: &Seen, slow: &Slow, config: &Config, wanted: &labels::Wanted) -
     let member = member::fold(seen, slow, config);
     let dns = member.dns.clone();
     facts.put(atoll_api::facts::key::MEMBER, &member);
-    services::fold(seen, wanted, &mut facts);
+    services::fold(seen, wanted, slow.holds_hub, &mut facts);
     (facts, dns)
 }
 
@@ -133,6 +134,11 @@ async fn read_slow(client: &kube::Client, before: Slow) -> Slow {
     let mut slow = before;
     if let Ok(version) = client.apiserver_version().await {
         slow.version = version.git_version;
+    }
+    match client.list_api_group_resources(&ApiResource::erase::<Cluster>(&()).api_version).await {
+        Ok(found) => slow.holds_hub = found.resources.iter().any(|r| r.name == Cluster::plural(&())),
+        Err(kube::Error::Api(status)) if status.code == 404 => slow.holds_hub = false,
+        Err(_) => {}
     }
     let cidrs: Api<ServiceCIDR> = Api::all(client.clone());
     if let Ok(found) = cidrs.list(&ListParams::default().limit(100)).await {

@@ -18,8 +18,9 @@ const ENDPOINTS_MAX: usize = 5000;
 /// Services that gateways are asked to serve; of more the first by name.
 const BALANCERS_MAX: usize = 1000;
 
-/// Adds the facts about exported services; endpoints of services of which labels are wanted with those of their pods.
-pub(super) fn fold(seen: &Seen, wanted: &Wanted, facts: &mut Facts) {
+/// Adds the facts about exported services; endpoints of services of which labels are wanted with those of their pods. `holds_hub`: gateways see
+/// the Services of the member's API themselves, and are their balancer without an agent.
+pub(super) fn fold(seen: &Seen, wanted: &Wanted, holds_hub: bool, facts: &mut Facts) {
     let (exports, services) = (seen.exports.rows(), seen.services.rows());
     let mut told: BTreeMap<String, Endpoints> = BTreeMap::new();
     for (name, export) in exports.iter() {
@@ -32,7 +33,7 @@ pub(super) fn fold(seen: &Seen, wanted: &Wanted, facts: &mut Facts) {
     }
     let asking: BTreeMap<_, _> =
         services.iter().filter_map(|(name, s)| Some((name, (s, s.balancer.as_ref()?)))).collect();
-    for (name, (service, balancer)) in asking.into_iter().take(BALANCERS_MAX) {
+    for (name, (service, balancer)) in asking.into_iter().take(if holds_hub { 0 } else { BALANCERS_MAX }) {
         facts.put(format!("{}/{name}", key::BALANCER), balancer);
         told.entry(name.clone()).or_insert_with(|| begun(service));
     }
@@ -158,7 +159,7 @@ mod tests {
             seen.exports.put(format!("shop/{name}"), Some(trim::ExportRow::default()));
         }
         let mut facts = Facts::default();
-        fold(&seen, &Wanted::new(), &mut facts);
+        fold(&seen, &Wanted::new(), false, &mut facts);
         let of = |name: &str| facts.get::<Endpoints>(&format!("{}/shop/{name}", key::ENDPOINTS)).unwrap();
         let (web, inner) = (of("web"), of("inner"));
         assert_eq!(
@@ -203,7 +204,7 @@ mod tests {
             ("shop/absent".to_owned(), keys(&["version"]).into()),
         ]);
         let mut facts = Facts::default();
-        fold(&seen, &wanted, &mut facts);
+        fold(&seen, &wanted, false, &mut facts);
         let of = |name: &str| {
             let told: Endpoints = facts.get(&format!("{}/shop/{name}", key::ENDPOINTS)).unwrap();
             let said = told.endpoints.iter().map(|e| format!("{:?}", e.labels));
@@ -225,7 +226,9 @@ mod tests {
             seen.slices.put(format!("shop/{name}-1"), trim::slice(read(slice)));
         }
         let mut facts = Facts::default();
-        fold(&seen, &Wanted::new(), &mut facts);
+        fold(&seen, &Wanted::new(), true, &mut facts);
+        assert_eq!(facts.iter().count(), 0, "gateways see it themselves in the API of their hub");
+        fold(&seen, &Wanted::new(), false, &mut facts);
         let keys: Vec<&str> = facts.iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["balancer/shop/web", "endpoints/shop/web"]);
         let told: Endpoints = facts.get("endpoints/shop/web").unwrap();
