@@ -91,6 +91,7 @@ pub(crate) async fn start(setup: Setup, tasks: &mut JoinSet<()>, shutdown: &Canc
     let hub_id = identity.borrow().as_ref().map(|tls| tls.bearer().hub);
     tasks.spawn(keeper.run(shutdown.clone()));
 
+    setup.relays.call(&setup.instance);
     let (report, reports) = watch::channel(Report {
         site: Site {
             instance: setup.instance,

@@ -2,20 +2,26 @@
 //!
 //! In: the sites wanted. Out: connections on which we serve CONNECT into the member. They are kept while the hub is silent,
 //! and found again after a restart without it, from what was stored. After a renewal new ones are opened before the old end, and where a site
-//! asks for one more, as its process does that gives its place to the next, that is opened beside the one there is.
+//! asks for one more, as its process does that gives its place to the next, that is opened beside the one there is. Where several replicas have one
+//! address there are as many connections, and who reaches a replica that has one already tries again until each has one.
 
-use std::collections::{BTreeMap, VecDeque};
+mod behind;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_api::topology::Site;
-use atoll_reach::{AGAIN, Allow, Connect, Expect, Keepalive, RELAY_ALPN, TlsIdentity, host_and_port, serve_relay};
-use tokio::sync::{Notify, watch};
+use atoll_reach::{
+    AGAIN, Allow, Connect, Expect, Keepalive, RELAY_ALPN, REPLICA, TlsIdentity, host_and_port, serve_relay,
+};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::behind::Behind;
 use crate::backoff::Backoff;
 use crate::credentials::Shared;
 use crate::desired::Word;
@@ -26,6 +32,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(60);
 /// More sites than this are not served.
 const SITES_MAX: usize = 64;
+/// Replicas behind one address; the others of more are not looked for.
+const REPLICAS_MAX: usize = 16;
 /// Older connections to one site that go on beside the newest.
 const OLDER_MAX: usize = 3;
 
@@ -48,15 +56,15 @@ impl Relays {
         shutdown: CancellationToken,
     ) {
         let tracker = TaskTracker::new();
-        let mut kept: BTreeMap<String, CancellationToken> = BTreeMap::new();
+        let mut kept = BTreeMap::new();
         let mut sites = self.shared.get().sites;
         loop {
             self.keep(&sites, &mut kept, &tracker, &shutdown);
             tokio::select! {
                 Ok(()) = word.changed() => {}
                 Ok(()) = rotated.changed() => {
-                    for (_, old) in std::mem::take(&mut kept) {
-                        tracker.spawn(later(old, DRAIN, shutdown.clone()));
+                    for (_, Kept { end, .. }) in std::mem::take(&mut kept) {
+                        tracker.spawn(later(end, DRAIN, shutdown.clone()));
                     }
                 }
                 () = shutdown.cancelled() => break,
@@ -87,40 +95,45 @@ impl Relays {
     fn keep(
         &self,
         sites: &[Site],
-        kept: &mut BTreeMap<String, CancellationToken>,
+        kept: &mut BTreeMap<String, Kept>,
         tracker: &TaskTracker,
         shutdown: &CancellationToken,
     ) {
-        let mut wanted: BTreeMap<String, Expect> = sites
-            .iter()
-            .filter(|s| !s.relay.is_empty())
-            .take(SITES_MAX)
-            .map(|s| (s.relay.clone(), Expect::Site(None)))
-            .collect();
-        wanted.insert(self.shared.get().hub, Expect::Hub);
-        kept.retain(|address, token| {
+        let mut wanted: BTreeMap<String, (Expect, BTreeSet<String>)> = BTreeMap::new();
+        for site in sites.iter().filter(|s| !s.relay.is_empty()).take(SITES_MAX) {
+            let (_, replicas) = wanted.entry(site.relay.clone()).or_insert((Expect::Site(None), BTreeSet::new()));
+            // Who is silent may be gone.
+            if !site.silent && replicas.len() < REPLICAS_MAX {
+                replicas.insert(site.instance.clone());
+            }
+        }
+        wanted.insert(self.shared.get().hub, (Expect::Hub, BTreeSet::new()));
+        kept.retain(|address, kept| {
             let keep = wanted.contains_key(address);
             if !keep {
-                token.cancel();
+                kept.end.cancel();
             }
             keep
         });
-        for (address, expect) in wanted {
-            kept.entry(address.clone()).or_insert_with(|| {
-                let token = shutdown.child_token();
-                tracker.spawn(self.clone().one(address, expect, tracker.clone(), token.clone()));
-                token
-            });
+        for (address, (expect, replicas)) in wanted {
+            let begin = || Kept { behind: Behind::default(), end: shutdown.child_token() };
+            let Kept { behind, end } = kept.entry(address.clone()).or_insert_with(begin);
+            for _ in 0..behind.want(&replicas) {
+                let way = Way { address: address.clone(), expect: expect.clone(), behind: behind.clone() };
+                tracker.spawn(self.clone().one(way, tracker.clone(), end.clone()));
+            }
         }
     }
 
     /// One connection, opened again whenever it ends, and beside it when the site wants one more.
-    async fn one(self, address: String, expect: Expect, tracker: TaskTracker, shutdown: CancellationToken) {
+    async fn one(self, way: Way, tracker: TaskTracker, shutdown: CancellationToken) {
+        let address = &way.address;
         let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         let mut older: VecDeque<CancellationToken> = VecDeque::new();
         while !shutdown.is_cancelled() {
             let (started, again, end) = (Instant::now(), Arc::new(Notify::new()), shutdown.child_token());
-            let once = self.clone().once(address.clone(), expect.clone(), Arc::clone(&again), end.clone());
+            let older_now = CancellationToken::new();
+            let once = self.clone().once(way.clone(), Arc::clone(&again), older_now.clone(), end.clone());
             let mut running = tracker.spawn(once);
             let ended = tokio::select! {
                 ended = &mut running => Some(ended),
@@ -132,6 +145,7 @@ impl Relays {
                 None => {
                     // What flows through the old one goes on there, until its end.
                     tracing::debug!(address, "the site wants one more relay connection");
+                    older_now.cancel();
                     older.push_back(end);
                     if older.len() > OLDER_MAX
                         && let Some(oldest) = older.pop_front()
@@ -141,6 +155,9 @@ impl Relays {
                     continue;
                 }
             }
+            if way.behind.drop_surplus() {
+                break;
+            }
             tokio::select! {
                 () = tokio::time::sleep(backoff.after(started.elapsed())) => {}
                 () = shutdown.cancelled() => {}
@@ -148,11 +165,12 @@ impl Relays {
         }
     }
 
+    /// `older`: there is one that is newer, and counts instead.
     async fn once(
         self,
-        address: String,
-        expect: Expect,
+        Way { address, expect, behind }: Way,
         again: Arc<Notify>,
+        older: CancellationToken,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
         let (host, port) = host_and_port(&address).ok_or_else(|| io::Error::other("not host:port"))?;
@@ -168,25 +186,60 @@ impl Relays {
             return Err(io::Error::other("the site does not relay"));
         }
         self.live.inc();
-        let allow: Arc<dyn Allow> = Arc::new(Again { allow: Arc::clone(&self.allow), again });
+        let (tell, told) = oneshot::channel();
+        let allow: Arc<dyn Allow> =
+            Arc::new(Heard { allow: Arc::clone(&self.allow), again, replica: Mutex::new(Some(tell)) });
         let connect = Arc::clone(&self.connect);
-        let ended = serve_relay(secured.stream, allow, connect, Keepalive::default(), shutdown.clone()).await;
+        let served = serve_relay(secured.stream, allow, connect, Keepalive::default(), shutdown.clone());
+        let doubled = async {
+            if let Ok(replica) = told.await {
+                let Some(reached) = behind.take(&replica) else { return };
+                older.cancelled().await;
+                drop(reached);
+            }
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = served => ended,
+            () = doubled => Err(io::Error::other("the replica that it reached has one already, and another has none")),
+        };
         self.live.dec();
         ended
     }
 }
 
-/// Hears a site that wants one more connection, where it asks for a stream to a name that nobody has.
-struct Again {
-    allow: Arc<dyn Allow>,
-    again: Arc<Notify>,
+/// The connections to one address.
+struct Kept {
+    behind: Behind,
+    end: CancellationToken,
 }
 
-impl Allow for Again {
+/// Where a connection goes.
+#[derive(Clone)]
+struct Way {
+    address: String,
+    expect: Expect,
+    behind: Behind,
+}
+
+/// Hears what a site says of itself by asking for a stream to a name that nobody has: that it wants one more connection, or which replica it is.
+struct Heard {
+    allow: Arc<dyn Allow>,
+    again: Arc<Notify>,
+    replica: Mutex<Option<oneshot::Sender<String>>>,
+}
+
+impl Allow for Heard {
     fn allow(&self, host: &str, port: u16) -> Result<(String, u16), String> {
         if host == AGAIN {
             self.again.notify_one();
             return Err("one more connection is opened".to_owned());
+        }
+        if let Some(replica) = host.strip_suffix(REPLICA) {
+            if let Some(tell) = self.replica.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                let _ = tell.send(replica.to_owned());
+            }
+            return Err("heard".to_owned());
         }
         self.allow.allow(host, port)
     }
@@ -213,12 +266,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_site_that_wants_one_more_connection_is_heard_and_led_nowhere_by_that() {
-        let again = Arc::new(Notify::new());
-        let allow = Again { allow: Arc::new(Everything), again: Arc::clone(&again) };
+    async fn what_a_site_says_of_itself_is_heard_and_it_is_led_nowhere_by_that() {
+        let (again, (tell, told)) = (Arc::new(Notify::new()), oneshot::channel());
+        let (everything, replica) = (Arc::new(Everything), Mutex::new(Some(tell)));
+        let allow = Heard { allow: everything, again: Arc::clone(&again), replica };
         assert_eq!(allow.allow("10.0.0.1", 80).unwrap(), ("10.0.0.1".to_owned(), 80));
         assert!(futures::poll!(std::pin::pin!(again.notified())).is_pending());
         allow.allow(AGAIN, 1).unwrap_err();
         again.notified().await;
+        for name in ["gateway-2", "another"] {
+            allow.allow(&format!("{name}{REPLICA}"), 1).unwrap_err();
+        }
+        assert_eq!(told.await.unwrap(), "gateway-2");
     }
 }

@@ -72,7 +72,7 @@ pub use identity::{Identity, ca_pin};
 pub use keepalive::Keepalive;
 pub use packets::{Packet, Succession};
 pub use probe::{Prober, Route, Routes, Target, Want};
-pub use relay::{AGAIN, RELAY_ALPN, RelayError, RelayTable, accept_relay};
+pub use relay::{AGAIN, RELAY_ALPN, REPLICA, RelayError, RelayTable, accept_relay};
 pub use revoke::{Cut, Revocations};
 pub use role::{Peer, Role, Serial};
 pub use serve::{Allow, serve_relay};

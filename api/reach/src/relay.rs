@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -107,10 +107,15 @@ struct Inner {
     next: AtomicU64,
     changed: watch::Sender<u64>,
     keepalive: Keepalive,
+    /// What agents are told that they have reached.
+    replica: OnceLock<String>,
 }
 
 /// A stream to this name, which nobody has (RFC 2606), asks the agent for one more connection.
 pub const AGAIN: &str = "again.relay.invalid";
+/// A stream to a name that ends so tells the agent which replica it has reached: what stands before it. Balancers may lead several connections
+/// to one replica.
+pub const REPLICA: &str = ".replica.relay.invalid";
 
 impl Default for RelayTable {
     fn default() -> Self {
@@ -122,9 +127,13 @@ impl RelayTable {
     /// An empty table.
     #[must_use]
     pub fn new(keepalive: Keepalive) -> Self {
-        let inner =
-            Inner { live: Mutex::default(), next: AtomicU64::new(1), changed: watch::Sender::new(0), keepalive };
-        Self { inner: Arc::new(inner) }
+        let (live, next, changed) = (Mutex::default(), AtomicU64::new(1), watch::Sender::new(0));
+        Self { inner: Arc::new(Inner { live, next, changed, keepalive, replica: OnceLock::new() }) }
+    }
+
+    /// Tells each agent that connects from now on that it has reached this replica. The first name counts.
+    pub fn call(&self, replica: &str) {
+        let _ = self.inner.replica.set(replica.to_owned());
     }
 
     /// Whether an agent of this cluster is connected.
@@ -178,7 +187,7 @@ impl RelayTable {
         self.inner.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, cluster: &str, sender: SendRequest<Bytes>, end: CancellationToken) -> u64 {
+    fn add(&self, cluster: &str, sender: SendRequest<Bytes>, end: CancellationToken) -> Arc<Live> {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let slots = Arc::new(Semaphore::new(STREAMS_MAX));
         let live = Arc::new(Live { id, sender, slots, _end: end.drop_guard() });
@@ -188,10 +197,10 @@ impl RelayTable {
             if connections.len() >= CONNECTIONS_MAX {
                 connections.remove(0);
             }
-            connections.push(live);
+            connections.push(Arc::clone(&live));
         }
         self.inner.changed.send_modify(|n| *n += 1);
-        id
+        live
     }
 
     fn remove(&self, cluster: &str, id: u64) {
@@ -264,9 +273,20 @@ pub async fn accept_relay(
         .map_err(to_io)?;
     let pings = connection.ping_pong().expect("the first and only one to take it");
     let end = shutdown.child_token();
-    let guard = Registered { table, cluster: &cluster, id: table.add(&cluster, sender, end.clone()) };
+    let live = table.add(&cluster, sender, end.clone());
+    let guard = Registered { table, cluster: &cluster, id: live.id };
+    let told = Arc::downgrade(&live);
+    drop(live);
+    let tell = async {
+        if let (Some(replica), Some(live)) = (table.inner.replica.get(), told.upgrade()) {
+            // Whoever knows the name refuses it; an older agent does, too.
+            drop(ask(&live, &cluster, &format!("{replica}{REPLICA}"), 1).await);
+        }
+        std::future::pending().await
+    };
     let ended = tokio::select! {
         ended = connection => ended.map_err(to_io),
+        ended = tell => ended,
         dead = table.inner.keepalive.watch(pings) => Err(dead),
         () = end.cancelled() => Ok(()),
     };

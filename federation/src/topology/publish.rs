@@ -260,15 +260,8 @@ impl Publisher {
         for site in sites.iter().chain([&hub]).filter(|s| !s.relay.is_empty()) {
             // What it serves is nothing to an agent.
             let (gateways, balancers, provided) = (None, BTreeMap::new(), BTreeMap::new());
-            let site = Site {
-                gateways,
-                balancers,
-                provided,
-                challenges: BTreeSet::new(),
-                asked: Vec::new(),
-                silent: false,
-                ..site.clone()
-            };
+            let site =
+                Site { gateways, balancers, provided, challenges: BTreeSet::new(), asked: Vec::new(), ..site.clone() };
             facts.put(format!("{}/{}", key::SITE, site.instance), &site);
         }
         for (service, keys) in &work.labels {

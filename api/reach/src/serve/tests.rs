@@ -237,3 +237,28 @@ async fn shutdown_ends_both_sides_and_their_streams() {
     pair.hub.await.unwrap().unwrap();
     assert!(stream.read_u8().await.is_err());
 }
+
+/// Keeps the first name that it is asked for.
+struct Asked(std::sync::Mutex<Option<tokio::sync::oneshot::Sender<String>>>);
+
+impl Allow for Asked {
+    fn allow(&self, host: &str, _: u16) -> Result<(String, u16), String> {
+        if let Some(tell) = self.0.lock().unwrap().take() {
+            let _ = tell.send(host.to_owned());
+        }
+        Err("heard".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_told_which_replica_it_has_reached() {
+    let (near, far) = tokio::io::duplex(256 * 1024);
+    let (table, stop) = (RelayTable::default(), CancellationToken::new());
+    table.call("gateway-7d_9.x");
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let allow = Arc::new(Asked(std::sync::Mutex::new(Some(tell))));
+    let connect = Arc::new(System::default());
+    tokio::spawn(serve_relay(Box::new(far), allow, connect, Keepalive::default(), stop.clone()));
+    tokio::spawn(async move { accept_relay(Box::new(near), "dev".into(), &table, stop).await });
+    assert_eq!(told.await.unwrap(), format!("gateway-7d_9.x{}", crate::REPLICA));
+}
