@@ -4,6 +4,7 @@
 //! requests are finished, within the drain time.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -103,7 +104,12 @@ pub(crate) async fn speak(
     let driven = async {
         let connection = pin!(connection);
         tokio::select! {
-            ended = drive(&plane, connection, |c| c.graceful_shutdown(), &stop, idle) => ended.map_err(io::Error::other),
+            ended = drive(&plane, connection, |c| c.graceful_shutdown(), &stop, idle) => ended.map_err(|error| {
+                if is_calmed(&error) {
+                    metrics.cut(Cut::Resets);
+                }
+                io::Error::other(error)
+            }),
             () = streams.are_costly() => {
                 metrics.cut(Cut::Resets);
                 Err(io::Error::other("the client gives up what it asks for"))
@@ -111,6 +117,12 @@ pub(crate) async fn speak(
         }
     };
     Box::pin(driven).await
+}
+
+/// Whether the library ended a connection because its client gives up too much at once (RFC 9113 §7, ENHANCE_YOUR_CALM), before we did.
+fn is_calmed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// Drives a connection. After `stop`, or once it is idle, it finishes what it does; after the plane's end it is dropped, and so is an idle

@@ -62,6 +62,7 @@ async fn bounded(stage: Stage, target: &str, at_once: u32, gives_up: fn(u32) -> 
         .holds(&format!("ended after {begun} streams, of which {hits} reached the endpoint, {peak} at once"), KIB_MAX)
         .await;
     assert!(hits <= BEGUN_MAX, "{hits} requests reached the endpoint");
+    assert_eq!(stage.world.cut("resets"), 1, "whoever ends it");
 }
 
 #[tokio::test]
