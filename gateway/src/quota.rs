@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use atoll_api::kinds::gateway::{GRPCRouteRule, HTTPRouteRule, NamedMatch};
+use atoll_api::rendezvous;
 use kube::ResourceExt as _;
 
 use crate::balancer;
@@ -31,7 +32,14 @@ pub(crate) struct Over {
 #[derive(Debug, Default)]
 pub(crate) struct Quota {
     limits: NamespaceLimits,
-    costs: HashMap<RouteName, usize>,
+    costs: HashMap<RouteName, Cost>,
+}
+
+/// What the expressions of a route take compiled, in bytes, and a hash of what is written: costing them is compiling them.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    written: u64,
+    bytes: usize,
 }
 
 impl Quota {
@@ -44,13 +52,15 @@ impl Quota {
     pub(crate) fn derive(&mut self, objects: &mut Objects, edits: &[Edit]) -> Vec<Edit> {
         let is_whole = edits.contains(&Edit::Whole);
         if is_whole {
-            let costs = routes(objects).filter_map(|route| cost(objects, &route).map(|cost| (route, cost)));
+            let known = std::mem::take(&mut self.costs);
+            let costs =
+                routes(objects).filter_map(|route| Some((route.clone(), cost(objects, &route, known.get(&route))?)));
             self.costs = costs.collect();
         }
         for edit in edits {
             let Edit::Route(kind, name) = edit else { continue };
             let route = (*kind, name.clone());
-            match cost(objects, &route) {
+            match cost(objects, &route, self.costs.get(&route)) {
                 Some(cost) => drop(self.costs.insert(route, cost)),
                 None => drop(self.costs.remove(&route)),
             }
@@ -72,7 +82,8 @@ impl Quota {
     /// Which routes are over.
     fn over(&self, objects: &Objects) -> BTreeMap<RouteName, Arc<str>> {
         let NamespaceLimits { routes: bound, regex_bytes, .. } = self.limits;
-        if within(objects.routes_len(), bound) && within(self.costs.values().sum(), regex_bytes) {
+        if within(objects.routes_len(), bound) && within(self.costs.values().map(|cost| cost.bytes).sum(), regex_bytes)
+        {
             return BTreeMap::new();
         }
         let mut spaces: BTreeMap<String, Vec<(Age, RouteName)>> = BTreeMap::new();
@@ -85,7 +96,7 @@ impl Quota {
             all.sort();
             let (mut count, mut bytes) = (0, 0);
             for (_, route) in all {
-                let cost = self.costs.get(&route).copied().unwrap_or_default();
+                let cost = self.costs.get(&route).map_or(0, |cost| cost.bytes);
                 if !within(count + 1, bound) {
                     over.insert(route, said(&namespace, bound, "routes", "namespaceRoutes"));
                 } else if cost > 0 && !within(bytes + cost, regex_bytes) {
@@ -124,8 +135,8 @@ fn age_of(objects: &Objects, (row, name): &RouteName) -> Option<Age> {
     Some(age(&*(kind.object)(objects, name)?))
 }
 
-/// What the expressions of a route take compiled, in bytes; nothing where it has none.
-fn cost(objects: &Objects, (kind, name): &RouteName) -> Option<usize> {
+/// What the expressions of a route take; nothing where it has none. `known`: what they took before.
+fn cost(objects: &Objects, (kind, name): &RouteName, known: Option<&Cost>) -> Option<Cost> {
     let mut patterns = Vec::new();
     match kind {
         Kind::Http => http(&objects.routes.at(name)?.spec.rules, &mut patterns),
@@ -136,7 +147,12 @@ fn cost(objects: &Objects, (kind, name): &RouteName) -> Option<usize> {
         }
         _ => {}
     }
-    (!patterns.is_empty()).then(|| patterns.into_iter().map(regex_bytes).sum())
+    if patterns.is_empty() {
+        return None;
+    }
+    let written = patterns.iter().fold(0, |all, pattern| rendezvous::hash(all, pattern.as_bytes()));
+    let same = known.filter(|known| known.written == written).copied();
+    Some(same.unwrap_or_else(|| Cost { written, bytes: patterns.into_iter().map(regex_bytes).sum() }))
 }
 
 fn http<'a>(rules: &'a [HTTPRouteRule], patterns: &mut Vec<&'a str>) {

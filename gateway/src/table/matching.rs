@@ -4,6 +4,7 @@
 //! a choice: regular expressions must match the whole value and stand between exact paths and prefixes; of a repeated query
 //! parameter the first counts; of repeated headers the values joined by commas.
 
+mod expressions;
 mod outline;
 
 use std::borrow::Cow;
@@ -26,7 +27,7 @@ pub(crate) enum PathMatch {
     Exact(String),
     /// Without a slash at its end; empty: every path.
     Prefix(String),
-    Regex(Regex),
+    Regex(Arc<Regex>),
     /// What it begins with, segments or not.
     Begins(String),
     /// The last of two segments: a gRPC method of any service.
@@ -42,7 +43,7 @@ pub(crate) enum PathMatch {
 #[derive(Debug)]
 pub(crate) enum ValueMatch {
     Exact(String),
-    Regex(Regex),
+    Regex(Arc<Regex>),
     /// That there is one.
     Any,
 }
@@ -269,7 +270,11 @@ fn whole(written: &str) -> String {
     format!("^(?:{written})$")
 }
 
-fn regex(written: &str) -> Result<Regex, String> {
+fn regex(written: &str) -> Result<Arc<Regex>, String> {
+    expressions::known(written, compile)
+}
+
+fn compile(written: &str) -> Result<Regex, String> {
     let built = RegexBuilder::new(&whole(written)).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build();
     built.map_err(|error| format!("regular expression `{written}`: {error}"))
 }
