@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atoll_reach::RelayTable;
@@ -25,7 +24,7 @@ pub(crate) struct Giver {
     path: PathBuf,
     sockets: Arc<Sockets>,
     /// Whether we say that we are not ready any more.
-    leaves: Arc<AtomicBool>,
+    leaves: CancellationToken,
     turns: Turns,
     packets: Arc<Packets>,
     /// Relay connections of agents, which are to come to the next process, too.
@@ -47,7 +46,7 @@ impl Giver {
     pub(crate) fn open(
         path: &Path,
         sockets: Arc<Sockets>,
-        leaves: Arc<AtomicBool>,
+        leaves: CancellationToken,
         turns: Turns,
         packets: Arc<Packets>,
         relays: RelayTable,
@@ -101,7 +100,7 @@ impl Giver {
                 Ok(Came::Nothing)
             }
             Message::Leave => {
-                self.leaves.store(true, Ordering::Release);
+                self.leaves.cancel();
                 tracing::info!("not ready any more, as was asked; connections are served as before");
                 peer.send(&Message::Leaves, &[]).await?;
                 Ok(Came::Nothing)

@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atoll_reach::{Accept, Listen, RelayTable};
@@ -35,7 +34,8 @@ pub(crate) struct Place {
     packets: Arc<Packets>,
     /// For the process before: where packets are handed back to it.
     back: Option<OwnedFd>,
-    leaves: Arc<AtomicBool>,
+    /// Whether this process is to say that it is not ready any more.
+    leaves: CancellationToken,
 }
 
 impl Place {
@@ -60,7 +60,7 @@ impl Place {
         let packets = Arc::new(Packets::new(turns.ports.clone()));
         let keys = taken.as_mut().map(|taken| std::mem::take(&mut taken.keys));
         let back = keys.map(|keys| packets.follow(keys)).transpose()?;
-        let (sockets, leaves) = (Sockets::new(sockets), Arc::default());
+        let (sockets, leaves) = (Sockets::new(sockets), CancellationToken::new());
         Ok(Self { sockets, path, taken, turns, packets, back, leaves })
     }
 
@@ -83,8 +83,13 @@ impl Place {
 
     /// Whether this process is to say that it is ready, once it is.
     pub(crate) fn is_wanted(&self) -> impl Fn() -> bool + Send + Sync + use<> {
-        let leaves = Arc::clone(&self.leaves);
-        move || !leaves.load(Ordering::Acquire)
+        let leaves = self.leaves();
+        move || !leaves.is_cancelled()
+    }
+
+    /// Tells when this process is to be sent nothing new.
+    pub(crate) fn leaves(&self) -> CancellationToken {
+        self.leaves.clone()
     }
 
     /// Steps in once `ready`, and holds the place until `shutdown`, which it cancels when the next process serves; what that one hands back
@@ -153,7 +158,7 @@ impl Place {
     fn giver(&self, relays: RelayTable) -> Option<Giver> {
         let path = self.path.as_deref()?;
         let opened = made(path).and_then(|()| {
-            let (sockets, leaves) = (Arc::clone(&self.sockets), Arc::clone(&self.leaves));
+            let (sockets, leaves) = (Arc::clone(&self.sockets), self.leaves());
             Giver::open(path, sockets, leaves, self.turns.clone(), Arc::clone(&self.packets), relays)
         });
         match opened {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use atoll_reach::{Connect as _, Listen as _, RelayTable, System};
 use tokio_util::sync::CancellationToken;
@@ -22,11 +21,10 @@ fn ports_of(sockets: &Arc<Sockets>) -> Opened {
 }
 
 /// A gateway's side that gives, its sockets, and what tells that it gave.
-fn giving(path: &Path, sockets: &Arc<Sockets>) -> (Turns, CancellationToken, Arc<AtomicBool>) {
-    let (turns, shutdown, leaves) = (Turns::new(true), CancellationToken::new(), Arc::<AtomicBool>::default());
+fn giving(path: &Path, sockets: &Arc<Sockets>) -> (Turns, CancellationToken, CancellationToken) {
+    let (turns, shutdown, leaves) = (Turns::new(true), CancellationToken::new(), CancellationToken::new());
     let packets = Arc::new(Packets::new(turns.ports.clone()));
-    let giver =
-        Giver::open(path, Arc::clone(sockets), Arc::clone(&leaves), turns.clone(), packets, RelayTable::default());
+    let giver = Giver::open(path, Arc::clone(sockets), leaves.clone(), turns.clone(), packets, RelayTable::default());
     tokio::spawn(giver.unwrap().serve(shutdown.clone()));
     (turns, shutdown, leaves)
 }
@@ -98,9 +96,9 @@ async fn a_successor_that_fails_is_one_that_never_was() {
     peer.send(&Message::Drains, &[]).await.unwrap();
     assert!(peer.receive().await.is_err());
     assert!(!shutdown.is_cancelled());
-    assert!(!leaves.load(Ordering::Acquire));
+    assert!(!leaves.is_cancelled());
     leave(&path).await.unwrap();
-    assert!(leaves.load(Ordering::Acquire), "it says that it is not ready, and goes on");
+    assert!(leaves.is_cancelled(), "it says that it is not ready, and goes on");
     let taken = take(&path).await.unwrap().unwrap();
     assert_eq!(taken.sockets.keys().collect::<Vec<_>>(), ["listen.http"]);
     assert!(*turns.ports.borrow() && *turns.relay.borrow(), "the relay's port, too");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use atoll_gateway::LastGood;
+use atoll_gateway::{LastGood, Limits};
 use atoll_reach::{Accept, Connect, Listen, RelayTable, System, host_and_port};
 use atoll_wire::kept::Seal;
 use kube::Client;
@@ -23,7 +23,7 @@ use crate::error::Exit;
 use crate::handover::{self, Place};
 use crate::site::{self, Setup};
 use crate::telemetry::Metrics;
-use crate::{signals, telemetry};
+use crate::{descriptors, signals, telemetry};
 
 /// A key is made of at least so much.
 const SEAL_KEY_BYTES_MIN: usize = 32;
@@ -43,6 +43,8 @@ pub(crate) struct GatewayParts {
     pub(crate) listen: Arc<dyn Listen>,
     pub(crate) dir: Option<PathBuf>,
     pub(crate) metrics: Metrics,
+    /// It is told to end soon, and is to be sent nothing new.
+    pub(crate) leaves: CancellationToken,
     /// Holds the handle while it runs.
     pub(crate) slot: Slot<atoll_gateway::Server>,
 }
@@ -74,6 +76,13 @@ pub(crate) async fn run_gateway(
     let site_end = CancellationToken::new();
     let _ends = site_end.clone().drop_guard();
     let common = site::start(setup, &mut tasks, &site_end).await;
+    let (report, leaves, ends) = (common.report.clone(), parts.leaves, shutdown.clone());
+    tasks.spawn(async move {
+        // Who ends because another process goes on in its place does not leave.
+        if ends.run_until_cancelled(leaves.cancelled()).await.is_some() {
+            report.send_modify(|report| report.site.leaving = true);
+        }
+    });
     let seal = seal(config.gateway.seal_key.as_deref(), &common.secrecy)?;
     let (started, server) = oneshot::channel();
     let service = config.gateway.service;
@@ -88,7 +97,7 @@ pub(crate) async fn run_gateway(
         node: variable("ATOLL_NODE"),
         classes: config.gateway.classes.clone(),
         http3: config.gateway.http3,
-        limits: config.gateway.limits.clone(),
+        limits: limits(&config.gateway.limits),
         trusted: config.gateway.trusted.clone(),
         proxies: config.gateway.proxies.clone(),
         access_log: config.gateway.access_log.clone(),
@@ -138,6 +147,20 @@ fn seal(path: Option<&Path>, own: &[u8]) -> anyhow::Result<Seal> {
         return Err(anyhow!("{}: {} octets, at least {SEAL_KEY_BYTES_MIN} are needed", at(), key.len()));
     }
     Ok(Seal::new(&key))
+}
+
+/// The bounds as far as descriptors go: whoever has none left neither answers probes nor hears the hub.
+fn limits(wanted: &Limits) -> Limits {
+    let connections_max = descriptors::connections(wanted.connections_max);
+    if connections_max < wanted.connections_max {
+        let (wanted, taken) = (wanted.connections_max, connections_max);
+        tracing::warn!(
+            wanted,
+            taken,
+            "gateway.limits.connections is more than this process's descriptors allow, fewer are taken: raise the hard limit of open files"
+        );
+    }
+    Limits { connections_max, ..wanted.clone() }
 }
 
 /// What the access log is written to: the end of a file, or stdout.
@@ -196,7 +219,8 @@ fn pod_addresses(at: SocketAddr, said: Option<String>) -> anyhow::Result<Vec<IpA
 /// # Errors
 /// A configuration or port that can't be used; a running gateway that refuses, and goes on.
 pub(crate) async fn gateway(file: Option<PathBuf>, take_over: bool) -> anyhow::Result<()> {
-    telemetry::log("info,kube_client=off");
+    // The library of HTTP/2 warns of each client that does what it should not: those are counted.
+    telemetry::log("info,kube_client=off,h2=error");
     let config = Config::read(file.as_deref())?;
     let client = hub_api(&config, "gateway").await?;
     let hub = config.hub.clone().unwrap_or_else(|| config.listen.hub.at.to_string());
@@ -219,11 +243,11 @@ pub(crate) async fn gateway(file: Option<PathBuf>, take_over: bool) -> anyhow::R
     tracing::info!(http = %http.local_addr(), https = %https.local_addr(), hub, "gateway");
     let instance = site::instance("gateway", config.site.as_deref());
     let dir = own(dir.as_deref(), "gateway");
-    let (listen, relays) = (place.ports(), RelayTable::default());
+    let (listen, relays, leaves) = (place.ports(), RelayTable::default(), place.leaves());
     // It takes what the next process hands back for as long as this one drains.
     let (agents, told) = (relays.clone(), shutdown.clone());
     let place = Part::start("handover", &CancellationToken::new(), |end| place.hold(has_table, agents, told, end));
-    let parts = GatewayParts { instance, hub, client, http, https, relay, relays, listen, dir, metrics, slot };
+    let parts = GatewayParts { instance, hub, client, http, https, relay, relays, listen, dir, metrics, leaves, slot };
     let ended = run_gateway(&config, parts, shutdown.child_token()).await;
     shutdown.cancel();
     let held = place.end().await;

@@ -273,6 +273,7 @@ impl Federation {
             relay: listener(ports.relay)?,
             dir: Some(self.dir.join("gateway")),
             metrics: self.metrics.clone(),
+            leaves: CancellationToken::new(),
             slot: Arc::clone(&self.gateway_slot),
             relays: RelayTable::default(),
             listen: Arc::new(bind::Fresh),

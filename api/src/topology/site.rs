@@ -57,7 +57,10 @@ pub struct Site {
     /// What is asked for there of limits that all gateways keep together: limit, key, requests in the last while. The busiest only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<(u64, u64, u32)>,
-    /// The hub has not heard of it for longer than its lease; the hub says so.
+    /// It is about to end and wants nothing new; what it has it serves on. It says so itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
+    /// The hub has not heard of it for longer than its lease, or it is leaving; the hub says so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub silent: bool,
 }
@@ -116,6 +119,7 @@ impl Site {
             provided,
             challenges: _,
             asked: _,
+            leaving,
             silent,
         } = self;
         let places = |all: &'_ Option<BTreeMap<String, ServedGateway>>| -> Vec<(String, ServedGateway)> {
@@ -126,7 +130,8 @@ impl Site {
         };
         let theirs = (&other.instance, &other.kind, &other.relay, &other.addresses, &other.cluster);
         (instance, kind, relay, addresses, cluster) == theirs
-            && (region, zone, cluster_set, silent) == (&other.region, &other.zone, &other.cluster_set, &other.silent)
+            && (region, zone, cluster_set) == (&other.region, &other.zone, &other.cluster_set)
+            && (leaving, silent) == (&other.leaving, &other.silent)
             && (classes, own, node, balancers) == (&other.classes, &other.own, &other.node, &other.balancers)
             && *provided == other.provided
             && (*gateways == other.gateways || places(gateways) == places(&other.gateways))

@@ -92,12 +92,12 @@ impl Sites {
         }
     }
 
-    /// The sites known now; those silent for long are forgotten, those silent for a while are said to be.
+    /// The sites known now; those silent for long are forgotten, those silent for a while, or leaving, are said to be.
     pub(crate) fn list(&self, now: Instant) -> Vec<Site> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, k| now.saturating_duration_since(k.heard) < FORGOTTEN);
         let silent = |k: &Known| now.saturating_duration_since(k.heard) >= LEASE;
-        known.values().map(|k| Site { silent: silent(k), ..k.site.clone() }).collect()
+        known.values().map(|k| Site { silent: k.site.leaving || silent(k), ..k.site.clone() }).collect()
     }
 
     /// Members by what sites say of them lately: one that reaches it is enough.

@@ -4,13 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use atoll_api::kinds::MANAGED_BY;
+use atoll_api::topology::Site;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::objects::SERVICE_NAME;
-use crate::table::{CLASS_NAME, Front, GATEWAY_NAME, GatewayDraft, Input, MANAGER};
+use crate::table::{CLASS_NAME, Front, GATEWAY_NAME, GatewayDraft, Input, MANAGER, label};
 
 /// An object to be applied.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +48,7 @@ fn account(draft: &GatewayDraft) -> Made {
 fn before(draft: &GatewayDraft, front: &Front, input: &Input<'_>) -> Vec<Made> {
     let replicas = replicas(input);
     // Only nodes that are known keep packets to themselves, and the client's address with them.
-    let local = !replicas.is_empty() && replicas.values().all(Option::is_some);
+    let local = !replicas.is_empty() && replicas.values().all(|replica| replica.node.is_some());
     let port_name = |is_udp: bool, port: u16| format!("{}-{port}", if is_udp { "udp" } else { "tcp" });
     let protocol = |is_udp: bool| if is_udp { "UDP" } else { "TCP" };
     let ports = front.wanted.iter().map(|((is_udp, port), target)| {
@@ -67,9 +70,12 @@ fn before(draft: &GatewayDraft, front: &Front, input: &Input<'_>) -> Vec<Made> {
     let sent: Vec<Value> = sent.collect();
     let slices = [("IPv4", true), ("IPv6", false)].map(|(family, is_v4)| {
         let of_family = replicas.iter().filter(|(ip, _)| ip.is_ipv4() == is_v4);
-        let endpoints = of_family.map(|(ip, node)| {
-            let mut endpoint = json!({"addresses": [ip], "conditions": {"ready": true}});
-            if let Some(node) = node {
+        let endpoints = of_family.map(|(ip, replica)| {
+            // Who leaves serves what it has: it is sent something new only where nobody else is there.
+            let leaves = replica.leaving;
+            let conditions = json!({"ready": !leaves, "serving": true, "terminating": leaves});
+            let mut endpoint = json!({"addresses": [ip], "conditions": conditions});
+            if let Some(node) = &replica.node {
                 endpoint["nodeName"] = json!(node);
             }
             endpoint
@@ -83,24 +89,41 @@ fn before(draft: &GatewayDraft, front: &Front, input: &Input<'_>) -> Vec<Made> {
             "metadata": metadata(draft, &name, &labels), "endpoints": endpoints.collect::<Vec<_>>(), "ports": sent})
     });
     let service = Made { object: service, stale: front.is_stale() };
-    std::iter::once(service).chain(slices.map(|object| Made { object, stale: front.is_stale() })).collect()
+    let of = (draft.namespace.clone(), front.name.clone());
+    let known: Vec<&Arc<EndpointSlice>> = input.objects.slices.of(&of).collect();
+    let is_there = |object: &Value| {
+        let said = |slice: &EndpointSlice| (json!(slice.endpoints), json!(slice.ports));
+        let it = known.iter().find(|slice| object["metadata"]["name"] == slice.name_any());
+        it.is_some_and(|slice| said(slice) == (object["endpoints"].clone(), object["ports"].clone()))
+    };
+    let slices = slices.map(|object| Made { stale: front.is_stale() || !is_there(&object), object });
+    std::iter::once(service).chain(slices).collect()
 }
 
-/// The addresses of this replica and of all others of its fleet that are alive and have a table, with their nodes.
-fn replicas(input: &Input<'_>) -> BTreeMap<IpAddr, Option<String>> {
+/// A replica behind a Service.
+struct Replica {
+    node: Option<String>,
+    leaving: bool,
+}
+
+/// This replica and all others of its fleet that are alive and have a table, by their addresses.
+fn replicas(input: &Input<'_>) -> BTreeMap<IpAddr, Replica> {
     let sites = input.topology.sites.values();
-    let others =
-        sites.filter(|s| input.fleet.has(s) && !s.silent && s.gateways.is_some() && s.instance != input.instance);
-    let others = others.flat_map(|site| site.own.iter().map(|ip| (*ip, site.node.clone())));
-    others.chain(input.own.iter().map(|ip| (*ip, input.node.map(str::to_owned)))).collect()
+    let is_there = |site: &Site| (!site.silent || site.leaving) && site.gateways.is_some();
+    let others = sites.filter(|s| input.fleet.has(s) && is_there(s) && s.instance != input.instance);
+    let replica = |site: &Arc<Site>| Replica { node: site.node.clone(), leaving: site.leaving };
+    let others = others.flat_map(|site| site.own.iter().map(move |ip| (*ip, replica(site))));
+    let leaving = input.topology.sites.get(input.instance).is_some_and(|site| site.leaving);
+    let own = input.own.iter().map(|ip| (*ip, Replica { node: input.node.map(str::to_owned), leaving }));
+    others.chain(own).collect()
 }
 
 fn metadata(draft: &GatewayDraft, name: &str, more: &[(String, String)]) -> Value {
     let gateway = &draft.object;
     let said = gateway.spec.infrastructure.clone().unwrap_or_default();
     let mut labels = said.labels;
-    labels.insert(GATEWAY_NAME.to_owned(), gateway.name_any());
-    labels.insert(CLASS_NAME.to_owned(), gateway.spec.gateway_class_name.clone());
+    labels.insert(GATEWAY_NAME.to_owned(), label(&gateway.name_any()));
+    labels.insert(CLASS_NAME.to_owned(), label(&gateway.spec.gateway_class_name));
     labels.extend(more.iter().cloned());
     json!({
         "name": name, "namespace": draft.namespace, "labels": labels, "annotations": said.annotations,

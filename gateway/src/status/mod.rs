@@ -11,6 +11,7 @@ mod gateway;
 mod ingress;
 pub(crate) mod lead;
 mod made;
+mod make;
 pub(crate) mod policies;
 mod policy;
 mod route;

@@ -2,7 +2,6 @@
 //!
 //! In: the newest [`Statuses`]. Never: judges anything, or holds up a request.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,8 @@ use atoll_api::ingress::INGRESS_CLASS;
 use atoll_api::kinds::FIELD_MANAGER;
 use atoll_api::kinds::gateway::{GATEWAY_CLASS, GATEWAY_CONTROLLER, GatewayClass, GatewayClassSpec};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{IngressClass, IngressClassSpec};
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -22,16 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
 use super::lead::{Lead, RENEW_EVERY};
-use super::made::place;
+use super::make::{Beside, unmake};
 use super::policies::Told;
-use super::{Made, Statuses, Update};
+use super::{Statuses, Update};
 use crate::acme::Standing;
 use crate::fleet::Fleet;
 use crate::ingress::Derived;
-use crate::objects::Name;
 
 const AGAIN_MIN: Duration = Duration::from_millis(500);
-const AGAIN_MAX: Duration = Duration::from_secs(15);
+/// The Lease is renewed between tries, however often they fail.
+const AGAIN_MAX: Duration = RENEW_EVERY;
 /// Writes at once.
 const WRITES_MAX: usize = 8;
 /// Writes until it is looked whether there is something newer.
@@ -65,7 +62,7 @@ async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, sources: &mut Sourc
     let Sources { statuses, policies, ingresses, certificates, leading } = sources;
     let mut told = Events::default();
     let (mut again, mut class_is_there) = (AGAIN_MIN, false);
-    let mut made = BTreeMap::new();
+    let mut beside = Beside::default();
     loop {
         let newest = statuses.borrow_and_update().clone();
         let of_policies = policies.borrow_and_update().clone();
@@ -96,7 +93,7 @@ async fn go(client: &Client, fleet: &Fleet, lead: &mut Lead, sources: &mut Sourc
             whole &= told.warn(client, &newest.warnings).await;
             whole &= told.warn(client, &of_policies.warnings).await;
             whole &= told.warn(client, &unissued).await;
-            whole &= make_all(client, &newest.made, &mut made).await;
+            whole &= beside.make(client, &newest.made, &mut told).await;
             whole &= unmake(client, &newest.unmade).await;
         }
         again = if whole { AGAIN_MIN } else { (again * 2).min(AGAIN_MAX) };
@@ -161,50 +158,6 @@ async fn make_ingress_class(client: &Client) -> bool {
 fn said(error: &kube::Error) -> bool {
     tracing::debug!(%error, "class not made yet");
     false
-}
-
-/// Applies what is to stand beside Gateways, each once until it is another. Returns whether all of it is there.
-async fn make_all(client: &Client, wanted: &[Made], made: &mut BTreeMap<String, Value>) -> bool {
-    made.retain(|key, _| wanted.iter().any(|made| place(&made.object) == *key));
-    let mut whole = true;
-    for Made { object, stale } in wanted {
-        let key = place(object);
-        if !stale && made.get(&key) == Some(object) {
-            continue;
-        }
-        let said = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let (group, version) = said("/apiVersion").split_once('/').unwrap_or(("", said("/apiVersion")));
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, said("/kind")));
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), said("/metadata/namespace"), &resource);
-        let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch(said("/metadata/name"), &parameters, &Patch::Apply(object)).await {
-            Ok(_) => drop(made.insert(key, object.clone())),
-            // Its namespace is going; the Gateway goes with it.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            Err(error) => {
-                tracing::warn!(object = key, %error, "what stands beside a Gateway is not made yet");
-                whole = false;
-            }
-        }
-    }
-    whole
-}
-
-/// Deletes Services that no Gateway wants any more. Returns whether all of them are gone.
-async fn unmake(client: &Client, unwanted: &[Name]) -> bool {
-    let mut whole = true;
-    for (namespace, name) in unwanted {
-        let api: Api<Service> = Api::namespaced(client.clone(), namespace);
-        match api.delete(name, &DeleteParams::default()).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => {
-                tracing::warn!(service = format!("{namespace}/{name}"), %error, "Service of no Gateway not deleted yet");
-                whole = false;
-            }
-        }
-    }
-    whole
 }
 
 /// Writes one status. An object that changed meanwhile comes with the next build.

@@ -54,7 +54,7 @@ impl Front {
         let name = name(gateway);
         let found = objects.services.get(&gateway.namespace().unwrap_or_default(), &name);
         let Some(service) = found else { return Self { name, ..Self::default() } };
-        if !is_front(service) || service.labels().get(GATEWAY_NAME) != Some(&gateway.name_any()) {
+        if !is_front(service) || service.labels().get(GATEWAY_NAME) != Some(&label(&gateway.name_any())) {
             return Self { name, foreign: true, ..Self::default() };
         }
         let status = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref());
@@ -104,6 +104,15 @@ fn name(gateway: &Gateway) -> String {
     }
     let kept: String = whole.chars().take(40).map(|c| if c == '.' { '-' } else { c }).collect();
     format!("gw-{kept}-{}", mark(&whole))
+}
+
+/// A name as the value of a label, which has at most 63 letters.
+pub(crate) fn label(name: &str) -> String {
+    if name.len() <= NAME_MAX {
+        return name.to_owned();
+    }
+    let kept: String = name.chars().take(40).collect();
+    format!("{kept}-{}", mark(name))
 }
 
 fn targets(service: &Service) -> Targets {
@@ -207,6 +216,14 @@ mod tests {
         assert_eq!(clash, [[20_005], [20_000]]);
         let odd = settled(&mut [("a", has(&[(80, 22)]), &[80])]);
         assert_eq!(odd, [[20_000]], "nobody makes us listen elsewhere");
+    }
+
+    #[test]
+    fn a_long_name_is_the_value_of_a_label_too() {
+        let long = "a".repeat(253);
+        let (one, other) = (label(&long), label(&long[1..]));
+        assert!(one.len() <= NAME_MAX && one.starts_with("aaa") && one != other, "{one} {other}");
+        assert_eq!(label("web.shop"), "web.shop");
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(crate) use balanced::member_parts;
 pub(crate) use build::{Built, Certified, Input, Memory, Ports, Unopened};
 pub(crate) use clients::validation;
 pub(crate) use entry::{GatewayDraft, SetDraft};
-pub(crate) use front::{CLASS_NAME, Front, GATEWAY_NAME, MANAGER, is_front};
+pub(crate) use front::{CLASS_NAME, Front, GATEWAY_NAME, MANAGER, is_front, label};
 pub(crate) use grant::{From, INGRESS_GROUP, To, permits};
 pub(crate) use host::{Host, HostMap};
 pub(crate) use listener::ListenerDraft;

@@ -11,6 +11,7 @@ use atoll_api::names::ServiceName;
 
 use super::build::{Built, Input, Memory, build, finish};
 use super::differ::difference;
+use super::entry::GatewayDraft;
 use super::listener::{ListenerDraft, recertify};
 use super::made::{Made, RouteName, Touched, parts};
 use crate::objects::{Edit, Kind, Name};
@@ -69,8 +70,13 @@ fn plan(input: &Input<'_>, made: &mut Made, edits: &[Edit]) -> Option<Plan> {
         match edit {
             Edit::Nothing | Edit::Whole | Edit::Ingress => {}
             Edit::Route(kind, name) => drop(plan.routes.insert((*kind, name.clone()))),
+            // Somebody else's Service may have been in the way of a Gateway's.
+            Edit::Service(name) if before(input, made, name).is_some() => return None,
             Edit::Service(name) => plan.routes.extend(made.routes_of(&service(name))),
-            Edit::Endpoints(name) => drop(plan.endpoints.insert(service(name))),
+            Edit::Endpoints(name) => {
+                plan.endpoints.insert(service(name));
+                plan.touched.gateways.extend(before(input, made, name));
+            }
             Edit::Named { name, told } => {
                 for service in made.upstreams.named(name) {
                     plan.endpoints.insert(service.clone());
@@ -86,6 +92,12 @@ fn plan(input: &Input<'_>, made: &mut Made, edits: &[Edit]) -> Option<Plan> {
         }
     }
     Some(plan)
+}
+
+/// The place of the Gateway that has, or wants, a Service of that name before it.
+fn before(input: &Input<'_>, made: &Made, name: &Name) -> Option<usize> {
+    let is_it = |d: &GatewayDraft| d.namespace == name.0 && d.front.as_ref().is_some_and(|front| front.name == name.1);
+    if input.service { made.gateways.iter().position(is_it) } else { None }
 }
 
 fn service(name: &Name) -> ServiceName {

@@ -1,8 +1,12 @@
 //! Each Gateway with a Service of type LoadBalancer before it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_api::topology::Site;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use crate::backend::Pod;
@@ -39,6 +43,23 @@ async fn until_there(world: &World, name: &str, there: bool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), looked).await.unwrap_or_else(|_| panic!("{name}: {there}"));
+}
+
+/// Waits until a slice has these endpoints, each by whether something new may be sent there.
+async fn until_ready(world: &World, name: &str, wanted: Value) {
+    let api: kube::Api<EndpointSlice> = kube::Api::namespaced(world.client.clone(), "infra");
+    let looked = async {
+        loop {
+            let found = api.get_opt(name).await.unwrap();
+            let each = found.iter().flat_map(|slice| &slice.endpoints);
+            let each = each.map(|e| json!([e.addresses[0], e.conditions.as_ref().and_then(|c| c.ready)]));
+            if found.is_some() && each.collect::<Value>() == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), looked).await.unwrap_or_else(|_| panic!("{name}: {wanted}"));
 }
 
 /// The port behind a port of a Service.
@@ -133,6 +154,8 @@ async fn each_gateway_has_a_service_whose_addresses_it_bears_and_which_goes_with
     world.until_status(main, |s| condition(s, "Accepted") == ("False", "UnsupportedAddress")).await;
 
     // What is deleted by hand comes back, and what is of no Gateway goes.
+    world.delete(slice("main-atoll-ipv4")).await;
+    until_ready(&world, "main-atoll-ipv4", json!([["127.0.0.1", true]])).await;
     world.delete(service("other-atoll")).await;
     until_there(&world, "other-atoll", true).await;
     world.delete(gateway("other", json!([]))).await;
@@ -150,5 +173,36 @@ async fn a_service_of_somebody_else_is_left_as_it_is() {
     world.apply(main.clone()).await;
     let said = world.until_status(main, |s| condition(s, "Programmed") == ("False", "AddressNotAssigned")).await;
     assert!(said.to_string().contains("is there and not the gateway's"), "{said:#}");
-    assert_eq!(world.read(theirs).await["spec"]["ports"][0]["port"], 5432);
+    assert_eq!(world.read(theirs.clone()).await["spec"]["ports"][0]["port"], 5432);
+    // Once it is gone the place is the Gateway's.
+    world.delete(theirs).await;
+    until_ready(&world, "main-atoll-ipv4", json!([["127.0.0.1", true]])).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_leaves_is_sent_nothing_new() {
+    let world = World::make(Made { service: true, ..Made::default() }).await;
+    let publish = |leaving: bool| {
+        let site = Site {
+            instance: "gateway-2".into(),
+            kind: "gateway".into(),
+            gateways: Some(BTreeMap::new()),
+            own: vec!["127.0.0.9".parse().unwrap()],
+            node: Some("node-2".to_owned()),
+            leaving,
+            // As the hub says it.
+            silent: leaving,
+            ..Site::default()
+        };
+        let mut known = topology(&[]);
+        known.sites.insert("gateway-2".into(), Arc::new(site));
+        world.publish(known, true);
+    };
+    publish(false);
+    world.apply(gateway("main", json!([listener("http", 80, "HTTP")]))).await;
+    until_ready(&world, "main-atoll-ipv4", json!([["127.0.0.1", true], ["127.0.0.9", true]])).await;
+    publish(true);
+    until_ready(&world, "main-atoll-ipv4", json!([["127.0.0.1", true], ["127.0.0.9", false]])).await;
+    let slice = world.read(slice("main-atoll-ipv4")).await;
+    assert_eq!(slice["endpoints"][1]["conditions"]["terminating"], true, "what it has it serves on: {slice:#}");
 }
