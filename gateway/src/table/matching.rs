@@ -281,6 +281,10 @@ fn compile(written: &str) -> Result<Regex, String> {
 
 /// What an expression takes compiled, in bytes: the least power of two in which it can be; nothing where it is refused.
 pub(crate) fn regex_bytes(written: &str) -> usize {
+    expressions::bytes(written, measured)
+}
+
+fn measured(written: &str) -> usize {
     let whole = whole(written);
     let sizes = std::iter::successors(Some(REGEX_BYTES_LEAST), |size| Some(size * 2));
     let mut sizes = sizes.take_while(|size| *size <= REGEX_BYTES_MAX);

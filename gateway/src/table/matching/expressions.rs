@@ -4,7 +4,7 @@
 //! seconds to compile, and every change of everybody waits for a build.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 use regex::Regex;
 
@@ -18,11 +18,17 @@ struct Known {
     all: HashMap<Box<str>, Result<Weak<Regex>, Box<str>>>,
     /// What was left when it was looked through last.
     left: usize,
+    /// What they take, whoever has them.
+    bytes: HashMap<Box<str>, usize>,
+}
+
+fn lock() -> MutexGuard<'static, Known> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The expression, compiled by `compile` where nobody has it.
 pub(super) fn known(written: &str, compile: impl FnOnce(&str) -> Result<Regex, String>) -> Result<Arc<Regex>, String> {
-    match KNOWN.lock().unwrap_or_else(PoisonError::into_inner).all.get(written) {
+    match lock().all.get(written) {
         Some(Ok(known)) => {
             if let Some(known) = known.upgrade() {
                 return Ok(known);
@@ -32,7 +38,7 @@ pub(super) fn known(written: &str, compile: impl FnOnce(&str) -> Result<Regex, S
         None => {}
     }
     let compiled = compile(written).map(Arc::new);
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = lock();
     if known.all.len() >= KNOWN_LEAST.max(known.left * 2) {
         known.all.retain(|_, it| it.as_ref().is_ok_and(|known| known.strong_count() > 0));
         known.left = known.all.len();
@@ -40,6 +46,20 @@ pub(super) fn known(written: &str, compile: impl FnOnce(&str) -> Result<Regex, S
     let kept = compiled.as_ref().map(Arc::downgrade).map_err(|why| why.as_str().into());
     known.all.insert(written.into(), kept);
     compiled
+}
+
+/// What an expression takes compiled, found out by `measure` where nobody has lately.
+pub(super) fn bytes(written: &str, measure: impl FnOnce(&str) -> usize) -> usize {
+    if let Some(bytes) = lock().bytes.get(written) {
+        return *bytes;
+    }
+    let bytes = measure(written);
+    let mut known = lock();
+    if known.bytes.len() >= KNOWN_LEAST {
+        known.bytes.clear();
+    }
+    known.bytes.insert(written.into(), bytes);
+    bytes
 }
 
 #[cfg(test)]
