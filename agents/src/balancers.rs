@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::desired::{Desired, Word};
+use crate::enrol::cluster_uid;
 use crate::observe::Seen;
 
 /// Between two looks: a status that somebody else changed is mended within this.
@@ -41,6 +42,10 @@ pub(crate) struct Balancers {
     /// Since when the hub has said nothing of a Service that has addresses.
     unsaid: BTreeMap<String, Instant>,
     told: BTreeMap<String, Vec<BalancerProblem>>,
+    /// Of kube-system; empty where it could not be read.
+    uid: String,
+    /// Gateways write these statuses themselves.
+    holds_hub: bool,
 }
 
 /// A Service as it is.
@@ -54,7 +59,7 @@ struct Row {
 impl Balancers {
     pub(crate) fn new(client: Client, seen: Arc<Seen>) -> Self {
         let (written, unsaid, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { client, seen, written, unsaid, told }
+        Self { client, seen, written, unsaid, told, uid: String::new(), holds_hub: false }
     }
 
     /// Writes until `shutdown`.
@@ -81,6 +86,13 @@ impl Balancers {
 
     async fn look(&mut self, desired: &Desired, unsaid_max: Duration) {
         if !self.seen.services.is_synced() {
+            return;
+        }
+        if self.uid.is_empty() {
+            self.uid = cluster_uid(&self.client).await;
+        }
+        self.holds_hub |= desired.holds_hub(&self.uid);
+        if self.holds_hub {
             return;
         }
         let rows = self.rows();

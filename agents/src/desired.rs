@@ -26,6 +26,8 @@ pub(crate) struct Desired {
     pub(crate) balancers: BTreeMap<String, Arc<BalancerState>>,
     /// The keys of the labels that the endpoints of a service are told with, by `namespace/service`.
     pub(crate) labels: BTreeMap<String, Arc<BTreeSet<String>>>,
+    /// The uid of kube-system in the hub's API.
+    pub(crate) hub: String,
     /// What the member's own resolver is to ask Atoll for.
     pub(crate) stub: Option<StubFacts>,
     /// Keys that are there but could not be read: they stay as they are.
@@ -33,6 +35,11 @@ pub(crate) struct Desired {
 }
 
 impl Desired {
+    /// Whether the member's API, whose kube-system has this uid, is the hub's, too: gateways see its Services themselves then.
+    pub(crate) fn holds_hub(&self, uid: &str) -> bool {
+        !uid.is_empty() && self.hub == uid
+    }
+
     /// Parses `facts`.
     pub(crate) fn of(facts: &Facts) -> Self {
         let mut desired = Self::default();
@@ -43,6 +50,7 @@ impl Desired {
         desired.sites = parse(facts, key::SITE, unread);
         desired.balancers = parse(facts, key::BALANCER, unread);
         desired.labels = parse(facts, key::LABELS, unread);
+        desired.hub = facts.get(key::HUB).unwrap_or_default();
         desired.stub = facts.get(key::STUB);
         desired.bundles.retain(|name, bundle| {
             let same = *name == format!("{}/{}", bundle.namespace, bundle.name);

@@ -133,8 +133,9 @@ fn ca_of(pem: &str) -> Option<Vec<u8>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|der| der.to_vec())
 }
 
-/// The uid of kube-system, by which the hub sees that one cluster joins under two names. Not important enough to fail.
-async fn cluster_uid(client: &kube::Client) -> String {
+/// The uid of kube-system, by which the hub sees that one cluster joins under two names, and an agent that the hub's own does. Not important
+/// enough to fail: empty.
+pub(crate) async fn cluster_uid(client: &kube::Client) -> String {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let found = namespaces.get_metadata_opt("kube-system").await.ok().flatten();
     found.and_then(|namespace| namespace.metadata.uid).unwrap_or_default()

@@ -53,6 +53,8 @@ pub mod key {
     pub const STUB: &str = "stub";
     /// Desired: `labels/<namespace>/<service>` → the keys of the labels that the endpoints of that service are to be told with.
     pub const LABELS: &str = "labels";
+    /// Desired: the uid of kube-system in the hub's API, by which an agent sees that its member's API is that one.
+    pub const HUB: &str = "hub";
     /// Desired and status: `check/<namespace>/<request>` → [`crate::copy::CheckJob`], [`crate::copy::CheckReport`].
     pub const CHECK: &str = "check";
 }

@@ -24,8 +24,8 @@ pub(crate) struct Slow {
     pub(crate) version: String,
     pub(crate) service_cidrs: Vec<String>,
     pub(crate) corefile: String,
-    /// The member's API is also that of a hub, of this federation or of another.
-    pub(crate) holds_hub: bool,
+    /// Of kube-system.
+    pub(crate) uid: String,
 }
 
 /// Folds the tables into the member's facts.

@@ -15,11 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::facts::Facts;
-use atoll_api::kinds::{Cluster, MemberDns, ServiceExport};
+use atoll_api::kinds::{MemberDns, ServiceExport};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::Resource as _;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -28,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::desired::Word;
+use crate::enrol::cluster_uid;
 pub(crate) use member::Slow;
 pub(crate) use table::{Table, follow};
 pub(crate) use trim::PodRow;
@@ -87,7 +87,8 @@ pub(crate) async fn run(
             }
             let started = Instant::now();
             if is_known(&seen) {
-                let found = compute(&seen, &slow, &config, &labels::wanted(&word));
+                let holds_hub = word.borrow().desired.as_ref().is_some_and(|desired| desired.holds_hub(&slow.uid));
+                let found = compute(&seen, &slow, &config, &labels::wanted(&word), holds_hub);
                 dns.send_if_modified(|was| {
                     let changed = *was != found.1;
                     was.clone_from(&found.1);
@@ -120,12 +121,18 @@ fn is_known(seen: &Seen) -> bool {
         && seen.exports.is_synced()
 }
 
-fn compute(seen: &Seen, slow: &Slow, config: &Config, wanted: &labels::Wanted) -> (Facts, Option<MemberDns>) {
+fn compute(
+    seen: &Seen,
+    slow: &Slow,
+    config: &Config,
+    wanted: &labels::Wanted,
+    holds_hub: bool,
+) -> (Facts, Option<MemberDns>) {
     let mut facts = Facts::default();
     let member = member::fold(seen, slow, config);
     let dns = member.dns.clone();
     facts.put(atoll_api::facts::key::MEMBER, &member);
-    services::fold(seen, wanted, slow.holds_hub, &mut facts);
+    services::fold(seen, wanted, holds_hub, &mut facts);
     (facts, dns)
 }
 
@@ -135,10 +142,9 @@ async fn read_slow(client: &kube::Client, before: Slow) -> Slow {
     if let Ok(version) = client.apiserver_version().await {
         slow.version = version.git_version;
     }
-    match client.list_api_group_resources(&ApiResource::erase::<Cluster>(&()).api_version).await {
-        Ok(found) => slow.holds_hub = found.resources.iter().any(|r| r.name == Cluster::plural(&())),
-        Err(kube::Error::Api(status)) if status.code == 404 => slow.holds_hub = false,
-        Err(_) => {}
+    let uid = cluster_uid(client).await;
+    if !uid.is_empty() {
+        slow.uid = uid;
     }
     let cidrs: Api<ServiceCIDR> = Api::all(client.clone());
     if let Ok(found) = cidrs.list(&ListParams::default().limit(100)).await {

@@ -17,7 +17,8 @@ use atoll_api::reverse;
 use atoll_api::topology::{Settings, Site, StubFacts, Topology, Version};
 use atoll_wire::delta::Shared;
 use jiff::Timestamp;
-use kube::ResourceExt as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -75,6 +76,8 @@ struct Work {
     generation: u64,
     members: BTreeMap<ClusterName, Judged>,
     sites: Vec<Site>,
+    /// The uid of kube-system in the hub's own API; empty where it could not be read.
+    hub_uid: String,
     /// The sites as they were stored last.
     stored: Option<Vec<Site>>,
     /// In which period of signatures the zones were looked at.
@@ -89,7 +92,10 @@ impl Publisher {
     /// Runs until cancelled.
     pub(crate) async fn run(self) {
         let mut ears = Ears::new(&self.membership);
+        let namespaces: Api<Namespace> = Api::all(self.membership.client.clone());
+        let system = namespaces.get_metadata_opt("kube-system").await.ok().flatten();
         let mut work = Work {
+            hub_uid: system.and_then(|system| system.metadata.uid).unwrap_or_default(),
             fold: Fold::new(Arc::clone(&self.offers), self.config.loopback_members),
             zones: Known::default(),
             checks: Checks::new(Instant::now()),
@@ -263,6 +269,9 @@ impl Publisher {
             let site =
                 Site { gateways, balancers, provided, challenges: BTreeSet::new(), asked: Vec::new(), ..site.clone() };
             facts.put(format!("{}/{}", key::SITE, site.instance), &site);
+        }
+        if !work.hub_uid.is_empty() {
+            facts.put(key::HUB, &work.hub_uid);
         }
         for (service, keys) in &work.labels {
             facts.put(format!("{}/{service}", key::LABELS), keys);
