@@ -34,6 +34,8 @@ const DRAIN: Duration = Duration::from_secs(60);
 const SITES_MAX: usize = 64;
 /// Replicas behind one address; the others of more are not looked for.
 const REPLICAS_MAX: usize = 16;
+/// Tries in a row to reach another replica, before they become fewer.
+const EAGER_MAX: u32 = 24;
 /// Older connections to one site that go on beside the newest.
 const OLDER_MAX: usize = 3;
 
@@ -129,7 +131,7 @@ impl Relays {
     async fn one(self, way: Way, tracker: TaskTracker, shutdown: CancellationToken) {
         let address = &way.address;
         let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
-        let mut older: VecDeque<CancellationToken> = VecDeque::new();
+        let (mut older, mut eager): (VecDeque<CancellationToken>, u32) = (VecDeque::new(), 0);
         while !shutdown.is_cancelled() {
             let (started, again, end) = (Instant::now(), Arc::new(Notify::new()), shutdown.child_token());
             let older_now = CancellationToken::new();
@@ -139,6 +141,8 @@ impl Relays {
                 ended = &mut running => Some(ended),
                 () = again.notified() => None,
             };
+            // Whom a balancer leads to is luck: that is tried again at once, for some time.
+            let is_doubled = matches!(&ended, Some(Ok(Err(error))) if error.kind() == io::ErrorKind::AlreadyExists);
             match ended {
                 Some(Ok(Err(error))) => tracing::debug!(address, %error, "relay connection ended"),
                 Some(_) => {}
@@ -158,8 +162,10 @@ impl Relays {
             if way.behind.drop_surplus() {
                 break;
             }
+            eager = if is_doubled { eager + 1 } else { 0 };
+            let pause = if is_doubled && eager < EAGER_MAX { BACKOFF_MIN } else { backoff.after(started.elapsed()) };
             tokio::select! {
-                () = tokio::time::sleep(backoff.after(started.elapsed())) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => {}
             }
         }
@@ -201,7 +207,10 @@ impl Relays {
         };
         let ended = tokio::select! {
             ended = served => ended,
-            () = doubled => Err(io::Error::other("the replica that it reached has one already, and another has none")),
+            () = doubled => {
+                let why = "the replica that it reached has one already, and another has none";
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
+            }
         };
         self.live.dec();
         ended

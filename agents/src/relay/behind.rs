@@ -19,9 +19,10 @@ struct Replicas {
 }
 
 impl Replicas {
-    /// Where nobody is known there is somebody nevertheless.
+    /// How many there are to be: where nobody is known there is somebody nevertheless, and those to replicas that leave go on beside.
     fn count(&self) -> usize {
-        self.wanted.len().max(1)
+        let leaving = self.reached.iter().filter(|(name, _)| !self.wanted.is_empty() && !self.wanted.contains(*name));
+        self.wanted.len().max(1) + leaving.map(|(_, count)| count).sum::<usize>()
     }
 }
 
@@ -87,7 +88,7 @@ mod tests {
 
     fn behind(wanted: &[&str]) -> Behind {
         let behind = Behind::default();
-        behind.want(&wanted.iter().map(|name| (*name).to_owned()).collect());
+        let _ = behind.want(&wanted.iter().map(|name| (*name).to_owned()).collect());
         behind
     }
 
@@ -118,6 +119,17 @@ mod tests {
         assert_eq!(behind.want(&names(&["a"])), 0);
         assert_eq!([(); 3].map(|()| behind.drop_surplus()), [true, true, false]);
         assert_eq!(behind.want(&names(&["a", "b"])), 1);
+    }
+
+    #[test]
+    fn a_connection_to_a_replica_that_leaves_takes_no_place_of_the_next_one() {
+        let behind = behind(&["a"]);
+        let leaves = behind.take("a").unwrap();
+        assert_eq!(behind.want(&BTreeSet::from(["b".to_owned()])), 1);
+        let _next = behind.take("b").unwrap();
+        assert!(!behind.drop_surplus());
+        drop(leaves);
+        assert!(behind.drop_surplus(), "its own ends with it");
     }
 
     #[test]

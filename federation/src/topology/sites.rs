@@ -97,7 +97,10 @@ impl Sites {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, k| now.saturating_duration_since(k.heard) < FORGOTTEN);
         let silent = |k: &Known| now.saturating_duration_since(k.heard) >= LEASE;
-        known.values().map(|k| Site { silent: k.site.leaving || silent(k), ..k.site.clone() }).collect()
+        // Who left and is not heard any more has gone.
+        let leaving = |k: &Known| k.site.leaving && !silent(k);
+        let each = known.values();
+        each.map(|k| Site { silent: silent(k) || leaving(k), leaving: leaving(k), ..k.site.clone() }).collect()
     }
 
     /// Members by what sites say of them lately: one that reaches it is enough.

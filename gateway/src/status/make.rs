@@ -92,12 +92,16 @@ async fn apply(client: &Client, object: &Value) -> kube::Result<()> {
 /// What is told of an object that could not be made, at the Gateway that owns it.
 fn refused(object: &Value, error: &kube::Error) -> Warning {
     let owner = |field: &str| said(object, &format!("/metadata/ownerReferences/0/{field}")).to_owned();
+    let why = match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => error.to_string(),
+    };
     Warning {
         kind: ("gateway.networking.k8s.io/v1", "Gateway"),
         namespace: said(object, "/metadata/namespace").to_owned(),
         name: owner("name"),
         uid: Some(owner("uid")).filter(|uid| !uid.is_empty()),
-        problem: BalancerProblem { reason: "NotMade".to_owned(), message: format!("{}: {error}", place(object)) },
+        problem: BalancerProblem { reason: "NotMade".to_owned(), message: format!("{}: {why}", place(object)) },
     }
 }
 
