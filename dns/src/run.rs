@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use atoll_api::topology::Version;
 use atoll_wire::follow::Snapshot;
 use hickory_proto::rr::RecordType;
 use serde_json::{Value, json};
@@ -237,6 +238,12 @@ impl Server {
     pub fn is_ready(&self) -> bool {
         let world = self.resolver.world.load();
         world.table.apex.is_some() || world.table.home.is_some()
+    }
+
+    /// The version of the topology that it answers by.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.resolver.world.load().table.topology.version
     }
 
     /// The whole decision on a question, and its answer. What is wrong with the question is said under `error`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use atoll_api::topology::Version;
 use atoll_reach::Checks;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -57,6 +58,11 @@ impl Server {
     /// Whether it has a route table, the last good one included.
     pub fn is_ready(&self) -> bool {
         self.plane.snapshots.load().is_some() && self.plane.policies.load().is_some()
+    }
+
+    /// The version of the topology that its table is made of; nothing where it has none yet.
+    pub fn version(&self) -> Option<Version> {
+        self.plane.snapshots.load().as_ref().map(|snapshot| snapshot.table.topology.version)
     }
 
     /// What a GET of `path` at `host` would go through, for somebody in region `from`; absent: where the gateway stands.

@@ -152,13 +152,13 @@ impl Federation {
         Ok(())
     }
 
-    /// Gives the members a moment to be Ready and, where the shop was made now, to answer in it: whoever pastes the first command then
-    /// gets an answer. A member that takes longer is no reason to keep quiet.
+    /// Gives the members a moment to be Ready and, where the shop was made now, to answer in it, and DNS and gateway one to have heard so: whoever
+    /// pastes the first command then gets an answer. A member that takes longer is no reason to keep quiet.
     async fn wait_members(&self, shop: bool) {
         let Some(running) = &self.hub else { return };
         let mut topology = running.topology.clone();
         let web = ServiceName::new(seed::SHOP, "web");
-        let settled = topology.wait_for(|published| {
+        let are_there = topology.wait_for(|published| {
             let topology = published.as_ref().map(|p| &p.topology);
             topology.is_some_and(|t| {
                 self.members.names().all(|name| {
@@ -167,6 +167,14 @@ impl Federation {
                 })
             })
         });
+        let settled = async {
+            let version = are_there.await.ok().and_then(|published| Some(published.as_ref()?.version));
+            let dns = || self.dns_slot.load().as_ref().map(|server| server.version());
+            let gateway = || self.gateway_slot.load().as_ref().and_then(|server| server.version());
+            while dns() < version || gateway() < version {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
         if tokio::time::timeout(SETTLE_MAX, settled).await.is_err() {
             tracing::warn!("not every demo member is ready yet");
         }

@@ -12,6 +12,9 @@ use super::{Status, Update};
 use crate::objects::{Identify, Route, Spec};
 use crate::table::Input;
 
+/// Makes the kind of an object, as the API has it.
+pub(crate) type KindOf = fn() -> ApiResource;
+
 /// A route of any kind.
 pub(crate) trait RouteObject: Identify + std::fmt::Debug + Send + Sync {
     /// kind namespace/name, where it holds that.
@@ -31,7 +34,7 @@ pub(crate) trait RouteObject: Identify + std::fmt::Debug + Send + Sync {
         Vec::new()
     }
     /// Its kind, and the version that it is of, where its status speaks of parents.
-    fn written(&self) -> Option<(fn() -> ApiResource, Option<&str>)> {
+    fn written(&self) -> Option<(KindOf, Option<&str>)> {
         None
     }
 }
@@ -49,7 +52,7 @@ impl<S: Spec> RouteObject for Route<S> {
         Self::said(self)
     }
 
-    fn written(&self) -> Option<(fn() -> ApiResource, Option<&str>)> {
+    fn written(&self) -> Option<(KindOf, Option<&str>)> {
         Some((|| ApiResource::erase::<S::Object>(&()), self.version.as_deref()))
     }
 }
