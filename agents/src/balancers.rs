@@ -22,7 +22,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::desired::{Desired, Word};
-use crate::enrol::cluster_uid;
 use crate::observe::Seen;
 
 /// Between two looks: a status that somebody else changed is mended within this.
@@ -42,8 +41,6 @@ pub(crate) struct Balancers {
     /// Since when the hub has said nothing of a Service that has addresses.
     unsaid: BTreeMap<String, Instant>,
     told: BTreeMap<String, Vec<BalancerProblem>>,
-    /// Of kube-system; empty where it could not be read.
-    uid: String,
     /// Gateways write these statuses themselves.
     holds_hub: bool,
 }
@@ -59,7 +56,7 @@ struct Row {
 impl Balancers {
     pub(crate) fn new(client: Client, seen: Arc<Seen>) -> Self {
         let (written, unsaid, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { client, seen, written, unsaid, told, uid: String::new(), holds_hub: false }
+        Self { client, seen, written, unsaid, told, holds_hub: false }
     }
 
     /// Writes until `shutdown`.
@@ -88,10 +85,7 @@ impl Balancers {
         if !self.seen.services.is_synced() {
             return;
         }
-        if self.uid.is_empty() {
-            self.uid = cluster_uid(&self.client).await;
-        }
-        self.holds_hub |= desired.holds_hub(&self.uid);
+        self.holds_hub |= desired.holds_hub(self.seen.uid(&self.client).await);
         if self.holds_hub {
             return;
         }

@@ -36,8 +36,8 @@ pub(crate) struct Desired {
 
 impl Desired {
     /// Whether the member's API, whose kube-system has this uid, is the hub's, too: gateways see its Services themselves then.
-    pub(crate) fn holds_hub(&self, uid: &str) -> bool {
-        !uid.is_empty() && self.hub == uid
+    pub(crate) fn holds_hub(&self, uid: Option<&str>) -> bool {
+        uid.is_some_and(|uid| self.hub == uid)
     }
 
     /// Parses `facts`.

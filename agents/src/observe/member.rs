@@ -24,8 +24,6 @@ pub(crate) struct Slow {
     pub(crate) version: String,
     pub(crate) service_cidrs: Vec<String>,
     pub(crate) corefile: String,
-    /// Of kube-system.
-    pub(crate) uid: String,
 }
 
 /// Folds the tables into the member's facts.

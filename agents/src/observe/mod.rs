@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,16 @@ pub(crate) struct Seen {
     pub(crate) services: Table<ServiceRow>,
     pub(crate) slices: Table<SliceRow>,
     pub(crate) exports: Table<ExportRow>,
+    /// Of kube-system, which tells clusters apart. It never changes.
+    uid: OnceCell<String>,
+}
+
+impl Seen {
+    /// The uid of kube-system, read where it is not known yet; nothing where it can't be.
+    pub(crate) async fn uid(&self, client: &kube::Client) -> Option<&str> {
+        let read = async || Some(cluster_uid(client).await).filter(|uid| !uid.is_empty()).ok_or(());
+        self.uid.get_or_try_init(read).await.ok().map(String::as_str)
+    }
 }
 
 /// Watches the member until `shutdown`; publishes facts, and the DNS found for those who ask it. `word`: which labels the hub asks for.
@@ -83,11 +93,13 @@ pub(crate) async fn run(
         loop {
             if slow.version.is_empty() || read.is_none_or(|at| at.elapsed() >= SLOW) {
                 slow = read_slow(&client, slow).await;
+                seen.uid(&client).await;
                 read = Some(Instant::now());
             }
             let started = Instant::now();
             if is_known(&seen) {
-                let holds_hub = word.borrow().desired.as_ref().is_some_and(|desired| desired.holds_hub(&slow.uid));
+                let uid = seen.uid.get().map(String::as_str);
+                let holds_hub = word.borrow().desired.as_ref().is_some_and(|desired| desired.holds_hub(uid));
                 let found = compute(&seen, &slow, &config, &labels::wanted(&word), holds_hub);
                 dns.send_if_modified(|was| {
                     let changed = *was != found.1;
@@ -141,10 +153,6 @@ async fn read_slow(client: &kube::Client, before: Slow) -> Slow {
     let mut slow = before;
     if let Ok(version) = client.apiserver_version().await {
         slow.version = version.git_version;
-    }
-    let uid = cluster_uid(client).await;
-    if !uid.is_empty() {
-        slow.uid = uid;
     }
     let cidrs: Api<ServiceCIDR> = Api::all(client.clone());
     if let Ok(found) = cidrs.list(&ListParams::default().limit(100)).await {
